@@ -1,0 +1,1 @@
+"""Which parts of an input a model's output rests on."""

@@ -1,0 +1,1 @@
+"""Aggregators: folds from the scores of changed rows to scores of units, with their standard errors."""

@@ -1,0 +1,155 @@
+"""The one loop over batches: plans of several samples side by side, their rows packed together."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan
+from interpreto.model_wrapping.rows import Rows
+
+Found = TypeVar("Found")
+Run = Callable[[Sequence[Ask]], list[Answer]]
+
+
+@dataclass(eq=False)
+class _Open(Generic[Found]):
+    """A plan under way, its current ask, and the answers to the first rows of it."""
+
+    number: int
+    plan: Plan[Found]
+    ask: Ask | None = None
+    taken: int = 0
+    parts: list[Answer] = field(default_factory=list)
+    rows: int = 0
+
+    @property
+    def left(self) -> int:
+        assert self.ask is not None
+        return len(self.ask.rows) - self.taken
+
+    def take(self, count: int) -> Ask:
+        """The next rows of the ask, as an ask of their own."""
+        assert self.ask is not None
+        begin, self.taken = self.taken, self.taken + count
+        if count == len(self.ask.rows):
+            return self.ask
+        return Ask(self.ask.rows.take(slice(begin, begin + count)), self.ask.targets, self.ask.of)
+
+
+def drive(
+    plans: Iterable[Plan[Found]], run: Run, batch_size: int, on_rows: Callable[[int], object] = lambda rows: None
+) -> list[tuple[Found, int]]:
+    """Advance plans until all have ended, and return what each found with the number of rows it sent.
+
+    A plan is opened only when the rows that wait do not fill a batch, and goes on only then too: what is in memory is
+    bounded by batches, not by plans. Rows of one kind share a batch; a batch that fills is run at once, others when
+    nothing else can be done.
+
+    Args:
+        plans: One per sample, best in an order in which neighbours have rows of like length.
+        run: What answers a batch of asks of one kind.
+        batch_size: Rows per batch.
+        on_rows: Told the number of rows of each batch that was run.
+    """
+    found: dict[int, tuple[Found, int]] = {}
+    waiting: dict[tuple[object, ...], deque[_Open[Found]]] = {}
+    answered: list[_Open[Found]] = []
+    fresh = enumerate(plans)
+
+    def proceed(one: _Open[Found], answer: Answer | None) -> None:
+        try:
+            one.ask = next(one.plan) if answer is None else one.plan.send(answer)
+        except StopIteration as stop:
+            found[one.number] = (stop.value, one.rows)
+            return
+        one.taken, one.parts, one.rows = 0, [], one.rows + len(one.ask.rows)
+        waiting.setdefault(one.ask.kind, deque()).append(one)
+
+    while True:
+        while all(sum(one.left for one in queue) < batch_size for queue in waiting.values()):
+            if answered:
+                # The earliest sample first: its memory is given back soonest.
+                one = min(answered, key=lambda o: o.number)
+                answered.remove(one)
+                proceed(one, _joined(one.parts))
+            elif (following := next(fresh, None)) is not None:
+                proceed(_Open(*following), None)
+            else:
+                break
+        if not waiting:
+            return [found[number] for number in sorted(found)]
+        kind = max(waiting, key=lambda k: sum(one.left for one in waiting[k]))
+        batch, asks = _packed(waiting[kind], batch_size)
+        for one, answer in zip(batch, _run(run, asks), strict=True):
+            one.parts.append(answer)
+            if not one.left:
+                answered.append(one)
+        if not waiting[kind]:
+            del waiting[kind]
+        on_rows(sum(len(ask.rows) for ask in asks))
+
+
+def _packed(queue: deque[_Open[Found]], batch_size: int) -> tuple[list[_Open[Found]], list[Ask]]:
+    """The first rows that wait, at most a batch; plans whose rows are all taken leave the queue."""
+    batch, asks, free = [], [], batch_size
+    while queue and free:
+        one = queue[0]
+        asks.append(one.take(min(free, one.left)))
+        batch.append(one)
+        free -= len(asks[-1].rows)
+        if not one.left:
+            queue.popleft()
+    return batch, asks
+
+
+def _run(run: Run, asks: Sequence[Ask]) -> list[Answer]:
+    """Run a batch; where an accelerator's memory does not suffice, in halves."""
+    try:
+        return run(asks)
+    except torch.OutOfMemoryError:
+        if sum(len(ask.rows) for ask in asks) == 1:
+            raise
+    torch.cuda.empty_cache()
+    if len(asks) > 1:
+        middle = len(asks) // 2
+        return _run(run, asks[:middle]) + _run(run, asks[middle:])
+    (ask,) = asks
+    middle = len(ask.rows) // 2
+    halves = (Ask(ask.rows.take(part), ask.targets, ask.of) for part in (slice(middle), slice(middle, None)))
+    return [_joined([answer for half in halves for answer in _run(run, [half])])]
+
+
+def _joined(parts: Sequence[Answer]) -> Answer:
+    if len(parts) == 1:
+        return parts[0]
+    gradients = [part.gradients for part in parts if part.gradients is not None]
+    return Answer(torch.cat([part.scores for part in parts]), torch.cat(gradients) if gradients else None)
+
+
+def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
+    """Several plans as one: their asks of the same kind and targets become one ask."""
+    found: dict[int, Found] = {}
+    asks: dict[int, Ask] = {}
+
+    def proceed(number: int, answer: Answer | None) -> None:
+        try:
+            asks[number] = next(plans[number]) if answer is None else plans[number].send(answer)
+        except StopIteration as stop:
+            found[number] = stop.value
+
+    for number in range(len(plans)):
+        proceed(number, None)
+    while asks:
+        first = next(iter(asks.values()))
+        alike = [n for n, ask in asks.items() if ask.kind == first.kind and ask.targets == first.targets]
+        group = [asks.pop(number) for number in alike]
+        answer = yield Ask(Rows.join([ask.rows for ask in group]), first.targets, first.of)
+        begin = 0
+        for number, ask in zip(alike, group, strict=True):
+            part = slice(begin, begin := begin + len(ask.rows))
+            gradients = None if answer.gradients is None else answer.gradients[part]
+            proceed(number, Answer(answer.scores[part], gradients))
+    return [found[number] for number in range(len(plans))]

@@ -1,0 +1,154 @@
+"""The pipeline, once for all methods: prepare, units, perturb, score, aggregate, combine, result."""
+
+import time
+from abc import ABC
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from interpreto.attributions import granularity, provenance
+from interpreto.attributions.driver import drive
+from interpreto.attributions.recipes import Case, Differentiable, Explained, Recipe
+from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.setup import Setup
+from interpreto.errors import InputError, TargetError
+from interpreto.model_wrapping.conversation import Plan, Targets
+from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.targets import per_sample
+
+_WINDOW = 4
+"""How many batches' worth of samples are looked at together to run those of like length side by side."""
+
+
+class Explainer(ABC):
+    """A method on a model. Every method is a choice of parts: its `recipe`; all else happens here.
+
+    Attributes:
+        setup: The wrapped model and the shared options.
+        recipe: What the method does to one sample.
+    """
+
+    setup: Setup
+    recipe: Recipe
+
+    def __call__(self, inputs: Any, targets: Any = None) -> list[AttributionOutput]:
+        """The same as `explain`."""
+        return self.explain(inputs, targets)
+
+    def explain(self, inputs: Any, targets: Any = None) -> list[AttributionOutput]:
+        """Explain each sample's targets.
+
+        Args:
+            inputs: Texts or images, one or several, in any form that the modality knows.
+            targets: None for the predicted class; a class index or label, a `Contrast`, "all" or a function of the
+                outputs for every sample; a tuple of these for several targets; a list with one entry per sample.
+
+        Returns:
+            One output per sample, in order.
+
+        Raises:
+            InputError: if a sample cannot be explained.
+            TargetError: if a target does not exist or the list of targets has the wrong length.
+        """
+        wrapper = self.setup.wrapper
+        alone = wrapper.is_one(inputs)
+        raws = list(wrapper.split(inputs))
+        if not raws:
+            raise InputError("The list of inputs is empty: there is nothing to explain.")
+        specs = per_sample(targets, len(raws), alone)
+        for spec in specs:
+            wrapper.check_target(spec)
+        return list(self._windows(zip(raws, specs, strict=True), len(raws)))
+
+    def stream(self, inputs: Any, targets: Any = None) -> Iterator[AttributionOutput]:
+        """Explain samples from an iterator of any length, yielding outputs in order as they finish.
+
+        `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
+        """
+        wrapper = self.setup.wrapper
+        if isinstance(targets, list):
+            pairs = _alongside(wrapper.split(inputs), targets)
+        else:
+            pairs = ((raw, per_sample(targets, 1, True)[0]) for raw in wrapper.split(inputs))
+        yield from self._windows(pairs, None)
+
+    def _windows(self, pairs: Iterable[tuple[Any, Any]], count: int | None) -> Iterator[AttributionOutput]:
+        """Work through the samples some at a time; the model is held only while a window is worked on."""
+        pairs = iter(pairs)
+        size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.ragged else 1)
+        with _progress(self.setup.show_progress) as bar:
+            done = 0
+            while window := list(islice(pairs, size)):
+                outputs = self._window(window, bar, (count or 0) - done)
+                done += len(window)
+                yield from outputs
+
+    def _window(self, window: list[tuple[Any, Any]], bar: tqdm, left: int) -> list[AttributionOutput]:
+        wrapper = self.setup.wrapper
+        with wrapper.borrowed():
+            begin = time.perf_counter()
+            numbers = list(range(len(window)))
+            if wrapper.ragged:
+                prepared = {number: wrapper.prepare(window[number][0]) for number in numbers}
+                numbers.sort(key=lambda number: prepared[number].rows.length)
+                samples = (prepared[number] for number in numbers)
+            else:
+                samples = (wrapper.prepare(raw) for raw, _ in window)
+            plans = (
+                self._plan(sample, window[number][1], bar, max(left, len(window)))
+                for number, sample in zip(numbers, samples, strict=True)
+            )
+            found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update)
+            seconds = (time.perf_counter() - begin) / len(window)
+        outputs = dict(zip(numbers, found, strict=True))
+        return [self._output(*outputs[number][0], outputs[number][1], seconds) for number in range(len(window))]
+
+    def _plan(self, sample: Sample, spec: Any, bar: tqdm, samples: int) -> Plan[tuple[Case, Any, Targets, Explained]]:
+        setup = self.setup
+        fine = isinstance(self.recipe, Differentiable)
+        chosen = setup.granularity or granularity.natural(sample, setup.wrapper.modality, fine)
+        units = chosen.units(sample)
+        targets, scores = yield from setup.wrapper.find_targets(sample, spec)
+        case = Case(sample, units, targets, scores, setup.seed, setup.batch_size)
+        rows = 1 + self.recipe.rows(case.layout)
+        bar.total = max(bar.total or 0, bar.n + rows, rows * samples)
+        explained = yield from self.recipe.plan(case)
+        return case, chosen, targets, explained
+
+    def _output(
+        self, case: Case, chosen: Any, targets: Any, explained: Explained, rows: int, seconds: float
+    ) -> AttributionOutput:
+        return AttributionOutput(
+            attributions=explained.scores,
+            elements=chosen.labels(case.sample),
+            targets=targets.values,
+            target_names=targets.names,
+            scores=case.scores,
+            task=self.setup.wrapper.task,
+            modality=self.setup.wrapper.modality,
+            granularity=granularity.name_of(chosen),
+            raw_input=case.sample.raw,
+            standard_errors=explained.standard_errors,
+            completeness_gap=explained.gap,
+            n_rows=rows,
+            info=provenance.record(self.setup, self.recipe, seconds),
+        )
+
+
+def _alongside(raws: Iterator[Any], targets: list[Any]) -> Iterator[tuple[Any, Any]]:
+    entries = iter(targets)
+    for number, raw in enumerate(raws):
+        for entry in islice(entries, 1):
+            yield raw, per_sample([entry], 1, False)[0]
+            break
+        else:
+            raise TargetError(f"targets is a list of {len(targets)} but there is a sample number {number + 1}.")
+    if next(entries, None) is not None:
+        raise TargetError(f"targets is a list of {len(targets)} but there were fewer samples.")
+
+
+def _progress(show: bool | None) -> tqdm:
+    """A bar over rows; without a wish of the user only on a terminal or in a notebook."""
+    return tqdm(unit="row", desc="explaining", delay=1.0, leave=False, disable=None if show is None else not show)

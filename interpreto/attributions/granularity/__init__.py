@@ -1,0 +1,87 @@
+"""Granularity: what gets a score."""
+
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from interpreto.attributions.granularity import image, text
+from interpreto.attributions.granularity.image import Grid, Patches, Pixels
+from interpreto.attributions.granularity.units import Combine, Units
+from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.sample import Sample
+
+
+class Granularity(StrEnum):
+    """The named granularities of texts and images."""
+
+    ALL_TOKENS = "all-tokens"
+    TOKEN = "token"
+    WORD = "word"
+    PART_SENTENCE = "part-sentence"
+    SENTENCE = "sentence"
+    PIXEL = "pixel"
+    PATCH = "patch"
+
+
+@runtime_checkable
+class Unitization(Protocol):
+    """What every granularity stands for, and what `granularity=` takes as well: an object with these two methods."""
+
+    def units(self, sample: Any) -> Units:
+        """Which positions of the sample make up each unit."""
+        ...
+
+    def labels(self, sample: Any) -> Any:
+        """What a person sees of each unit: pieces of text, or boxes `g 4` in pixels of the raw picture."""
+        ...
+
+
+KNOWN: dict[str, dict[Granularity, Unitization]] = {
+    "text": {
+        Granularity.ALL_TOKENS: text.Tokens(added=True),
+        Granularity.TOKEN: text.Tokens(),
+        Granularity.WORD: text.Spans("word", text.words),
+        Granularity.PART_SENTENCE: text.Spans("part-sentence", text.parts),
+        Granularity.SENTENCE: text.Spans("sentence", text.sentences),
+    },
+    "image": {Granularity.PIXEL: Pixels(), Granularity.PATCH: Patches()},
+}
+
+
+def resolve(given: Any, modality: str) -> Unitization:
+    """The object behind a granularity's name.
+
+    Raises:
+        OptionError: if this modality lacks it; the message lists those it has.
+    """
+    if not isinstance(given, str):
+        if isinstance(given, Unitization):
+            return given
+        raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")
+    name = given.lower().replace("_", "-")
+    known = KNOWN[modality]
+    if name in known:
+        return known[Granularity(name)]
+    if name in list(Granularity):
+        other = f"granularity={given!r} is not one of {modality}s: choose from {', '.join(map(repr, map(str, known)))}."
+        raise OptionError(other)
+    raise OptionError(f"There is no granularity={given!r}: {choices(name, known)}")
+
+
+def natural(sample: Sample, modality: str, fine: bool) -> Unitization:
+    """The granularity of a sample where the user named none.
+
+    Args:
+        sample: The prepared sample.
+        modality: "text" or "image".
+        fine: Whether every unit comes for free, as it does with gradients, or costs a row.
+    """
+    return text.natural(sample) if modality == "text" else image.natural(sample, fine)
+
+
+def name_of(chosen: Unitization) -> str:
+    """A granularity's name, or what its object says of itself."""
+    names = (name for known in KNOWN.values() for name, unitization in known.items() if unitization == chosen)
+    return str(next(names, chosen))
+
+
+__all__ = ["Combine", "Granularity", "Grid", "Patches", "Pixels", "Unitization", "Units", "name_of", "natural", "resolve"]

@@ -1,0 +1,117 @@
+"""Units of an image: grids of patches, of a given number of cells, or of single pixels."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interpreto.attributions.granularity.units import ImageUnits
+from interpreto.errors import OptionError
+from interpreto.model_wrapping.sample import ImageSample
+
+
+@final
+@dataclass(frozen=True)
+class Grid:
+    """`rows` x `columns` cells that cover the image, as equal as whole pixels allow."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise OptionError(f"A grid needs at least one row and column, got {self.rows} x {self.columns}.")
+
+    def units(self, sample: ImageSample) -> ImageUnits:
+        """Which pixels make up each cell.
+
+        Raises:
+            OptionError: if there are more cells than pixels.
+        """
+        height, width = sample.size
+        if self.rows > height or self.columns > width:
+            raise OptionError(
+                f"A grid of {self.rows} x {self.columns} is finer than the image that the model reads, "
+                f"{height} x {width} pixels."
+            )
+        down = torch.arange(height) * self.rows // height
+        across = torch.arange(width) * self.columns // width
+        return ImageUnits(down[:, None] * self.columns + across, (self.rows, self.columns))
+
+    def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
+        """The box of every cell in pixels of the raw picture."""
+        height, width = sample.size
+        # The first pixel of row r is the smallest y with y * rows // height == r.
+        down = -(-torch.arange(self.rows + 1) * height // self.rows)
+        across = -(-torch.arange(self.columns + 1) * width // self.columns)
+        return boxes(sample, down, across)
+
+
+@final
+@dataclass(frozen=True)
+class Pixels:
+    """Every pixel that the model reads."""
+
+    def units(self, sample: ImageSample) -> ImageUnits:
+        """Which pixels make up each unit: itself."""
+        return Grid(*sample.size).units(sample)
+
+    def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
+        """The box of every pixel in pixels of the raw picture."""
+        return Grid(*sample.size).labels(sample)
+
+
+@final
+@dataclass(frozen=True)
+class Patches:
+    """Squares or rectangles of a size in the model's pixels; None is the model's own patch size."""
+
+    size: int | tuple[int, int] | None = None
+
+    def units(self, sample: ImageSample) -> ImageUnits:
+        """Which pixels make up each patch; pixels beyond the last whole patch belong to none."""
+        (rows, columns), (tall, wide) = self._grid(sample)
+        down, across = (torch.arange(extent) for extent in sample.size)
+        index = (down // tall)[:, None] * columns + across // wide
+        outside = (down >= rows * tall)[:, None] | (across >= columns * wide)
+        return ImageUnits(torch.where(outside, -1, index), (rows, columns))
+
+    def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
+        """The box of every patch in pixels of the raw picture."""
+        (rows, columns), (tall, wide) = self._grid(sample)
+        return boxes(sample, torch.arange(rows + 1) * tall, torch.arange(columns + 1) * wide)
+
+    def _grid(self, sample: ImageSample) -> tuple[tuple[int, int], tuple[int, int]]:
+        size = self.size or sample.patch
+        if size is None:
+            raise OptionError(
+                "granularity='patch' needs a patch size and this model has none of its own; give patch_size=, for "
+                "example patch_size=16, or granularity=Grid(14, 14) or 'pixel'."
+            )
+        tall, wide = (size, size) if isinstance(size, int) else size
+        rows, columns = sample.size[0] // tall if tall > 0 else 0, sample.size[1] // wide if wide > 0 else 0
+        if rows < 1 or columns < 1:
+            raise OptionError(
+                f"Patches of {tall} x {wide} do not fit the image that the model reads, "
+                f"{sample.size[0]} x {sample.size[1]} pixels."
+            )
+        return (rows, columns), (tall, wide)
+
+
+def boxes(sample: ImageSample, down: Int[Tensor, " r"], across: Int[Tensor, " s"]) -> Float[Tensor, "g 4"]:
+    """Left, top, right and bottom of every cell between these edges, row by row, in pixels of the raw picture."""
+    left, top, right, bottom = sample.view
+    y = top + down.float() * (bottom - top) / sample.size[0]
+    x = left + across.float() * (right - left) / sample.size[1]
+    tops, lefts = torch.meshgrid(y[:-1], x[:-1], indexing="ij")
+    bottoms, rights = torch.meshgrid(y[1:], x[1:], indexing="ij")
+    return torch.stack([lefts, tops, rights, bottoms], dim=-1).flatten(0, 1)
+
+
+def natural(sample: ImageSample, fine: bool) -> Patches | Pixels | Grid:
+    """Patches where the model has them; else pixels where every unit comes for free (`fine`), or a 14 x 14 grid."""
+    if sample.patch is not None:
+        return Patches()
+    return Pixels() if fine else Grid(*(min(14, extent) for extent in sample.size))

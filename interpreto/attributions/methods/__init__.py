@@ -1,0 +1,1 @@
+"""The methods: each a choice of parts."""

@@ -1,0 +1,41 @@
+"""Methods that look at the gradient at the input: saliency and input times gradient."""
+
+from typing import Any, Unpack, final
+
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.perturbations.points import AtInput
+from interpreto.attributions.recipes import Pointwise
+from interpreto.attributions.setup import GradientOptions, Setup
+
+
+@final
+class Saliency(Explainer):
+    """How strongly the score reacts to a small change of the input.
+
+    One backward pass, no baseline to choose; it says where the model is sensitive, not what made the score. By default
+    the norm over the embedding or channel axis; `reduction="sum"` keeps signs.
+
+    $$\\phi_i = \\left\\| \\frac{\\partial f}{\\partial x_i} \\right\\|$$
+
+    Source:
+        Simonyan et al. 2013, *Deep Inside Convolutional Networks*, arXiv:1312.6034, section 3.
+    """
+
+    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+        self.setup = Setup.of(Saliency, model, processor, options)
+        self.recipe = Pointwise(self.setup.moving(AtInput()), self.setup.finish("norm"))
+
+
+@final
+class InputXGradient(Explainer):
+    """The input times its gradient: what each part adds to the score if the model is linear.
+
+    $$\\phi_i = x_i \\frac{\\partial f}{\\partial x_i}$$
+
+    Source:
+        Shrikumar et al. 2016, *Not Just a Black Box*, arXiv:1605.01713.
+    """
+
+    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+        self.setup = Setup.of(InputXGradient, model, processor, options)
+        self.recipe = Pointwise(self.setup.moving(AtInput(times_input=True)), self.setup.finish("sum", sums=True))

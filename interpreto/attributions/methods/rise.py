@@ -1,0 +1,43 @@
+"""RISE."""
+
+from typing import Any, Unpack, final
+
+from interpreto.attributions.aggregations.masks import KeptMean
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.perturbations.masks import SmoothMasks
+from interpreto.attributions.recipes import Hiding
+from interpreto.attributions.setup import Options, Setup
+
+
+@final
+class Rise(Explainer):
+    """The mean score over random masks that keep a unit.
+
+    Large parts are hidden at once, so that redundant evidence is found too. Images are masked by smooth random
+    patterns, texts by hiding units independently.
+
+    $$\\phi_i = E[f(x \\odot m) \\mid m_i = 1] - E[f(x \\odot m)]$$
+
+    Args:
+        n_samples: Number of masks.
+        grid_size: Coarse cells along each side of an image's masks.
+        keep: Probability that a cell or unit stays visible.
+        centered: Whether the mean score over all masks is subtracted, as above; the paper leaves it in.
+
+    Source:
+        Petsiuk et al. 2018, *RISE*, arXiv:1806.07421, section 3.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        n_samples: int = 2000,
+        grid_size: int = 7,
+        keep: float = 0.5,
+        centered: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        self.setup = Setup.of(Rise, model, processor, options)
+        self.recipe = Hiding(self.setup.hiding(SmoothMasks(n_samples, grid_size, keep)), KeptMean(centered))

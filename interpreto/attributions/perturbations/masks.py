@@ -1,0 +1,110 @@
+"""Methods that hide units one at a time or at random: occlusion, LIME, RISE."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interpreto.attributions.perturbations.seams import Layout, MaskMethod
+from interpreto.errors import OptionError
+
+
+def blocks(count: int, size: int) -> Iterator[int]:
+    """`count` in portions of at most `size`."""
+    for start in range(0, count, size):
+        yield min(size, count - start)
+
+
+def each(rows: int, draw: Callable[[], Tensor]) -> Float[Tensor, "p ..."]:
+    """One draw after the other: what a row gets must not depend on how many share its block."""
+    return torch.stack([draw() for _ in range(rows)])
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse a number of samples or steps that makes no sense.
+
+    Raises:
+        OptionError: if the value is below the least.
+    """
+    if value < least:
+        raise OptionError(f"{name}={value} is too few: it must be at least {least}.")
+
+
+@final
+@dataclass(frozen=True)
+class OneAtATime(MaskMethod):
+    """Every unit hidden once, alone."""
+
+    def count(self, layout: Layout) -> int:
+        return layout.count
+
+    def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
+        start = 0
+        for rows in blocks(layout.count, size):
+            masks = torch.zeros(rows, layout.count)
+            masks[torch.arange(rows), torch.arange(start, start + rows)] = 1
+            start += rows
+            yield masks.reshape(rows, *layout.units)
+
+
+@final
+@dataclass(frozen=True)
+class RandomMasks(MaskMethod):
+    """Every unit hidden with probability one half, independently."""
+
+    n_samples: int = 512
+
+    def __post_init__(self) -> None:
+        at_least("n_samples", self.n_samples, 2)
+
+    def count(self, layout: Layout) -> int:
+        return self.n_samples
+
+    def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
+        for rows in blocks(self.n_samples, size):
+            yield each(rows, lambda: torch.randint(2, layout.units, generator=rng).float())
+
+
+@final
+@dataclass(frozen=True)
+class SmoothMasks(MaskMethod):
+    """RISE's masks: on a grid, random coarse cells enlarged with a random shift; on a list, independent units.
+
+    Args:
+        n_samples: Number of masks.
+        grid_size: Coarse cells along each side of the image.
+        keep: Probability that a cell stays visible.
+    """
+
+    n_samples: int = 2000
+    grid_size: int = 7
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        at_least("n_samples", self.n_samples, 2)
+        at_least("grid_size", self.grid_size, 1)
+        if not 0 < self.keep < 1:
+            raise OptionError(f"keep={self.keep} must lie between 0 and 1, both excluded.")
+
+    def count(self, layout: Layout) -> int:
+        return self.n_samples
+
+    def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
+        for rows in blocks(self.n_samples, size):
+            if len(layout.units) == 1:
+                yield each(rows, lambda: (torch.rand(layout.units, generator=rng) >= self.keep).float())
+            else:
+                yield self._shifted(rows, layout.positions, rng)
+
+    def _shifted(self, rows: int, positions: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, "p H W"]:
+        height, width = positions
+        tall, wide = -(-height // self.grid_size), -(-width // self.grid_size)
+        drawn = each(rows, lambda: torch.rand(self.grid_size**2 + 2, generator=rng))
+        coarse = (drawn[:, 2:].reshape(rows, 1, self.grid_size, self.grid_size) >= self.keep).float()
+        large = (self.grid_size + 1) * tall, (self.grid_size + 1) * wide
+        fine = nn.functional.interpolate(coarse, size=large, mode="bilinear", align_corners=False)[:, 0]
+        top, left = (drawn[:, 0] * tall).long().tolist(), (drawn[:, 1] * wide).long().tolist()
+        return torch.stack([f[y : y + height, x : x + width] for f, y, x in zip(fine, top, left, strict=True)])

@@ -1,0 +1,154 @@
+"""Hiding parts of an image, and moving it through the space of its pixel values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
+
+from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.seams import Block, MaskModality, TensorModality, reduce_axis
+from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.image_classification import PIXELS
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import ImageSample
+
+NAMES = ("zeros", "mean", "blur", "noise")
+
+
+def stand_in(pixels: Float[Tensor, "c H W"], spec: Any, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+    """An image without what is in it.
+
+    Args:
+        pixels: What the model reads.
+        spec: None or "zeros" (the processor's mean colour), "mean" (the image's mean colour), "blur" (Gaussian, a
+            tenth of the shorter side), "noise" (uniform over the image's range), a number, a colour of c numbers, or
+            a tensor `c H W`; numbers are values that the model reads.
+        rng: For noise.
+        option: The option's name, for the error.
+
+    Raises:
+        OptionError: if it is none of these.
+    """
+    if spec is None or isinstance(spec, str):
+        return _named(pixels, spec or "zeros", rng, option)
+    try:
+        value = torch.as_tensor(spec, dtype=pixels.dtype)
+    except (TypeError, ValueError):
+        value = torch.zeros(0)
+    if value.ndim == 0:
+        return value.expand_as(pixels).clone()
+    if value.shape == pixels.shape[:1]:
+        return value[:, None, None].expand_as(pixels).clone()
+    if value.shape == pixels.shape:
+        return value
+    raise OptionError(
+        f"{option}={spec!r} must be one of {', '.join(map(repr, NAMES))}, a number, {len(pixels)} numbers (a colour), "
+        f"or a tensor of shape {tuple(pixels.shape)}."
+    )
+
+
+def _named(pixels: Float[Tensor, "c H W"], name: str, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+    if name == "zeros":
+        return torch.zeros_like(pixels)
+    if name == "mean":
+        return pixels.mean((1, 2), keepdim=True).expand_as(pixels).clone()
+    if name == "blur":
+        sigma = min(pixels.shape[1:]) / 10
+        reach = min(int(3 * sigma), min(pixels.shape[1:]) - 1)
+        return gaussian_blur(pixels, [2 * reach + 1] * 2, [max(sigma, 0.1)] * 2)
+    if name == "noise":
+        low, high = pixels.min(), pixels.max()
+        return low + (high - low) * torch.rand(pixels.shape, generator=rng).to(pixels)
+    raise OptionError(f"There is no {option}={name!r}: {choices(name, NAMES)}")
+
+
+def describe(spec: Any) -> str:
+    """A stand-in's name for the record."""
+    if isinstance(spec, Tensor):
+        return f"tensor {tuple(spec.shape)}"
+    return "zeros" if spec is None else str(spec)
+
+
+@final
+@dataclass(frozen=True)
+class Pixels(MaskModality):
+    """Hidden pixels fade into a stand-in."""
+
+    removal: Any = None
+
+    @staticmethod
+    def of(wrapper: Any, removal: Any, seed: int) -> "Pixels":
+        """The modality for a model and what the user said of removal."""
+        return Pixels(removal)
+
+    def blank(self, sample: ImageSample, rng: torch.Generator) -> Rows:
+        pixels = sample.rows.fields[PIXELS][0]
+        return sample.rows.put(**{PIXELS: stand_in(pixels, self.removal, rng, "removal")[None]})
+
+    def hide(self, sample: ImageSample, blank: Rows, units: Units, cells: Float[Tensor, "p *cells"]) -> Block:
+        masks, hidden = stretched(cells, units, sample.size)
+        rows = torch.lerp(sample.rows.fields[PIXELS], blank.fields[PIXELS], masks[:, None])
+        return Block(sample.rows.repeat(len(cells)).put(**{PIXELS: rows}), hidden)
+
+    def describe(self) -> str:
+        return describe(self.removal)
+
+
+def stretched(
+    cells: Float[Tensor, "p *cells"], units: Units, size: tuple[int, int]
+) -> tuple[Float[Tensor, "p H W"], Float[Tensor, "p *g"]]:
+    """Masks of pixels from masks of units, of pixels or of a grid, and the share of every unit that they hide."""
+    if cells.shape[1:] == units.shape:
+        return units.spread(cells), cells
+    if cells.shape[1:] != size:
+        cells = nn.functional.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    # Pixels that belong to no unit cannot be charged to one, so they stay.
+    masks = cells * units.movable
+    return masks, units.reduce(masks, "mean")
+
+
+@final
+@dataclass(frozen=True)
+class PixelValues(TensorModality):
+    """What the model reads, after resizing and normalisation."""
+
+    field = PIXELS
+
+    @staticmethod
+    def of(wrapper: Any, removal: Any, seed: int) -> "PixelValues":
+        """The modality for a model."""
+        return PixelValues()
+
+    def read(self, sample: ImageSample) -> Float[Tensor, "c H W"]:
+        return sample.rows.fields[PIXELS][0]
+
+    def baselines(self, sample: ImageSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b c H W"]:
+        pixels = self.read(sample)
+        ends = torch.stack([stand_in(pixels, one, rng, "baseline") for one in _several(spec, len(pixels))])
+        return torch.where(units.movable, ends, pixels)
+
+    def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
+        if units.movable.all():
+            return Rows({PIXELS: tensors})
+        return Rows({PIXELS: torch.where(units.movable.to(tensors.device), tensors, self.read(sample).to(tensors))})
+
+    def reduce(self, scores: Float[Tensor, "t c H W"], reduction: str) -> Float[Tensor, "t H W"]:
+        return reduce_axis(scores, 1, reduction)
+
+    def describe(self, spec: Any) -> str:
+        return ", ".join(describe(one) for one in spec) if isinstance(spec, list) else describe(spec)
+
+
+def _several(spec: Any, channels: int) -> Sequence[Any]:
+    """A list is several baselines; a tuple of numbers is a colour; a tensor of four axes holds several."""
+    if isinstance(spec, Tensor) and spec.ndim == 4:
+        return list(spec)
+    if not isinstance(spec, list):
+        return [spec]
+    if not spec:
+        raise OptionError("baseline=[] names no baseline.")
+    return [tuple(spec)] if len(spec) == channels and all(isinstance(one, int | float) for one in spec) else spec

@@ -1,0 +1,137 @@
+"""Methods that take gradients: at the input, along a straight path, at random places of paths; and noise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.perturbations.masks import at_least, each
+from interpreto.attributions.perturbations.seams import PointMethod, Points
+from interpreto.errors import OptionError, choices
+
+RULES = ("gauss-legendre", "trapezoid", "riemann-left", "riemann-right", "riemann-middle")
+
+
+def nodes(n_steps: int, rule: str) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """Nodes in [0, 1] and weights of a quadrature rule with `n_steps` nodes."""
+    if rule == "gauss-legendre":
+        x, w = np.polynomial.legendre.leggauss(n_steps)
+        x, w = (x + 1) / 2, w / 2
+    elif rule == "trapezoid":
+        x = np.linspace(0, 1, n_steps)
+        w = np.full(n_steps, 1 / (n_steps - 1))
+        w[[0, -1]] /= 2
+    else:
+        offset = {"riemann-left": 0.0, "riemann-right": 1.0, "riemann-middle": 0.5}[rule]
+        x = (np.arange(n_steps) + offset) / n_steps
+        w = np.full(n_steps, 1 / n_steps)
+    return torch.from_numpy(x).float(), torch.from_numpy(w).float()
+
+
+def _column(values: Float[Tensor, " p"], like: Float[Tensor, "*s"]) -> Tensor:
+    """One value per point, shaped to multiply tensors of the shape of `like`."""
+    return values.to(like.device).reshape(-1, *[1] * like.ndim)
+
+
+@final
+@dataclass(frozen=True)
+class AtInput(PointMethod):
+    """The input itself, looked at in every direction, or in its own if `times_input`."""
+
+    times_input: bool = False
+
+    def count(self, baselines: int) -> int:
+        return 1
+
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[Points]:
+        direction = tensor if self.times_input else torch.ones_like(tensor)
+        yield Points(tensor[None], direction[None], torch.ones(1))
+
+
+@final
+@dataclass(frozen=True)
+class LinearPath(PointMethod):
+    """The straight path from each baseline to the input, at the nodes of a quadrature rule.
+
+    Args:
+        n_steps: Number of nodes.
+        rule: One of `RULES`.
+    """
+
+    n_steps: int = 32
+    rule: str = "gauss-legendre"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise OptionError(f"There is no rule={self.rule!r}: {choices(self.rule, RULES)}")
+        at_least("n_steps", self.n_steps, 2 if self.rule == "trapezoid" else 1)
+
+    def count(self, baselines: int) -> int:
+        return self.n_steps * baselines
+
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[Points]:
+        places, weights = nodes(self.n_steps, self.rule)
+        for baseline in baselines:
+            way = tensor - baseline
+            for some, weight in zip(places.split(size), weights.split(size), strict=True):
+                on_path = torch.addcmul(baseline, _column(some, tensor), way)
+                yield Points(on_path, way[None], weight / len(baselines))
+
+
+@final
+@dataclass(frozen=True)
+class RandomPath(PointMethod):
+    """Uniform places on the paths from randomly chosen baselines to the input, with Gaussian noise if asked for.
+
+    Args:
+        n_samples: Number of places.
+        noise: Standard deviation as a share of the input's range, added to the input end of the path.
+    """
+
+    n_samples: int = 512
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("n_samples", self.n_samples, 2)
+        check_noise(self.noise)
+
+    def count(self, baselines: int) -> int:
+        return self.n_samples
+
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[Points]:
+        start = torch.randint(len(baselines), (self.n_samples,), generator=rng).to(baselines.device)
+        # One place in each of as many equal stretches: still uniform on the whole, with far less spread.
+        jitter = torch.rand(self.n_samples, generator=rng)
+        places = _column((torch.arange(self.n_samples) + jitter) / self.n_samples, tensor)
+        for some, place in zip(start.split(size), places.split(size), strict=True):
+            ends = noisy(tensor, len(some), self.noise, rng) if self.noise else tensor[None]
+            way = ends - baselines[some]
+            direction = way if len(baselines) > 1 or self.noise else way[:1]
+            on_path = torch.addcmul(baselines[some], place, way)
+            yield Points(on_path, direction, torch.ones(len(some)) / self.n_samples)
+
+
+def check_noise(noise: float) -> None:
+    """Refuse a negative share of the range.
+
+    Raises:
+        OptionError: if it is negative.
+    """
+    if noise < 0:
+        raise OptionError(f"noise={noise} must not be negative: it is a standard deviation, a share of the range.")
+
+
+def noisy(tensor: Float[Tensor, "*s"], rows: int, noise: float, rng: torch.Generator) -> Float[Tensor, "p *s"]:
+    """Copies with Gaussian noise whose standard deviation is a share of the tensor's range."""
+    sigma = noise * (tensor.max() - tensor.min())
+    return tensor + sigma * each(rows, lambda: torch.randn(tensor.shape, generator=rng)).to(tensor)

@@ -1,0 +1,163 @@
+"""The seam between methods and modalities.
+
+A method says how to change a sample without knowing what it is made of; a modality says what changing means for
+token ids, pixels, embeddings or pixel values without knowing why. A `Perturbator` holds one of each.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.granularity import Units
+from interpreto.errors import UnsupportedError
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import Sample
+from interpreto.typing import Hidden
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the units of a sample lie: `(g,)` or `(h, w)`, and the shape of the positions beneath them."""
+
+    units: tuple[int, ...]
+    positions: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of units."""
+        return int(torch.tensor(self.units).prod())
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows in which parts are hidden, with the share of every unit that really is."""
+
+    rows: Rows
+    hidden: Hidden
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points of the input space, the direction in which each is looked at, and its weight.
+
+    What a gradient method attributes is the sum over points of weight x direction x gradient: a line integral, an
+    expectation, or the gradient itself. Directions of a single entry serve all points.
+    """
+
+    tensors: Float[Tensor, "p *s"]
+    directions: Float[Tensor, "_q *s"]
+    weights: Float[Tensor, " p"]
+
+
+class MaskMethod(ABC):
+    """Says which units each row hides."""
+
+    @abstractmethod
+    def count(self, layout: Layout) -> int:
+        """How many rows there will be."""
+
+    @abstractmethod
+    def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
+        """Blocks of at most `size` masks, 1 = hidden.
+
+        Cells are the units, the positions, or a grid of the method's own that the modality stretches over the
+        positions. Values between 0 and 1 are for grids; a modality that cannot fade rounds them.
+        """
+
+
+class MaskModality(ABC):
+    """Says what hiding means."""
+
+    @abstractmethod
+    def blank(self, sample: Sample, rng: torch.Generator) -> Rows:
+        """The sample with every position hidden, one row."""
+
+    @abstractmethod
+    def hide(self, sample: Sample, blank: Rows, units: Units, cells: Float[Tensor, "p *cells"]) -> Block:
+        """One row per mask: the sample where it is 0, the blank where it is 1."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What stands in for a hidden unit, for the record."""
+
+
+class PointMethod(ABC):
+    """Says at which points of the input space gradients are taken."""
+
+    @abstractmethod
+    def count(self, baselines: int) -> int:
+        """How many points there will be."""
+
+    @abstractmethod
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[Points]:
+        """Blocks of at most `size` points around or on the way to `tensor`."""
+
+
+class TensorModality(ABC):
+    """Says which tensor of a sample a gradient is taken for."""
+
+    field: str
+    """The field of rows that holds it."""
+
+    @abstractmethod
+    def read(self, sample: Sample) -> Float[Tensor, "*s"]:
+        """The tensor of the unchanged sample."""
+
+    @abstractmethod
+    def baselines(self, sample: Sample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b *s"]:
+        """Where paths start; equal to the sample at positions that belong to no unit."""
+
+    @abstractmethod
+    def write(self, sample: Sample, units: Units, tensors: Float[Tensor, "p *s"]) -> Rows:
+        """Rows with these tensors; positions that belong to no unit keep the sample's values."""
+
+    @abstractmethod
+    def reduce(self, scores: Float[Tensor, "t *s"], reduction: str) -> Float[Tensor, "t *l"]:
+        """Scores of positions: the embedding or channel axis is summed up."""
+
+    @abstractmethod
+    def describe(self, spec: Any) -> str:
+        """Which baseline a spec names, for the record."""
+
+
+Method = TypeVar("Method", MaskMethod, PointMethod)
+Modality = TypeVar("Modality", MaskModality, TensorModality)
+
+
+@final
+@dataclass(frozen=True)
+class Perturbator(Generic[Method, Modality]):
+    """A method on a modality.
+
+    Raises:
+        UnsupportedError: if one of them hides parts and the other moves through a tensor's space.
+    """
+
+    method: Method
+    modality: Modality
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, MaskMethod) != isinstance(self.modality, MaskModality):
+            raise UnsupportedError(
+                f"{type(self.method).__name__} and {type(self.modality).__name__} do not belong together: methods "
+                "that hide go with token ids and pixels, methods that take gradients with embeddings and pixel values."
+            )
+
+
+REDUCTIONS = ("sum", "norm", "abs_sum", "max_abs")
+
+
+def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:
+    """One number per position from those along an axis: signed only with `sum`."""
+    if reduction == "sum":
+        return scores.sum(axis)
+    if reduction == "norm":
+        return scores.norm(dim=axis)
+    return scores.abs().sum(axis) if reduction == "abs_sum" else scores.abs().amax(axis)

@@ -1,0 +1,85 @@
+"""Moving a text through the space of its token embeddings."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.seams import TensorModality, reduce_axis
+from interpreto.attributions.perturbations.token_ids import removal_of
+from interpreto.errors import OptionError
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.text_classification import EMBEDDINGS, TextClassification
+
+
+@final
+@dataclass(frozen=True)
+class TokenEmbeddings(TensorModality):
+    """What the model's embedding module gives for each token, before positions are added."""
+
+    wrapper: TextClassification
+    field = EMBEDDINGS
+
+    @staticmethod
+    def of(wrapper: TextClassification, removal: Any, seed: int) -> "TokenEmbeddings":
+        """The modality for a model."""
+        return TokenEmbeddings(wrapper)
+
+    def read(self, sample: TextSample) -> Float[Tensor, "l d"]:
+        given = sample.rows.fields.get(EMBEDDINGS)
+        return self.wrapper.embed(sample.rows.fields["input_ids"][0]) if given is None else given[0]
+
+    def baselines(self, sample: TextSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b l d"]:
+        tensor = self.read(sample)
+        several = spec if isinstance(spec, list | tuple) else [spec]
+        if not several:
+            raise OptionError("baseline=[] names no baseline.")
+        ends = torch.stack([self._end(one, tensor) for one in several])
+        return torch.where(units.movable.to(tensor.device)[:, None], ends, tensor)
+
+    def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
+        movable = units.movable.to(tensors.device)[:, None]
+        rows = sample.rows.repeat(len(tensors))
+        return rows.put(**{EMBEDDINGS: torch.where(movable, tensors, self.read(sample))})
+
+    def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
+        return reduce_axis(scores, -1, reduction)
+
+    def describe(self, spec: Any) -> str:
+        return ", ".join(self.describe(one) for one in spec) if isinstance(spec, list | tuple) else self._name(spec)
+
+    def _name(self, spec: Any) -> str:
+        if isinstance(spec, Tensor):
+            return f"tensor {tuple(spec.shape)}"
+        return "zeros" if spec == "zeros" else removal_of(self.wrapper, self._token(spec)).name
+
+    def _token(self, spec: Any) -> Any:
+        """Without a mask token there is no neutral word, so the path starts at zero."""
+        if spec is not None:
+            return spec
+        return "mask" if self.wrapper.tokenizer.mask_token_id is not None else "zeros"
+
+    def _end(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
+        if isinstance(spec, Tensor):
+            if spec.shape not in (tensor.shape, tensor.shape[-1:]):
+                raise OptionError(
+                    f"A baseline for this text has the shape {tuple(tensor.shape)} or {tuple(tensor.shape[-1:])}; "
+                    f"got {tuple(spec.shape)}."
+                )
+            return spec.to(tensor).expand_as(tensor)
+        named = self._token(spec)
+        if named == "zeros":
+            return torch.zeros_like(tensor)
+        if named == "pad":
+            # Only the embedding is borrowed: the ids stay, so nothing reads this as padding.
+            return self._embedded(self.wrapper.tokenizer.pad_token_id, tensor)
+        return self._embedded(removal_of(self.wrapper, named).token, tensor)
+
+    def _embedded(self, token: int | None, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
+        if token is None:
+            raise OptionError("This tokenizer has no such token to start a path from; use baseline='zeros'.")
+        return self.wrapper.embed(torch.tensor(token)).expand_as(tensor)

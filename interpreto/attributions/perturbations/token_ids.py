@@ -1,0 +1,113 @@
+"""Hiding parts of a text by exchanging its tokens."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.seams import Block, MaskModality
+from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.text_classification import TextClassification
+
+NAMES = ("mask", "unk", "space", "pad", "attention")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What stands in for a hidden token: another one, or (None) nothing, hidden from attention."""
+
+    token: int | None
+    name: str
+
+
+def removal_of(wrapper: TextClassification, given: Any) -> Removal:
+    """The removal operator that a user names; None takes the first that the tokenizer and the model allow.
+
+    In this order: the mask token, the unknown token, a token that is a space, the padding token. The padding token is
+    left out where the model reads it: where positions are counted or the last token is found by it.
+
+    Raises:
+        OptionError: if the tokenizer has no such token or the model cannot take it.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 0 <= given < len(wrapper.tokenizer):
+            raise OptionError(f"removal={given} is no token id: the tokenizer has {len(wrapper.tokenizer)} tokens.")
+        return _checked(wrapper, Removal(given, wrapper.tokenizer.convert_ids_to_tokens(given)), given)
+    if given == "attention":
+        return Removal(None, "attention")
+    found = {name: token for name in NAMES[:-1] if (token := _token(wrapper.tokenizer, name)) is not None}
+    if given is None:
+        allowed = (name for name, token in found.items() if not _is_read_as_padding(wrapper, token))
+        first = next(allowed, "attention")
+        return removal_of(wrapper, first)
+    if given in found:
+        return _checked(wrapper, Removal(found[given], given), given)
+    known = wrapper.tokenizer.get_vocab()
+    if given in known:
+        return _checked(wrapper, Removal(known[given], given), given)
+    raise OptionError(
+        f"removal={given!r} is neither one of {', '.join(map(repr, [*found, 'attention']))} nor a token of this "
+        f"tokenizer: {choices(given, known)}"
+    )
+
+
+def _token(tokenizer: Any, name: str) -> int | None:
+    if name != "space":
+        return getattr(tokenizer, f"{name}_token_id", None)
+    ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
+    return ids[0] if len(ids) == 1 and not tokenizer.decode(ids).strip() else None
+
+
+def _checked(wrapper: TextClassification, removal: Removal, given: Any) -> Removal:
+    if removal.token is not None and _is_read_as_padding(wrapper, removal.token):
+        raise OptionError(
+            f"removal={given!r} is the padding token, by which this model counts positions or finds the last token; "
+            "replacing words by it would move the others. Use another token or removal='attention'."
+        )
+    return removal
+
+
+def _is_read_as_padding(wrapper: TextClassification, token: int) -> bool:
+    if token != wrapper.config.pad_token_id:
+        return False
+    tables = (
+        module
+        for name, module in unwrapped(wrapper.model).named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+    )
+    # Only a model with a plain table of absolute positions is known to leave the padding id alone.
+    table = next(tables, None)
+    return table is None or table.padding_idx is not None
+
+
+@final
+@dataclass(frozen=True)
+class TokenIds(MaskModality):
+    """Tokens of hidden units are replaced; the length of the text stays as it is."""
+
+    removal: Removal
+
+    @staticmethod
+    def of(wrapper: TextClassification, removal: Any, seed: int) -> "TokenIds":
+        """The modality for a model and what the user said of removal."""
+        return TokenIds(removal_of(wrapper, removal))
+
+    def blank(self, sample: TextSample, rng: torch.Generator) -> Rows:
+        name = "attention_mask" if self.removal.token is None else "input_ids"
+        return sample.rows.put(**{name: torch.full_like(sample.rows.fields[name], self.removal.token or 0)})
+
+    def hide(self, sample: TextSample, blank: Rows, units: Units, cells: Float[Tensor, "p g"]) -> Block:
+        cells = cells.round()
+        name = "attention_mask" if self.removal.token is None else "input_ids"
+        hidden = units.spread(cells).bool()
+        changed = torch.where(hidden, blank.fields[name], sample.rows.fields[name])
+        return Block(sample.rows.repeat(len(cells)).put(**{name: changed}), cells)
+
+    def describe(self) -> str:
+        return self.removal.name

@@ -1,0 +1,36 @@
+"""Where a result comes from."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from interpreto.attributions.recipes import Recipe
+from interpreto.attributions.setup import Setup
+
+
+def record(setup: Setup, recipe: Recipe, seconds: float) -> dict[str, Any]:
+    """Model, method and its options, removal or baseline used, precision, seed, versions and time.
+
+    All values can be written as JSON; options that cannot are recorded by their text.
+    """
+    return {
+        **setup.wrapper.provenance(),
+        "method": setup.method,
+        "options": {name: _plain(value) for name, value in setup.given.items()},
+        **recipe.describe(),
+        "seed": setup.seed,
+        "seconds": round(seconds, 4),
+        "versions": {name: _version(name) for name in ("interpreto", "torch", "transformers")},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value)[:200]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,117 @@
+"""The result of an explanation: enough for plots, metrics and files without the model."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from interpreto.errors import OptionError
+
+RawInput = str | tuple[str, str] | Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionOutput:
+    """What one sample's targets rest on.
+
+    Attributes:
+        attributions: Scores of units, `t g`, or `t h w` where units lie on a grid. Signed unless the method is not.
+        elements: The units as a person sees them: pieces of the text, which joined give it back; or boxes `g 4`, left,
+            top, right and bottom in pixels of `raw_input`, row by row.
+        targets: What was explained: class indices, contrasts or functions.
+        target_names: Their names.
+        scores: The targets' scores on the unchanged sample, `t`.
+        task: The model's task.
+        modality: "text" or "image".
+        granularity: What the units are.
+        raw_input: The text, the pair of texts, or the picture (RGB).
+        standard_errors: Of the attributions, for methods that sample; else None.
+        completeness_gap: By how much the units miss the promised sum f(x) - f(x'), `t`, for methods that promise one.
+        n_rows: How many rows went through the model.
+        info: Model, method, options, removal or baseline, dtype, seed, versions, seconds.
+    """
+
+    attributions: Float[Tensor, "t *g"]
+    elements: list[str] | Float[Tensor, "u 4"]
+    targets: tuple[Any, ...]
+    target_names: tuple[str, ...]
+    scores: Float[Tensor, " t"]
+    task: str
+    modality: str
+    granularity: str
+    raw_input: RawInput
+    standard_errors: Float[Tensor, "t *g"] | None = None
+    completeness_gap: Float[Tensor, " t"] | None = None
+    n_rows: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.attributions.shape))
+        method = self.info.get("method", "attributions")
+        return f"<{method} of {', '.join(map(repr, self.target_names[:3]))} over {self.granularity}s, {shape}>"
+
+    def heatmap(self, size: tuple[int, int] | None = None, interpolation: str = "bilinear") -> Float[Tensor, "t H W"]:
+        """The attributions as maps over the raw picture, in their own scale; 0 where the model did not look.
+
+        Args:
+            size: Height and width of the maps; None is the raw picture's.
+            interpolation: "nearest", "bilinear" or "bicubic".
+
+        Raises:
+            OptionError: if the sample is a text.
+        """
+        if not isinstance(self.raw_input, Image.Image) or not isinstance(self.elements, Tensor):
+            raise OptionError("heatmap() is for images; the scores of a text are in attributions and elements.")
+        width, height = self.raw_input.size
+        rows, columns = size or (height, width)
+        boxes = self.elements
+        # What the model saw, in pixels of the map; only whole pixels inside the picture are drawn.
+        left, right = (round(float(edge) * columns / width) for edge in (boxes[:, 0].min(), boxes[:, 2].max()))
+        top, bottom = (round(float(edge) * rows / height) for edge in (boxes[:, 1].min(), boxes[:, 3].max()))
+        corners = None if interpolation == "nearest" else False
+        seen = nn.functional.interpolate(
+            self.attributions[:, None],
+            size=(max(bottom - top, 1), max(right - left, 1)),
+            mode=interpolation,
+            align_corners=corners,
+        )[:, 0]
+        out = seen.new_zeros(len(seen), rows, columns)
+        inside = (slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0)))
+        visible = out[:, inside[0], inside[1]]
+        above, beside = max(-top, 0), max(-left, 0)
+        visible.copy_(seen[:, above : above + visible.shape[1], beside : beside + visible.shape[2]])
+        return out
+
+    def plot(self, save_path: str | Path | None = None) -> Any:
+        """Draw it: see `interpreto.plot_attributions`."""
+        from interpreto.visualizations import plot_attributions
+
+        return plot_attributions(self, save_path=save_path)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it into a folder: JSON, safetensors and, for an image, the picture as PNG. Nothing is half written."""
+        from interpreto.attributions import files
+
+        return files.save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> "AttributionOutput":
+        """Read what `save` wrote; no model is needed.
+
+        Raises:
+            SavedFileError: if files are missing, cut off, or of a newer version.
+        """
+        from interpreto.attributions import files
+
+        return files.load(Path(path))
+
+
+def top_unit(output: AttributionOutput, target: int = 0) -> tuple[int, float]:
+    """The unit with the largest score for a target, and the score."""
+    flat = output.attributions[target].flatten()
+    best = int(torch.argmax(flat))
+    return best, float(flat[best])

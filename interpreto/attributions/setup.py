@@ -1,0 +1,179 @@
+"""The options that every method shares, and where the classes of the table meet."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from interpreto.attributions.granularity import Combine, Patches, Unitization, resolve
+from interpreto.attributions.perturbations.seams import (
+    MaskMethod,
+    MaskModality,
+    Perturbator,
+    PointMethod,
+    TensorModality,
+)
+from interpreto.attributions.recipes import Finish
+from interpreto.attributions.table import Entry, pick
+from interpreto.errors import OptionError, UnsupportedError, choices
+from interpreto.model_wrapping.runtime import Runtime
+from interpreto.model_wrapping.wrapper import Wrapper
+
+
+class Options(TypedDict, total=False):
+    """Options of every method.
+
+    Attributes:
+        task: What the model is for, by the name of its transformers pipeline; None tells it from the model's class.
+        modality: "text" or "image"; None is the only one that the task has.
+        granularity: What gets a score: a `Granularity` or its name, or an object such as `Grid(14, 14)`. By default
+            words of texts; patches of images where the model has patches, else pixels for methods that take
+            gradients and a grid of 14 x 14 for methods that hide parts.
+        patch_size: Short for patches of this size in the model's pixels.
+        batch_size: Rows per run of the model.
+        device: Where the model runs during a call; None leaves it where it is.
+        autocast: A floating dtype such as `torch.bfloat16` to compute in.
+        inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits.
+        removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
+            attention), a token or its id; by default the first of these that the tokenizer has and the model allows.
+            Images: "zeros" (the processor's mean colour, the default), "mean", "blur", "noise", a number or a colour.
+        truncation: Whether texts longer than the model's positions are cut instead of refused.
+        show_progress: False for no progress bar; None shows one on a terminal when work takes more than a moment.
+        seed: Where randomness starts, afresh for every sample.
+    """
+
+    task: str | None
+    modality: str | None
+    granularity: str | Unitization | None
+    patch_size: int | tuple[int, int] | None
+    batch_size: int
+    device: torch.device | str | None
+    autocast: torch.dtype | None
+    inference_mode: str | Callable[[Tensor], Tensor]
+    removal: Any
+    truncation: bool
+    show_progress: bool | None
+    seed: int
+
+
+class GradientOptions(Options, total=False):
+    """Options of methods that attribute tensors: everything in `Options`, and how units are made of positions.
+
+    Attributes:
+        reduction: How the embedding or channel axis becomes one number: "sum" (signed), "norm", "abs_sum", "max_abs".
+        pooling: How scores of tokens become those of a unit: "mean", "sum", "max", "min", "signed_max", "first",
+            "last".
+        resize: How scores of pixels become those of a unit: "area" (mean), "sum", "bilinear", "bicubic", "nearest".
+    """
+
+    reduction: str
+    pooling: str
+    resize: str
+
+
+_FINISH = ("reduction", "pooling", "resize")
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A model, wrapped, and the shared options of a method on it."""
+
+    method: str
+    wrapper: Wrapper
+    entry: Entry
+    granularity: Unitization | None
+    batch_size: int
+    removal: Any
+    show_progress: bool | None
+    seed: int
+    given: Mapping[str, Any]
+
+    @staticmethod
+    def of(method: type, model: Any, processor: Any, options: Mapping[str, Any]) -> "Setup":
+        """Check the shared options of a method and wrap its model.
+
+        Raises:
+            OptionError: if an option does not exist or has an impossible value.
+            ModelError: if no wrapper fits the model.
+        """
+        _check_names(method, options)
+        runtime = Runtime(**{key: options[key] for key in Runtime.__dataclass_fields__ if key in options})
+        batch_size = options.get("batch_size", 32)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise OptionError(f"batch_size={batch_size!r} must be a whole number of at least 1.")
+        wrapper, entry = pick(model, processor, options.get("task"), options.get("modality"), runtime)
+        return Setup(
+            method.__name__,
+            wrapper,
+            entry,
+            _granularity(options, wrapper.modality),
+            batch_size,
+            options.get("removal"),
+            options.get("show_progress"),
+            options.get("seed", 0),
+            dict(options),
+        )
+
+    def hiding(self, method: MaskMethod) -> Perturbator[MaskMethod, MaskModality]:
+        """This method on the modality that hides parts."""
+        modality: Any = self.entry.masks
+        return Perturbator(method, modality.of(self.wrapper, self.removal, self.seed))
+
+    def moving(self, method: PointMethod) -> Perturbator[PointMethod, TensorModality]:
+        """This method on the modality that moves through a tensor's space.
+
+        Raises:
+            UnsupportedError: if the model has no gradients.
+        """
+        if not self.wrapper.differentiable:
+            raise UnsupportedError(
+                f"{self.method} needs gradients and this model gives none: pass gradients= to from_callables, or use "
+                "a method that hides parts (Occlusion, Lime, KernelShap, Sobol, Rise)."
+            )
+        modality: Any = self.entry.tensors
+        return Perturbator(method, modality.of(self.wrapper, self.removal, self.seed))
+
+    def finish(self, reduction: str, *, sums: bool = False) -> Finish:
+        """How raw attributions become scores of units: as the user said, else in a way that keeps promised sums."""
+        default = {"reduction": reduction, "pooling": "sum" if sums else "mean", "resize": "sum" if sums else "area"}
+        chosen = {name: self.given.get(name, default[name]) for name in _FINISH}
+        return Finish(chosen["reduction"], Combine(chosen["pooling"], chosen["resize"]))
+
+    def finish_if_given(self, reduction: str | None = None) -> Finish | None:
+        """The same, but None where the user said nothing and there is no default reduction."""
+        if reduction is None and not any(name in self.given for name in _FINISH):
+            return None
+        return self.finish(reduction or "sum")
+
+    @property
+    def inherited(self) -> dict[str, Any]:
+        """What a method that is wrapped by this one takes over."""
+        model_options = (*Runtime.__dataclass_fields__, "task", "modality")
+        return {name: value for name, value in self.given.items() if name not in model_options}
+
+
+def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | None:
+    patch, given = options.get("patch_size"), options.get("granularity")
+    if patch is None:
+        return None if given is None else resolve(given, modality)
+    if modality != "image":
+        raise OptionError(f"patch_size={patch!r} is for images; this model reads a {modality}.")
+    if given is not None and not isinstance(resolve(given, modality), Patches):
+        raise OptionError(f"patch_size={patch!r} and granularity={given!r} say two different things; give one.")
+    return Patches(patch)
+
+
+def _check_names(method: type, options: Mapping[str, Any]) -> None:
+    """Refuse options that neither the method nor the shared ones have."""
+    signature = inspect.signature(method)
+    own = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    rest = next(p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD)
+    shared = list(rest.annotation.__args__[0].__annotations__)
+    for name in options:
+        if name not in shared:
+            raise OptionError(f"{method.__name__} has no option {name!r}: {choices(name, [*own, *shared])}")
+
+

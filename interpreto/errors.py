@@ -1,0 +1,42 @@
+"""The errors that a user can meet, all with a message that says what, because of what, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InterpretoError(Exception):
+    """Anything that this package refuses to do, with the reason."""
+
+
+class InputError(InterpretoError, ValueError):
+    """A text, an image or a list of them that cannot be explained."""
+
+
+class TargetError(InterpretoError, ValueError):
+    """A target that the model does not have, or a list of targets of the wrong length."""
+
+
+class OptionError(InterpretoError, TypeError):
+    """An option that does not exist or has an impossible value."""
+
+
+class ModelError(InterpretoError, ValueError):
+    """A model or processor that no wrapper fits."""
+
+
+class UnsupportedError(InterpretoError):
+    """A method that cannot work on this model, and why."""
+
+
+class SavedFileError(InterpretoError, OSError):
+    """A saved result that cannot be read."""
+
+
+def choices(given: object, known: Iterable[object]) -> str:
+    """The end of an error message: the closest names first if any is close, else all of them."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(str(given), names, n=3)
+    if close:
+        return f"did you mean {' or '.join(repr(name) for name in close)}?"
+    shown = ", ".join(repr(name) for name in names[:20])
+    return f"choose from {shown}{' ...' if len(names) > 20 else ''}."

@@ -1,0 +1,1 @@
+"""Everything that touches a model: tasks, inputs, rows, and the wrappers that run them."""

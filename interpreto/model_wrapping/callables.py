@@ -1,0 +1,175 @@
+"""Any function from images to scores as a model: JAX, TensorFlow, scikit-learn, numpy, a remote service."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError, choices
+from interpreto.model_wrapping import images
+from interpreto.model_wrapping.classification import find_targets
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Targets
+from interpreto.model_wrapping.image_classification import PIXELS
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import ImageSample
+from interpreto.model_wrapping.targets import ClassTargets, Contrast, resolve
+from interpreto.model_wrapping.wrapper import Wrapper
+
+LAYOUTS = ("n c h w", "n h w c")
+
+ScoreFunction = Callable[[np.ndarray], np.ndarray]
+GradientFunction = Callable[[np.ndarray, int], np.ndarray]
+
+
+def from_callables(
+    scores: ScoreFunction,
+    gradients: GradientFunction | None = None,
+    *,
+    layout: str = "n c h w",
+    labels: Sequence[str] | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+) -> "CallableImages":
+    """Wrap functions of image arrays, so that every method whose needs they meet works on them.
+
+    Args:
+        scores: From float32 images of the given layout to scores `n k`, one column per class.
+        gradients: From images and a class index to the gradient of that class's scores, in the images' shape.
+        layout: "n c h w" or "n h w c", how the functions want their images.
+        labels: Names of the classes.
+        preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
+            floats in [0, 1], and arrays and tensors are taken as they are.
+        patch_size: Height and width of patches, if the model has them.
+
+    Raises:
+        OptionError: if the layout is unknown or something is not callable.
+    """
+    if layout not in LAYOUTS:
+        raise OptionError(f"There is no layout={layout!r}: {choices(layout, LAYOUTS)}")
+    for name, function in (("scores", scores), ("gradients", gradients)):
+        if function is not None and not callable(function):
+            raise OptionError(f"{name}={function!r} is not callable.")
+    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    return CallableImages(scores, gradients, layout == "n h w c", labels, preprocess, patch)
+
+
+@final
+class CallableImages(Wrapper):
+    """Functions of image arrays behind the questions of the pipeline. Made by `from_callables`."""
+
+    task, modality, ragged = "image-classification", "image", False
+
+    def __init__(
+        self,
+        scores: ScoreFunction,
+        gradients: GradientFunction | None,
+        channels_last: bool,
+        labels: Sequence[str] | None,
+        preprocess: Callable[[Any], Any] | None,
+        patch: tuple[int, int] | None,
+    ) -> None:
+        self.scores, self.gradients, self.channels_last = scores, gradients, channels_last
+        self.labels = None if labels is None else tuple(labels)
+        self.preprocess, self.patch = preprocess, patch
+        self.differentiable = gradients is not None
+
+    def is_one(self, inputs: Any) -> bool:
+        return images.is_one_image(inputs)
+
+    def split(self, inputs: Any) -> Iterator[Any]:
+        return images.split_images(inputs)
+
+    def prepare(self, raw: Any) -> ImageSample:
+        given = raw["pixel_values"] if isinstance(raw, dict) else raw
+        if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
+            picture = images.to_picture(given)
+            given = np.asarray(picture, np.float32) / 255 if self.preprocess is None else self.preprocess(picture)
+            last = self.channels_last or self.preprocess is None
+        else:
+            picture, last = None, self.channels_last
+        values = torch.as_tensor(np.asarray(given, np.float32))
+        if values.ndim == 2:
+            values, last = values[None], False
+        if values.ndim != 3:
+            raise InputError(f"An image for these functions has three axes; got the shape {tuple(values.shape)}.")
+        values = images.checked(values.movedim(-1, 0) if last else values)
+        height, width = values.shape[1:]
+        shown = images.shown(values) if picture is None else picture
+        view = (0.0, 0.0, float(shown.width), float(shown.height))
+        return ImageSample(Rows({PIXELS: values[None].contiguous()}), shown, (height, width), view, self.patch)
+
+    def check_target(self, spec: Any) -> None:
+        if self.labels is not None and spec is not None:
+            resolve(spec, torch.zeros(len(self.labels)), self.labels)
+
+    def find_targets(self, sample: ImageSample, spec: Any) -> Plan[tuple[Targets, Float[Tensor, " t"]]]:
+        return find_targets(sample.rows, spec, self)
+
+    @property
+    def id2label(self) -> dict[int, str] | None:
+        """The names of the classes, as a model's config has them."""
+        return None if self.labels is None else dict(enumerate(self.labels))
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        rows = Rows.join([ask.rows for ask in asks]).fields[PIXELS]
+        arrays = rows.movedim(1, -1).contiguous().numpy() if self.channels_last else rows.contiguous().numpy()
+        outputs = torch.from_numpy(self._checked("scores", self.scores(arrays), (len(arrays), None)))
+        parts = outputs.split([len(ask.rows) for ask in asks])
+        found = [ask.targets.select(part) for ask, part in zip(asks, parts, strict=True)]
+        if asks[0].of is None:
+            return [Answer(scores) for scores in found]
+        shares = arrays_of(arrays, [len(ask.rows) for ask in asks])
+        return [
+            Answer(scores, self._gradients(ask.targets, part))
+            for ask, part, scores in zip(asks, shares, found, strict=True)
+        ]
+
+    def borrowed(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def provenance(self) -> dict[str, Any]:
+        name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
+        return {"model": f"function {name}", "dtype": "float32", "device": "cpu"}
+
+    def _gradients(self, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t c H W"]:
+        assert isinstance(targets, ClassTargets)
+        return torch.stack([self._gradient(value, arrays) for value in targets.values], dim=1)
+
+    def _gradient(self, target: Any, arrays: np.ndarray) -> Float[Tensor, "p c H W"]:
+        assert self.gradients is not None
+        if isinstance(target, Contrast):
+            return self._gradient(target.for_, arrays) - self._gradient(target.against, arrays)
+        if not isinstance(target, int):
+            raise UnsupportedError(
+                "A target function has no gradient here: the wrapped gradients= knows class indices. Use a class, a "
+                "Contrast, or a method that hides parts."
+            )
+        found = torch.from_numpy(self._checked("gradients", self.gradients(arrays, target), arrays.shape))
+        return found.movedim(-1, 1) if self.channels_last else found
+
+    def _checked(self, name: str, result: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+        """What a function returned, as float32.
+
+        Raises:
+            ModelError: if its shape is wrong or it holds NaN.
+        """
+        array = np.asarray(result)
+        wanted = tuple("k" if extent is None else extent for extent in shape)
+        fits = array.ndim == len(shape) and all(e in (None, a) for e, a in zip(shape, array.shape, strict=True))
+        if not fits:
+            raise ModelError(f"{name}= must return an array of shape {wanted}; it returned {array.shape}.")
+        if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+            raise ModelError(f"{name}= must return real numbers; it returned {array.dtype}.")
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise ModelError(f"{name}= returned NaN or infinite values.")
+        return array
+
+
+def arrays_of(arrays: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Consecutive parts of these sizes."""
+    return np.split(arrays, np.cumsum(sizes)[:-1])

@@ -1,0 +1,57 @@
+"""What classifiers share, whatever they read."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.errors import ModelError
+from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.targets import ClassTargets, Everything, labels_of, resolve
+
+
+def find_targets(rows: Rows, spec: Any, config: Any) -> Plan[tuple[ClassTargets, Float[Tensor, " t"]]]:
+    """Run the unchanged sample and settle which classes are explained.
+
+    Raises:
+        ModelError: if the outputs are not finite.
+        TargetError: if the model has no such target.
+    """
+    answer = yield Ask(rows, Everything())
+    outputs = answer.scores
+    if not outputs.isfinite().all():
+        raise ModelError(
+            f"The model's outputs for the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
+            "or the input hold NaN or overflow, so no attribution would mean anything."
+        )
+    targets = resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
+    return targets, targets.select(outputs)[0]
+
+
+def check_target(spec: Any, config: Any) -> None:
+    """Refuse a class or label that the config knows not to exist.
+
+    Raises:
+        TargetError: if it does not.
+    """
+    count = getattr(config, "num_labels", None)
+    if count is not None and spec is not None:
+        resolve(spec, torch.zeros(count), labels_of(config, count))
+
+
+def logits_of(output: Any) -> Float[Tensor, "p k"]:
+    """The logits of a model's output: a tensor, or an output object of transformers.
+
+    Raises:
+        ModelError: if there are none, or not one row of logits per input.
+    """
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None or logits.ndim != 2:
+        shape = None if logits is None else tuple(logits.shape)
+        raise ModelError(
+            f"A classifier must return logits of shape (rows, classes); this model returned {type(output).__name__}"
+            f"{'' if shape is None else f' with logits of shape {shape}'}."
+        )
+    return logits.float()

@@ -1,0 +1,130 @@
+"""Image classifiers: transformers, timm, torchvision, or any module from pixels to logits."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from interpreto.errors import InputError, ModelError
+from interpreto.model_wrapping import autograd, images
+from interpreto.model_wrapping.classification import check_target, find_targets, logits_of
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Targets
+from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, precision
+from interpreto.model_wrapping.sample import ImageSample
+from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.wrapper import Wrapper
+from interpreto.typing import Tokenizer
+
+PIXELS = "pixel_values"
+
+
+@final
+class ImageClassification(Wrapper):
+    """An image classifier and its processor.
+
+    Args:
+        model: A transformers image classifier, or any module from `p c H W` to logits `p k`.
+        processor: An image processor, a joint processor that has one, a transform from PIL to tensor, or None for
+            images that are already what the model reads.
+        runtime: How the model is run.
+
+    Raises:
+        ModelError: if the processor is none for images.
+    """
+
+    task, modality, ragged = "image-classification", "image", False
+    differentiable = True
+
+    def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        self.model = getattr(model, "_orig_mod", model)
+        self.runtime = runtime
+        self.processor = _image_processor(processor)
+        self.config = getattr(unwrapped(model), "config", None)
+        self.keyword = isinstance(unwrapped(model), PreTrainedModel)
+        self.patch = patch_size(unwrapped(model))
+        self._views: dict[tuple[int, int], images.Box | None] = {}
+
+    def is_one(self, inputs: Any) -> bool:
+        return images.is_one_image(inputs)
+
+    def split(self, inputs: Any) -> Iterator[Any]:
+        return images.split_images(inputs)
+
+    def prepare(self, raw: Any) -> ImageSample:
+        if self.processor is None or isinstance(raw, dict):
+            values = images.pixel_values(raw)
+            picture, view = images.shown(values), None
+        else:
+            picture = images.to_picture(raw)
+            values = self._processed(picture)
+            if picture.size not in self._views:
+                self._views[picture.size] = images.view_of(self._processed, picture.size)
+            view = self._views[picture.size]
+            if view is None:
+                picture = images.shown(values)
+        height, width = values.shape[1:]
+        whole = (0.0, 0.0, float(width), float(height))
+        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view or whole, self.patch)
+
+    def check_target(self, spec: Any) -> None:
+        check_target(spec, self.config)
+
+    def find_targets(self, sample: ImageSample, spec: Any) -> Plan[tuple[Targets, Float[Tensor, " t"]]]:
+        return find_targets(sample.rows, spec, self.config)
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        return autograd.answers(asks, self._outputs)
+
+    def borrowed(self) -> AbstractContextManager[None]:
+        return borrowed(self.model, self.runtime)
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "model": getattr(self.config, "name_or_path", "") or type(self.model).__name__,
+            "dtype": str(self.runtime.autocast or dtype_of(self.model)).removeprefix("torch."),
+            "device": str(self.runtime.device or device_of(self.model)),
+        }
+
+    def _processed(self, picture: Any) -> Float[Tensor, "c H W"]:
+        if isinstance(self.processor, _ImageProcessor):
+            return images.checked(self.processor(picture)[0])
+        values = self.processor(picture)
+        if not isinstance(values, Tensor):
+            raise InputError(f"The transform must return a tensor c H W; it returned {type(values).__name__}.")
+        return images.checked(values.float())
+
+    def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
+        device = device_of(self.model)
+        pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
+        with precision(self.runtime, device):
+            output = self.model(**{PIXELS: pixels}) if self.keyword else self.model(pixels)
+        return self.runtime.explained(logits_of(output))
+
+
+class _ImageProcessor:
+    """An image processor of transformers, as a function from a picture to pixel values `1 c H W`."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, picture: Any) -> Float[Tensor, "1 c H W"]:
+        return torch.as_tensor(self.processor(images=picture, return_tensors="pt")[PIXELS]).float()
+
+
+def _image_processor(processor: Any) -> Any:
+    inner = getattr(processor, "image_processor", processor)
+    if inner is None:
+        return None
+    if isinstance(inner, Tokenizer):
+        raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
+    if getattr(inner, "model_input_names", None) is not None:
+        return _ImageProcessor(inner)
+    if not callable(inner):
+        raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
+    return inner

@@ -1,0 +1,188 @@
+"""From a user's images to pictures and pixel values, and where the model's view lies in the picture."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from interpreto.errors import InputError
+
+Box = tuple[float, float, float, float]
+Preprocess = Callable[[Image.Image], Float[Tensor, "c H W"]]
+
+
+def is_one_image(inputs: Any) -> bool:
+    """Whether the user gave one image rather than several."""
+    if isinstance(inputs, Mapping):
+        values = inputs.get("pixel_values")
+        return values is None or np.ndim(values) == 3 or len(values) == 1
+    return isinstance(inputs, str | Path | Image.Image) or (_is_array(inputs) and inputs.ndim != 4)
+
+
+def split_images(inputs: Any) -> Iterator[Any]:
+    """The images one by one: four axes are several images; a list, a mapping or an iterator may hold any kind.
+
+    Raises:
+        InputError: if something in there is no image.
+    """
+    if isinstance(inputs, Mapping):
+        if "pixel_values" not in inputs:
+            raise InputError(f"A preprocessed mapping needs 'pixel_values'; it has {', '.join(map(repr, inputs))}.")
+        values = torch.as_tensor(inputs["pixel_values"])
+        for image in values if values.ndim == 4 else values[None]:
+            yield {"pixel_values": image.clone()}
+    elif isinstance(inputs, str | Path | Image.Image):
+        yield inputs
+    elif _is_array(inputs):
+        yield from inputs if inputs.ndim == 4 else [inputs]
+    elif isinstance(inputs, Iterable):
+        for item in inputs:
+            yield from split_images(item)
+    else:
+        raise InputError(
+            f"Expected an image, got {type(inputs).__name__}; give a PIL image, a path, an array or tensor, a mapping "
+            "with 'pixel_values', or a list of these."
+        )
+
+
+def _is_array(item: Any) -> bool:
+    return isinstance(item, np.ndarray | Tensor)
+
+
+def to_picture(raw: Any) -> Image.Image:
+    """Any image of the user as an RGB picture, transparent parts on white, turned as the camera was held.
+
+    Arrays are `H W`, `H W c` or `c H W` with 1, 3 or 4 channels, uint8 or floats in [0, 1]; the last axis is the
+    channels where both could be.
+
+    Raises:
+        InputError: if it cannot be read, has no pixels, or has values out of range.
+    """
+    if isinstance(raw, str | Path):
+        raw = _open(Path(raw))
+    if isinstance(raw, Image.Image):
+        picture = ImageOps.exif_transpose(raw)
+        if 0 in picture.size:
+            raise InputError(f"The image has no pixels: its size is {picture.width} x {picture.height}.")
+        if picture.mode.startswith(("I", "F")):
+            return to_picture(_stretched(np.asarray(picture, dtype=np.float32), picture.mode))
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+        return picture.convert("RGB")
+    return Image.fromarray(_bytes(_channels_last(np.asarray(raw.cpu() if isinstance(raw, Tensor) else raw))))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return file.copy()
+    except FileNotFoundError:
+        raise InputError(f"There is no image file {str(path)!r}.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as an image: {error}.") from error
+
+
+def _stretched(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey levels of 16 or more bits in [0, 1]: over their full range if that is 16 bits, else as they are."""
+    return values / 65535 if mode.startswith("I") and values.max(initial=0) > 255 else values / 255
+
+
+def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W 3"]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError(f"An image array has the shape H W, H W c or c H W and some pixels; got {array.shape}.")
+    if array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.shape[-1] not in (1, 3, 4):
+        raise InputError(f"An image has 1, 3 or 4 channels on its first or last axis; got the shape {array.shape}.")
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+
+
+def _bytes(array: Shaped[np.ndarray, "H W 3"]) -> Shaped[np.ndarray, "H W 3"]:
+    if array.dtype == np.uint8:
+        return array
+    if not np.isfinite(array).all():
+        raise InputError("The image holds NaN or infinite values.")
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise InputError(
+            f"Image values are uint8, or floats in [0, 1]; these {array.dtype} values lie in [{low:.4g}, {high:.4g}]. "
+            "For values that the model reads as they are, give {'pixel_values': ...} or processor=None."
+        )
+    return np.round(array.astype(np.float32) * 255).astype(np.uint8)
+
+
+def pixel_values(raw: Any) -> Float[Tensor, "c H W"]:
+    """What a model without a processor reads: a tensor or array `c H W`, or a mapping with it.
+
+    Raises:
+        InputError: if it is something else, or holds NaN.
+    """
+    value = raw["pixel_values"] if isinstance(raw, Mapping) else raw
+    if not _is_array(value):
+        raise InputError(
+            f"Without a processor an image is what the model reads, a tensor c H W; got {type(raw).__name__}. "
+            "Give the processor or transform as the second argument."
+        )
+    values = torch.as_tensor(value).detach().clone().float()
+    return checked(values)
+
+
+def checked(values: Float[Tensor, "..."]) -> Float[Tensor, "c H W"]:
+    """Pixel values `c H W` that are finite and not empty.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if values.ndim != 3 or 0 in values.shape:
+        raise InputError(f"Pixel values have the shape c H W and some pixels; got {tuple(values.shape)}.")
+    if not values.isfinite().all():
+        raise InputError("The pixel values hold NaN or infinite values.")
+    return values
+
+
+def shown(values: Float[Tensor, "c H W"]) -> Image.Image:
+    """A picture of pixel values that no picture belongs to, stretched to the full range where they leave [0, 1]."""
+    low, high = values.min(), values.max()
+    if low < 0 or high > 1:
+        values = (values - low) / (high - low).clamp(min=1e-12)
+    grey = values if len(values) == 3 else values.mean(0, keepdim=True).expand(3, -1, -1)
+    return Image.fromarray((grey.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
+
+
+def view_of(preprocess: Preprocess, size: tuple[int, int]) -> Box | None:
+    """The part of a picture of this size (width, height) that the model sees, as left, top, right and bottom.
+
+    Found by sending ramps through the processor: a resize or crop of any library keeps them straight lines, and the
+    line tells the place. None where the processor does something else to a picture.
+    """
+    black, white = (preprocess(Image.new("RGB", size, colour)).mean(0) for colour in ("black", "white"))
+    across = _ends(preprocess, size, black, white, axis=1)
+    down = _ends(preprocess, size, black, white, axis=0)
+    return None if across is None or down is None else (across[0], down[0], across[1], down[1])
+
+
+def _ends(preprocess: Preprocess, size: tuple[int, int], black: Tensor, white: Tensor, axis: int):
+    extent = size[1 - axis]
+    ramp = np.round(255 * (np.arange(extent) + 0.5) / extent).astype(np.uint8)
+    grey = np.broadcast_to(ramp if axis == 1 else ramp[:, None], size[::-1])
+    seen = (preprocess(Image.fromarray(grey).convert("RGB")).mean(0) - black) / (white - black).clamp(min=1e-6)
+    place = seen.mean(1 - axis).double().numpy()
+    inside = (place > 0.02) & (place < 0.98)
+    if inside.sum() < 2:
+        return (0.0, float(extent)) if extent < 4 else None
+    centres = np.arange(len(place)) + 0.5
+    slope, start = np.polyfit(centres[inside], place[inside], 1)
+    if np.abs(start + slope * centres - place)[inside].max() > 0.03:
+        return None
+    ends = extent * start, extent * (start + slope * len(place))
+    # The ramp has 256 levels, so the ends are known to about half a percent.
+    tolerance = max(1.0, 0.006 * extent)
+    return tuple(next((float(e) for e in (0, extent) if abs(end - e) < tolerance), float(end)) for end in ends)

@@ -1,0 +1,40 @@
+"""The size of a model's patches, found by structure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+# ConvNeXt calls the stride of its stem a patch size; a convolutional network has no patches.
+_CONVOLUTIONAL = ("convnext", "convnextv2", "focalnet", "poolformer", "van")
+
+
+def patch_size(model: Any) -> tuple[int, int] | None:
+    """Height and width of the patches that a model works on, None where it has none.
+
+    Models that merge patches on the way (Swin) are read at their last stage, which is what their output rests on.
+    """
+    config = getattr(model, "config", None)
+    if config is not None and getattr(config, "model_type", None) in _CONVOLUTIONAL:
+        return None
+    # transformers in the config, torchvision on the model, timm on its embedding.
+    holders = (config, model, getattr(model, "patch_embed", None))
+    found = next((getattr(holder, "patch_size", None) for holder in holders if _has_size(holder)), None)
+    if found is None or isinstance(found, nn.Module):
+        return None
+    height, width = (int(s) for s in found) if isinstance(found, Sequence) else (int(found),) * 2
+    merged = 2 ** (_stages(config, model) - 1)
+    return height * merged, width * merged
+
+
+def _has_size(holder: Any) -> bool:
+    return getattr(holder, "patch_size", None) is not None
+
+
+def _stages(config: Any, model: Any) -> int:
+    """How often patches are merged, plus one."""
+    depths = getattr(config, "depths", None)
+    if isinstance(depths, Sequence):
+        return len(depths)
+    layers = getattr(model, "layers", None)
+    return len(layers) if isinstance(layers, nn.Sequential) and getattr(model, "patch_embed", None) is not None else 1

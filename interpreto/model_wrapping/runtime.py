@@ -1,0 +1,114 @@
+"""How a model is run: device, precision, and which score of its outputs is explained."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interpreto.errors import ModelError, OptionError, choices
+
+INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
+    "logits": lambda logits: logits,
+    "softmax": lambda logits: logits.softmax(-1),
+    "log_softmax": lambda logits: logits.log_softmax(-1),
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device, precision and explained score, the options that concern the model alone.
+
+    Attributes:
+        device: Where the model runs during a call; None leaves it where it is.
+        autocast: A floating dtype such as `torch.bfloat16` to compute in, None for the model's own.
+        inference_mode: A name in `INFERENCE_MODES` or a function from logits `p k` to scores `p k`.
+        truncation: Whether texts longer than the model's positions are cut; otherwise they are an error.
+    """
+
+    device: torch.device | str | None = None
+    autocast: torch.dtype | None = None
+    inference_mode: str | Callable[[Tensor], Tensor] = "logits"
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        mode = self.inference_mode
+        if isinstance(mode, str) and mode not in INFERENCE_MODES:
+            raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
+
+    def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        """The scores that are explained."""
+        mode = self.inference_mode
+        if isinstance(mode, str) and mode != "logits" and logits.shape[-1] == 1:
+            raise OptionError(
+                f"inference_mode={mode!r} is constant on a model with one output; use 'logits', or torch.sigmoid."
+            )
+        return INFERENCE_MODES[mode](logits) if isinstance(mode, str) else mode(logits)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model expects its inputs."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating type that a model expects."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def borrowed(model: nn.Module, runtime: Runtime) -> Iterator[None]:
+    """Use a model in evaluation mode and leave it, and the global random state, exactly as they were.
+
+    Attributes that a forward leaves behind (caches, position offsets) go too. Inside, work does not depend on the
+    caller's grad or inference mode.
+
+    Raises:
+        ModelError: if the model should move to another device but is sharded or quantised.
+    """
+    home, away = device_of(model), torch.device(runtime.device) if runtime.device is not None else None
+    moves = away is not None and torch.empty(0, device=away).device != home
+    if moves and _is_pinned(model):
+        raise ModelError(
+            f"device={str(away)!r} asks to move a model that is sharded or quantised; leave device=None to run it "
+            "where it is."
+        )
+    modules = list(model.modules())
+    attributes = [dict(module.__dict__) for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    accelerators = [home] if home.type == "cuda" else []
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(accelerators):
+        try:
+            model.eval()
+            if moves:
+                model.to(away)
+            yield
+        finally:
+            if moves:
+                model.to(home)
+            for module, before, held in zip(modules, attributes, buffers, strict=True):
+                module.__dict__.clear()
+                module.__dict__.update(before)
+                if not moves:
+                    module._buffers.clear()
+                    module._buffers.update(held)
+
+
+def _is_pinned(model: Any) -> bool:
+    devices = {parameter.device for parameter in model.parameters()}
+    return (
+        len(devices) > 1 or getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
+    )
+
+
+@contextmanager
+def precision(runtime: Runtime, device: torch.device) -> Iterator[None]:
+    """Autocast where it was asked for."""
+    if runtime.autocast is None:
+        yield
+        return
+    with torch.autocast(device.type, dtype=runtime.autocast):
+        yield

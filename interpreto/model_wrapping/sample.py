@@ -1,0 +1,54 @@
+"""One sample of the user, prepared: what the model reads, and what a person sees."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from interpreto.model_wrapping.rows import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class TextSample:
+    """A tokenised text or pair of texts.
+
+    Attributes:
+        rows: The model's inputs, one row, without padding.
+        texts: The text, or both texts of a pair, as the user wrote them.
+        raw: What the user gave, for display: a string or a tuple of two.
+        spans: Where each token lies in its text, in characters; None where that cannot be known.
+        sequence: Which text a token belongs to; -1 for tokens that the tokenizer added.
+        tokens: The tokens' own names.
+    """
+
+    rows: Rows
+    texts: tuple[str, ...]
+    raw: str | tuple[str, str]
+    spans: Int[Tensor, "l 2"] | None
+    sequence: Int[Tensor, " l"]
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSample:
+    """A preprocessed image.
+
+    Attributes:
+        rows: The model's inputs, one row.
+        raw: The picture for display, RGB.
+        size: Height and width that the model reads, in its own pixels.
+        view: Left, top, right and bottom of what the model sees, in pixels of the raw picture; it may lie partly
+            outside where the processor pads.
+        patch: Height and width of the model's patches in its own pixels, None where it has none.
+    """
+
+    rows: Rows
+    raw: Image.Image
+    size: tuple[int, int]
+    view: tuple[float, float, float, float]
+    patch: tuple[int, int] | None
+
+
+Sample = TextSample | ImageSample
+

@@ -1,0 +1,165 @@
+"""Which outputs of a classifier are explained."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.errors import TargetError, choices
+from interpreto.typing import Scores
+
+Score = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The difference of two targets: why `for_` rather than `against`?"""
+
+    for_: Any
+    against: Any
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """Classes, contrasts of classes, or functions of the model's outputs, each with its name."""
+
+    values: tuple[int | Contrast | Score, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def part(self, start: int, stop: int) -> "ClassTargets":
+        """Some of the targets."""
+        return ClassTargets(self.values[start:stop], self.names[start:stop])
+
+    def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
+        """Targeted scores of rows.
+
+        Raises:
+            TargetError: if a function returns anything but one score per row.
+        """
+        if all(isinstance(value, int) for value in self.values):
+            return outputs[:, list(self.values)]
+        return torch.stack([_score(value, outputs) for value in self.values], dim=1)
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All outputs of the model, as they are."""
+
+    count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def part(self, start: int, stop: int) -> "Everything":
+        """All outputs are one thing."""
+        return self
+
+    def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
+        """The outputs."""
+        return outputs
+
+
+def _score(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
+    if isinstance(value, Contrast):
+        return outputs[:, value.for_] - outputs[:, value.against]
+    if isinstance(value, int):
+        return outputs[:, value]
+    scores = value(outputs)
+    if scores.shape != outputs.shape[:1]:
+        raise TargetError(
+            f"A target function must return one score per row, shape ({len(outputs)},); it returned "
+            f"{tuple(scores.shape)} for outputs of shape {tuple(outputs.shape)}."
+        )
+    return scores
+
+
+def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> ClassTargets:
+    """One sample's targets from what the user said and the model's outputs for it.
+
+    Raises:
+        TargetError: if a class is out of range or a label unknown.
+    """
+    if spec is None:
+        spec = int(outputs.argmax())
+    elif isinstance(spec, str) and spec == "all":
+        spec = tuple(range(len(labels)))
+    several = spec if isinstance(spec, tuple) else (spec,)
+    if not several:
+        raise TargetError("targets=() names no target; None explains the predicted class.")
+    values = tuple(_value(item, labels) for item in several)
+    return ClassTargets(values, tuple(_name(value, labels) for value in values))
+
+
+def _value(item: Any, labels: Sequence[str]) -> int | Contrast | Score:
+    if isinstance(item, Contrast):
+        return Contrast(_value(item.for_, labels), _value(item.against, labels))
+    if isinstance(item, str):
+        if item not in labels:
+            raise TargetError(f"The model has no label {item!r}: {choices(item, labels)}")
+        return list(labels).index(item)
+    if isinstance(item, bool) or not (callable(item) or isinstance(item, int | np.integer)):
+        raise TargetError(
+            f"{item!r} is no target; give a class index, a label, Contrast(a, b), 'all' or a function of the outputs."
+        )
+    if callable(item):
+        return item
+    if not 0 <= item < len(labels):
+        known = ", ".join(repr(label) for label in labels[:20])
+        raise TargetError(
+            f"Target {item} is out of range: the model has {len(labels)} outputs, 0 to {len(labels) - 1} ({known})."
+        )
+    return int(item)
+
+
+def _name(value: int | Contrast | Score, labels: Sequence[str]) -> str:
+    if isinstance(value, Contrast):
+        return f"{_name(value.for_, labels)} - {_name(value.against, labels)}"
+    return labels[value] if isinstance(value, int) else getattr(value, "__name__", type(value).__name__)
+
+
+def per_sample(targets: Any, count: int, alone: bool) -> list[Any]:
+    """What each of `count` samples is explained for; `alone` says that the user gave one sample without a list.
+
+    A list or 1-d tensor has one entry per sample; a tuple and a row of a 2-d tensor are several targets; anything
+    else serves every sample.
+
+    Raises:
+        TargetError: if the lengths do not match; the message shows both readings.
+    """
+    plain = _plain(targets)
+    if not isinstance(plain, list):
+        return [plain] * count
+    if alone and len(plain) != 1:
+        return [tuple(_plain(item) for item in plain)]
+    if len(plain) != count:
+        raise TargetError(
+            f"targets is a list of {len(plain)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
+            f"sample; to explain the same {len(plain)} targets of every sample give the tuple {tuple(plain)!r}."
+        )
+    entries = [_plain(item) for item in plain]
+    return [tuple(item) if isinstance(item, list) else item for item in entries]
+
+
+def _plain(targets: Any) -> Any:
+    """Tensors and arrays as nested lists and ints; a single row of a 2-d one as a tuple that serves every sample."""
+    if isinstance(targets, Tensor | np.ndarray | np.generic):
+        listed = targets.tolist()
+        return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
+    if isinstance(targets, tuple | list):
+        return type(targets)(_plain(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
+    return list(targets) if isinstance(targets, range) else targets
+
+
+def labels_of(config: Any, count: int) -> tuple[str, ...]:
+    """The names of a classifier's outputs: `id2label` where it fits, else their numbers."""
+    known = getattr(config, "id2label", None)
+    if isinstance(known, Mapping) and len(known) == count:
+        return tuple(str(known[index]) for index in sorted(known, key=int))
+    return tuple(str(index) for index in range(count))

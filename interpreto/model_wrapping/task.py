@@ -1,0 +1,72 @@
+"""Which task a model was made for."""
+
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from interpreto.errors import ModelError, choices
+
+TASKS = (
+    "text-classification",
+    "image-classification",
+    "text-generation",
+    "zero-shot-image-classification",
+    "image-text-to-text",
+)
+
+_MAPPINGS = {
+    "text-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "image-text-to-text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+    "text-generation": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "zero-shot-image-classification": "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+}
+
+
+@cache
+def _known() -> dict[str, str]:
+    """Class names of transformers' models and their task."""
+    from transformers.models.auto import modeling_auto
+
+    known: dict[str, str] = {}
+    for task, mapping in _MAPPINGS.items():
+        for entry in getattr(modeling_auto, mapping).values():
+            for name in (entry,) if isinstance(entry, str) else entry:
+                known.setdefault(name, task)
+    return known
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside the shells of torch.compile and PEFT."""
+    inner = getattr(model, "_orig_mod", model)
+    base = getattr(inner, "get_base_model", None)
+    return base() if callable(base) else inner
+
+
+def find_task(model: Any, task: str | None = None) -> str:
+    """The task of a model: as given, or by the name of its class or of a base class of it.
+
+    The class is the only reliable witness: `model_type` stands for several tasks, and `config.architectures` is empty
+    for a model built from a config.
+
+    Raises:
+        ModelError: if the task is unknown, or cannot be told.
+    """
+    if task is not None:
+        if task not in TASKS:
+            raise ModelError(f"There is no task {task!r}: {choices(task, TASKS)}")
+        return task
+    kinds = type(unwrapped(model)).__mro__
+    for kind in kinds:
+        if kind.__name__ in _known():
+            return _known()[kind.__name__]
+    if isinstance(model, nn.Module):
+        raise ModelError(
+            f"Cannot tell what {kinds[0].__name__} is for: its class is no model with a head known to transformers. "
+            "Say it with task=, for example task='image-classification' for a module from pixels to logits."
+        )
+    raise ModelError(
+        f"Expected a model, got {kinds[0].__name__}: give a transformers model, a torch.nn.Module with task=, or "
+        "from_callables(scores=...)."
+    )

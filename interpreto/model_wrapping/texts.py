@@ -1,0 +1,172 @@
+"""From a user's texts to prepared samples."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interpreto.errors import InputError
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.typing import Tokenizer
+
+Raw = str | tuple[str, str] | Mapping[str, Any]
+
+
+def is_one_text(inputs: Any) -> bool:
+    """Whether the user gave one text rather than several."""
+    if isinstance(inputs, Mapping):
+        ids = torch.as_tensor(inputs["input_ids"]) if "input_ids" in inputs else torch.zeros(1)
+        return ids.ndim == 1 or len(ids) == 1
+    return isinstance(inputs, str) or _is_pair(inputs)
+
+
+def split_texts(inputs: Any) -> Iterator[Raw]:
+    """The texts one by one.
+
+    Raises:
+        InputError: if something in there is no text, pair of texts or tokenised mapping.
+    """
+    if isinstance(inputs, Mapping):
+        yield from _split_mapping(inputs)
+    elif isinstance(inputs, str) or _is_pair(inputs):
+        yield inputs
+    elif isinstance(inputs, Iterable):
+        for item in inputs:
+            if not (isinstance(item, str | Mapping) or _is_pair(item)):
+                raise _no_text(item)
+            yield from split_texts(item)
+    else:
+        raise _no_text(inputs)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
+
+
+def _no_text(item: Any) -> InputError:
+    return InputError(
+        f"Expected a text, got {type(item).__name__}; give a string, a tuple of two strings (a pair), a tokenised "
+        "mapping with 'input_ids', or a list of these."
+    )
+
+
+def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
+    if "input_ids" not in inputs:
+        raise InputError(f"A tokenised mapping needs 'input_ids'; it has {', '.join(map(repr, inputs))}.")
+    tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if name != "offset_mapping"}
+    tensors = {name: tensor[None] if tensor.ndim == 1 else tensor for name, tensor in tensors.items()}
+    for row in range(len(tensors["input_ids"])):
+        yield {name: tensor[row].clone() for name, tensor in tensors.items()}
+
+
+def encode(
+    raw: Raw, tokenizer: Tokenizer, fields: Sequence[str], padding: Mapping[str, float], limit: int, truncate: bool
+) -> TextSample:
+    """Tokenise one text, or take its tokens as they were given; padding is stripped.
+
+    Args:
+        raw: The text, pair of texts or tokenised mapping of one row.
+        tokenizer: The tokenizer of the model.
+        fields: The names of the inputs that the model reads.
+        padding: What fills up each field.
+        limit: How many tokens the model can read.
+        truncate: Whether a longer text is cut.
+
+    Raises:
+        InputError: if the text is empty or longer than the limit.
+    """
+    if isinstance(raw, Mapping):
+        return _encode_given(raw, tokenizer, fields, padding, limit)
+    texts = raw if isinstance(raw, tuple) else (raw,)
+    if not any(text.strip() for text in texts):
+        raise InputError(f"The text {raw!r} is empty: there is nothing to explain.")
+    options: dict[str, Any] = {"truncation": True, "max_length": limit} if truncate else {"truncation": False}
+    if tokenizer.is_fast:
+        options["return_offsets_mapping"] = True
+    # Length is checked below with a better message than the tokenizer's warning.
+    encoding: Any = tokenizer(*texts, verbose=False, return_special_tokens_mask=True, **options)
+    ids = torch.tensor(encoding["input_ids"])
+    _check_length(len(ids), limit, "pass truncation=True to cut it, or a shorter text")
+    special = torch.tensor(encoding["special_tokens_mask"]).bool()
+    if tokenizer.is_fast:
+        spans = torch.tensor(encoding["offset_mapping"])
+        sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
+    else:
+        sequence = _sequence_of(special, len(texts))
+        spans = align(_pieces(tokenizer, ids), texts, sequence)
+    rows = _rows(encoding, ids, fields, padding)
+    return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+
+
+def _encode_given(
+    given: Mapping[str, Any], tokenizer: Any, fields: Sequence[str], padding: Mapping[str, float], limit: int
+) -> TextSample:
+    real = given["attention_mask"].bool() if "attention_mask" in given else torch.ones_like(given["input_ids"]).bool()
+    kept = {name: tensor[real].tolist() for name, tensor in given.items() if tensor.shape == real.shape}
+    ids = torch.tensor(kept["input_ids"], dtype=torch.long)
+    if not len(ids):
+        raise InputError("The tokenised text is empty: its attention mask hides every token.")
+    _check_length(len(ids), limit, "tokenise with truncation=True, or give a shorter text")
+    special = torch.tensor(tokenizer.get_special_tokens_mask(ids.tolist(), already_has_special_tokens=True)).bool()
+    pieces = _pieces(tokenizer, ids)
+    text = tokenizer.decode(ids[~special].tolist(), clean_up_tokenization_spaces=False)
+    sequence = _sequence_of(special, 1)
+    spans = align(pieces, (text,), sequence)
+    rows = _rows(kept, ids, fields, padding)
+    return TextSample(rows, (text,), text, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+
+
+def _rows(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
+    tensors = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    for name in fields:
+        if name in encoding and name not in tensors:
+            tensors[name] = torch.as_tensor(encoding[name])[None]
+    return Rows(tensors, dict(padding))
+
+
+def _check_length(length: int, limit: int, cure: str) -> None:
+    if length > limit:
+        raise InputError(f"The text has {length} tokens but the model reads at most {limit}: {cure}.")
+
+
+def _sequence_of(special: Tensor, count: int) -> Int[Tensor, " l"]:
+    """Which text each token belongs to, told by the special tokens between the texts."""
+    sequence = torch.full(special.shape, -1)
+    text, inside = 0, False
+    for position, mark in enumerate(special.tolist()):
+        if mark and inside:
+            text = min(text + 1, count - 1)
+        inside = not mark
+        if inside:
+            sequence[position] = text
+    return sequence
+
+
+def _pieces(tokenizer: Any, ids: Int[Tensor, " l"]) -> list[str]:
+    """What every token looks like in a text."""
+    return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist()]
+
+
+def align(
+    pieces: Sequence[str], texts: Sequence[str], sequence: Int[Tensor, " l"]
+) -> Int[Tensor, "l 2"] | None:
+    """Where tokens lie in their texts, for tokenizers that do not say so: each is looked for behind the one before.
+
+    Nothing but white space may lie between two tokens; where that fails (a tokenizer that rewrites its text), the
+    answer is None rather than a guess.
+    """
+    spans = torch.zeros(len(pieces), 2, dtype=torch.long)
+    ends = [0] * len(texts)
+    for position, (piece, text) in enumerate(zip(pieces, sequence.tolist(), strict=True)):
+        if text < 0:
+            continue
+        wanted = piece.strip().removeprefix("##").lower()
+        start = texts[text].lower().find(wanted, ends[text])
+        if start < 0 or texts[text][ends[text] : start].strip():
+            return None
+        ends[text] = start + len(wanted)
+        spans[position] = torch.tensor([start, ends[text]])
+    return spans

@@ -1,0 +1,56 @@
+"""The words for shapes that the whole package shares, and the third-party objects that it accepts.
+
+Axis letters of every annotation:
+
+| letter | axis |
+|---|---|
+| `n` | samples: texts or images of the user |
+| `g`, `h w` | units that get a score: tokens, words, sentences; pixels, patches (images) |
+| `l`, `H W` | positions, what the model itself reads: token positions, pixels |
+| `t` | targets, the outputs being explained |
+| `p` | perturbations (rows), changed copies of a sample |
+| `b` | baselines |
+| `d`, `c` | embedding width, channels |
+| `k` | outputs of the model, its classes |
+
+Masks are 1 where a unit is changed and 0 where it is left alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Scores = Float[Tensor, "p t"]
+"""Targeted scores of rows."""
+
+UnitScores = Float[Tensor, "t *g"]
+"""One score per target and unit."""
+
+Hidden = Float[Tensor, "p *g"]
+"""The share of every unit that is hidden in a row."""
+
+UnitIndex = Int[Tensor, "*l"]
+"""The number of the unit that a position belongs to, -1 for none."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    is_fast: bool
+    model_input_names: list[str]
+
+    def __call__(self, text: Any, text_pair: Any = None, **options: Any) -> Mapping[str, Any]: ...
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any: ...
+
+    def decode(self, token_ids: Any, **options: Any) -> Any: ...
+
+
+@runtime_checkable
+class ImageTransform(Protocol):
+    """A transform of torchvision or timm, from a PIL image to a tensor `c H W`."""
+
+    def __call__(self, img: Any) -> Any: ...

@@ -1,0 +1,41 @@
+"""Pictures and pages of results."""
+
+from pathlib import Path
+
+from interpreto.visualizations import html, image, text_figure
+from interpreto.visualizations.figures import Html, Picture, write
+from interpreto.visualizations.panels import Outputs, gather
+
+
+def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> Picture | Html:
+    """Draw results of one or several methods, samples and targets in one figure or page.
+
+    Images become a figure: maps over the raw picture, each with a colour bar of its own unnormalised scores, diverging
+    around 0 where scores have signs. Texts become a static page with signed colours and a tooltip per unit; it needs
+    no JavaScript and no network.
+
+    Args:
+        outputs: One result, a list of results, or a mapping from method names to either, which puts methods side by
+            side.
+        save_path: Where to write it. The suffix decides: `.html` writes a page, any format of matplotlib (`.png`,
+            `.pdf`, `.svg`) a figure, for texts too.
+
+    Returns:
+        What was written; without a path the figure of images and the page of texts.
+
+    Raises:
+        InputError: if there is nothing to plot or results do not fit together.
+    """
+    rows = gather(outputs)
+    wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
+    if rows[0][0].output.modality == "image":
+        figure = image.draw(rows)
+        content = html.of_figure(figure) if wants_page else figure
+    else:
+        content = html.of_texts(rows) if save_path is None or wants_page else text_figure.draw(rows)
+    if save_path is not None:
+        write(save_path, content)
+    return content
+
+
+__all__ = ["plot_attributions"]

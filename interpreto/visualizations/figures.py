@@ -1,0 +1,56 @@
+"""Figures that show themselves in notebooks without a backend for windows."""
+
+import io
+from pathlib import Path
+from typing import Any, final
+
+from matplotlib.figure import Figure
+
+from interpreto.errors import InputError
+
+
+@final
+class Picture(Figure):
+    """A matplotlib figure that needs no pyplot: it draws itself where a notebook asks for it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+@final
+class Html(str):
+    """A page that notebooks show as what it is."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return self
+
+
+def write(path: str | Path, content: Any) -> None:
+    """Write a figure or a page; a file of that name is replaced only by a whole one.
+
+    Raises:
+        InputError: if matplotlib has no such format.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        if isinstance(content, str):
+            beside.write_text(content, encoding="utf-8")
+        else:
+            try:
+                content.savefig(beside, format=path.suffix.removeprefix(".") or "png", dpi=150)
+            except ValueError as error:
+                raise InputError(f"Cannot write {path.name!r}: {error}.") from error
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

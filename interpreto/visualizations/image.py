@@ -1,0 +1,64 @@
+"""Maps over pictures."""
+
+from matplotlib.axes import Axes
+from PIL import Image
+from torch import Tensor
+
+from interpreto.visualizations.figures import Picture
+from interpreto.visualizations.panels import Panel, scale
+
+_SIDE = 2.4
+"""Inches of a picture's side."""
+
+
+def draw(rows: list[list[Panel]]) -> Picture:
+    """One row per sample and target: the picture, then every method's map with a colour bar of its own scores.
+
+    Where the methods are many they go over several lines below each other.
+    """
+    per_line = min(len(rows[0]), 6)
+    lines = [(row, row[start : start + per_line]) for row in rows for start in range(0, len(row), per_line)]
+    figure = Picture(figsize=(_SIDE * 1.12 * (per_line + 1), (_SIDE + 0.45) * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), per_line + 1, squeeze=False)
+    for (row, line), places in zip(lines, axes, strict=True):
+        for place in places:
+            place.set_axis_off()
+        if line[0] is row[0]:
+            places[0].imshow(row[0].output.raw_input)
+            places[0].set_title(row[0].title, fontsize=10)
+        for panel, place in zip(line, places[1:], strict=False):
+            overlay(panel, place)
+    return figure
+
+
+def overlay(panel: Panel, place: Axes) -> None:
+    """A map over the picture in grey."""
+    picture, boxes = panel.output.raw_input, panel.output.elements
+    assert isinstance(picture, Image.Image)
+    assert isinstance(boxes, Tensor)
+    colours, norm = scale(panel.scores)
+    place.imshow(picture.convert("L"), cmap="gray", vmin=-60, vmax=315)
+    left, top, right, bottom = (
+        float(boxes[:, 0].min()),
+        float(boxes[:, 1].min()),
+        float(boxes[:, 2].max()),
+        float(boxes[:, 3].max()),
+    )
+    # matplotlib counts from the centre of the first pixel, boxes from its corner.
+    extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
+    drawn = place.imshow(panel.scores, cmap=colours, norm=norm, alpha=0.65, extent=extent, interpolation="nearest")
+    place.set_xlim(-0.5, picture.width - 0.5)
+    place.set_ylim(picture.height - 0.5, -0.5)
+    place.set_title(panel.method, fontsize=10)
+    bar = place.figure.colorbar(drawn, ax=place, fraction=0.046, pad=0.03)
+    bar.ax.tick_params(labelsize=7)
+    bar.locator = _ticks()
+    bar.formatter.set_powerlimits((-2, 3))
+    bar.ax.yaxis.get_offset_text().set_fontsize(7)
+    bar.update_ticks()
+
+
+def _ticks():
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5)

@@ -1,0 +1,86 @@
+"""What goes into one figure: results of several samples, targets and methods, sorted out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from jaxtyping import Float
+from matplotlib.colors import Colormap, Normalize
+from torch import Tensor
+
+from interpreto.attributions.result import AttributionOutput
+from interpreto.errors import InputError
+
+Outputs = AttributionOutput | Sequence[AttributionOutput] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One target of one result.
+
+    Attributes:
+        method: What to call the method.
+        output: The result.
+        target: The number of the target in it.
+    """
+
+    method: str
+    output: AttributionOutput
+    target: int
+
+    @property
+    def scores(self) -> Float[Tensor, "*g"]:
+        """The scores that are drawn."""
+        return self.output.attributions[self.target]
+
+    @property
+    def title(self) -> str:
+        """The target's name and score."""
+        return f"{self.output.target_names[self.target]} ({float(self.output.scores[self.target]):.3g})"
+
+
+def gather(outputs: Outputs) -> list[list[Panel]]:
+    """One row per sample and target, one panel per method in it.
+
+    Args:
+        outputs: One result, a list of results (one row each), or a mapping from method names to either; then each
+            position of the lists is one sample.
+
+    Raises:
+        InputError: if there is nothing in it, or things of different kinds or lengths.
+    """
+    named = outputs if isinstance(outputs, Mapping) else {"": outputs}
+    columns = {name: _listed(some) for name, some in named.items()}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if not lengths or 0 in lengths.values():
+        raise InputError("There is no result to plot.")
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name!r}: {length}" for name, length in lengths.items())
+        raise InputError(f"Every method needs the same number of results; got {counts}.")
+    if len({output.modality for column in columns.values() for output in column}) > 1:
+        raise InputError("Results of texts and of images do not go into one figure: plot them apart.")
+    rows = []
+    for sample in zip(*columns.values(), strict=True):
+        if len({output.target_names for output in sample}) > 1:
+            raise InputError("The methods explain different targets of a sample: give them the same targets=.")
+        names = [name or output.info.get("method", "attributions") for name, output in zip(columns, sample, strict=True)]
+        for target in range(len(sample[0].target_names)):
+            rows.append([Panel(name, output, target) for name, output in zip(names, sample, strict=True)])
+    return rows
+
+
+def _listed(some: Any) -> list[AttributionOutput]:
+    found = [some] if isinstance(some, AttributionOutput) else list(some)
+    for item in found:
+        if not isinstance(item, AttributionOutput):
+            raise InputError(f"Expected results of a method, got {type(item).__name__}.")
+    return found
+
+
+def scale(scores: Float[Tensor, "*g"]) -> tuple[Colormap, Normalize]:
+    """Colours for unnormalised scores: diverging around 0 where there are both signs or negative ones, else from 0."""
+    high = max(float(scores.abs().max()), 1e-12)
+    if float(scores.min()) < 0:
+        return mpl.colormaps["RdBu_r"], Normalize(-high, high)
+    return mpl.colormaps["Reds"], Normalize(0, high)

@@ -1,0 +1,93 @@
+"""Small trained models that ship with the package, with held-out samples and the truth about what decides them.
+
+| name | task | decided by |
+|---|---|---|
+| `digits-vit` | handwritten digits, real scans | the strokes |
+| `shapes-vit` | the kind of the only red shape of a scene | that shape; its mask is known |
+| `reviews-bert` | the sentiment of a generated review | one adjective and its negation; the words are known |
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from interpreto.errors import ModelError, choices
+
+_MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A held-out sample.
+
+    Attributes:
+        input: A picture or a text.
+        label: Index of the right class.
+        truth: What decides it: the mask of an object `H W`, the decisive words with the most important first, or None
+            where that is not known.
+    """
+
+    input: Image.Image | str
+    label: int
+    truth: Bool[np.ndarray, "H W"] | tuple[str, ...] | None
+
+
+def names() -> tuple[str, ...]:
+    """The models that ship."""
+    return tuple(sorted(folder.name for folder in _MODELS.iterdir() if (folder / "card.json").exists()))
+
+
+def card(name: str) -> dict[str, Any]:
+    """How a model was trained and its accuracy on held-out data."""
+    return json.loads((path(name) / "card.json").read_text())
+
+
+def path(name: str) -> Path:
+    """The folder of a model, in the format of transformers.
+
+    Raises:
+        ModelError: if there is no such model.
+    """
+    if name not in names():
+        raise ModelError(f"The zoo has no model {name!r}: {choices(name, names())}")
+    return _MODELS / name
+
+
+def load(name: str) -> tuple[Any, Any]:
+    """A model, ready to use, and its processor or tokenizer."""
+    import transformers
+
+    folder = path(name)
+    if card(name)["task"] == "text-classification":
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+        return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+    return model.eval(), transformers.AutoImageProcessor.from_pretrained(folder)
+
+
+def samples(name: str, count: int | None = None) -> list[Example]:
+    """Held-out samples, all or the first `count`."""
+    folder = path(name)
+    if (folder / "samples.json").exists():
+        rows = json.loads((folder / "samples.json").read_text())[:count]
+        return [Example(row["input"], row["label"], tuple(row["truth"])) for row in rows]
+    labels = json.loads((folder / "labels.json").read_text())[:count]
+    pictures = _tiles(folder / "samples.png", len(labels))
+    masks = _tiles(folder / "masks.png", len(labels)) if (folder / "masks.png").exists() else [None] * len(labels)
+    return [
+        Example(Image.fromarray(picture).convert("RGB"), label, None if mask is None else mask.astype(bool))
+        for picture, label, mask in zip(pictures, labels, masks, strict=True)
+    ]
+
+
+def _tiles(sheet: Path, count: int) -> list[np.ndarray]:
+    """Square pictures that are stacked in one file."""
+    with Image.open(sheet) as file:
+        stacked = np.asarray(file)
+    side = stacked.shape[1]
+    return [stacked[side * row : side * (row + 1)] for row in range(count)]
