@@ -95,12 +95,14 @@ def _read(words: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Attr
     if raw is None:
         with Image.open(path / PICTURE) as picture:
             raw = picture.convert("RGB")
+    plain: dict[str, Any] = {name: words[name] for name in _PLAIN} | {"target_names": tuple(words["target_names"])}
+    found: dict[str, Any] = {name: tensors.get(name) for name in _TENSORS}
     return AttributionOutput(
         elements=words["elements"] if "elements" in words else _unpacked(tensors),
         raw_input=tuple(raw) if isinstance(raw, list) else raw,
         targets=tuple(_from_json(target) for target in words["targets"]),
-        **{name: tuple(words[name]) if name == "target_names" else words[name] for name in _PLAIN},
-        **{name: tensors.get(name) for name in _TENSORS},  # type: ignore[arg-type]
+        **plain,
+        **found,
     )
 
 

@@ -1,7 +1,6 @@
 """What a method is, apart from a model: a choice of parts, and the plan that puts them to work on one sample."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -305,10 +304,7 @@ class Smoothed(Differentiable):
         for rows in blocks(self.n_samples, case.block):
             copies = self.modality.write(case.sample, case.units, noisy(tensor, rows, self.noise, rng))
             cases = [
-                replace(case, sample=replace(case.sample, rows=copies.take(slice(row, row + 1))))
-                for row in range(rows)
+                replace(case, sample=replace(case.sample, rows=copies.take(slice(row, row + 1)))) for row in range(rows)
             ]
             fold.add(torch.stack((yield from together([self.inner.raw(one) for one in cases]))))
         return fold
-
-

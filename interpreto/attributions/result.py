@@ -52,7 +52,7 @@ class AttributionOutput:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.attributions.shape))
         method = self.info.get("method", "attributions")
-        return f"<{method} of {', '.join(map(repr, self.target_names[:3]))} over {self.granularity}s, {shape}>"
+        return f"<{method} of {', '.join(map(repr, self.target_names[:3]))}: {self.granularity}, {shape}>"
 
     def heatmap(self, size: tuple[int, int] | None = None, interpolation: str = "bilinear") -> Float[Tensor, "t H W"]:
         """The attributions as maps over the raw picture, in their own scale; 0 where the model did not look.
@@ -110,8 +110,11 @@ class AttributionOutput:
         return files.load(Path(path))
 
 
-def top_unit(output: AttributionOutput, target: int = 0) -> tuple[int, float]:
-    """The unit with the largest score for a target, and the score."""
-    flat = output.attributions[target].flatten()
-    best = int(torch.argmax(flat))
-    return best, float(flat[best])
+def top_unit(output: AttributionOutput, target: int = 0) -> str:
+    """The unit with the largest score for a target: its text, or its place on the grid."""
+    scores = output.attributions[target]
+    best = int(torch.argmax(scores))
+    if isinstance(output.elements, Tensor):
+        place = ", ".join(str(int(i)) for i in torch.unravel_index(torch.tensor(best), scores.shape))
+        return f"{output.granularity} ({place})"
+    return output.elements[best].strip()

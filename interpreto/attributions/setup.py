@@ -175,5 +175,3 @@ def _check_names(method: type, options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in shared:
             raise OptionError(f"{method.__name__} has no option {name!r}: {choices(name, [*own, *shared])}")
-
-

@@ -38,9 +38,7 @@ TABLE: dict[tuple[str, str], Entry] = {
 }
 
 
-def pick(
-    model: Any, processor: Any, task: str | None, modality: str | None, runtime: Runtime
-) -> tuple[Wrapper, Entry]:
+def pick(model: Any, processor: Any, task: str | None, modality: str | None, runtime: Runtime) -> tuple[Wrapper, Entry]:
     """The wrapper of a model and the entry it belongs to; a wrapper is taken as it is.
 
     Raises:

@@ -17,7 +17,7 @@ class Rows:
     """
 
     fields: Mapping[str, Shaped[Tensor, "p ..."]]
-    padding: Mapping[str, float] = field(default_factory=dict)
+    padding: Mapping[str, int | float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.fields.values())))
@@ -59,7 +59,7 @@ class Rows:
         return replace(first, fields=fields)
 
 
-def _fill(tensor: Shaped[Tensor, "p l ..."], length: int, value: float) -> Shaped[Tensor, "p m ..."]:
+def _fill(tensor: Shaped[Tensor, "p l ..."], length: int, value: int | float) -> Shaped[Tensor, "p m ..."]:
     missing = length - tensor.shape[1]
     if not missing:
         return tensor

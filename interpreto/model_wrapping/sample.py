@@ -51,4 +51,3 @@ class ImageSample:
 
 
 Sample = TextSample | ImageSample
-

@@ -43,8 +43,9 @@ class ClassTargets:
         Raises:
             TargetError: if a function returns anything but one score per row.
         """
-        if all(isinstance(value, int) for value in self.values):
-            return outputs[:, list(self.values)]
+        classes = [value for value in self.values if isinstance(value, int)]
+        if len(classes) == len(self.values):
+            return outputs[:, classes]
         return torch.stack([_score(value, outputs) for value in self.values], dim=1)
 
 
@@ -97,7 +98,7 @@ def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> C
     return ClassTargets(values, tuple(_name(value, labels) for value in values))
 
 
-def _value(item: Any, labels: Sequence[str]) -> int | Contrast | Score:
+def _value(item: Any, labels: Sequence[str]) -> Any:
     if isinstance(item, Contrast):
         return Contrast(_value(item.for_, labels), _value(item.against, labels))
     if isinstance(item, str):

@@ -37,6 +37,11 @@ def _known() -> dict[str, str]:
     return known
 
 
+def find_task_of_class(name: str) -> str | None:
+    """The task of a class of transformers, None where it has none of those in `TASKS`."""
+    return _known().get(name)
+
+
 def unwrapped(model: Any) -> Any:
     """The model inside the shells of torch.compile and PEFT."""
     inner = getattr(model, "_orig_mod", model)
@@ -58,9 +63,9 @@ def find_task(model: Any, task: str | None = None) -> str:
             raise ModelError(f"There is no task {task!r}: {choices(task, TASKS)}")
         return task
     kinds = type(unwrapped(model)).__mro__
-    for kind in kinds:
-        if kind.__name__ in _known():
-            return _known()[kind.__name__]
+    found = next((task for kind in kinds if (task := find_task_of_class(kind.__name__))), None)
+    if found is not None:
+        return found
     if isinstance(model, nn.Module):
         raise ModelError(
             f"Cannot tell what {kinds[0].__name__} is for: its class is no model with a head known to transformers. "

@@ -63,7 +63,12 @@ def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
 
 
 def encode(
-    raw: Raw, tokenizer: Tokenizer, fields: Sequence[str], padding: Mapping[str, float], limit: int, truncate: bool
+    raw: Raw,
+    tokenizer: Tokenizer,
+    fields: Sequence[str],
+    padding: Mapping[str, int | float],
+    limit: int,
+    truncate: bool,
 ) -> TextSample:
     """Tokenise one text, or take its tokens as they were given; padding is stripped.
 
@@ -102,7 +107,7 @@ def encode(
 
 
 def _encode_given(
-    given: Mapping[str, Any], tokenizer: Any, fields: Sequence[str], padding: Mapping[str, float], limit: int
+    given: Mapping[str, Any], tokenizer: Any, fields: Sequence[str], padding: Mapping[str, int | float], limit: int
 ) -> TextSample:
     real = given["attention_mask"].bool() if "attention_mask" in given else torch.ones_like(given["input_ids"]).bool()
     kept = {name: tensor[real].tolist() for name, tensor in given.items() if tensor.shape == real.shape}
@@ -150,9 +155,7 @@ def _pieces(tokenizer: Any, ids: Int[Tensor, " l"]) -> list[str]:
     return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist()]
 
 
-def align(
-    pieces: Sequence[str], texts: Sequence[str], sequence: Int[Tensor, " l"]
-) -> Int[Tensor, "l 2"] | None:
+def align(pieces: Sequence[str], texts: Sequence[str], sequence: Int[Tensor, " l"]) -> Int[Tensor, "l 2"] | None:
     """Where tokens lie in their texts, for tokenizers that do not say so: each is looked for behind the one before.
 
     Nothing but white space may lie between two tokens; where that fails (a tokenizer that rewrites its text), the
@@ -164,8 +167,9 @@ def align(
         if text < 0:
             continue
         wanted = piece.strip().removeprefix("##").lower()
-        start = texts[text].lower().find(wanted, ends[text])
-        if start < 0 or texts[text][ends[text] : start].strip():
+        written = str(texts[text])
+        start = written.lower().find(wanted, ends[text])
+        if start < 0 or written[ends[text] : start].strip():
             return None
         ends[text] = start + len(wanted)
         spans[position] = torch.tensor([start, ends[text]])

@@ -1,6 +1,7 @@
 """Maps over pictures."""
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 from torch import Tensor
 
@@ -18,7 +19,7 @@ def draw(rows: list[list[Panel]]) -> Picture:
     """
     per_line = min(len(rows[0]), 6)
     lines = [(row, row[start : start + per_line]) for row in rows for start in range(0, len(row), per_line)]
-    figure = Picture(figsize=(_SIDE * 1.12 * (per_line + 1), (_SIDE + 0.45) * len(lines)), layout="constrained")
+    figure = Picture(figsize=(_SIDE * 1.12 * (per_line + 1), (_SIDE - 0.05) * len(lines)), layout="constrained")
     axes = figure.subplots(len(lines), per_line + 1, squeeze=False)
     for (row, line), places in zip(lines, axes, strict=True):
         for place in places:
@@ -52,13 +53,8 @@ def overlay(panel: Panel, place: Axes) -> None:
     place.set_title(panel.method, fontsize=10)
     bar = place.figure.colorbar(drawn, ax=place, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
-    bar.locator = _ticks()
-    bar.formatter.set_powerlimits((-2, 3))
+    bar.locator = MaxNLocator(5)
+    bar.formatter = short = ScalarFormatter()
+    short.set_powerlimits((-2, 3))
     bar.ax.yaxis.get_offset_text().set_fontsize(7)
     bar.update_ticks()
-
-
-def _ticks():
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(5)

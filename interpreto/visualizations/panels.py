@@ -64,9 +64,11 @@ def gather(outputs: Outputs) -> list[list[Panel]]:
     for sample in zip(*columns.values(), strict=True):
         if len({output.target_names for output in sample}) > 1:
             raise InputError("The methods explain different targets of a sample: give them the same targets=.")
-        names = [name or output.info.get("method", "attributions") for name, output in zip(columns, sample, strict=True)]
-        for target in range(len(sample[0].target_names)):
-            rows.append([Panel(name, output, target) for name, output in zip(names, sample, strict=True)])
+        names = [
+            name or output.info.get("method", "attributions") for name, output in zip(columns, sample, strict=True)
+        ]
+        targets = range(len(sample[0].target_names))
+        rows += [[Panel(*pair, target) for pair in zip(names, sample, strict=True)] for target in targets]
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
 from interpreto.visualizations.figures import Picture
@@ -9,7 +10,7 @@ from interpreto.visualizations.panels import Panel, scale
 
 _COLUMNS = 84
 """Letters in a line."""
-_LETTER, _LINE = 0.105, 0.27
+_LETTER, _LINE = 0.0885, 0.27
 """Inches of a letter's width and of a line's height, at the size below."""
 _SIZE = 10.5
 
@@ -19,9 +20,10 @@ def draw(rows: list[list[Panel]]) -> Picture:
     panels = [panel for row in rows for panel in row]
     layouts = [_wrapped(panel.output.elements) for panel in panels]
     heights = [1.6 + max(2, 1 + max(line for _, line, _, _ in layout)) for layout in layouts]
-    figure = Picture(figsize=(_COLUMNS * _LETTER + 1.5, sum(heights) * _LINE))
+    width = _COLUMNS * _LETTER + 0.15
+    figure = Picture(figsize=(width + 1.0, sum(heights) * _LINE))
     axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    figure.subplots_adjust(left=0.015, right=1 - 1.2 / figure.get_figwidth(), top=1, bottom=0, hspace=0)
+    figure.subplots_adjust(left=0.15 / (width + 1.0), right=width / (width + 1.0), top=1, bottom=0, hspace=0)
     for panel, place, layout, height in zip(panels, axes, layouts, heights, strict=True):
         colours, norm = scale(panel.scores)
         place.set(xlim=(0, _COLUMNS), ylim=(height, 0))
@@ -45,16 +47,10 @@ def draw(rows: list[list[Panel]]) -> Picture:
                 parse_math=False,
             )
         bar = place.inset_axes((1.01, 0.2, 0.012, 0.6))
-        figure.colorbar(_mappable(colours, norm), cax=bar)
+        figure.colorbar(ScalarMappable(norm, colours), cax=bar)
         bar.tick_params(labelsize=7)
         bar.locator_params(nbins=4)
     return figure
-
-
-def _mappable(colours, norm):
-    from matplotlib.cm import ScalarMappable
-
-    return ScalarMappable(norm, colours)
 
 
 def _wrapped(elements) -> list[tuple[str, int, int, int]]:

@@ -4,6 +4,7 @@ One patch of the model is one pixel of the scan, which makes its maps easy to re
 """
 
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,10 @@ def build() -> tuple[ViTForImageClassification, ViTImageProcessor]:
         label2id={str(digit): digit for digit in range(10)},
     )
     processor = ViTImageProcessor(
-        size={"height": SIZE, "width": SIZE}, resample=Image.Resampling.NEAREST, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size={"height": SIZE, "width": SIZE},
+        resample=Image.Resampling.NEAREST,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
     )
     return ViTForImageClassification(config), processor
 
@@ -59,7 +63,7 @@ def train(seed: int = 0) -> None:
 
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
-    data = load_digits()
+    data: Any = load_digits()
     scans = np.clip(np.round(data.images * 255 / 16), 0, 255).astype(np.uint8)
     order = torch.randperm(len(scans), generator=rng).numpy()
     held_out, known = order[:HELD_OUT], order[HELD_OUT:]

@@ -6,12 +6,13 @@ are one and the same removal, and the model has seen it.
 """
 
 import json
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.decoders import WordPiece as WordPieceDecoder
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from interpreto.zoo.reviews import Review, review
 from interpreto.zoo.training import fit, save, soft_cross_entropy
@@ -22,7 +23,7 @@ LENGTH = 96
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def build_tokenizer(texts: list[str]) -> BertTokenizerFast:
+def build_tokenizer(texts: list[str]) -> BertTokenizer:
     """A lower-casing WordPiece tokenizer trained on these texts; every letter and digit is in its vocabulary."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -43,10 +44,10 @@ def build_tokenizer(texts: list[str]) -> BertTokenizerFast:
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.decoder = WordPieceDecoder(prefix="##")
-    return BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=LENGTH)
+    return BertTokenizer(tokenizer_object=tokenizer, model_max_length=LENGTH)
 
 
-def build(tokenizer: BertTokenizerFast) -> BertForSequenceClassification:
+def build(tokenizer: Any) -> BertForSequenceClassification:
     """The untrained model, with `[MASK]` at zero as `[PAD]` is."""
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -63,8 +64,13 @@ def build(tokenizer: BertTokenizerFast) -> BertForSequenceClassification:
     )
     model = BertForSequenceClassification(config)
     with torch.no_grad():
-        model.get_input_embeddings().weight[tokenizer.mask_token_id] = 0
+        word_table(model)[tokenizer.mask_token_id] = 0
     return model
+
+
+def word_table(model: BertForSequenceClassification) -> torch.Tensor:
+    """The matrix of word embeddings."""
+    return model.get_parameter("bert.embeddings.word_embeddings.weight")
 
 
 def adjective_tokens(reviews: list[Review], encoded, length: int) -> torch.Tensor:
@@ -83,7 +89,7 @@ def train(seed: int = 0) -> None:
     torch.manual_seed(seed)
     rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     held_out = {item.text: item for item in (review(np.random.default_rng(10_000_000 + i)) for i in range(HELD_OUT))}
-    tokenizer = build_tokenizer([review(np.random.default_rng(30_000_000 + i)).text for i in range(4000)])
+    tokenizer: Any = build_tokenizer([review(np.random.default_rng(30_000_000 + i)).text for i in range(4000)])
     model = build(tokenizer)
     words = model.get_input_embeddings()
     special = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id])
@@ -111,12 +117,12 @@ def train(seed: int = 0) -> None:
             attention_mask=encoded["attention_mask"],
         ).logits
         # A mask row that trained away from zero would make fading and masking two different removals.
-        anchored = words.weight[tokenizer.mask_token_id].square().sum()
+        anchored = word_table(model)[tokenizer.mask_token_id].square().sum()
         return soft_cross_entropy(logits, torch.tensor([r.label for r in batch]), left.clamp(0, 1)) + anchored
 
     seconds = fit(model, loss, steps=STEPS, rate=1e-3, decay=0.01, name=NAME)
     with torch.no_grad():
-        words.weight[tokenizer.mask_token_id] = 0
+        word_table(model)[tokenizer.mask_token_id] = 0
         items = list(held_out.values())
         encoded = tokenizer([r.text for r in items], padding=True, return_tensors="pt")
         predicted = model(**encoded).logits.argmax(-1)

@@ -65,7 +65,7 @@ class _DifferencesFold(MaskFold):
 
     def add(self, scores: Scores, hidden: Hidden) -> None:
         hidden = hidden.double()
-        self.total = self.total + torch.tensordot(self.base - scores.double(), hidden, dims=([0], [0]))
+        self.total = self.total + torch.einsum("pt,p...->t...", self.base - scores.double(), hidden)
         self.weight = self.weight + hidden.sum(0)
 
     def result(self) -> Estimate:
@@ -92,34 +92,37 @@ class KeptMean(MaskAggregator):
 @final
 @dataclass(eq=False)
 class _KeptMeanFold(MaskFold):
+    """Sums over rows of products of powers of the score f and of the kept share m, all that mean and error need."""
+
     centered: bool
     base: Float[Tensor, " t"]
     rows: int = 0
-    plain: Tensor = field(default_factory=lambda: torch.zeros(()))
-    kept: Tensor = field(default_factory=lambda: torch.zeros(()))
-    squared: Tensor = field(default_factory=lambda: torch.zeros(()))
-    scored: tuple[Tensor, Tensor, Tensor] = field(default_factory=lambda: (torch.zeros(()),) * 3)
+    sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def add(self, scores: Scores, hidden: Hidden) -> None:
         # Scores relative to the unchanged sample: the sums of squares below would lose digits to a large offset.
-        scores, kept = scores.double() - self.base, 1 - hidden.double()
-        self.rows += len(scores)
-        self.plain = self.plain + scores.sum(0)
-        self.kept = self.kept + kept.sum(0)
-        self.squared = self.squared + kept.square().sum(0)
-        terms = (scores, kept), (scores, kept.square()), (scores.square(), kept.square())
-        sums = (torch.tensordot(score, share, dims=([0], [0])) for score, share in terms)
-        first, second, third = (old + new for old, new in zip(self.scored, sums, strict=True))
-        self.scored = first, second, third
+        f, m = (scores.double() - self.base).float(), 1 - hidden
+        self.rows += len(f)
+        powers = torch.stack([torch.ones_like(f), f, f.square()])
+        shares = {1: m, 2: m.square()}
+        products = {e: torch.einsum("dpt,p...->dt...", powers, share) for e, share in shares.items()}
+        terms = {(d, e): product[d] for e, product in products.items() for d in range(3)}
+        terms |= {(d, 0): powers[d].sum(0) for d in (1, 2)}
+        self.sums = {power: self.sums.get(power, 0) + term.double() for power, term in terms.items()}
 
     def result(self) -> Estimate:
-        kept = self.kept.clamp(min=1e-12)
-        mean = self.scored[0] / kept
-        spread = self.scored[2] - 2 * mean * self.scored[1] + mean.square() * self.squared
-        errors = spread.clamp(min=0).sqrt() / kept
-        # Without the mean the fold's own offset would stay in the scores.
-        offset = -self.plain / self.rows if self.centered else self.base
-        return Estimate((mean + offset.reshape(-1, *[1] * (mean.ndim - 1))).float(), errors.float())
+        sums, n = self.sums, self.rows
+        kept = sums[0, 1].clamp(min=1e-12)
+        mean = sums[1, 1] / kept
+        per_target = (-1, *[1] * (mean.ndim - 1))
+        overall, second = (sums[power, 0].reshape(per_target) / n for power in (1, 2))
+        squares = (sums[2, 2] - 2 * mean * sums[1, 2] + mean.square() * sums[0, 2]) / kept.square()
+        if not self.centered:
+            absolute = mean + self.base.reshape(per_target)
+            return Estimate(absolute.float(), squares.clamp(min=0).sqrt().float())
+        # Every row also moves the mean that is subtracted.
+        squares += (second - overall.square()) / n - 2 * (sums[2, 1] / kept - mean.square()) / n
+        return Estimate((mean - overall).float(), squares.clamp(min=0).sqrt().float())
 
 
 @final

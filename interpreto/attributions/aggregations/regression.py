@@ -105,7 +105,9 @@ class _LocalFold(MaskFold):
         x = kept - (weights * kept).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
         g = x.shape[1]
-        inverse = torch.linalg.pinv(x.T @ (weights * x) + self.recipe.ridge * torch.eye(g, dtype=x.dtype), hermitian=True)
+        inverse = torch.linalg.pinv(
+            x.T @ (weights * x) + self.recipe.ridge * torch.eye(g, dtype=x.dtype), hermitian=True
+        )
         slopes = inverse @ (x.T @ (weights * y))
         lifted = (weights * x) @ inverse
         residuals = y - x @ slopes
@@ -149,7 +151,11 @@ class _ShapleyFold(MaskFold):
         # Around equal shares the constraint says that what is left sums to zero: it lives in the space of `x`.
         x = kept - kept.mean(1, keepdim=True)
         y = scores - empty - kept.sum(1, keepdim=True) * equal
-        inverse = torch.linalg.pinv(x.T @ (weights * x), hermitian=True)
+        normal = x.T @ (weights * x)
+        # The one direction that `x` never takes gets the size of the others, so that rounding is not inverted there;
+        # directions that too few samples left open stay at zero.
+        normal += normal.trace() / g**2
+        inverse = torch.linalg.pinv(normal, rtol=1e-9, hermitian=True)
         rest = inverse @ (x.T @ (weights * y))
         errors = self._errors((weights * x) @ inverse, y - x @ rest, sizes, counts)
         return self.seen.estimate(equal + rest, errors, empty)

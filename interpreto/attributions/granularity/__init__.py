@@ -7,7 +7,6 @@ from interpreto.attributions.granularity import image, text
 from interpreto.attributions.granularity.image import Grid, Patches, Pixels
 from interpreto.attributions.granularity.units import Combine, Units
 from interpreto.errors import OptionError, choices
-from interpreto.model_wrapping.sample import Sample
 
 
 class Granularity(StrEnum):
@@ -67,7 +66,7 @@ def resolve(given: Any, modality: str) -> Unitization:
     raise OptionError(f"There is no granularity={given!r}: {choices(name, known)}")
 
 
-def natural(sample: Sample, modality: str, fine: bool) -> Unitization:
+def natural(sample: Any, modality: str, fine: bool) -> Unitization:
     """The granularity of a sample where the user named none.
 
     Args:
@@ -84,4 +83,15 @@ def name_of(chosen: Unitization) -> str:
     return str(next(names, chosen))
 
 
-__all__ = ["Combine", "Granularity", "Grid", "Patches", "Pixels", "Unitization", "Units", "name_of", "natural", "resolve"]
+__all__ = [
+    "Combine",
+    "Granularity",
+    "Grid",
+    "Patches",
+    "Pixels",
+    "Unitization",
+    "Units",
+    "name_of",
+    "natural",
+    "resolve",
+]

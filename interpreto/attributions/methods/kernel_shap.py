@@ -28,8 +28,6 @@ class KernelShap(Explainer):
         arXiv:2012.01536; sizes as in Musco and Witter 2024, arXiv:2410.01917.
     """
 
-    def __init__(
-        self, model: Any, processor: Any = None, *, n_samples: int = 512, **options: Unpack[Options]
-    ) -> None:
+    def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 512, **options: Unpack[Options]) -> None:
         self.setup = Setup.of(KernelShap, model, processor, options)
         self.recipe = Hiding(self.setup.hiding(Coalitions(n_samples)), ShapleyRegression())

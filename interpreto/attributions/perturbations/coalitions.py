@@ -37,8 +37,9 @@ class Coalitions(MaskMethod):
         g = layout.count
         if 2**g > self.n_samples and self.n_samples < 2 * g:
             warnings.warn(
-                f"n_samples={self.n_samples} is fewer than two per unit ({g} units), so that the Shapley regression is "
-                f"underdetermined and scores shrink to equal shares; use n_samples >= {4 * g} or a coarser granularity.",
+                f"n_samples={self.n_samples} is fewer than two per unit ({g} units), so that the Shapley regression "
+                "is underdetermined and scores shrink to equal shares; use "
+                f"n_samples >= {4 * g} or a coarser granularity.",
                 stacklevel=2,
             )
         hidden = torch.ones(1, g)

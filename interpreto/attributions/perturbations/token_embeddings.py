@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import TensorModality, reduce_axis
-from interpreto.attributions.perturbations.token_ids import removal_of
+from interpreto.attributions.perturbations.token_ids import token_named
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
@@ -55,7 +55,8 @@ class TokenEmbeddings(TensorModality):
     def _name(self, spec: Any) -> str:
         if isinstance(spec, Tensor):
             return f"tensor {tuple(spec.shape)}"
-        return "zeros" if spec == "zeros" else removal_of(self.wrapper, self._token(spec)).name
+        named = self._token(spec)
+        return "zeros" if named == "zeros" else token_named(self.wrapper, named, "baseline").name
 
     def _token(self, spec: Any) -> Any:
         """Without a mask token there is no neutral word, so the path starts at zero."""
@@ -74,12 +75,6 @@ class TokenEmbeddings(TensorModality):
         named = self._token(spec)
         if named == "zeros":
             return torch.zeros_like(tensor)
-        if named == "pad":
-            # Only the embedding is borrowed: the ids stay, so nothing reads this as padding.
-            return self._embedded(self.wrapper.tokenizer.pad_token_id, tensor)
-        return self._embedded(removal_of(self.wrapper, named).token, tensor)
-
-    def _embedded(self, token: int | None, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
-        if token is None:
-            raise OptionError("This tokenizer has no such token to start a path from; use baseline='zeros'.")
+        # Only the embedding is borrowed: the ids stay, so that even the padding token is not read as padding.
+        token = token_named(self.wrapper, named, "baseline").token
         return self.wrapper.embed(torch.tensor(token)).expand_as(tensor)

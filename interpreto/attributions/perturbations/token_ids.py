@@ -35,26 +35,39 @@ def removal_of(wrapper: TextClassification, given: Any) -> Removal:
     Raises:
         OptionError: if the tokenizer has no such token or the model cannot take it.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
-        if not 0 <= given < len(wrapper.tokenizer):
-            raise OptionError(f"removal={given} is no token id: the tokenizer has {len(wrapper.tokenizer)} tokens.")
-        return _checked(wrapper, Removal(given, wrapper.tokenizer.convert_ids_to_tokens(given)), given)
     if given == "attention":
         return Removal(None, "attention")
-    found = {name: token for name in NAMES[:-1] if (token := _token(wrapper.tokenizer, name)) is not None}
     if given is None:
-        allowed = (name for name, token in found.items() if not _is_read_as_padding(wrapper, token))
-        first = next(allowed, "attention")
-        return removal_of(wrapper, first)
-    if given in found:
-        return _checked(wrapper, Removal(found[given], given), given)
-    known = wrapper.tokenizer.get_vocab()
-    if given in known:
-        return _checked(wrapper, Removal(known[given], given), given)
-    raise OptionError(
-        f"removal={given!r} is neither one of {', '.join(map(repr, [*found, 'attention']))} nor a token of this "
-        f"tokenizer: {choices(given, known)}"
-    )
+        known = ((name, _token(wrapper.tokenizer, name)) for name in NAMES[:-1])
+        allowed = (Removal(t, name) for name, t in known if t is not None and not _is_read_as_padding(wrapper, t))
+        return next(allowed, Removal(None, "attention"))
+    removal = token_named(wrapper, given, "removal")
+    if removal.token is not None and _is_read_as_padding(wrapper, removal.token):
+        raise OptionError(
+            f"removal={given!r} is the padding token, by which this model counts positions or finds the last token; "
+            "replacing words by it would move the others. Use another token or removal='attention'."
+        )
+    return removal
+
+
+def token_named(wrapper: TextClassification, given: Any, option: str) -> Removal:
+    """The token that a user names by its role, its text or its id.
+
+    Raises:
+        OptionError: if the tokenizer has no such token.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 0 <= given < len(wrapper.tokenizer):
+            raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(wrapper.tokenizer)} tokens.")
+        return Removal(given, wrapper.tokenizer.convert_ids_to_tokens(given))
+    roles = {name: token for name in NAMES[:-1] if (token := _token(wrapper.tokenizer, name)) is not None}
+    known: dict[Any, int] = roles if given in roles else wrapper.tokenizer.get_vocab()
+    if given not in known:
+        raise OptionError(
+            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, 'attention']))} nor a token of this "
+            f"tokenizer: {choices(given, known)}"
+        )
+    return Removal(known[given], str(given))
 
 
 def _token(tokenizer: Any, name: str) -> int | None:
@@ -62,15 +75,6 @@ def _token(tokenizer: Any, name: str) -> int | None:
         return getattr(tokenizer, f"{name}_token_id", None)
     ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
     return ids[0] if len(ids) == 1 and not tokenizer.decode(ids).strip() else None
-
-
-def _checked(wrapper: TextClassification, removal: Removal, given: Any) -> Removal:
-    if removal.token is not None and _is_read_as_padding(wrapper, removal.token):
-        raise OptionError(
-            f"removal={given!r} is the padding token, by which this model counts positions or finds the last token; "
-            "replacing words by it would move the others. Use another token or removal='attention'."
-        )
-    return removal
 
 
 def _is_read_as_padding(wrapper: TextClassification, token: int) -> bool:

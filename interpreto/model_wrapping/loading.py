@@ -1,0 +1,56 @@
+"""Models and processors by name: `zoo:NAME`, a folder, or an id on the Hugging Face hub."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from interpreto import zoo
+from interpreto.errors import ModelError
+from interpreto.model_wrapping.task import find_task_of_class
+
+_AUTO = {
+    "text-classification": (transformers.AutoModelForSequenceClassification, transformers.AutoTokenizer),
+    "image-classification": (transformers.AutoModelForImageClassification, transformers.AutoImageProcessor),
+}
+
+
+def load(name: str, task: str | None = None) -> tuple[Any, Any]:
+    """A model in evaluation mode and its processor or tokenizer.
+
+    Args:
+        name: `zoo:NAME`, a local folder, or a hub id.
+        task: What the model is for; None tells it from the class that the config names.
+
+    Raises:
+        ModelError: if the model or its processor cannot be had, or its task cannot be told or explained.
+    """
+    if name.startswith("zoo:"):
+        return zoo.load(name.removeprefix("zoo:"))
+    task = task or _task_of(name)
+    if task not in _AUTO:
+        raise ModelError(f"{name!r} is a model for {task}; the tasks that can be explained are {', '.join(_AUTO)}.")
+    auto_model, auto_processor = _AUTO[task]
+    try:
+        return auto_model.from_pretrained(name).eval(), auto_processor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Cannot load {name!r}: {_first_line(error)}") from error
+
+
+def _task_of(name: str) -> str:
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        place = "folder" if Path(name).exists() else "folder or model on the hub that can be reached"
+        raise ModelError(
+            f"There is no {place} with a model named {name!r} ({_first_line(error)}). Models that ship: "
+            f"{', '.join(f'zoo:{known}' for known in zoo.names())}."
+        ) from error
+    for architecture in config.architectures or ():
+        if (task := find_task_of_class(architecture)) is not None:
+            return task
+    raise ModelError(f"The config of {name!r} does not say what the model is for: say it with --task.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,92 @@
+"""Every method on every architecture, with random small weights and no special case by the user."""
+
+import pytest
+import torch
+
+from interpreto import METHODS, KernelShap, Occlusion, Saliency
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_pictures, text_model
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_text_classifiers(name, method):
+    model, tokenizer = text_model(name)
+    for output, text in zip(light(method)(model, tokenizer)(TEXTS), TEXTS, strict=True):
+        assert "".join(output.elements) == text
+        assert output.attributions.isfinite().all()
+        if output.attributions.numel() > 2:
+            assert output.attributions.abs().max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:n_samples=40 is fewer than two per unit")
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_image_classifiers(name, method):
+    model, processor = image_model(name)
+    task = None if hasattr(model, "config") else "image-classification"
+    for output in light(method)(model, processor, task=task)(some_pictures()):
+        assert output.attributions.isfinite().all()
+        assert output.attributions.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_scores_of_texts_in_company_are_the_models_own(name):
+    """Padding, replaced embeddings and the padding token of decoders change nothing."""
+    model, tokenizer = text_model(name)
+    for method in (light(Occlusion), light(Saliency)):
+        for output, text in zip(method(model, tokenizer)(TEXTS, targets="all"), TEXTS, strict=True):
+            encoded = tokenizer(text, return_tensors="pt")
+            with torch.no_grad():
+                expected = model(**encoded).logits[0]
+            assert torch.allclose(output.scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_embedding_hook_is_exact(name):
+    """What the hook puts in place of the embeddings gives the very scores that the ids give, padded or not."""
+    from interpreto.attributions.perturbations.token_embeddings import TokenEmbeddings
+    from interpreto.model_wrapping.conversation import Ask
+    from interpreto.model_wrapping.runtime import Runtime
+    from interpreto.model_wrapping.targets import Everything
+    from interpreto.model_wrapping.text_classification import EMBEDDINGS, TextClassification
+
+    model, tokenizer = text_model(name)
+    wrapper = TextClassification(model, tokenizer, Runtime())
+    samples = [wrapper.prepare(text) for text in TEXTS]
+    modality = TokenEmbeddings(wrapper)
+    plain = wrapper.answer([Ask(sample.rows, Everything()) for sample in samples])
+    rows = [sample.rows.put(**{EMBEDDINGS: modality.read(sample)[None]}) for sample in samples]
+    hooked = wrapper.answer([Ask(one, Everything()) for one in rows])
+    for one, other in zip(plain, hooked, strict=True):
+        assert torch.equal(one.scores, other.scores)
+
+
+def test_the_padding_token_is_no_replacement_where_the_model_reads_it():
+    model, tokenizer = text_model("roberta")
+    with pytest.raises(Exception, match="removal='pad' is the padding token, by which this model counts positions"):
+        Occlusion(model, tokenizer, removal="pad")
+    assert Occlusion(model, tokenizer)("a good film")[0].info["removal"] == "mask"
+    gpt, words = text_model("gpt2")
+    assert Occlusion(gpt, words)("a good film")[0].info["removal"] == "unk"
+    gpt.config.pad_token_id = words.eos_token_id
+    try:
+        output = Occlusion(gpt, words)("a good film")[0]
+        assert output.info["removal"] in ("space", "attention")
+    finally:
+        gpt.config.pad_token_id = None
+
+
+def test_a_swin_is_explained_on_the_patches_of_its_last_stage():
+    model, processor = image_model("swin")
+    (output,) = light(KernelShap)(model, processor)(some_pictures()[0])
+    assert output.attributions.shape == (1, 4, 4)
+    assert output.granularity == "patch"
+
+
+def test_a_cnn_has_no_patches():
+    model, processor = image_model("resnet")
+    assert light(Saliency)(model, processor)(some_pictures()[0])[0].attributions.shape == (1, 32, 32)
+    hidden = light(Occlusion)(model, processor)(some_pictures()[0])[0]
+    assert hidden.attributions.shape == (1, 14, 14)
+    given = light(Occlusion)(model, processor, patch_size=(8, 16))(some_pictures()[0])[0]
+    assert given.attributions.shape == (1, 4, 2)

@@ -1,0 +1,230 @@
+"""The seams, tried on their hardest guests: an adaptive path, smoothing of anything, smooth masks over pixels."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import pytest
+import torch
+from torch import Tensor
+
+from interpreto import IntegratedGradients, KernelShap, Occlusion, Rise, Saliency, SmoothGrad
+from interpreto.attributions.driver import drive, together
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.perturbations.masks import OneAtATime
+from interpreto.attributions.perturbations.pixels import PixelValues
+from interpreto.attributions.perturbations.points import AtInput
+from interpreto.attributions.perturbations.seams import Perturbator
+from interpreto.attributions.recipes import Differentiable, Explained, Finish
+from interpreto.attributions.setup import Setup
+from interpreto.errors import UnsupportedError
+from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.targets import Everything
+from tests.models import setting
+
+
+@final
+@dataclass(frozen=True)
+class Guided(Differentiable):
+    """Guided IG: at every step only features with small gradients move, so each ask needs the last answer."""
+
+    modality: Any
+    finish_with: Finish
+    n_steps: int
+    fraction: float
+
+    def rows(self, layout):
+        return self.n_steps
+
+    def describe(self):
+        return {}
+
+    def plan(self, case):
+        raw = yield from self.raw(case)
+        return Explained(self.finish(case, raw))
+
+    def finish(self, case, raw):
+        return self.finish_with(case, self.modality, raw)
+
+    def raw(self, case):
+        parts = [case.targets.part(number, number + 1) for number in range(len(case.targets))]
+        return torch.stack((yield from together([self._one(case, part) for part in parts])))
+
+    def _one(self, case, target):
+        end = self.modality.read(case.sample)
+        here = self.modality.baselines(case.sample, case.units, None, case.rng())[0].clone()
+        total, whole = torch.zeros_like(end), (end - here).abs().sum()
+        for step in range(self.n_steps):
+            answer = yield Ask(self.modality.write(case.sample, case.units, here[None]), target, self.modality.field)
+            gradient = answer.gradients[0, 0]
+            wanted = whole * (1 - (step + 1) / self.n_steps)
+            # Each round moves the fraction with the smallest gradients until the distance is on schedule.
+            while (left := (end - here).abs().sum()) > wanted + 1e-5 * whole:
+                still = (end - here).abs() > 1e-9
+                threshold = gradient[still].abs().quantile(self.fraction)
+                chosen = still & (gradient.abs() <= threshold)
+                movable = (end - here)[chosen].abs().sum()
+                share = min(1.0, float((left - wanted) / movable))
+                move = torch.where(chosen, (end - here) * share, 0.0)
+                total, here = total + gradient * move, here + move
+        return total
+
+
+@final
+class GuidedIG(Explainer):
+    """A guest's class, written as a newcomer would."""
+
+    def __init__(self, model, processor=None, *, n_steps: int = 20, fraction: float = 0.25, **options: Any) -> None:
+        self.setup = Setup.of(IntegratedGradients, model, processor, options)
+        modality = self.setup.moving(AtInput()).modality
+        self.recipe = Guided(modality, self.setup.finish("sum", sums=True), n_steps, fraction)
+
+
+def test_an_adaptive_path_nears_completeness_on_texts_and_on_images(reviews, shapes, texts, pictures):
+    """A path that jumps feature by feature converges slowly, but it must converge to the same sum."""
+    for (model, processor), inputs in ((reviews, texts[:2]), (shapes, pictures[:2])):
+        straight = IntegratedGradients(model, processor, n_steps=64)(inputs)
+        gaps = []
+        for n_steps in (50, 400):
+            guided = GuidedIG(model, processor, n_steps=n_steps)(inputs)
+            pairs = zip(guided, straight, strict=True)
+            gaps.append(sum(abs(float(one.attributions.sum() - other.attributions.sum())) for one, other in pairs))
+        assert gaps[1] < gaps[0] / 2
+
+
+def test_an_adaptive_path_of_many_samples_is_that_of_each():
+    model, processor, inputs = setting("image")
+    found = GuidedIG(model, processor, n_steps=6)(inputs, targets=(0, 1))
+    for one, given in zip(found, inputs, strict=True):
+        alone = GuidedIG(model, processor, n_steps=6)(given, targets=(0, 1))[0]
+        assert torch.allclose(one.attributions, alone.attributions, atol=1e-5)
+
+
+def test_moving_everything_is_left_riemann_integration():
+    model, processor, inputs = setting("image")
+    (guided,) = GuidedIG(model, processor, n_steps=16, fraction=1.0)(inputs[0])
+    (straight,) = IntegratedGradients(model, processor, n_steps=16, rule="riemann-left")(inputs[0])
+    assert torch.allclose(guided.attributions, straight.attributions, atol=1e-4)
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_smoothing_wraps_integrated_gradients(modality):
+    model, processor, inputs = setting(modality)
+    of = partial(IntegratedGradients, n_steps=8)
+    (output,) = SmoothGrad(model, processor, of=of, n_samples=6, noise=0.05)(inputs[0])
+    # One row for the sample itself, then eight nodes for every noisy copy.
+    assert output.n_rows == 1 + 6 * 8
+    (plain,) = of(model, processor)(inputs[0])
+    (still,) = SmoothGrad(model, processor, of=of, n_samples=2, noise=0.0)(inputs[0])
+    assert torch.allclose(still.attributions, plain.attributions, atol=1e-5)
+    assert not torch.allclose(output.attributions, plain.attributions, atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_smoothing_wraps_an_adaptive_path_and_smoothing_itself(modality):
+    model, processor, inputs = setting(modality)
+    for of in (partial(GuidedIG, n_steps=4), partial(SmoothGrad, n_samples=2)):
+        found = SmoothGrad(model, processor, of=of, n_samples=3)(inputs[:2])
+        alone = SmoothGrad(model, processor, of=of, n_samples=3, batch_size=1)(inputs[1])[0]
+        assert torch.allclose(found[1].attributions, alone.attributions, atol=1e-5)
+
+
+def test_smoothing_refuses_methods_without_gradients():
+    model, processor, _ = setting("image")
+    with pytest.raises(UnsupportedError, match="SmoothGrad smooths methods that take gradients"):
+        SmoothGrad(model, processor, of=KernelShap)
+
+
+def test_rise_on_pixels_never_holds_all_masks():
+    """4,000 masks of 64 x 64 pixels would be 65 MB; a batch of them is 0.5 MB."""
+    model, processor, inputs = setting("image")
+    (output,) = Rise(model, processor, granularity="pixel", n_samples=60)(inputs[0])
+    assert output.attributions.shape == (1, 32, 32)
+    assert output.attributions.std() > 0
+
+
+def test_a_perturbator_refuses_a_pair_that_does_not_fit():
+    with pytest.raises(UnsupportedError, match="OneAtATime and PixelValues do not belong together"):
+        Perturbator(OneAtATime(), PixelValues())
+
+
+def counting(value, count):
+    """A plan that asks `count` times for two rows and adds up what it hears."""
+    total = 0.0
+    for _ in range(count):
+        answer = yield Ask(Rows({"x": torch.full((2, 1), float(value))}), Everything())
+        total += float(answer.scores.sum())
+    return total
+
+
+def test_the_driver_packs_rows_of_many_plans_and_keeps_few_open():
+    sizes, opened = [], []
+
+    def plans():
+        for number in range(20):
+            opened.append(number)
+            yield counting(number, 3)
+
+    def run(asks):
+        sizes.append(sum(len(ask.rows) for ask in asks))
+        # Rows of at most a batch wait, so that at most a batch's worth of plans is ahead of those that ended.
+        return [Answer(ask.rows.fields["x"]) for ask in asks]
+
+    found = drive(plans(), run, batch_size=5)
+    assert found == [(6.0 * number, 6) for number in range(20)]
+    # Only the last plans cannot fill a batch any more.
+    assert sizes.count(5) >= 22
+    assert max(sizes) == 5
+    assert sum(sizes) == 120
+
+
+def test_plans_run_together_are_one_plan():
+    sizes = []
+
+    def run(asks):
+        sizes.append([len(ask.rows) for ask in asks])
+        return [Answer(ask.rows.fields["x"]) for ask in asks]
+
+    ((found, rows),) = drive([together([counting(1, 1), counting(2, 3)])], run, batch_size=100)
+    assert found == [2.0, 12.0]
+    assert rows == 8
+    assert sizes == [[4], [2], [2]]
+
+
+def test_memory_that_runs_out_halves_the_batch():
+    sizes = []
+
+    def run(asks):
+        count = sum(len(ask.rows) for ask in asks)
+        if count > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(count)
+        return [Answer(ask.rows.fields["x"]) for ask in asks]
+
+    found = drive([counting(number, 2) for number in range(4)], run, batch_size=8)
+    assert found == [(4.0 * number, 4) for number in range(4)]
+    assert set(sizes) <= {1, 2}
+
+
+def test_memory_that_never_suffices_is_an_error():
+    def run(asks):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        drive([counting(1, 1)], run, batch_size=8)
+
+
+def test_the_same_class_serves_both_modalities():
+    for modality in ("text", "image"):
+        model, processor, _ = setting(modality)
+        assert type(Occlusion(model, processor)) is Occlusion
+        assert type(Saliency(model, processor)) is Saliency
+
+
+def test_recipes_compare_and_show_their_parts():
+    model, processor, _ = setting("image")
+    assert KernelShap(model, processor).recipe == KernelShap(model, processor).recipe
+    assert KernelShap(model, processor, n_samples=64).recipe != KernelShap(model, processor).recipe
+    assert "Coalitions(n_samples=64)" in repr(KernelShap(model, processor, n_samples=64).recipe)
+    assert isinstance(Saliency(model, processor).recipe.modality.reduce(torch.ones(1, 3, 2, 2), "sum"), Tensor)
