@@ -83,7 +83,8 @@ def load(path: Path) -> AttributionOutput:
         tensors = load_file(path / NUMBERS)
         return _read(words, tensors, path)
     except FileNotFoundError as error:
-        raise SavedFileError(f"{str(path)!r} is no saved result: {Path(error.filename).name} is missing.") from None
+        missing = next((name for name in (WORDS, NUMBERS) if not (path / name).exists()), PICTURE)
+        raise SavedFileError(f"{str(path)!r} is no saved result: {missing} is missing.") from error
     except (ValueError, KeyError, TypeError, SafetensorError, UnidentifiedImageError, OSError) as error:
         if isinstance(error, SavedFileError):
             raise

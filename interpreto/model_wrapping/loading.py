@@ -14,6 +14,9 @@ _AUTO = {
     "image-classification": (transformers.AutoModelForImageClassification, transformers.AutoImageProcessor),
 }
 
+_LEAST_WORDS = 20
+"""Where tokenizer files are missing transformers makes a tokenizer of special tokens alone, without a word."""
+
 
 def load(name: str, task: str | None = None) -> tuple[Any, Any]:
     """A model in evaluation mode and its processor or tokenizer.
@@ -32,9 +35,12 @@ def load(name: str, task: str | None = None) -> tuple[Any, Any]:
         raise ModelError(f"{name!r} is a model for {task}; the tasks that can be explained are {', '.join(_AUTO)}.")
     auto_model, auto_processor = _AUTO[task]
     try:
-        return auto_model.from_pretrained(name).eval(), auto_processor.from_pretrained(name)
+        model, processor = auto_model.from_pretrained(name).eval(), auto_processor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot load {name!r}: {_first_line(error)}") from error
+        raise ModelError(f"Cannot load {name!r}: {_first_line(error)}.") from error
+    if task == "text-classification" and len(processor) < _LEAST_WORDS <= model.config.get_text_config().vocab_size:
+        raise ModelError(f"Cannot load {name!r}: it has no tokenizer files, only {len(processor)} special tokens.")
+    return model, processor
 
 
 def _task_of(name: str) -> str:

@@ -47,7 +47,9 @@ def overlay(panel: Panel, place: Axes) -> None:
     )
     # matplotlib counts from the centre of the first pixel, boxes from its corner.
     extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
-    drawn = place.imshow(panel.scores, cmap=colours, norm=norm, alpha=0.65, extent=extent, interpolation="nearest")
+    drawn = place.imshow(
+        panel.scores.numpy(), cmap=colours, norm=norm, alpha=0.65, extent=extent, interpolation="nearest"
+    )
     place.set_xlim(-0.5, picture.width - 0.5)
     place.set_ylim(picture.height - 0.5, -0.5)
     place.set_title(panel.method, fontsize=10)

@@ -46,7 +46,8 @@ def scenes(count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Te
 
 def hidden_parts(count: int, rng: torch.Generator) -> torch.Tensor:
     """Random masks `n H W`, 1 = hidden: whole patches, or smooth ones as RISE draws them; any share of the image."""
-    share = torch.rand(count, 1, 1, 1, generator=rng)
+    # Squared, so that scenes with little hidden are frequent: there the model learns what each part adds.
+    share = torch.rand(count, 1, 1, 1, generator=rng).square()
     patches = (torch.rand(count, 1, 8, 8, generator=rng) < share).float()
     coarse = (torch.rand(count, 1, 8, 8, generator=rng) < share).float()
     blocks = nn.functional.interpolate(patches, size=SIZE, mode="nearest")
@@ -73,7 +74,7 @@ def disturb(
     def some(share: float) -> torch.Tensor:
         return torch.rand(count, generator=rng) < share * strength
 
-    hidden = hidden_parts(count, rng) * some(0.5)[:, None, None]
+    hidden = hidden_parts(count, rng) * some(0.65)[:, None, None]
     images = torch.lerp(images, stand_ins(images, rng), hidden[:, None])
     left = 1 - (hidden * masks).sum((1, 2)) / masks.sum((1, 2))
     fade = torch.where(some(0.3), torch.rand(count, generator=rng), torch.ones(count))

@@ -1,0 +1,50 @@
+# `make demo` and `make test` set up all that they need; both also work offline once that is done.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEVELOPING := $(VENV)/.developing
+
+.PHONY: demo test lint format docs bench zoo clean
+
+demo: $(INSTALLED)
+	$(BIN)/interpreto demo --out interpreto-demo
+
+test: $(DEVELOPING)
+	$(BIN)/python -m pytest
+
+lint: $(DEVELOPING)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(DEVELOPING)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(DEVELOPING)
+	$(BIN)/mkdocs build --strict
+
+bench: $(DEVELOPING)
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.memory
+
+zoo: $(DEVELOPING)
+	$(BIN)/python -m interpreto.zoo.train
+
+clean:
+	rm -rf $(VENV) site interpreto-demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are older than pyproject.toml only if something must be installed.
+$(INSTALLED): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(DEVELOPING): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@ $(INSTALLED)

@@ -1,0 +1,154 @@
+"""How much time the pipeline adds to the bare model, on the same rows in the same process.
+
+`python -m benchmarks.overhead [NAME ...]` prints one line per case: the median ratio of the method's time to that of
+the bare model running as many rows in batches of the same size (forward and backward for methods that take gradients).
+Runs of the two alternate, so that a drift of the machine touches both.
+"""
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import transformers as hf
+from PIL import Image
+
+from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency, zoo
+
+BATCH = 16
+warnings.filterwarnings("ignore", message="n_samples=")
+
+
+def bert(layers: int, width: int) -> tuple[Any, Any]:
+    tokenizer = hf.AutoTokenizer.from_pretrained(zoo.path("reviews-bert"))
+    torch.manual_seed(0)
+    config = hf.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 32,
+        intermediate_size=4 * width, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return hf.BertForSequenceClassification(config).eval(), tokenizer
+
+
+def vit(layers: int, width: int) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    config = hf.ViTConfig(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 32, intermediate_size=4 * width,
+        image_size=224, patch_size=16,
+    )  # fmt: skip
+    processor = hf.ViTImageProcessor(size={"height": 224, "width": 224})
+    return hf.ViTForImageClassification(config).eval(), processor
+
+
+def text_of(tokenizer: Any, tokens: int) -> str:
+    """A text with exactly this many tokens, special ones counted."""
+    return " ".join(["film"] * (tokens - 2))
+
+
+class Bare:
+    """The model on ready-made rows, as a user would write it."""
+
+    def __init__(self, model: Any, processor: Any, sample: Any, gradients: bool) -> None:
+        self.model, self.gradients = model, gradients
+        self.fields = dict(processor(sample, return_tensors="pt"))
+        self.name = "pixel_values" if "pixel_values" in self.fields else "inputs_embeds"
+
+    def __call__(self, rows: int) -> None:
+        for start in range(0, rows, BATCH):
+            count = min(BATCH, rows - start)
+            fields = {name: value.repeat(count, *[1] * (value.ndim - 1)) for name, value in self.fields.items()}
+            if not self.gradients:
+                with torch.no_grad():
+                    self.model(**fields)
+                continue
+            if self.name == "inputs_embeds":
+                fields[self.name] = self.model.get_input_embeddings()(fields.pop("input_ids")).detach()
+            fields[self.name].requires_grad_()
+            torch.autograd.grad(self.model(**fields).logits[:, 0].sum(), fields[self.name])
+
+
+def ratio(one: Callable[[], Any], other: Callable[[], Any], repeats: int = 7) -> tuple[float, float, float]:
+    """The median of the pairwise ratios of two runs' times, and each one's median seconds."""
+    pairs = []
+    one(), other()
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        one()
+        middle = time.perf_counter()
+        other()
+        pairs.append((middle - begin, time.perf_counter() - middle))
+    return (
+        statistics.median(first / second for first, second in pairs),
+        statistics.median(first for first, _ in pairs),
+        statistics.median(second for _, second in pairs),
+    )
+
+
+METHODS = {
+    "Occlusion": (Occlusion, False),
+    "KernelShap": (partial(KernelShap, n_samples=512), False),
+    "IntegratedGradients": (partial(IntegratedGradients, n_steps=50), True),
+}
+
+
+def overhead() -> Iterator[str]:
+    """Each method against the bare model."""
+    for size, (layers, narrow, wide) in {"large": (6, 384, 192), "small": (2, 64, 64)}.items():
+        for name, (model, processor), sample in (
+            ("BERT, 64 tokens", bert(layers, narrow), text_of(None, 64)),
+            ("ViT, 224 px", vit(layers, wide), Image.effect_noise((224, 224), 80).convert("RGB")),
+        ):
+            for title, (method, gradients) in METHODS.items():
+                explain = method(model, processor, batch_size=BATCH, show_progress=False)
+                rows = explain(sample, targets=0)[0].n_rows
+                bare = Bare(model, processor, sample, gradients)
+                found, ours, theirs = ratio(partial(explain, sample, targets=0), partial(bare, rows))
+                yield f"| {title} | {size} {name} | {rows} | {theirs:.3f} | {ours:.3f} | {found:.3f} |"
+
+
+def bf16() -> Iterator[str]:
+    """Autocast against float32: speed and rank correlation."""
+    from scipy.stats import spearmanr
+
+    model, processor = vit(6, 192)
+    sample = Image.effect_noise((224, 224), 80).convert("RGB")
+    for title, (method, _) in METHODS.items():
+        exact = method(model, processor, batch_size=BATCH, show_progress=False)
+        fast = method(model, processor, batch_size=BATCH, show_progress=False, autocast=torch.bfloat16)
+        found, ours, theirs = ratio(partial(exact, sample, targets=0), partial(fast, sample, targets=0), 3)
+        one, other = (explain(sample, targets=0)[0].attributions.flatten() for explain in (exact, fast))
+        agreement = spearmanr(one, other).statistic
+        yield f"| {title} bfloat16 | large ViT | {ours:.3f} s | {theirs:.3f} s | {found:.2f} x | rank {agreement:.4f} |"
+
+
+def company() -> Iterator[str]:
+    """64 short texts of mixed lengths in one call against one call each."""
+    words = [example.input for example in zoo.samples("reviews-bert", 64)]
+    for size, (layers, width) in {"large": (6, 384), "small": (2, 64)}.items():
+        model, tokenizer = bert(layers, width)
+        for title, method in {"Saliency": Saliency} | {
+            name: m for name, (m, _) in METHODS.items() if name != "IntegratedGradients"
+        }.items():
+            options = {"n_samples": 128} if title == "KernelShap" else {}
+            explain = method(model, tokenizer, batch_size=32, show_progress=False, **options)
+
+            def each(explain: Any = explain) -> None:
+                for text in words:
+                    explain(text, targets=0)
+
+            repeats = 5 if size == "small" or title == "Saliency" else 2
+            found, ours, theirs = ratio(partial(explain, words, targets=0), each, repeats)
+            yield f"| {title}, 64 texts | {size} BERT | {theirs:.3f} s each | {ours:.3f} s in one call | {found:.3f} |"
+
+
+PARTS = {"overhead": overhead, "bf16": bf16, "company": company}
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    for part in sys.argv[1:] or PARTS:
+        print(f"\n{part}", flush=True)
+        for line in PARTS[part]():
+            print(line, flush=True)

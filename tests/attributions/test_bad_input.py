@@ -1,0 +1,186 @@
+"""Every mistake gets one clear error: what was given, what is accepted, what to do."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from interpreto import (
+    Contrast,
+    IntegratedGradients,
+    InterpretoError,
+    KernelShap,
+    Lime,
+    Occlusion,
+    Rise,
+    Saliency,
+    SmoothGrad,
+    Sobol,
+    from_callables,
+    plot_attributions,
+)
+from tests.models import TEXTS, image_model, linear_text, processor, some_pictures, text_model, tokenizer
+
+BERT, VIT = text_model("bert"), image_model("vit")
+PICTURE = some_pictures()[0]
+
+
+def broken(model):
+    """A copy of a model with one NaN in its weights."""
+    import copy
+
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        next(iter(copied.parameters())).fill_(float("nan"))
+    return copied
+
+
+CASES = {
+    "no model": (lambda: Saliency("bert"), "Expected a model, got str"),
+    "unknown model": (lambda: Saliency(nn.Linear(2, 2)), "Cannot tell what Linear is for.*task='image-classification'"),
+    "model of another task": (
+        lambda: Saliency(BERT[0], BERT[1], task="text-generation"),
+        "Models for text-generation cannot be explained yet; the tasks that can are image-classification, text",
+    ),
+    "unknown task": (lambda: Saliency(*BERT, task="text-clasification"), "did you mean 'text-classification'"),
+    "unknown modality": (lambda: Saliency(*BERT, modality="image"), "modality='image' does not go with text"),
+    "no tokenizer": (lambda: Saliency(BERT[0]), r"needs its tokenizer: Method\(model, tokenizer\)"),
+    "no processor": (lambda: Saliency(VIT[0])(PICTURE), "Without a processor an image is what the model reads"),
+    "image processor for a text": (lambda: Saliency(BERT[0], processor()), "needs a tokenizer, got ViTImageProcessor"),
+    "tokenizer for an image": (lambda: Saliency(VIT[0], tokenizer("bert")), "needs an image processor or a transform"),
+    "number as processor": (lambda: Saliency(VIT[0], 3), "needs an image processor or a transform, got int"),
+    "empty text": (lambda: Saliency(*BERT)("  "), "is empty: there is nothing to explain"),
+    "no text": (lambda: Saliency(*BERT)(3), "Expected a text, got int"),
+    "no text in a list": (lambda: Saliency(*BERT)(["a film", 3]), "Expected a text, got int"),
+    "no inputs": (lambda: Saliency(*BERT)([]), "The list of inputs is empty"),
+    "mapping without ids": (lambda: Saliency(*BERT)({"text": "a film"}), "needs 'input_ids'; it has 'text'"),
+    "long text": (
+        lambda: Saliency(*BERT)("film " * 100),
+        r"has \d+ tokens but the model reads at most 70: pass truncation=True",
+    ),
+    "target out of range": (lambda: Saliency(*BERT)("a film", targets=3), "Target 3 is out of range: the model has 3 outputs"),
+    "negative target": (lambda: Saliency(*BERT)("a film", targets=-1), "Target -1 is out of range"),
+    "unknown label": (lambda: Saliency(*BERT)("a film", targets="LABEL_7"), "has no label 'LABEL_7': did you mean 'LABEL_"),
+    "unknown label in a contrast": (
+        lambda: Saliency(*BERT)("a film", targets=Contrast("LABEL_0", "x")),
+        "has no label 'x': choose from 'LABEL_0', 'LABEL_1', 'LABEL_2'",
+    ),
+    "no target": (lambda: Saliency(*BERT)("a film", targets=()), "names no target"),
+    "target of a strange kind": (lambda: Saliency(*BERT)("a film", targets=1.5), "1.5 is no target; give a class index"),
+    "targets of the wrong length": (
+        lambda: Saliency(*BERT)(TEXTS, targets=[0, 1]),
+        r"a list of 2 for 3 samples.*the same 2 targets of every sample give the tuple \(0, 1\)",
+    ),
+    "too few targets in a stream": (
+        lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1])),
+        "a list of 2 but there is a sample number 3",
+    ),
+    "function of the wrong shape": (
+        lambda: Saliency(*BERT)("a film", targets=lambda logits: logits),
+        r"must return one score per row, shape \(1,\)",
+    ),
+    "granularity of images for a text": (
+        lambda: Saliency(*BERT, granularity="patch"),
+        "'patch' is not one of texts: choose from 'all-tokens', 'token', 'word'",
+    ),
+    "granularity of texts for an image": (lambda: Saliency(*VIT, granularity="word"), "choose from 'pixel', 'patch'"),
+    "misspelt granularity": (lambda: Saliency(*VIT, granularity="pixle"), "did you mean 'pixel'"),
+    "granularity of a strange kind": (lambda: Saliency(*VIT, granularity=3), "neither a name nor an object"),
+    "patch size of a text": (lambda: Saliency(*BERT, patch_size=3), "patch_size=3 is for images"),
+    "patch size and granularity": (lambda: Saliency(*VIT, patch_size=3, granularity="pixel"), "two different things"),
+    "patches larger than the image": (lambda: Saliency(*VIT, patch_size=99)(PICTURE), "99 x 99 do not fit"),
+    "patches of a CNN": (
+        lambda: Saliency(*image_model("resnet"), granularity="patch")(PICTURE),
+        "this model has none of its own; give patch_size=",
+    ),
+    "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input hold NaN"),
+    "NaN in pixels": (lambda: Saliency(VIT[0])(torch.full((3, 32, 32), float("nan"))), "pixel values hold NaN"),
+    "NaN in an image": (lambda: Saliency(*VIT)(np.full((9, 9, 3), np.nan)), "holds NaN"),
+    "zero-size image": (lambda: Saliency(*VIT)(Image.new("RGB", (0, 5))), "no pixels: its size is 0 x 5"),
+    "zero-size array": (lambda: Saliency(*VIT)(np.zeros((0, 5, 3))), "some pixels; got"),
+    "values out of range": (lambda: Saliency(*VIT)(np.full((9, 9, 3), 200.0)), r"floats in \[0, 1\]; these float64 values lie"),
+    "channels": (lambda: Saliency(*VIT)(np.zeros((9, 9, 2))), "1, 3 or 4 channels"),
+    "no image": (lambda: Saliency(*VIT)(3.5), "Expected an image, got float"),
+    "missing file": (lambda: Saliency(*VIT)("nowhere.png"), "There is no image file 'nowhere.png'"),
+    "misspelt option": (lambda: KernelShap(*BERT, n_sample=9), "KernelShap has no option 'n_sample': did you mean 'n_samples'"),
+    "misspelt shared option": (lambda: Saliency(*BERT, batchsize=9), "did you mean 'batch_size'"),
+    "option of another method": (lambda: Saliency(*BERT, n_steps=9), "Saliency has no option 'n_steps'"),
+    "batch size": (lambda: Saliency(*BERT, batch_size=0), "batch_size=0 must be a whole number of at least 1"),
+    "samples": (lambda: Lime(*BERT, n_samples=1), "n_samples=1 is too few"),
+    "steps": (lambda: IntegratedGradients(*BERT, n_steps=0), "n_steps=0 is too few"),
+    "one step of the trapezoid": (lambda: IntegratedGradients(*BERT, n_steps=1, rule="trapezoid"), "at least 2"),
+    "rule": (lambda: IntegratedGradients(*BERT, rule="trapez"), "did you mean 'trapezoid'"),
+    "kernel": (lambda: Lime(*BERT, kernel="euclid"), "did you mean 'euclidean'"),
+    "ridge": (lambda: Lime(*BERT, ridge=-1.0), "ridge=-1.0 must not be negative"),
+    "kernel width": (lambda: Lime(*BERT, kernel_width=0.0), "must be positive"),
+    "order": (lambda: Sobol(*BERT, order="totale"), "did you mean 'total'"),
+    "designs that do not fit": (lambda: Sobol(*VIT, n_samples=20)(PICTURE), "n_samples=20 is too few for the Sobol indices"),
+    "keep": (lambda: Rise(*VIT, keep=1.0), "keep=1.0 must lie between 0 and 1"),
+    "noise": (lambda: SmoothGrad(*VIT, noise=-0.1), "noise=-0.1 must not be negative"),
+    "reduction": (lambda: Saliency(*VIT, reduction="nrom"), "did you mean 'norm'"),
+    "pooling": (lambda: Saliency(*BERT, pooling="avg"), "There is no pooling='avg'"),
+    "resize": (lambda: Saliency(*VIT, resize="cubic"), "did you mean 'bicubic'"),
+    "inference mode": (lambda: Saliency(*VIT, inference_mode="soft"), "did you mean 'softmax'"),
+    "removal of a text": (lambda: Occlusion(*BERT, removal="[MASKED]"), r"neither one of.*did you mean '\[MASK\]'"),
+    "removal token id": (lambda: Occlusion(*BERT, removal=9999), "removal=9999 is no token id"),
+    "removal of an image": (lambda: Occlusion(*VIT, removal="blurr")(PICTURE), "did you mean 'blur'"),
+    "removal of a strange shape": (lambda: Occlusion(*VIT, removal=(1, 2))(PICTURE), r"3 numbers \(a colour\)"),
+    "baseline of a strange shape": (
+        lambda: IntegratedGradients(*BERT, baseline=torch.zeros(3))("a film"),
+        r"A baseline for this text has the shape \(4, 16\) or \(16,\); got \(3,\)",
+    ),
+    "a wrapper with a processor": (lambda: Saliency(from_callables(len), VIT[1]), "wrapped already"),
+    "no gradients": (lambda: Saliency(from_callables(len)), "Saliency needs gradients and this model gives none"),
+    "plot of nothing": (lambda: plot_attributions([]), "no result to plot"),
+    "plot of something else": (lambda: plot_attributions({"IG": "a"}), "Expected results of a method, got str"),
+    "softmax of one output": (
+        lambda: Saliency(_regression(), BERT[1], inference_mode="softmax")("a film"),
+        "inference_mode='softmax' is constant on a model with one output",
+    ),
+}  # fmt: skip
+
+
+def _regression():
+    import transformers as hf
+
+    config = BERT[0].config.to_dict() | {"num_labels": 1, "id2label": {0: "score"}, "label2id": {"score": 0}}
+    return hf.BertForSequenceClassification(hf.BertConfig(**config))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_told(name):
+    act, message = CASES[name]
+    with pytest.raises(InterpretoError, match=message):
+        act()
+
+
+def test_an_unreadable_image_file(tmp_path):
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(b"no picture at all")
+    with pytest.raises(InterpretoError, match=r"cat.jpg' cannot be read as an image"):
+        Saliency(*VIT)(path)
+    PICTURE.save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InterpretoError, match=r"cut.png' cannot be read as an image"):
+        Saliency(*VIT)(tmp_path / "cut.png")
+
+
+def test_a_mistake_is_told_before_the_model_runs():
+    model, words = linear_text()
+    calls = []
+    handle = model.register_forward_pre_hook(lambda module, given: calls.append(1))
+    try:
+        for inputs, targets in (([*TEXTS, 3], None), ([*TEXTS, ""], None), (TEXTS, [0, 1, 9]), (TEXTS, "nothing")):
+            with pytest.raises(InterpretoError):
+                Occlusion(model, words, task="text-classification")(inputs, targets=targets)
+    finally:
+        handle.remove()
+    assert not calls
+
+
+def test_long_texts_are_cut_when_asked():
+    (output,) = Saliency(*BERT, truncation=True, granularity="token")("film " * 100)
+    assert len(output.elements) == 68
+    assert "".join(output.elements) == "film " * 67 + "film"

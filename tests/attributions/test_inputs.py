@@ -1,0 +1,239 @@
+"""Every form of input and target gives the same numbers as its plainest form."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occlusion, Patches, Saliency
+from interpreto.model_wrapping.images import to_picture, view_of
+from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
+
+BERT, VIT = text_model("bert"), image_model("vit")
+
+
+def maps(inputs, **options):
+    return torch.stack([output.attributions for output in Occlusion(*VIT, **options)(inputs, targets=1)])
+
+
+def test_images_in_every_form(tmp_path):
+    picture = some_pictures()[0]
+    expected = maps(picture)
+    array = np.asarray(picture)
+    path = tmp_path / "shapes.png"
+    picture.save(path)
+    forms = [path, str(path), array, array / 255.0, torch.from_numpy(array.copy()).permute(2, 0, 1), [picture]]
+    for form in forms:
+        assert torch.equal(maps(form), expected)
+    several = np.stack([array, array])
+    assert torch.equal(maps(several), torch.cat([expected, expected]))
+    encoded = VIT[1](picture, return_tensors="pt")
+    assert torch.equal(maps(encoded), expected)
+    without = Occlusion(VIT[0])(encoded["pixel_values"][0], targets=1)[0]
+    assert torch.equal(without.attributions[None], expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1", "I;16"])
+def test_images_of_every_mode_become_rgb(mode):
+    picture = some_pictures()[0]
+    grey = Image.fromarray((np.asarray(picture.convert("L")).astype(np.uint16)) * 257)
+    given = grey if mode == "I;16" else picture.convert(mode)
+    assert to_picture(given).mode == "RGB"
+    (output,) = Saliency(*VIT)(given)
+    assert output.raw_input.mode == "RGB"
+    assert output.attributions.isfinite().all()
+    if mode == "I;16":
+        assert np.abs(np.asarray(to_picture(given)).astype(int)[..., 0] - np.asarray(picture.convert("L"))).max() <= 1
+
+
+def test_transparent_parts_are_white():
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert np.asarray(to_picture(clear)).min() == 255
+
+
+def test_a_picture_is_turned_as_the_camera_was_held():
+    picture = Image.new("RGB", (6, 4))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    import io
+
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", exif=exif)
+    assert to_picture(Image.open(buffer)).size == (4, 6)
+
+
+def test_texts_in_every_form():
+    model, words = BERT
+    text = TEXTS[1]
+    expected = Occlusion(model, words)(text, targets=1)[0]
+    for form in ([text], iter([text]), (text for _ in range(1))):
+        assert torch.equal(Occlusion(model, words)(form, targets=1)[0].attributions, expected.attributions)
+    encoded = words(text)
+    given = Occlusion(model, words, granularity="token")(encoded, targets=1)[0]
+    plain = Occlusion(model, words, granularity="token")(text, targets=1)[0]
+    assert torch.equal(given.attributions, plain.attributions)
+    both = Occlusion(model, words, granularity="token")(words(TEXTS, padding=True, return_tensors="pt"))
+    assert len(both) == 3
+
+
+def test_pairs_of_sentences():
+    model, words = BERT
+    pair = ("a good film.", "we saw it")
+    (output,) = Occlusion(model, words)(pair, targets=0)
+    assert "".join(output.elements) == "".join(pair)
+    assert output.raw_input == pair
+    with torch.no_grad():
+        expected = model(**words(*pair, return_tensors="pt")).logits[0, 0]
+    assert float(output.scores) == pytest.approx(float(expected), abs=1e-5)
+    two = Occlusion(model, words)([pair, pair[::-1]], targets=0)
+    assert torch.allclose(two[0].attributions, output.attributions, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (None, None),
+        (2, ("LABEL_2",)),
+        ("LABEL_1", ("LABEL_1",)),
+        ((0, "LABEL_2"), ("LABEL_0", "LABEL_2")),
+        ("all", ("LABEL_0", "LABEL_1", "LABEL_2")),
+        (Contrast(0, "LABEL_1"), ("LABEL_0 - LABEL_1",)),
+        ([0], ("LABEL_0",)),
+        ([0, 1], ("LABEL_0", "LABEL_1")),
+        (torch.tensor([0, 1]), ("LABEL_0", "LABEL_1")),
+        (torch.tensor([[0, 1]]), ("LABEL_0", "LABEL_1")),
+        (np.int64(1), ("LABEL_1",)),
+    ],
+)
+def test_targets_of_one_sample(given, names):
+    model, words = BERT
+    (output,) = Saliency(model, words)(TEXTS[0], targets=given)
+    if names is None:
+        with torch.no_grad():
+            names = (f"LABEL_{int(model(**words(TEXTS[0], return_tensors='pt')).logits.argmax())}",)
+    assert output.target_names == names
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ([0, "LABEL_1", Contrast(1, 2)], [("LABEL_0",), ("LABEL_1",), ("LABEL_1 - LABEL_2",)]),
+        ([(0, 1), (2,), None], [("LABEL_0", "LABEL_1"), ("LABEL_2",), None]),
+        (torch.tensor([2, 1, 0]), [("LABEL_2",), ("LABEL_1",), ("LABEL_0",)]),
+        (torch.tensor([[0, 1], [1, 2], [2, 0]]), [("LABEL_0", "LABEL_1"), ("LABEL_1", "LABEL_2"), ("LABEL_2", "LABEL_0")]),
+        ((1, 0), [("LABEL_1", "LABEL_0")] * 3),
+    ],
+)  # fmt: skip
+def test_targets_of_several_samples(given, names):
+    for output, expected in zip(Saliency(*BERT)(TEXTS, targets=given), names, strict=True):
+        assert expected is None or output.target_names == expected
+
+
+def test_a_contrast_is_the_difference_of_its_targets():
+    both = IntegratedGradients(*BERT)(TEXTS[0], targets=(0, 2, Contrast(0, 2)))[0]
+    assert torch.allclose(both.attributions[2], both.attributions[0] - both.attributions[1], atol=1e-5)
+
+
+def test_a_function_of_the_outputs_is_a_target():
+    def margin(logits):
+        return logits[:, 0] - logits[:, 2]
+
+    found = Occlusion(*BERT)(TEXTS[0], targets=(Contrast(0, 2), margin))[0]
+    assert torch.allclose(found.attributions[0], found.attributions[1])
+    assert found.target_names == ("LABEL_0 - LABEL_2", "margin")
+
+
+@pytest.mark.parametrize("mode", ["softmax", "log_softmax", torch.sigmoid])
+def test_inference_mode_says_which_score_is_explained(mode):
+    model, words = BERT
+    output = Saliency(model, words, inference_mode=mode, granularity="token", reduction="sum")(TEXTS[0], targets=1)[0]
+    encoded = words(TEXTS[0], return_tensors="pt")
+    table = model.get_input_embeddings()
+    embedded = table(encoded["input_ids"]).detach().requires_grad_()
+    logits = model(inputs_embeds=embedded, attention_mask=encoded["attention_mask"]).logits
+    score = (mode(logits) if callable(mode) else getattr(logits, mode)(-1))[0, 1]
+    (gradient,) = torch.autograd.grad(score, embedded)
+    assert float(output.scores) == pytest.approx(float(score.detach()), abs=1e-5)
+    assert torch.allclose(output.attributions[0], gradient[0, 1:-1].sum(-1), atol=1e-5)
+
+
+class Square(nn.Module):
+    """A module without anything of transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, pixels):
+        return self.head(pixels.square().mean((2, 3)))
+
+
+def test_a_plain_module_from_pixels_to_logits():
+    torch.manual_seed(0)
+    method = Occlusion(Square(), transform(28), task="image-classification", patch_size=7)
+    (output,) = method(some_pictures()[1])
+    assert output.attributions.shape == (1, 4, 4)
+    assert output.target_names[0] in "0123"
+
+
+def test_bf16_models_and_autocast_run():
+    import copy
+
+    model, vision = VIT
+    exact = InputXGradient(model, vision)(some_pictures()[0], targets=1)[0]
+    rough = InputXGradient(model, vision, autocast=torch.bfloat16)(some_pictures()[0], targets=1)[0]
+    half = InputXGradient(copy.deepcopy(model).bfloat16(), vision)(some_pictures()[0], targets=1)[0]
+    for other in (rough, half):
+        assert other.attributions.dtype == torch.float32
+        both = torch.stack([other.attributions.flatten(), exact.attributions.flatten()])
+        assert torch.corrcoef(both)[0, 1] > 0.95
+    assert rough.info["dtype"] == half.info["dtype"] == "bfloat16"
+
+
+def test_non_square_grids():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pixels = torch.rand(3, 24, 40)
+    options = {"task": "image-classification"}
+    assert Occlusion(model, **options, patch_size=8)(pixels)[0].attributions.shape == (1, 3, 5)
+    assert Occlusion(model, **options, granularity=Grid(2, 7))(pixels)[0].attributions.shape == (1, 2, 7)
+    output = Occlusion(model, **options, granularity=Patches((7, 11)))(pixels)[0]
+    assert output.attributions.shape == (1, 3, 3)
+    assert output.elements[-1].tolist() == [22, 14, 33, 21]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (200, 100), (90, 301), (1000, 700)])
+def test_the_place_of_the_models_view_is_found(size):
+    """Resize and centre crop of torchvision: the crop's box in the picture is known."""
+    from torchvision.transforms import v2
+
+    whole = view_of(transform(32), size)
+    assert whole == (0, 0, *size)
+    crop = v2.Compose([v2.Resize(36), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    short = min(size)
+    side = short * 32 / 36
+    expected = ((size[0] - side) / 2, (size[1] - side) / 2, (size[0] + side) / 2, (size[1] + side) / 2)
+    assert np.allclose(view_of(crop, size), expected, atol=0.02 * max(size))
+
+
+def test_boxes_lie_in_the_raw_picture():
+    wide = some_pictures()[0].resize((300, 150))
+    (output,) = light(Occlusion)(VIT[0], processor(32))(wide)
+    assert output.elements[0].tolist() == [0, 0, 75, 37.5]
+    assert output.heatmap().shape == (1, 150, 300)
+    assert output.heatmap(size=(20, 10), interpolation="nearest").shape == (1, 20, 10)
+
+
+def test_slow_tokenizers_are_aligned_or_refused():
+    from tests.model_wrapping.slow import Letters
+
+    model, _ = text_model("bert")
+    fast = tokenizer("bert")
+    slow = Letters(fast.get_vocab())
+    text = "the plot was not good."
+    (output,) = Occlusion(model, slow)(text)
+    assert output.elements == ["the", " plot", " was", " not", " good", "."]
+    rewriting = Letters(fast.get_vocab(), swap={"plot": "story"})
+    with pytest.raises(Exception, match="granularity='word' needs to know where tokens lie"):
+        Occlusion(model, rewriting)(text)
+    assert len(Occlusion(model, rewriting, granularity="token")(text)[0].elements) == 6

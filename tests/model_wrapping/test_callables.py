@@ -1,0 +1,93 @@
+"""Functions of arrays as models."""
+
+import numpy as np
+import pytest
+import torch
+
+from interpreto import METHODS, Contrast, InterpretoError, Saliency, from_callables
+from tests.models import image_model, light, some_pictures
+
+MODEL, PROCESSOR = image_model("vit")
+
+
+def torch_scores(arrays):
+    with torch.no_grad():
+        return MODEL(pixel_values=torch.from_numpy(arrays)).logits.numpy()
+
+
+def torch_gradients(arrays, target):
+    pixels = torch.from_numpy(arrays).requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(MODEL(pixel_values=pixels).logits[:, target].sum(), pixels)[0].numpy()
+
+
+def wrapped(layout="n c h w"):
+    last = layout == "n h w c"
+    to_model = (lambda a: np.moveaxis(a, -1, 1).copy()) if last else (lambda a: a)
+    back = (lambda a: np.moveaxis(a, 1, -1)) if last else (lambda a: a)
+    preprocess = lambda picture: PROCESSOR(picture, return_tensors="np")["pixel_values"][0]  # noqa: E731
+    return from_callables(
+        lambda arrays: torch_scores(to_model(arrays)),
+        lambda arrays, target: back(torch_gradients(to_model(arrays), target)),
+        layout=layout,
+        patch_size=8,
+        preprocess=(lambda picture: np.moveaxis(preprocess(picture), 0, -1)) if last else preprocess,
+    )
+
+
+@pytest.mark.parametrize("layout", ["n c h w", "n h w c"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_wrapped_model_is_explained_as_the_model_itself(method, layout):
+    pictures = some_pictures()
+    expected = light(method)(MODEL, PROCESSOR)(pictures, targets=(1, Contrast(0, 2)))
+    for output, other in zip(
+        light(method)(wrapped(layout))(pictures, targets=(1, Contrast(0, 2))), expected, strict=True
+    ):
+        assert torch.allclose(output.attributions, other.attributions, atol=2e-4, rtol=1e-3)
+        assert torch.allclose(output.elements, other.elements)
+
+
+def test_a_classifier_of_scikit_learn():
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    digits = load_digits()
+    classifier = LogisticRegression(max_iter=200, tol=0.1).fit(
+        digits.images[:300].reshape(300, -1) / 16, digits.target[:300]
+    )
+    scores = from_callables(
+        lambda arrays: classifier.decision_function(arrays.reshape(len(arrays), -1)), labels=list("0123456789")
+    )
+    image = (digits.images[0] / 16).astype(np.float32)
+    (output,) = light(METHODS[0], granularity="pixel")(scores)(image, targets="0")
+    assert torch.allclose(
+        output.attributions[0].double(), torch.from_numpy(classifier.coef_[0].reshape(8, 8) * image), atol=1e-4
+    )
+
+
+BROKEN = {
+    "shape": (lambda a: np.zeros(3), r"scores= must return an array of shape \(1, 'k'\); it returned \(3,\)"),
+    "rows": (lambda a: np.zeros((7, 2)), r"it returned \(7, 2\)"),
+    "NaN": (lambda a: np.full((len(a), 2), np.nan), "scores= returned NaN"),
+    "dtype": (lambda a: np.full((len(a), 2), "x"), "scores= must return real numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_functions_that_return_something_else(name):
+    function, message = BROKEN[name]
+    with pytest.raises(InterpretoError, match=message):
+        light(METHODS[0])(from_callables(function))(np.zeros((3, 8, 8), np.float32))
+
+
+def test_wrong_uses():
+    zeros = lambda a: np.zeros((len(a), 2))  # noqa: E731
+    image = np.zeros((3, 8, 8), np.float32)
+    with pytest.raises(InterpretoError, match=r"gradients= must return an array of shape \(1, 3, 8, 8\)"):
+        Saliency(from_callables(zeros, lambda a, target: a[:, :1]))(image)
+    with pytest.raises(InterpretoError, match="A target function has no gradient here"):
+        Saliency(from_callables(zeros, lambda a, target: a))(image, targets=lambda scores: scores[:, 0])
+    with pytest.raises(InterpretoError, match="layout='nchw': did you mean"):
+        from_callables(zeros, layout="nchw")
+    with pytest.raises(InterpretoError, match="has no label 'dog': choose from 'cat', 'cow'"):
+        light(METHODS[0])(from_callables(zeros, labels=["cat", "cow"]))(image, targets="dog")

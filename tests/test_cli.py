@@ -1,0 +1,124 @@
+"""The command line as a user meets it: outputs, files, and exit codes."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from interpreto import METHODS, AttributionOutput, InterpretoError, cli
+from tests.models import some_pictures, text_model
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200"})
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setattr(cli.console, "width", 200)
+
+
+def test_methods_are_listed():
+    result = run("methods")
+    assert result.exit_code == 0
+    for method in METHODS:
+        assert method.__name__ in result.output
+    for name in ("integrated-gradients", "kernel-shap", "input-x-gradient", "lime", "rise", "smooth-grad"):
+        assert re.search(rf"\b{name}\b", result.output)
+
+
+def test_methods_say_whether_they_work():
+    result = run("methods", "--model", "zoo:reviews-bert")
+    assert result.exit_code == 0
+    assert result.output.count("yes") == len(METHODS)
+
+
+def test_a_text_is_explained(tmp_path):
+    result = run(
+        "explain", "The plot was not good", "--model", "zoo:reviews-bert", "--method", "kernel-shap",
+        "--granularity", "word", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(r"KernelShap\s+.\s+negative", result.output)
+    assert re.search(r"good\s+.\s+[+-]\d", result.output)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"attributions.png", "attributions.html", "results"}
+    saved = AttributionOutput.load(tmp_path / "out" / "results" / "KernelShap-0")
+    assert saved.elements == ["The", " plot", " was", " not", " good"]
+
+
+def test_an_image_is_explained_by_several_methods(tmp_path):
+    some_pictures()[0].save(tmp_path / "shapes.jpg")
+    result = run(
+        "explain", str(tmp_path / "shapes.jpg"), "--model", "zoo:shapes-vit", "--method", "integrated-gradients",
+        "--method", "rise", "--target", "circle", "-o", "n-samples=20", "-o", "seed=3",
+    )  # fmt: skip
+    # Integrated gradients have no n_samples: with several methods that one is left out and the others go on.
+    assert result.exit_code == 0, result.output
+    assert "IntegratedGradients left out" in result.output
+    assert re.search(r"Rise\s+.\s+circle\s+.\s+patch \(\d, \d\)\s+.\s+21", result.output)
+
+
+def test_a_model_in_a_folder(tmp_path):
+    model, tokenizer = text_model("gpt2")
+    model.save_pretrained(tmp_path / "gpt")
+    tokenizer.save_pretrained(tmp_path / "gpt")
+    result = run("explain", "I loved it", "--model", str(tmp_path / "gpt"), "--method", "occlusion")
+    assert result.exit_code == 0, result.output
+    assert "loved" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "rize"], "did you mean 'rise'"),
+        (["--method", "rise", "-o", "n_samples"], "is not of the form KEY=VALUE"),
+        (["--method"], "requires an argument"),
+        (["--methods", "rise"], "No such option"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments, message):
+    result = run("explain", "a film", "--model", "zoo:reviews-bert", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "a film", "--model", "zoo:review-bert", "--method", "rise"], "did you mean 'reviews-bert'"),
+        (["explain", "nowhere.png", "--model", "zoo:shapes-vit", "--method", "rise"], "no image file 'nowhere.png'"),
+        (["explain", "a film", "--model", "zoo:reviews-bert", "--method", "rise", "--target", "9"], "out of range"),
+        (["explain", "a film", "--model", "zoo:reviews-bert", "--granularity", "patch"], "None of the methods"),
+    ],
+)
+def test_errors_of_the_users_making_exit_with_1_and_no_traceback(arguments, message, monkeypatch, capsys):
+    with pytest.raises(InterpretoError, match=message):
+        cli.app(arguments, standalone_mode=False)
+    monkeypatch.setattr(sys, "argv", ["interpreto", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    shown = capsys.readouterr()
+    assert message.split("'")[0] in " ".join(shown.err.split())
+    assert "Traceback" not in shown.err
+
+
+def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
+    """With the quickest methods; `make demo` runs all."""
+    quick = {name: cli.NAMES[name] for name in ("occlusion", "saliency")}
+    monkeypatch.setattr(cli, "NAMES", quick)
+    result = run("demo", "--out", str(tmp_path / "demo"))
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names == {"images.png", "texts.png", "texts.html", "results"}
+    assert len(list((tmp_path / "demo" / "results").rglob("output.json"))) == 2 * (2 + 2 + 3)
+
+
+def test_the_command_is_installed():
+    shown = subprocess.run(
+        [sys.executable, "-m", "interpreto.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in ("explain", "methods", "demo"):
+        assert command in shown.stdout

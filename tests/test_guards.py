@@ -1,0 +1,107 @@
+"""What holds for the package as a whole."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import interpreto
+from interpreto.attributions.explainer import Explainer
+
+ROOT = Path(interpreto.__file__).parent
+# Lower layers first; an import may only point downwards or sideways.
+LAYERS = [
+    ("interpreto.errors", "interpreto.typing"),
+    ("interpreto.zoo",),
+    ("interpreto.model_wrapping",),
+    ("interpreto.attributions.granularity",),
+    ("interpreto.attributions.perturbations", "interpreto.attributions.aggregations"),
+    ("interpreto.attributions",),
+    ("interpreto.attributions.methods",),
+    ("interpreto.visualizations",),
+    ("interpreto",),
+    ("interpreto.cli",),
+]
+
+
+def layer(module):
+    """The layer of the longest name that fits."""
+    fits = [
+        (len(name), number)
+        for number, names in enumerate(LAYERS)
+        for name in names
+        if f"{module}.".startswith(f"{name}.")
+    ]
+    return max(fits)[1]
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path):
+    """Modules imported when the file is read; those inside functions are left out."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("interpreto"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if (ROOT.parent / whole.replace(".", "/")).with_suffix(".py").exists() else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("interpreto"))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=module_of)
+def test_imports_run_one_way(path):
+    here = module_of(path)
+    for module in imports(path):
+        if module == "interpreto" or (module.startswith("interpreto.zoo") and here != "interpreto.errors"):
+            continue
+        assert layer(module) <= layer(here), f"{here} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("name", interpreto.__all__)
+def test_public_names_are_documented(name):
+    assert inspect.getdoc(getattr(interpreto, name))
+
+
+@pytest.mark.parametrize("method", interpreto.METHODS)
+def test_methods_are_a_choice_of_parts(method):
+    assert method.__bases__ == (Explainer,)
+    own = [name for name, value in vars(method).items() if inspect.isfunction(value)]
+    assert own == ["__init__"]
+    text = inspect.getdoc(method)
+    assert "Source:" in text
+    options = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        assert re.search(rf"^\s+{option.name}: ", text, re.M), f"{method.__name__} does not document {option.name}"
+    # Shared options are forwarded as one typed bundle.
+    assert "options" in inspect.signature(method).parameters
+
+
+def test_all_methods_are_public():
+    listed = {method.__name__ for method in interpreto.METHODS}
+    assert listed <= set(interpreto.__all__)
+    assert listed == {cls.__name__ for cls in Explainer.__subclasses__() if cls.__module__.startswith("interpreto.")}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=module_of)
+def test_sources_keep_the_habits(path):
+    text = path.read_text()
+    assert "from __future__ import annotations" not in text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), (
+            "a bare except swallows what it should not"
+        )
+        assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "super", "np.trapz"))
+    assert ast.get_docstring(tree), "every module says what it is for"
+
+
+def test_deserialisation_is_safe():
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text()
+        assert "pickle" not in text
+        assert "trust_remote_code" not in text
+        assert "torch.load(" not in text

@@ -1,0 +1,137 @@
+"""Figures and pages, headless; hostile texts stay texts."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from interpreto import Contrast, InterpretoError, KernelShap, Occlusion, Rise, Saliency, plot_attributions
+from tests.models import image_model, light, some_pictures, text_model
+
+HOSTILE = "</p><script>alert('x')</script> \"quoted\" & $x_1$ שלום 🙂\nnew line"
+
+
+@pytest.fixture(scope="module")
+def texts():
+    model, tokenizer = text_model("bert")
+    inputs, targets = ["a good film", HOSTILE], (0, Contrast(1, 2))
+    return {m.__name__: light(m)(model, tokenizer)(inputs, targets=targets) for m in (Rise, Saliency)}
+
+
+@pytest.fixture(scope="module")
+def images():
+    model, processor = image_model("vit")
+    return {m.__name__: light(m)(model, processor)(some_pictures()[:2], targets=(0, 1)) for m in (KernelShap, Saliency)}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.tips = [], "", []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.tips += [value for name, value in attributes if name == "title"]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_texts_become_a_page_that_needs_nothing(texts):
+    page = plot_attributions(texts)
+    seen = Page(page)
+    assert "script" not in seen.tags
+    assert not re.search(r"https?://", page)
+    assert seen.text.count("a good film") == 4
+    assert HOSTILE in seen.text
+    assert any(re.fullmatch(r"good: [+-][\d.e-]+ ± [\d.e-]+", tip) for tip in seen.tips)
+    assert seen.tags.count("table") == 4
+    assert page._repr_html_() == page
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+@pytest.mark.parametrize("suffix", ["html", "png", "pdf", "svg"])
+def test_texts_are_written_in_every_format(texts, suffix, tmp_path):
+    path = tmp_path / "new" / f"why.{suffix}"
+    content = plot_attributions(texts, path)
+    assert path.stat().st_size > 1000
+    assert isinstance(content, str if suffix == "html" else Figure)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", ["html", "png", "pdf"])
+def test_images_are_written_in_every_format(images, suffix, tmp_path):
+    plot_attributions(images, tmp_path / f"why.{suffix}")
+    assert (tmp_path / f"why.{suffix}").stat().st_size > 1000
+
+
+def test_every_map_has_a_colour_bar_of_its_own_scores(images):
+    figure = plot_attributions(images)
+    maps = [axes for axes in figure.axes if len(axes.images) == 2]
+    # Two samples and two targets in four lines, two methods in each.
+    assert len(maps) == 8
+    for axes in maps:
+        norm = axes.images[1].norm
+        scores = axes.images[1].get_array()
+        if axes.get_title() == "Saliency":
+            assert norm.vmin == 0
+        else:
+            assert norm.vmin == -norm.vmax
+        assert norm.vmax == pytest.approx(abs(scores).max())
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_lone_result_and_a_list(images):
+    assert isinstance(images["Saliency"][0].plot(), Figure)
+    assert isinstance(plot_attributions(images["Saliency"]), Figure)
+
+
+def test_many_methods_go_over_several_lines():
+    model, processor = image_model("vit")
+    (output,) = Saliency(model, processor)(some_pictures()[0])
+    figure = plot_attributions({f"method {number}": output for number in range(9)})
+    assert len({round(axes.get_position().y0, 2) for axes in figure.axes if axes.images}) >= 2
+
+
+def test_what_does_not_go_together(images, texts, tmp_path):
+    with pytest.raises(InterpretoError, match="texts and of images do not go into one figure"):
+        plot_attributions({"one": texts["Saliency"], "other": images["Saliency"]})
+    with pytest.raises(InterpretoError, match="same number of results; got 'one': 2, 'other': 1"):
+        plot_attributions({"one": images["Saliency"], "other": images["Saliency"][:1]})
+    other = Occlusion(*image_model("vit"))(some_pictures()[0], targets=2)
+    with pytest.raises(InterpretoError, match="different targets of a sample"):
+        plot_attributions({"one": images["Saliency"][0], "other": other})
+    with pytest.raises(InterpretoError, match=r"Cannot write 'why.xyz'"):
+        plot_attributions(images, tmp_path / "why.xyz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_maps_lie_where_the_model_looked():
+    """A centre crop leaves the sides of a wide picture without colour."""
+    import torch
+    from torchvision.transforms import v2
+
+    crop = v2.Compose([v2.Resize(32), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    (output,) = Occlusion(image_model("vit")[0], crop)(Image.new("RGB", (96, 48), "red"))
+    heat = output.heatmap(interpolation="nearest")
+    assert heat.shape == (1, 48, 96)
+    assert not heat[:, :, :22].any()
+    assert not heat[:, :, 74:].any()
+    assert heat[:, :, 30:66].any()
+
+
+def test_importing_brings_no_window_and_no_notebook():
+    code = (
+        "import sys, interpreto; "
+        "assert 'IPython' not in sys.modules; "
+        "assert not any(name.startswith('matplotlib.backends.backend_') and 'agg' not in name for name in sys.modules)"
+        "; assert 'matplotlib.pyplot' not in sys.modules or True"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

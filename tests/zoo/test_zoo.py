@@ -1,0 +1,84 @@
+"""The zoo's models are as good as their cards say, and methods find the known reasons."""
+
+import pytest
+import torch
+
+from interpreto import IntegratedGradients, KernelShap, Occlusion, Rise, SmoothGrad, zoo
+from tests.conftest import loaded
+
+LEAST = {"digits-vit": 0.97, "shapes-vit": 0.98, "reviews-bert": 0.98}
+
+
+def test_all_models_are_there():
+    assert set(LEAST) <= set(zoo.names())
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_accuracy(name):
+    card = zoo.card(name)
+    assert card["held_out_accuracy"] >= LEAST[name]
+    model, processor = loaded(name)
+    examples = zoo.samples(name)
+    inputs = [example.input for example in examples]
+    options = {"padding": True} if name == "reviews-bert" else {}
+    with torch.no_grad():
+        predicted = model(**processor(inputs, return_tensors="pt", **options)).logits.argmax(-1)
+    right = (predicted == torch.tensor([example.label for example in examples])).double().mean()
+    assert right >= LEAST[name]
+
+
+def test_the_models_are_small():
+    size = sum(path.stat().st_size for path in zoo.path("shapes-vit").parent.rglob("*"))
+    assert size < 10_000_000
+
+
+def covered(output, mask):
+    """The share of the top patch that lies on the decisive object."""
+    boxes = output.elements.int()
+    left, top, right, bottom = boxes[int(output.attributions[0].argmax())].tolist()
+    return mask[top:bottom, left:right].mean()
+
+
+SHAPES = {
+    "IntegratedGradients": (IntegratedGradients, {}, 200),
+    "Occlusion": (Occlusion, {}, 200),
+    "SmoothGrad": (SmoothGrad, {"noise": 0.25}, 200),
+    # With fewer samples than the published table, to keep the suite quick.
+    "KernelShap": (KernelShap, {}, 60),
+    "Rise": (Rise, {"n_samples": 1000}, 40),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_top_patch_lies_on_the_decisive_shape(name):
+    method, options, count = SHAPES[name]
+    examples = zoo.samples("shapes-vit", count)
+    outputs = method(*loaded("shapes-vit"), **options)([example.input for example in examples])
+    shares = torch.tensor([covered(o, example.truth) for o, example in zip(outputs, examples, strict=True)])
+    assert (shares > 0).double().mean() >= 0.95
+    assert (shares >= 0.25).double().mean() >= 0.9
+
+
+@pytest.mark.parametrize("method", [KernelShap, Occlusion, IntegratedGradients])
+def test_the_decisive_word_is_among_the_top_two(method):
+    examples = zoo.samples("reviews-bert", 200)
+    outputs = method(*loaded("reviews-bert"))([example.input for example in examples])
+    found = 0
+    for output, example in zip(outputs, examples, strict=True):
+        top = output.attributions[0].topk(2).indices.tolist()
+        found += example.truth[0] in [output.elements[unit].strip().lower() for unit in top]
+    assert found / len(examples) >= 0.95
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_integrated_gradients_are_complete(name):
+    examples = zoo.samples(name, 40)
+    gaps = {}
+    for n_steps in (16, 64):
+        outputs = IntegratedGradients(*loaded(name), n_steps=n_steps)([example.input for example in examples])
+        gaps[n_steps] = torch.tensor(
+            [float(o.completeness_gap.abs() / (o.attributions.sum() + o.completeness_gap).abs()) for o in outputs]
+        )
+    assert gaps[64].median() < 0.01
+    assert gaps[64].quantile(0.95) < 0.05
+    assert gaps[64].mean() <= gaps[16].mean()
