@@ -4,26 +4,27 @@ import contextlib
 import io
 import os
 import re
+import tempfile
+from html import unescape
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 from interpreto.cli import NAMES
 
-DOCS = Path(__file__).parent
+FORMULA = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.S)
 BLOCK = re.compile(r"^```python exec\n(.*?)^```\n", re.M | re.S)
 
 
 def on_files(files, config):
-    """A page for every method, and an index of them."""
+    """Add a page for every method, and an index of them."""
     kept = list(files)
     rows = ["# Methods", "", "| method | on the command line | what it says |", "|---|---|---|"]
     for name, method in NAMES.items():
         summary = method.__doc__.splitlines()[0]
         rows.append(f"| [{method.__name__}]({name}.md) | `{name}` | {summary} |")
-        page = (
-            f"# {method.__name__}\n\n::: interpreto.{method.__name__}\n    options:\n      show_root_heading: false\n"
-        )
+        page = f"::: interpreto.{method.__name__}\n    options:\n      heading_level: 1\n"
         page += "\nOptions that all methods share are on the [reference page](../reference.md).\n"
         kept.append(File.generated(config, f"methods/{name}.md", content=page))
     kept.append(File.generated(config, "methods/index.md", content="\n".join(rows) + "\n"))
@@ -31,21 +32,28 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Run the blocks marked `python exec` of a page one after the other and show what they print below them."""
+    """Run a page's blocks marked `python exec` one after the other; show what they print, keep what they draw."""
     space = {"__name__": "__docs__"}
-    folder = Path(config["site_dir"]) / "assets"
-    folder.mkdir(parents=True, exist_ok=True)
 
     def execute(match):
         code, printed = match.group(1), io.StringIO()
-        before = os.getcwd()
-        os.chdir(folder)
-        try:
-            with contextlib.redirect_stdout(printed):
-                exec(compile(code, page.file.src_path, "exec"), space)
-        finally:
-            os.chdir(before)
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page.file.src_path, "exec"), space)
         shown = f"```python\n{code}```\n"
         return shown + (f"\n```text\n{printed.getvalue()}```\n" if printed.getvalue() else "")
 
-    return BLOCK.sub(execute, markdown)
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            executed = BLOCK.sub(execute, markdown)
+            for path in sorted(Path(folder).glob("*.*")):
+                files.append(File.generated(config, f"assets/{path.name}", content=path.read_bytes()))
+        finally:
+            os.chdir(before)
+    return executed
+
+
+def on_page_content(html, page, config, files):
+    """Write formulas as MathML, which browsers show by themselves: no script, no network."""
+    return FORMULA.sub(lambda match: convert(unescape(match.group(1)), display="block"), html)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from interpreto.attributions import granularity, provenance
@@ -16,7 +17,7 @@ from interpreto.attributions.setup import Setup
 from interpreto.errors import InputError, TargetError
 from interpreto.model_wrapping.conversation import Plan, Targets
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import per_sample
+from interpreto.model_wrapping.targets import per_sample, plain
 
 _WINDOW = 4
 """How many batches' worth of samples are looked at together to run those of like length side by side."""
@@ -60,7 +61,11 @@ class Explainer(ABC):
         specs = per_sample(targets, len(raws), alone)
         for spec in specs:
             wrapper.check_target(spec)
-        return list(self._windows(zip(raws, specs, strict=True), len(raws)))
+        # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are large
+        # and prepared as their turn comes.
+        samples = map(self._prepared, raws)
+        pairs = zip(list(samples) if wrapper.ragged else samples, specs, strict=True)
+        return list(self._windows(pairs, len(raws)))
 
     def stream(self, inputs: Any, targets: Any = None) -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, yielding outputs in order as they finish.
@@ -68,13 +73,23 @@ class Explainer(ABC):
         `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
         """
         wrapper = self.setup.wrapper
-        if isinstance(targets, list):
-            pairs = _alongside(wrapper.split(inputs), targets)
-        else:
-            pairs = ((raw, per_sample(targets, 1, True)[0]) for raw in wrapper.split(inputs))
+        if wrapper.is_one(inputs):
+            yield from self.explain(inputs, targets)
+            return
+        samples = map(self._prepared, wrapper.split(inputs))
+        specs = plain(targets)
+        several = specs if isinstance(specs, list) else [specs]
+        for spec in several:
+            wrapper.check_target(per_sample([spec], 1, False)[0])
+        pairs = _alongside(samples, several) if specs is several else ((sample, specs) for sample in samples)
         yield from self._windows(pairs, None)
 
-    def _windows(self, pairs: Iterable[tuple[Any, Any]], count: int | None) -> Iterator[AttributionOutput]:
+    def _prepared(self, raw: Any) -> Sample:
+        # Tensors made inside a caller's inference mode could not be used where gradients are taken.
+        with torch.inference_mode(False):
+            return self.setup.wrapper.prepare(raw)
+
+    def _windows(self, pairs: Iterable[tuple[Sample, Any]], count: int | None) -> Iterator[AttributionOutput]:
         """Work through the samples some at a time; the model is held only while a window is worked on."""
         pairs = iter(pairs)
         size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.ragged else 1)
@@ -85,23 +100,14 @@ class Explainer(ABC):
                 done += len(window)
                 yield from outputs
 
-    def _window(self, window: list[tuple[Any, Any]], bar: tqdm, left: int) -> list[AttributionOutput]:
-        wrapper = self.setup.wrapper
+    def _window(self, window: list[tuple[Sample, Any]], bar: tqdm, left: int) -> list[AttributionOutput]:
+        wrapper, begin = self.setup.wrapper, time.perf_counter()
+        # Neighbours of like length share batches with little padding.
+        numbers = sorted(range(len(window)), key=lambda number: window[number][0].rows.length)
+        plans = (self._plan(*window[number], bar, max(left, len(window))) for number in numbers)
         with wrapper.borrowed():
-            begin = time.perf_counter()
-            numbers = list(range(len(window)))
-            if wrapper.ragged:
-                prepared = {number: wrapper.prepare(window[number][0]) for number in numbers}
-                numbers.sort(key=lambda number: prepared[number].rows.length)
-                samples = (prepared[number] for number in numbers)
-            else:
-                samples = (wrapper.prepare(raw) for raw, _ in window)
-            plans = (
-                self._plan(sample, window[number][1], bar, max(left, len(window)))
-                for number, sample in zip(numbers, samples, strict=True)
-            )
             found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update)
-            seconds = (time.perf_counter() - begin) / len(window)
+        seconds = (time.perf_counter() - begin) / len(window)
         outputs = dict(zip(numbers, found, strict=True))
         return [self._output(*outputs[number][0], outputs[number][1], seconds) for number in range(len(window))]
 
@@ -137,16 +143,15 @@ class Explainer(ABC):
         )
 
 
-def _alongside(raws: Iterator[Any], targets: list[Any]) -> Iterator[tuple[Any, Any]]:
-    entries = iter(targets)
-    for number, raw in enumerate(raws):
-        for entry in islice(entries, 1):
-            yield raw, per_sample([entry], 1, False)[0]
-            break
-        else:
-            raise TargetError(f"targets is a list of {len(targets)} but there is a sample number {number + 1}.")
-    if next(entries, None) is not None:
-        raise TargetError(f"targets is a list of {len(targets)} but there were fewer samples.")
+def _alongside(samples: Iterable[Sample], targets: list[Any]) -> Iterator[tuple[Sample, Any]]:
+    """Each sample with its entry of the list."""
+    count = 0
+    for count, sample in enumerate(samples, start=1):
+        if count > len(targets):
+            raise TargetError(f"targets is a list of {len(targets)} but there is a sample number {count}.")
+        yield sample, per_sample([targets[count - 1]], 1, False)[0]
+    if count < len(targets):
+        raise TargetError(f"targets is a list of {len(targets)} but there were only {count} samples.")
 
 
 def _progress(show: bool | None) -> tqdm:

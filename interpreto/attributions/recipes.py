@@ -25,6 +25,7 @@ from interpreto.attributions.perturbations.seams import (
 )
 from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.conversation import Ask, Plan, Targets
+from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
 
@@ -43,6 +44,7 @@ class Case:
         scores: The targets' scores on the unchanged sample.
         seed: Where randomness starts, afresh for every sample.
         block: How many rows to ask for at a time.
+        crowd: How many cases like this one ask at the same time, to share what memory there is.
     """
 
     sample: Sample
@@ -51,6 +53,7 @@ class Case:
     scores: Float[Tensor, " t"]
     seed: int
     block: int
+    crowd: int = 1
 
     @property
     def layout(self) -> Layout:
@@ -218,7 +221,8 @@ class Pointwise(Differentiable):
 
     def _integrate(self, case: Case, errors: bool) -> Plan[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
         tensor, start = self.modality.read(case.sample), self._baselines(case)
-        step = max(1, _GRADIENT_BUDGET // (min(case.block, self.perturbator.method.count(len(start))) * tensor.numel()))
+        rows = min(case.block, self.perturbator.method.count(len(start))) * case.crowd
+        step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
         parts = [case.targets.part(begin, begin + step) for begin in range(0, len(case.targets), step)]
         raws, spreads = [], []
         for targets in parts:
@@ -303,8 +307,16 @@ class Smoothed(Differentiable):
         fold = Sampled(self.statistic, self.n_samples)
         for rows in blocks(self.n_samples, case.block):
             copies = self.modality.write(case.sample, case.units, noisy(tensor, rows, self.noise, rng))
-            cases = [
-                replace(case, sample=replace(case.sample, rows=copies.take(slice(row, row + 1)))) for row in range(rows)
-            ]
+            cases = [self._copy(case, copies.take(slice(row, row + 1)), fold.seen + row, rows) for row in range(rows)]
             fold.add(torch.stack((yield from together([self.inner.raw(one) for one in cases]))))
         return fold
+
+    def _copy(self, case: Case, rows: Rows, number: int, crowd: int) -> Case:
+        """The case of one noisy copy, with random numbers of its own and its share of a batch."""
+        return replace(
+            case,
+            sample=replace(case.sample, rows=rows),
+            seed=(case.seed * 1_000_003 + number + 1) % 2**63,
+            block=max(1, case.block // crowd),
+            crowd=case.crowd * crowd,
+        )

@@ -100,7 +100,14 @@ class Setup:
             ModelError: if no wrapper fits the model.
         """
         _check_names(method, options)
-        runtime = Runtime(**{key: options[key] for key in Runtime.__dataclass_fields__ if key in options})
+        chosen = {key: options[key] for key in Runtime.__dataclass_fields__ if key in options}
+        if isinstance(model, Wrapper) and chosen:
+            raise OptionError(
+                f"{method.__name__} got {', '.join(f'{name}=' for name in chosen)} for a model that is wrapped "
+                "already: how a model is run is said where it is wrapped. A method that smooths another one takes "
+                "these options itself; the functions of from_callables return the scores that are explained."
+            )
+        runtime = Runtime(**chosen)
         batch_size = options.get("batch_size", 32)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise OptionError(f"batch_size={batch_size!r} must be a whole number of at least 1.")
@@ -128,10 +135,10 @@ class Setup:
         Raises:
             UnsupportedError: if the model has no gradients.
         """
-        if not self.wrapper.differentiable:
+        if self.wrapper.no_gradients:
             raise UnsupportedError(
-                f"{self.method} needs gradients and this model gives none: pass gradients= to from_callables, or use "
-                "a method that hides parts (Occlusion, Lime, KernelShap, Sobol, Rise)."
+                f"{self.method} needs gradients and this model gives none: {self.wrapper.no_gradients} Methods that "
+                "hide parts (Occlusion, Lime, KernelShap, Sobol, Rise) do without."
             )
         modality: Any = self.entry.tensors
         return Perturbator(method, modality.of(self.wrapper, self.removal, self.seed))

@@ -75,7 +75,8 @@ class CallableImages(Wrapper):
         self.scores, self.gradients, self.channels_last = scores, gradients, channels_last
         self.labels = None if labels is None else tuple(labels)
         self.preprocess, self.patch = preprocess, patch
-        self.differentiable = gradients is not None
+        self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
+        self._views: dict[tuple[int, int], images.Box | None] = {}
 
     def is_one(self, inputs: Any) -> bool:
         return images.is_one_image(inputs)
@@ -87,20 +88,21 @@ class CallableImages(Wrapper):
         given = raw["pixel_values"] if isinstance(raw, dict) else raw
         if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
             picture = images.to_picture(given)
-            given = np.asarray(picture, np.float32) / 255 if self.preprocess is None else self.preprocess(picture)
-            last = self.channels_last or self.preprocess is None
+            values = self._preprocessed(picture)
+            if picture.size not in self._views:
+                self._views[picture.size] = images.view_of(self._preprocessed, picture.size)
+            view = self._views[picture.size]
         else:
-            picture, last = None, self.channels_last
-        values = torch.as_tensor(np.asarray(given, np.float32))
-        if values.ndim == 2:
-            values, last = values[None], False
-        if values.ndim != 3:
-            raise InputError(f"An image for these functions has three axes; got the shape {tuple(values.shape)}.")
-        values = images.checked(values.movedim(-1, 0) if last else values)
+            values, view, picture = _tensor(images.to_array(given), self.channels_last), None, None
         height, width = values.shape[1:]
-        shown = images.shown(values) if picture is None else picture
-        view = (0.0, 0.0, float(shown.width), float(shown.height))
-        return ImageSample(Rows({PIXELS: values[None].contiguous()}), shown, (height, width), view, self.patch)
+        shown = picture if picture is not None and view is not None else images.shown(values)
+        whole = (0.0, 0.0, float(shown.width), float(shown.height))
+        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), view or whole, self.patch)
+
+    def _preprocessed(self, picture: Any) -> Float[Tensor, "c H W"]:
+        if self.preprocess is None:
+            return _tensor(np.asarray(picture, np.float32) / 255, channels_last=True)
+        return _tensor(self.preprocess(picture), self.channels_last)
 
     def check_target(self, spec: Any) -> None:
         if self.labels is not None and spec is not None:
@@ -116,8 +118,9 @@ class CallableImages(Wrapper):
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         rows = Rows.join([ask.rows for ask in asks]).fields[PIXELS]
-        arrays = rows.movedim(1, -1).contiguous().numpy() if self.channels_last else rows.contiguous().numpy()
-        outputs = torch.from_numpy(self._checked("scores", self.scores(arrays), (len(arrays), None)))
+        arrays = (rows.movedim(1, -1) if self.channels_last else rows).numpy()
+        # Functions get copies: some change their argument in place.
+        outputs = torch.from_numpy(self._checked("scores", self.scores(_copied(arrays)), (len(arrays), None)))
         parts = outputs.split([len(ask.rows) for ask in asks])
         found = [ask.targets.select(part) for ask, part in zip(asks, parts, strict=True)]
         if asks[0].of is None:
@@ -148,7 +151,7 @@ class CallableImages(Wrapper):
                 "A target function has no gradient here: the wrapped gradients= knows class indices. Use a class, a "
                 "Contrast, or a method that hides parts."
             )
-        found = torch.from_numpy(self._checked("gradients", self.gradients(arrays, target), arrays.shape))
+        found = torch.from_numpy(self._checked("gradients", self.gradients(_copied(arrays), target), arrays.shape))
         return found.movedim(-1, 1) if self.channels_last else found
 
     def _checked(self, name: str, result: Any, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -168,6 +171,24 @@ class CallableImages(Wrapper):
         if not np.isfinite(array).all():
             raise ModelError(f"{name}= returned NaN or infinite values.")
         return array
+
+
+def _copied(array: np.ndarray) -> np.ndarray:
+    return np.array(array, dtype=np.float32, order="C")
+
+
+def _tensor(given: Any, channels_last: bool) -> Float[Tensor, "c H W"]:
+    """An image as these functions read it, channels first; two axes are one channel.
+
+    Raises:
+        InputError: if it has other axes, no pixels, or NaN.
+    """
+    values = torch.from_numpy(_copied(given))
+    if values.ndim == 2:
+        return images.checked(values[None])
+    if values.ndim != 3:
+        raise InputError(f"An image for these functions has three axes; got the shape {tuple(values.shape)}.")
+    return images.checked(values.movedim(-1, 0) if channels_last else values).contiguous()
 
 
 def arrays_of(arrays: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:

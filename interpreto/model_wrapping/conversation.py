@@ -43,7 +43,7 @@ class Ask:
     @property
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind can share a batch."""
-        return (self.of, tuple(self.rows.fields))
+        return (self.of, self.rows.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from interpreto.model_wrapping.classification import check_target, find_targets,
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Targets
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, precision
+from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, precision, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -39,7 +39,7 @@ class ImageClassification(Wrapper):
     """
 
     task, modality, ragged = "image-classification", "image", False
-    differentiable = True
+    no_gradients = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = getattr(model, "_orig_mod", model)
@@ -73,7 +73,9 @@ class ImageClassification(Wrapper):
         return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view or whole, self.patch)
 
     def check_target(self, spec: Any) -> None:
-        check_target(spec, self.config)
+        # The config of a module that is none of transformers may belong to a part of it.
+        if self.keyword:
+            check_target(spec, self.config)
 
     def find_targets(self, sample: ImageSample, spec: Any) -> Plan[tuple[Targets, Float[Tensor, " t"]]]:
         return find_targets(sample.rows, spec, self.config)
@@ -85,11 +87,7 @@ class ImageClassification(Wrapper):
         return borrowed(self.model, self.runtime)
 
     def provenance(self) -> dict[str, Any]:
-        return {
-            "model": getattr(self.config, "name_or_path", "") or type(self.model).__name__,
-            "dtype": str(self.runtime.autocast or dtype_of(self.model)).removeprefix("torch."),
-            "device": str(self.runtime.device or device_of(self.model)),
-        }
+        return provenance(self.model, self.config, self.runtime)
 
     def _processed(self, picture: Any) -> Float[Tensor, "c H W"]:
         if isinstance(self.processor, _ImageProcessor):

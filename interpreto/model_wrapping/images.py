@@ -20,7 +20,7 @@ def is_one_image(inputs: Any) -> bool:
     """Whether the user gave one image rather than several."""
     if isinstance(inputs, Mapping):
         values = inputs.get("pixel_values")
-        return values is None or np.ndim(values) == 3 or len(values) == 1
+        return values is None or (_is_array(values) and values.ndim == 3) or len(values) == 1
     return isinstance(inputs, str | Path | Image.Image) or (_is_array(inputs) and inputs.ndim != 4)
 
 
@@ -33,9 +33,9 @@ def split_images(inputs: Any) -> Iterator[Any]:
     if isinstance(inputs, Mapping):
         if "pixel_values" not in inputs:
             raise InputError(f"A preprocessed mapping needs 'pixel_values'; it has {', '.join(map(repr, inputs))}.")
-        values = torch.as_tensor(inputs["pixel_values"])
-        for image in values if values.ndim == 4 else values[None]:
-            yield {"pixel_values": image.clone()}
+        values = inputs["pixel_values"]
+        for image in values if isinstance(values, list | tuple) or values.ndim == 4 else [values]:
+            yield {"pixel_values": image}
     elif isinstance(inputs, str | Path | Image.Image):
         yield inputs
     elif _is_array(inputs):
@@ -74,7 +74,15 @@ def to_picture(raw: Any) -> Image.Image:
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         return picture.convert("RGB")
-    return Image.fromarray(_bytes(_channels_last(np.asarray(raw.cpu() if isinstance(raw, Tensor) else raw))))
+    array = _bytes(_channels_last(to_array(raw)))
+    return Image.fromarray(array) if array.shape[-1] == 3 else to_picture(Image.fromarray(array, "RGBA"))
+
+
+def to_array(raw: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
+    """A user's array or tensor, from whatever device and of whatever floating type, as an array."""
+    if not isinstance(raw, Tensor):
+        return np.asarray(raw)
+    return (raw.float() if raw.is_floating_point() else raw).detach().cpu().numpy()
 
 
 def _open(path: Path) -> Image.Image:
@@ -93,7 +101,7 @@ def _stretched(values: np.ndarray, mode: str) -> np.ndarray:
     return values / 65535 if mode.startswith("I") and values.max(initial=0) > 255 else values / 255
 
 
-def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W 3"]:
+def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W c"]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or 0 in array.shape:
@@ -102,10 +110,10 @@ def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W 
         array = np.moveaxis(array, 0, -1)
     if array.shape[-1] not in (1, 3, 4):
         raise InputError(f"An image has 1, 3 or 4 channels on its first or last axis; got the shape {array.shape}.")
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
 
 
-def _bytes(array: Shaped[np.ndarray, "H W 3"]) -> Shaped[np.ndarray, "H W 3"]:
+def _bytes(array: Shaped[np.ndarray, "H W c"]) -> Shaped[np.ndarray, "H W c"]:
     if array.dtype == np.uint8:
         return array
     if not np.isfinite(array).all():
@@ -131,8 +139,7 @@ def pixel_values(raw: Any) -> Float[Tensor, "c H W"]:
             f"Without a processor an image is what the model reads, a tensor c H W; got {type(raw).__name__}. "
             "Give the processor or transform as the second argument."
         )
-    values = torch.as_tensor(value).detach().clone().float()
-    return checked(values)
+    return checked(torch.as_tensor(value).detach().cpu().float().clone())
 
 
 def checked(values: Float[Tensor, "..."]) -> Float[Tensor, "c H W"]:
@@ -169,13 +176,18 @@ def view_of(preprocess: Preprocess, size: tuple[int, int]) -> Box | None:
     return None if across is None or down is None else (across[0], down[0], across[1], down[1])
 
 
-def _ends(preprocess: Preprocess, size: tuple[int, int], black: Tensor, white: Tensor, axis: int):
+def _ends(
+    preprocess: Preprocess, size: tuple[int, int], black: Tensor, white: Tensor, axis: int
+) -> tuple[float, float] | None:
     extent = size[1 - axis]
     ramp = np.round(255 * (np.arange(extent) + 0.5) / extent).astype(np.uint8)
     grey = np.broadcast_to(ramp if axis == 1 else ramp[:, None], size[::-1])
-    seen = (preprocess(Image.fromarray(grey).convert("RGB")).mean(0) - black) / (white - black).clamp(min=1e-6)
-    place = seen.mean(1 - axis).double().numpy()
-    inside = (place > 0.02) & (place < 0.98)
+    # Padding that the processor adds is the same for a black and for a white picture.
+    live = (white - black).abs() > 1e-3
+    seen = (preprocess(Image.fromarray(grey).convert("RGB")).mean(0) - black) / torch.where(live, white - black, 1.0)
+    lines = live.sum(1 - axis)
+    place = ((seen * live).sum(1 - axis) / lines.clamp(min=1)).double().numpy()
+    inside = (place > 0.02) & (place < 0.98) & (lines > 0).numpy()
     if inside.sum() < 2:
         return (0.0, float(extent)) if extent < 4 else None
     centres = np.arange(len(place)) + 0.5
@@ -185,4 +197,5 @@ def _ends(preprocess: Preprocess, size: tuple[int, int], black: Tensor, white: T
     ends = extent * start, extent * (start + slope * len(place))
     # The ramp has 256 levels, so the ends are known to about half a percent.
     tolerance = max(1.0, 0.006 * extent)
-    return tuple(next((float(e) for e in (0, extent) if abs(end - e) < tolerance), float(end)) for end in ends)
+    left, right = (next((float(e) for e in (0, extent) if abs(end - e) < tolerance), float(end)) for end in ends)
+    return left, right

@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import nn
 
-# ConvNeXt calls the stride of its stem a patch size; a convolutional network has no patches.
-_CONVOLUTIONAL = ("convnext", "convnextv2", "focalnet", "poolformer", "van")
+# ConvNeXt calls the stride of its stem a patch size and MobileViT that of its blocks; units of theirs are no patches.
+_CONVOLUTIONAL = ("convnext", "convnextv2", "focalnet", "mobilevit", "mobilevitv2", "poolformer", "van")
+# LeViT names depths, but its patch size is that of the last stage already.
+_UNMERGED = ("levit",)
 
 
 def patch_size(model: Any) -> tuple[int, int] | None:
@@ -33,6 +35,8 @@ def _has_size(holder: Any) -> bool:
 
 def _stages(config: Any, model: Any) -> int:
     """How often patches are merged, plus one."""
+    if getattr(config, "model_type", None) in _UNMERGED:
+        return 1
     depths = getattr(config, "depths", None)
     if isinstance(depths, Sequence):
         return len(depths)

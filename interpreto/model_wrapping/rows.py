@@ -27,6 +27,11 @@ class Rows:
         """Positions of a ragged row, padding included; 1 where nothing is ragged."""
         return max((self.fields[name].shape[1] for name in self.padding if name in self.fields), default=1)
 
+    @property
+    def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The fields and the shape of a row in each, ragged axes left out: rows of one shape can be joined."""
+        return tuple((name, tuple(t.shape[2 if name in self.padding else 1 :])) for name, t in self.fields.items())
+
     def take(self, chosen: slice) -> "Rows":
         """Some of the rows."""
         return replace(self, fields={name: tensor[chosen] for name, tensor in self.fields.items()})

@@ -46,7 +46,14 @@ class Runtime:
             raise OptionError(
                 f"inference_mode={mode!r} is constant on a model with one output; use 'logits', or torch.sigmoid."
             )
-        return INFERENCE_MODES[mode](logits) if isinstance(mode, str) else mode(logits)
+        scores = INFERENCE_MODES[mode](logits) if isinstance(mode, str) else mode(logits)
+        if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(logits):
+            shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise OptionError(
+                f"inference_mode must turn logits {tuple(logits.shape)} into scores (rows, outputs); it gave {shape}. "
+                "To explain one output, name it in targets=."
+            )
+        return scores
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -57,6 +64,15 @@ def device_of(model: nn.Module) -> torch.device:
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The floating type that a model expects."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def provenance(model: nn.Module, config: Any, runtime: Runtime) -> dict[str, Any]:
+    """Model id, dtype and device, for the record."""
+    return {
+        "model": getattr(config, "name_or_path", "") or type(model).__name__,
+        "dtype": str(runtime.autocast or dtype_of(model)).removeprefix("torch."),
+        "device": str(runtime.device or device_of(model)),
+    }
 
 
 @contextmanager
@@ -79,7 +95,7 @@ def borrowed(model: nn.Module, runtime: Runtime) -> Iterator[None]:
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
     buffers = [dict(module._buffers) for module in modules]
-    accelerators = [home] if home.type == "cuda" else []
+    accelerators = [device for device in {home, away} if device is not None and device.type == "cuda"]
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(accelerators):
         try:
             model.eval()

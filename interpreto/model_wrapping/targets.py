@@ -134,27 +134,27 @@ def per_sample(targets: Any, count: int, alone: bool) -> list[Any]:
     Raises:
         TargetError: if the lengths do not match; the message shows both readings.
     """
-    plain = _plain(targets)
-    if not isinstance(plain, list):
-        return [plain] * count
-    if alone and len(plain) != 1:
-        return [tuple(_plain(item) for item in plain)]
-    if len(plain) != count:
+    given = plain(targets)
+    if not isinstance(given, list):
+        return [given] * count
+    if alone and len(given) != 1:
+        return [tuple(plain(item) for item in given)]
+    if len(given) != count:
         raise TargetError(
-            f"targets is a list of {len(plain)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
-            f"sample; to explain the same {len(plain)} targets of every sample give the tuple {tuple(plain)!r}."
+            f"targets is a list of {len(given)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
+            f"sample; to explain the same {len(given)} targets of every sample give the tuple {tuple(given)!r}."
         )
-    entries = [_plain(item) for item in plain]
+    entries = [plain(item) for item in given]
     return [tuple(item) if isinstance(item, list) else item for item in entries]
 
 
-def _plain(targets: Any) -> Any:
+def plain(targets: Any) -> Any:
     """Tensors and arrays as nested lists and ints; a single row of a 2-d one as a tuple that serves every sample."""
     if isinstance(targets, Tensor | np.ndarray | np.generic):
         listed = targets.tolist()
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
     if isinstance(targets, tuple | list):
-        return type(targets)(_plain(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
+        return type(targets)(plain(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
     return list(targets) if isinstance(targets, range) else targets
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interpreto.errors import InputError
@@ -15,12 +16,19 @@ from interpreto.typing import Tokenizer
 Raw = str | tuple[str, str] | Mapping[str, Any]
 
 
+_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
+
+
 def is_one_text(inputs: Any) -> bool:
     """Whether the user gave one text rather than several."""
     if isinstance(inputs, Mapping):
-        ids = torch.as_tensor(inputs["input_ids"]) if "input_ids" in inputs else torch.zeros(1)
-        return ids.ndim == 1 or len(ids) == 1
+        return "input_ids" not in inputs or _is_flat(inputs["input_ids"]) or len(inputs["input_ids"]) == 1
     return isinstance(inputs, str) or _is_pair(inputs)
+
+
+def _is_flat(ids: Any) -> bool:
+    """Whether token ids are those of one text."""
+    return ids.ndim == 1 if isinstance(ids, Tensor | np.ndarray) else bool(ids) and isinstance(ids[0], int)
 
 
 def split_texts(inputs: Any) -> Iterator[Raw]:
@@ -56,10 +64,15 @@ def _no_text(item: Any) -> InputError:
 def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
     if "input_ids" not in inputs:
         raise InputError(f"A tokenised mapping needs 'input_ids'; it has {', '.join(map(repr, inputs))}.")
-    tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if name != "offset_mapping"}
-    tensors = {name: tensor[None] if tensor.ndim == 1 else tensor for name, tensor in tensors.items()}
-    for row in range(len(tensors["input_ids"])):
-        yield {name: tensor[row].clone() for name, tensor in tensors.items()}
+    given = {name: inputs[name] for name in _FIELDS if name in inputs}
+    rows = (
+        [given]
+        if _is_flat(given["input_ids"])
+        else [{name: value[row] for name, value in given.items()} for row in range(len(given["input_ids"]))]
+    )
+    for row in rows:
+        # Copied, so that what the user does to the tensors later does not matter.
+        yield {name: torch.as_tensor(value).clone() for name, value in row.items()}
 
 
 def encode(
@@ -100,7 +113,7 @@ def encode(
         spans = torch.tensor(encoding["offset_mapping"])
         sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
     else:
-        sequence = _sequence_of(special, len(texts))
+        sequence = _sequence_of(special).clamp(max=len(texts) - 1)
         spans = align(_pieces(tokenizer, ids), texts, sequence)
     rows = _rows(encoding, ids, fields, padding)
     return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
@@ -115,13 +128,24 @@ def _encode_given(
     if not len(ids):
         raise InputError("The tokenised text is empty: its attention mask hides every token.")
     _check_length(len(ids), limit, "tokenise with truncation=True, or give a shorter text")
-    special = torch.tensor(tokenizer.get_special_tokens_mask(ids.tolist(), already_has_special_tokens=True)).bool()
-    pieces = _pieces(tokenizer, ids)
-    text = tokenizer.decode(ids[~special].tolist(), clean_up_tokenization_spaces=False)
-    sequence = _sequence_of(special, 1)
-    spans = align(pieces, (text,), sequence)
+    sequence = _sequence_of(_added(tokenizer, ids))
+    texts = tuple(
+        tokenizer.decode(ids[sequence == text].tolist(), clean_up_tokenization_spaces=False)
+        for text in range(int(sequence.max()) + 1)
+    )
+    spans = align(_pieces(tokenizer, ids), texts, sequence)
     rows = _rows(kept, ids, fields, padding)
-    return TextSample(rows, (text,), text, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+    raw = (texts[0], texts[1]) if len(texts) == 2 else " ".join(texts)
+    return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+
+
+def _added(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
+    """Which tokens the tokenizer put around the text. Unknown and masked words are words of the text."""
+    mask = torch.tensor(tokenizer.get_special_tokens_mask(ids.tolist(), already_has_special_tokens=True)).bool()
+    around = {getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep", "pad")}
+    words = [tokenizer.unk_token_id, tokenizer.mask_token_id]
+    own = torch.tensor([token for token in words if token is not None and token not in around], dtype=torch.long)
+    return mask & ~torch.isin(ids, own)
 
 
 def _rows(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
@@ -137,17 +161,10 @@ def _check_length(length: int, limit: int, cure: str) -> None:
         raise InputError(f"The text has {length} tokens but the model reads at most {limit}: {cure}.")
 
 
-def _sequence_of(special: Tensor, count: int) -> Int[Tensor, " l"]:
-    """Which text each token belongs to, told by the special tokens between the texts."""
-    sequence = torch.full(special.shape, -1)
-    text, inside = 0, False
-    for position, mark in enumerate(special.tolist()):
-        if mark and inside:
-            text = min(text + 1, count - 1)
-        inside = not mark
-        if inside:
-            sequence[position] = text
-    return sequence
+def _sequence_of(added: Bool[Tensor, " l"]) -> Int[Tensor, " l"]:
+    """Which text each token belongs to: every run between added tokens is one; -1 for these."""
+    begins = ~added & torch.cat([torch.ones(1, dtype=torch.bool), added[:-1]])
+    return torch.where(added, -1, begins.long().cumsum(0) - 1)
 
 
 def _pieces(tokenizer: Any, ids: Int[Tensor, " l"]) -> list[str]:

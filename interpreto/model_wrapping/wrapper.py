@@ -19,8 +19,8 @@ class Wrapper(ABC):
     modality: ClassVar[str]
     ragged: ClassVar[bool]
     """Whether samples differ in length, so that it pays to run samples of like length together."""
-    differentiable: bool
-    """Whether gradients can be asked for."""
+    no_gradients: str
+    """Why gradients cannot be asked for, as a sentence; empty where they can."""
 
     @abstractmethod
     def is_one(self, inputs: Any) -> bool:

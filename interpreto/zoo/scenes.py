@@ -100,9 +100,9 @@ def red_scene(rng: np.random.Generator) -> Scene:
 
 def _place(taken: list[Shape], rng: np.random.Generator) -> tuple[float, tuple[float, float]]:
     """A radius and a centre apart from the shapes already there; smaller the longer it looks."""
-    radius = rng.uniform(10, 14)
+    radius = rng.uniform(12, 15)
     while True:
         y, x = (float(c) for c in rng.uniform(radius + 1, SIZE - radius - 1, 2))
         if all(np.hypot(y - s.centre[0], x - s.centre[1]) > radius + s.radius + 1 for s in taken):
             return radius, (y, x)
-        radius = max(8.5, radius * 0.97)
+        radius = max(10.0, radius * 0.97)

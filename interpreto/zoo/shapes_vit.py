@@ -78,7 +78,7 @@ def disturb(
     images = torch.lerp(images, stand_ins(images, rng), hidden[:, None])
     left = 1 - (hidden * masks).sum((1, 2)) / masks.sum((1, 2))
     fade = torch.where(some(0.3), torch.rand(count, generator=rng), torch.ones(count))
-    sigma = torch.where(some(0.3), 0.5 * torch.rand(count, generator=rng), torch.zeros(count))
+    sigma = torch.where(some(0.4), 0.5 * torch.rand(count, generator=rng), torch.zeros(count))
     noise = torch.randn(images.shape, generator=rng)
     return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, left * (2 * fade).clamp(max=1)
 

@@ -1,9 +1,11 @@
 """Every method on every architecture, with random small weights and no special case by the user."""
 
+import copy
+
 import pytest
 import torch
 
-from interpreto import METHODS, KernelShap, Occlusion, Saliency
+from interpreto import METHODS, IntegratedGradients, KernelShap, Occlusion, Saliency
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_pictures, text_model
 
 
@@ -90,3 +92,49 @@ def test_a_cnn_has_no_patches():
     assert hidden.attributions.shape == (1, 14, 14)
     given = light(Occlusion)(model, processor, patch_size=(8, 16))(some_pictures()[0])[0]
     assert given.attributions.shape == (1, 4, 2)
+
+
+def test_token_types_in_the_same_table_are_left_alone():
+    """GPT-2 looks up token types where it looks up tokens; the hook must answer only for the tokens."""
+    model, words = text_model("gpt2")
+    encoded = {**words(TEXTS[0]), "token_type_ids": [3] * len(words(TEXTS[0])["input_ids"])}
+    typed = copy.deepcopy(words)
+    typed.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+    (found,) = IntegratedGradients(model, typed, granularity="token", n_steps=64)(encoded)
+    assert float(found.completeness_gap.abs()) < 1e-3 * max(1, float(found.scores.abs()))
+
+
+@pytest.mark.parametrize("name", ["xlnet", "fnet"])
+def test_models_that_read_padding_run_lengths_apart(name):
+    import transformers as hf
+
+    words = text_model("bert")[1]
+    torch.manual_seed(0)
+    if name == "xlnet":
+        config = hf.XLNetConfig(
+            vocab_size=len(words), d_model=16, n_layer=2, n_head=2, d_inner=24, initializer_range=0.3,
+            pad_token_id=words.pad_token_id,
+        )  # fmt: skip
+        model = hf.XLNetForSequenceClassification(config).eval()
+    else:
+        config = hf.FNetConfig(
+            vocab_size=len(words), hidden_size=16, num_hidden_layers=2, intermediate_size=24, initializer_range=0.3,
+            max_position_embeddings=70, pad_token_id=words.pad_token_id,
+        )  # fmt: skip
+        model = hf.FNetForSequenceClassification(config).eval()
+    for method in (Occlusion, Saliency):
+        together = method(model, words)(TEXTS, targets=0)
+        for one, text in zip(together, TEXTS, strict=True):
+            alone = method(model, words)(text, targets=0)[0]
+            assert torch.allclose(one.attributions, alone.attributions, atol=1e-5)
+
+
+def test_mobilevit_has_no_patches_and_levit_those_of_its_last_stage():
+    from types import SimpleNamespace
+
+    from interpreto.model_wrapping.patches import patch_size
+
+    mobile = SimpleNamespace(config=SimpleNamespace(model_type="mobilevit", patch_size=2))
+    assert patch_size(mobile) is None
+    levit = SimpleNamespace(config=SimpleNamespace(model_type="levit", patch_size=16, depths=[4, 4, 4]))
+    assert patch_size(levit) == (16, 16)

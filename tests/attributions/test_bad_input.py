@@ -76,6 +76,10 @@ CASES = {
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1])),
         "a list of 2 but there is a sample number 3",
     ),
+    "too many targets in a stream": (
+        lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1, 0, 1])),
+        "a list of 4 but there were only 3 samples",
+    ),
     "function of the wrong shape": (
         lambda: Saliency(*BERT)("a film", targets=lambda logits: logits),
         r"must return one score per row, shape \(1,\)",
@@ -131,6 +135,18 @@ CASES = {
         r"A baseline for this text has the shape \(4, 16\) or \(16,\); got \(3,\)",
     ),
     "a wrapper with a processor": (lambda: Saliency(from_callables(len), VIT[1]), "wrapped already"),
+    "a wrapper with options of its own": (
+        lambda: Occlusion(from_callables(len), inference_mode="softmax"),
+        "Occlusion got inference_mode= for a model that is wrapped already",
+    ),
+    "inference mode of the wrong shape": (
+        lambda: Saliency(*BERT, inference_mode=lambda logits: logits[:, 0])("a film"),
+        r"inference_mode must turn logits \(1, 3\) into scores \(rows, outputs\); it gave \(1,\)",
+    ),
+    "gradients of an encoder with a decoder": (
+        lambda: Saliency(_bart(), tokenizer("roberta")),
+        "BartForSequenceClassification reads its text twice, in the encoder and in the decoder",
+    ),
     "no gradients": (lambda: Saliency(from_callables(len)), "Saliency needs gradients and this model gives none"),
     "plot of nothing": (lambda: plot_attributions([]), "no result to plot"),
     "plot of something else": (lambda: plot_attributions({"IG": "a"}), "Expected results of a method, got str"),
@@ -139,6 +155,19 @@ CASES = {
         "inference_mode='softmax' is constant on a model with one output",
     ),
 }  # fmt: skip
+
+
+def _bart():
+    import transformers as hf
+
+    words = tokenizer("roberta")
+    config = hf.BartConfig(
+        vocab_size=len(words), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=70,
+        eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id, bos_token_id=words.bos_token_id,
+        decoder_start_token_id=words.eos_token_id, forced_eos_token_id=None,
+    )  # fmt: skip
+    return hf.BartForSequenceClassification(config).eval()
 
 
 def _regression():

@@ -237,3 +237,74 @@ def test_slow_tokenizers_are_aligned_or_refused():
     with pytest.raises(Exception, match="granularity='word' needs to know where tokens lie"):
         Occlusion(model, rewriting)(text)
     assert len(Occlusion(model, rewriting, granularity="token")(text)[0].elements) == 6
+
+
+def test_streams_take_targets_as_calls_do():
+    explain = Saliency(*BERT)
+    for targets in (torch.tensor([0, 1, 2]), np.array([2, 1, 0]), [0, (1, 2), None], (0, 1), "all"):
+        found = list(explain.stream(iter(TEXTS), targets=targets))
+        for one, other in zip(found, explain(TEXTS, targets=targets), strict=True):
+            assert one.target_names == other.target_names
+    assert next(explain.stream(TEXTS[0], targets=[0, 1])).target_names == ("LABEL_0", "LABEL_1")
+
+
+def test_images_of_different_sizes_share_a_call():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pixels = [torch.rand(3, 16, 16), torch.rand(3, 20, 16), torch.rand(3, 16, 16)]
+    for method in (light(Occlusion), light(IntegratedGradients)):
+        explain = method(model, task="image-classification", patch_size=4)
+        together = explain(pixels, targets=0)
+        for one, image in zip(together, pixels, strict=True):
+            assert torch.allclose(one.attributions, explain(image, targets=0)[0].attributions, atol=1e-6)
+
+
+def test_tensors_of_every_kind_are_taken():
+    picture = some_pictures()[0]
+    expected = maps(picture)
+    tensor = (torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255).requires_grad_()
+    assert torch.equal(maps(tensor), expected)
+    encoded = VIT[1]([picture, picture], return_tensors="pt")["pixel_values"]
+    assert torch.equal(maps({"pixel_values": list(encoded)}), torch.cat([expected, expected]))
+    rough = Occlusion(VIT[0])(encoded[0].bfloat16().requires_grad_(), targets=1)[0]
+    assert torch.allclose(rough.attributions, expected[0], atol=0.05)
+
+
+def test_arrays_with_alpha_are_on_white_as_pictures_are():
+    clear = np.zeros((4, 4, 4), np.uint8)
+    assert np.asarray(to_picture(clear)).min() == 255
+
+
+def test_tokenised_texts_keep_unknown_words_and_pairs():
+    model, words = BERT
+    text = "the plot \u4e00 was [MASK] good"
+    plain = Occlusion(model, words, granularity="token")(text, targets=0)[0]
+    given = Occlusion(model, words, granularity="token")(words(text), targets=0)[0]
+    assert torch.equal(plain.attributions, given.attributions)
+    pair = ("a good film.", "we saw it")
+    plain = Occlusion(model, words, granularity="sentence")(pair, targets=0)[0]
+    given = Occlusion(model, words, granularity="sentence")(words(*pair), targets=0)[0]
+    assert torch.equal(plain.attributions, given.attributions)
+    assert given.raw_input == pair
+
+
+def test_rows_of_a_dataset_are_taken():
+    model, words = BERT
+    expected = Occlusion(model, words, granularity="token")(TEXTS[0], targets=0)[0]
+    row = {"text": TEXTS[0], "label": 1, **words(TEXTS[0])}
+    assert torch.equal(
+        Occlusion(model, words, granularity="token")(row, targets=0)[0].attributions, expected.attributions
+    )
+    assert len(Occlusion(model, words, granularity="token")(words(TEXTS))) == 3
+
+
+@pytest.mark.parametrize(("size", "expected"), [((200, 100), (0, -50, 200, 150)), ((100, 240), (-70, 0, 170, 240))])
+def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
+    from torchvision.transforms import v2
+
+    def letterbox(picture):
+        side = max(picture.size)
+        across, down = (side - picture.width) // 2, (side - picture.height) // 2
+        padded = v2.functional.pad(picture, [across, down, across, down])
+        return transform(48)(padded)
+
+    assert np.allclose(view_of(letterbox, size), expected, atol=3)

@@ -1,5 +1,6 @@
 """Methods against closed forms: linear models, exhaustive Shapley values, known variances."""
 
+import functools
 import itertools
 import math
 import warnings
@@ -345,3 +346,43 @@ def test_warnings_are_not_raised_where_samples_suffice():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         play(6)
+
+
+@pytest.mark.filterwarnings("ignore:n_samples=")
+def test_kernel_shap_on_thousands_of_units():
+    """More units than rows: still efficient, and no number overflows."""
+    weights = np.random.default_rng(0).normal(size=40 * 40)
+    wrapped = from_callables(lambda pixels: (pixels.reshape(len(pixels), -1) @ weights)[:, None])
+    (output,) = KernelShap(wrapped, granularity="pixel", n_samples=200)(np.ones((1, 40, 40), np.float32), targets=0)
+    assert float(output.attributions.sum()) == pytest.approx(weights.sum(), abs=1e-2)
+    assert output.n_rows <= 200
+
+
+@pytest.mark.parametrize(("g", "n_samples"), [(9, 100), (20, 512), (64, 512), (65, 512), (196, 512), (50176, 512)])
+def test_coalitions_use_the_rows_and_all_sizes_fairly(g, n_samples):
+    from interpreto.attributions.perturbations.coalitions import shares
+
+    taken = shares(g, n_samples)
+    assert n_samples - 4 <= 2 + 2 * sum(taken.values()) <= n_samples
+    small, large = (sum(taken[s] for s in part) for part in (range(1, g // 4 + 1), range(g // 4 + 1, g // 2 + 1)))
+    assert small > 0.2 * large or g < 20
+
+
+def test_smoothing_a_random_method_draws_numbers_of_its_own():
+    """The variance of a random method under no noise is that of the method alone: its copies must differ."""
+    pixels = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    of = functools.partial(GradientShap, n_samples=2)
+    options = {"task": "image-classification", "patch_size": 2, "n_samples": 20, "noise": 0.0}
+    (output,) = VarGrad(Game(lambda m: m[:, :1] ** 3), of=of, **options)(pixels)
+    assert float(output.attributions[0, 0, 0]) > 1e-6
+
+
+def test_functions_may_change_their_argument():
+    def scores(pixels):
+        pixels -= 0.5
+        return pixels.reshape(len(pixels), -1) * 2
+
+    image = np.full((1, 1, 3), 0.75, np.float32)
+    (output,) = Occlusion(from_callables(scores), granularity="pixel")(image, targets=0)
+    assert torch.allclose(output.attributions, torch.tensor([[[1.5, 0, 0]]]))
+    assert (image == 0.75).all()

@@ -19,6 +19,20 @@ from interpreto.typing import Hidden, Scores
 KERNELS = ("euclidean", "hamming", "cosine")
 
 
+def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
+    """The matrix that takes observations to the least-squares slopes, the smallest ones where x leaves them open.
+
+    The smaller of the two normal matrices is inverted, so that many units and few rows cost no more than few units and
+    many rows.
+    """
+    primal = x.shape[1] <= x.shape[0]
+    normal = x.T @ x if primal else x @ x.T
+    normal += ridge * torch.eye(len(normal), dtype=x.dtype)
+    # Far above rounding and far below what any design leaves: directions that x never takes stay at zero.
+    inverse = torch.linalg.pinv(normal, rtol=1e-9, hermitian=True)
+    return inverse @ x.T if primal else x.T @ inverse
+
+
 @dataclass(eq=False)
 class _Observed:
     """Masks and scores as they came in."""
@@ -104,15 +118,11 @@ class _LocalFold(MaskFold):
         weights = self.recipe.weights(kept)[:, None]
         x = kept - (weights * kept).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
-        g = x.shape[1]
-        inverse = torch.linalg.pinv(
-            x.T @ (weights * x) + self.recipe.ridge * torch.eye(g, dtype=x.dtype), hermitian=True
-        )
-        slopes = inverse @ (x.T @ (weights * y))
-        lifted = (weights * x) @ inverse
-        residuals = y - x @ slopes
-        freedom = len(x) / max(len(x) - g - 1, 1)
-        return self.seen.estimate(slopes, (freedom * (lifted.square().T @ residuals.square())).sqrt())
+        solver = solution(weights.sqrt() * x, self.recipe.ridge)
+        slopes = solver @ (weights.sqrt() * y)
+        residuals = weights.sqrt() * (y - x @ slopes)
+        freedom = len(x) / max(len(x) - x.shape[1] - 1, 1)
+        return self.seen.estimate(slopes, (freedom * (solver.square() @ residuals.square())).sqrt())
 
 
 @final
@@ -151,23 +161,22 @@ class _ShapleyFold(MaskFold):
         # Around equal shares the constraint says that what is left sums to zero: it lives in the space of `x`.
         x = kept - kept.mean(1, keepdim=True)
         y = scores - empty - kept.sum(1, keepdim=True) * equal
-        normal = x.T @ (weights * x)
-        # The one direction that `x` never takes gets the size of the others, so that rounding is not inverted there;
-        # directions that too few samples left open stay at zero.
-        normal += normal.trace() / g**2
-        inverse = torch.linalg.pinv(normal, rtol=1e-9, hermitian=True)
-        rest = inverse @ (x.T @ (weights * y))
-        errors = self._errors((weights * x) @ inverse, y - x @ rest, sizes, counts)
-        return self.seen.estimate(equal + rest, errors, empty)
+        solver = solution(weights.sqrt() * x, 0.0)
+        rest = solver @ (weights.sqrt() * y)
+        residuals = weights.sqrt() * (y - x @ rest)
+        return self.seen.estimate(equal + rest, self._errors(solver, residuals, sizes, counts), empty)
 
     def _errors(
-        self, lifted: Float[Tensor, "p g"], residuals: Float[Tensor, "p t"], sizes: Tensor, counts: Tensor
+        self, solver: Float[Tensor, "g p"], residuals: Float[Tensor, "p t"], sizes: Tensor, counts: Tensor
     ) -> Float[Tensor, "g t"]:
-        pairs, g = len(lifted) // 2, lifted.shape[1]
-        totals = torch.tensor([math.comb(g, s) for s in range(g + 1)], dtype=torch.float64)
-        unseen = (1 - counts.double() / totals)[sizes[::2]].clamp(min=0)
+        g, pairs = len(solver), solver.shape[1] // 2
+        s = torch.arange(g + 1, dtype=torch.float64)
+        log_totals = math.lgamma(g + 1) - torch.lgamma(s + 1) - torch.lgamma(g - s + 1)
+        unseen = (1 - (counts.double().log() - log_totals).exp())[sizes[::2]]
+        # What is left of sizes that were taken whole is the rounding of logarithms.
+        unseen = torch.where(unseen < 1e-9, 0.0, unseen)
         freedom = pairs / (pairs - g + 1) if pairs >= g else math.nan
         # Target by target: pairs x units x targets at once could be much.
-        influences = ((lifted * residual[:, None]).unflatten(0, (-1, 2)).sum(1) for residual in residuals.T)
-        variance = freedom * torch.stack([unseen @ influence.square() for influence in influences], dim=1)
+        influences = ((solver * residual).unflatten(1, (-1, 2)).sum(2) for residual in residuals.T)
+        variance = freedom * torch.stack([influence.square() @ unseen for influence in influences], dim=1)
         return variance.sqrt() if bool((unseen > 0).any()) else torch.zeros_like(variance)

@@ -62,20 +62,25 @@ def shares(g: int, n_samples: int) -> dict[int, int]:
     sizes = range(1, g // 2 + 1)
     if 2**g <= n_samples:
         return {s: pairs_of_size(g, s) for s in sizes}
-    left = (n_samples - 2) // 2
+    left, due = (n_samples - 2) / 2, 0.0
     taken: dict[int, int] = {}
     for s in sizes:
         # A pair of sizes s and g - s serves two sizes, the middle size only one.
-        weights = [1.0 if 2 * other == g else 2.0 for other in sizes[s - 1 :]]
-        share = round(left * weights[0] / sum(weights))
-        taken[s] = min(pairs_of_size(g, s), share)
-        left -= taken[s]
+        weight = 1 if 2 * s == g else 2
+        share = left * weight / (g - 2 * s + 1)
+        # Beyond s = 2 a size of many units is far larger than any share, and its number of subsets has many digits.
+        most = math.inf if s > 2 and g > 1000 else pairs_of_size(g, s)
+        share = min(share, most)
+        left -= share
+        due += share
+        taken[s] = int(min(round(due), most))
+        due -= taken[s]
     return taken
 
 
 def _subsets(g: int, s: int, count: int, rng: torch.Generator) -> Float[Tensor, "q g"]:
     """`count` different subsets of s out of g units; of halves only those with the first unit, as pairs are."""
-    if count == pairs_of_size(g, s) and count <= 100_000:
+    if (s <= 2 or g <= 1000) and count == pairs_of_size(g, s) and count <= 100_000:
         chosen = [c for c in combinations(range(g), s) if 2 * s != g or c[0] == 0]
     else:
         found: dict[tuple[int, ...], None] = {}

@@ -36,7 +36,7 @@ def stand_in(pixels: Float[Tensor, "c H W"], spec: Any, rng: torch.Generator, op
     if spec is None or isinstance(spec, str):
         return _named(pixels, spec or "zeros", rng, option)
     try:
-        value = torch.as_tensor(spec, dtype=pixels.dtype)
+        value = torch.as_tensor(spec, dtype=pixels.dtype, device=pixels.device)
     except (TypeError, ValueError):
         value = torch.zeros(0)
     if value.ndim == 0:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -53,7 +54,7 @@ class TokenEmbeddings(TensorModality):
         return ", ".join(self.describe(one) for one in spec) if isinstance(spec, list | tuple) else self._name(spec)
 
     def _name(self, spec: Any) -> str:
-        if isinstance(spec, Tensor):
+        if isinstance(spec, Tensor | np.ndarray):
             return f"tensor {tuple(spec.shape)}"
         named = self._token(spec)
         return "zeros" if named == "zeros" else token_named(self.wrapper, named, "baseline").name
@@ -65,7 +66,8 @@ class TokenEmbeddings(TensorModality):
         return "mask" if self.wrapper.tokenizer.mask_token_id is not None else "zeros"
 
     def _end(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
-        if isinstance(spec, Tensor):
+        if isinstance(spec, Tensor | np.ndarray):
+            spec = torch.as_tensor(spec)
             if spec.shape not in (tensor.shape, tensor.shape[-1:]):
                 raise OptionError(
                     f"A baseline for this text has the shape {tuple(tensor.shape)} or {tuple(tensor.shape[-1:])}; "
