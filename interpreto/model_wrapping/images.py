@@ -182,8 +182,8 @@ def _ends(
     extent = size[1 - axis]
     ramp = np.round(255 * (np.arange(extent) + 0.5) / extent).astype(np.uint8)
     grey = np.broadcast_to(ramp if axis == 1 else ramp[:, None], size[::-1])
-    # Padding that the processor adds is the same for a black and for a white picture.
-    live = (white - black).abs() > 1e-3
+    # Padding that the processor adds is the same for a black and for a white picture; what it blends with is left out.
+    live = (white - black) > 0.5 * (white - black).max()
     seen = (preprocess(Image.fromarray(grey).convert("RGB")).mean(0) - black) / torch.where(live, white - black, 1.0)
     lines = live.sum(1 - axis)
     place = ((seen * live).sum(1 - axis) / lines.clamp(min=1)).double().numpy()

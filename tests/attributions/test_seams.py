@@ -86,7 +86,7 @@ def test_an_adaptive_path_nears_completeness_on_texts_and_on_images(reviews, sha
     for (model, processor), inputs in ((reviews, texts[:2]), (shapes, pictures[:2])):
         straight = IntegratedGradients(model, processor, n_steps=64)(inputs)
         gaps = []
-        for n_steps in (50, 400):
+        for n_steps in (25, 400):
             guided = GuidedIG(model, processor, n_steps=n_steps)(inputs)
             pairs = zip(guided, straight, strict=True)
             gaps.append(sum(abs(float(one.attributions.sum() - other.attributions.sum())) for one, other in pairs))
