@@ -17,6 +17,15 @@ FORMULA = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.S)
 BLOCK = re.compile(r"^```python exec\n(.*?)^```\n", re.M | re.S)
 
 
+def on_config(config):
+    """Put every method's page below the index of methods."""
+    pages = [{method.__name__: f"methods/{name}.md"} for name, method in NAMES.items()]
+    for entry in config["nav"]:
+        if "Methods" in entry:
+            entry["Methods"] = ["methods/index.md", *pages]
+    return config
+
+
 def on_files(files, config):
     """Add a page for every method, and an index of them."""
     kept = list(files)
