@@ -19,7 +19,7 @@ Masks are 1 where a unit is changed and 0 where it is left alone.
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 Scores = Float[Tensor, "p t"]
@@ -30,9 +30,6 @@ UnitScores = Float[Tensor, "t *g"]
 
 Hidden = Float[Tensor, "p *g"]
 """The share of every unit that is hidden in a row."""
-
-UnitIndex = Int[Tensor, "*l"]
-"""The number of the unit that a position belongs to, -1 for none."""
 
 
 @runtime_checkable
@@ -47,10 +44,3 @@ class Tokenizer(Protocol):
     def convert_ids_to_tokens(self, ids: Any) -> Any: ...
 
     def decode(self, token_ids: Any, **options: Any) -> Any: ...
-
-
-@runtime_checkable
-class ImageTransform(Protocol):
-    """A transform of torchvision or timm, from a PIL image to a tensor `c H W`."""
-
-    def __call__(self, img: Any) -> Any: ...

@@ -149,12 +149,6 @@ class Setup:
         chosen = {name: self.given.get(name, default[name]) for name in _FINISH}
         return Finish(chosen["reduction"], Combine(chosen["pooling"], chosen["resize"]))
 
-    def finish_if_given(self, reduction: str | None = None) -> Finish | None:
-        """The same, but None where the user said nothing and there is no default reduction."""
-        if reduction is None and not any(name in self.given for name in _FINISH):
-            return None
-        return self.finish(reduction or "sum")
-
     @property
     def inherited(self) -> dict[str, Any]:
         """What a method that is wrapped by this one takes over."""
