@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import transformers as hf
 from typer.testing import CliRunner
 
 from interpreto import METHODS, AttributionOutput, InterpretoError, cli
-from tests.models import some_pictures, text_model
+from tests.models import some_pictures, text_model, tokenizer
 
 
 def run(*arguments):
@@ -33,6 +34,20 @@ def test_methods_say_whether_they_work():
     result = run("methods", "--model", "zoo:reviews-bert")
     assert result.exit_code == 0
     assert result.output.count("yes") == len(METHODS)
+
+
+def test_methods_say_why_they_do_not_work(tmp_path):
+    sizes = dict.fromkeys(("encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads"), 1)
+    words = tokenizer("roberta")
+    config = hf.BartConfig(vocab_size=len(words), d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    hf.BartForSequenceClassification(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    result = run("methods", "--model", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    reasons = result.output.count("no: ")
+    assert 0 < reasons < len(METHODS)
+    assert reasons + result.output.count("yes") == len(METHODS)
+    assert "reads its text twice" in " ".join(result.output.split())
 
 
 def test_a_text_is_explained(tmp_path):

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.driver import drive
-from interpreto.attributions.recipes import Case, Differentiable, Explained, Recipe
+from interpreto.attributions.recipes.case import Case, Explained, Recipe
+from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
 from interpreto.errors import InputError, TargetError
@@ -118,8 +119,9 @@ class Explainer(ABC):
         units = chosen.units(sample)
         targets, scores = yield from setup.wrapper.find_targets(sample, spec)
         case = Case(sample, units, targets, scores, setup.seed, setup.batch_size)
-        rows = 1 + self.recipe.rows(case.layout)
-        bar.total = max(bar.total or 0, bar.n + rows, rows * samples)
+        rows = self.recipe.rows(case.layout)
+        # The row of the unchanged sample has run and is counted already.
+        bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
         explained = yield from self.recipe.plan(case)
         return case, chosen, targets, explained
 

@@ -1,9 +1,10 @@
 """Where a result comes from."""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from interpreto.attributions.recipes import Recipe
+from interpreto.attributions.recipes.case import Recipe
 from interpreto.attributions.setup import Setup
 
 
@@ -29,6 +30,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value)[:200]
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -16,7 +16,7 @@ from interpreto.attributions.perturbations.seams import (
     PointMethod,
     TensorModality,
 )
-from interpreto.attributions.recipes import Finish
+from interpreto.attributions.recipes.differentiable import Finish
 from interpreto.attributions.table import Entry, pick
 from interpreto.errors import OptionError, UnsupportedError, choices
 from interpreto.model_wrapping.runtime import Runtime
@@ -127,7 +127,7 @@ class Setup:
     def hiding(self, method: MaskMethod) -> Perturbator[MaskMethod, MaskModality]:
         """This method on the modality that hides parts."""
         modality: Any = self.entry.masks
-        return Perturbator(method, modality.of(self.wrapper, self.removal, self.seed))
+        return Perturbator(method, modality.of(self.wrapper, self.removal))
 
     def moving(self, method: PointMethod) -> Perturbator[PointMethod, TensorModality]:
         """This method on the modality that moves through a tensor's space.
@@ -141,7 +141,7 @@ class Setup:
                 "hide parts (Occlusion, Lime, KernelShap, Sobol, Rise) do without."
             )
         modality: Any = self.entry.tensors
-        return Perturbator(method, modality.of(self.wrapper, self.removal, self.seed))
+        return Perturbator(method, modality.of(self.wrapper, self.removal))
 
     def finish(self, reduction: str, *, sums: bool = False) -> Finish:
         """How raw attributions become scores of units: as the user said, else in a way that keeps promised sums."""

@@ -15,7 +15,8 @@ from interpreto.attributions.perturbations.masks import OneAtATime
 from interpreto.attributions.perturbations.pixels import PixelValues
 from interpreto.attributions.perturbations.points import AtInput
 from interpreto.attributions.perturbations.seams import Perturbator
-from interpreto.attributions.recipes import Differentiable, Explained, Finish
+from interpreto.attributions.recipes.case import Explained
+from interpreto.attributions.recipes.differentiable import Differentiable, Finish
 from interpreto.attributions.setup import Setup
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask

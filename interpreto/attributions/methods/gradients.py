@@ -4,7 +4,7 @@ from typing import Any, Unpack, final
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.points import AtInput
-from interpreto.attributions.recipes import Pointwise
+from interpreto.attributions.recipes.pointwise import Pointwise
 from interpreto.attributions.setup import GradientOptions, Setup
 
 

@@ -6,7 +6,8 @@ from typing import Any, Unpack, final
 from interpreto.attributions.aggregations.points import Mean, MeanSquare, Variance
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods.gradients import Saliency
-from interpreto.attributions.recipes import Differentiable, Smoothed
+from interpreto.attributions.recipes.differentiable import Differentiable
+from interpreto.attributions.recipes.smoothed import Smoothed
 from interpreto.attributions.setup import GradientOptions, Setup
 from interpreto.errors import UnsupportedError
 

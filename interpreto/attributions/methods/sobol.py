@@ -5,7 +5,7 @@ from typing import Any, Unpack, final
 from interpreto.attributions.aggregations.masks import SobolIndices
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.sobol import SobolDesign
-from interpreto.attributions.recipes import Hiding
+from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
 
 

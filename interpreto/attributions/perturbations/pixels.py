@@ -81,7 +81,7 @@ class Pixels(MaskModality):
     removal: Any = None
 
     @staticmethod
-    def of(wrapper: Any, removal: Any, seed: int) -> "Pixels":
+    def of(wrapper: Any, removal: Any) -> "Pixels":
         """The modality for a model and what the user said of removal."""
         return Pixels(removal)
 
@@ -119,7 +119,7 @@ class PixelValues(TensorModality):
     field = PIXELS
 
     @staticmethod
-    def of(wrapper: Any, removal: Any, seed: int) -> "PixelValues":
+    def of(wrapper: Any, removal: Any) -> "PixelValues":
         """The modality for a model."""
         return PixelValues()
 

@@ -26,7 +26,7 @@ class TokenEmbeddings(TensorModality):
     field = EMBEDDINGS
 
     @staticmethod
-    def of(wrapper: TextClassification, removal: Any, seed: int) -> "TokenEmbeddings":
+    def of(wrapper: TextClassification, removal: Any) -> "TokenEmbeddings":
         """The modality for a model."""
         return TokenEmbeddings(wrapper)
 

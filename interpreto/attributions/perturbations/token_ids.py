@@ -98,7 +98,7 @@ class TokenIds(MaskModality):
     removal: Removal
 
     @staticmethod
-    def of(wrapper: TextClassification, removal: Any, seed: int) -> "TokenIds":
+    def of(wrapper: TextClassification, removal: Any) -> "TokenIds":
         """The modality for a model and what the user said of removal."""
         return TokenIds(removal_of(wrapper, removal))
 

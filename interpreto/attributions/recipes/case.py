@@ -1,0 +1,72 @@
+"""What every recipe is given, and what it gives back."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.seams import Layout
+from interpreto.model_wrapping.conversation import Plan, Targets
+from interpreto.model_wrapping.sample import Sample
+from interpreto.typing import UnitScores
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One sample and what is asked about it.
+
+    Attributes:
+        sample: The prepared sample.
+        units: What gets a score.
+        targets: What is explained.
+        scores: The targets' scores on the unchanged sample.
+        seed: Where randomness starts, afresh for every sample.
+        block: How many rows to ask for at a time.
+        crowd: How many cases like this one ask at the same time, to share what memory there is.
+    """
+
+    sample: Sample
+    units: Units
+    targets: Targets
+    scores: Float[Tensor, " t"]
+    seed: int
+    block: int
+    crowd: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        """How the units lie."""
+        return Layout(self.units.shape, tuple(self.units.index.shape))
+
+    def rng(self) -> torch.Generator:
+        """A generator that gives every sample the same numbers, whatever came before it."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """Scores of a sample's units, their standard errors, and by how much they miss the promised sum."""
+
+    scores: UnitScores
+    standard_errors: UnitScores | None = None
+    gap: Float[Tensor, " t"] | None = None
+
+
+class Recipe(ABC):
+    """A method without a model."""
+
+    @abstractmethod
+    def rows(self, layout: Layout) -> int:
+        """How many rows a sample will take, for the progress bar."""
+
+    @abstractmethod
+    def plan(self, case: Case) -> Plan[Explained]:
+        """The conversation that explains one sample."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What the record should say beyond the options: the removal or baseline that was used."""

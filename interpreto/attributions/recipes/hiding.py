@@ -1,0 +1,52 @@
+"""Hide parts, score the rows, aggregate: the one recipe of all methods that need no gradient."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from interpreto.attributions.aggregations.masks import MaskAggregator
+from interpreto.attributions.perturbations.seams import Layout, MaskMethod, MaskModality, Perturbator
+from interpreto.attributions.recipes.case import Case, Explained, Recipe
+from interpreto.model_wrapping.conversation import Ask, Plan
+
+
+@final
+@dataclass(frozen=True)
+class Hiding(Recipe):
+    """Hide parts, score the rows, aggregate.
+
+    Args:
+        perturbator: Which parts, and what hiding means.
+        aggregator: What the scores say about the units.
+        resize: How scores on a grid of the method's own reach the units.
+        in_cells: Whether the aggregator wants the masks as the method made them rather than what they hid of units.
+    """
+
+    perturbator: Perturbator[MaskMethod, MaskModality]
+    aggregator: MaskAggregator
+    resize: str = "bilinear"
+    in_cells: bool = False
+
+    def rows(self, layout: Layout) -> int:
+        return self.perturbator.method.count(layout)
+
+    def plan(self, case: Case) -> Plan[Explained]:
+        method, modality = self.perturbator.method, self.perturbator.modality
+        rng = case.rng()
+        blank = modality.blank(case.sample, case.rng())
+        fold = self.aggregator.start(case.scores)
+        for cells in method.masks(case.layout, rng, case.block):
+            block = modality.hide(case.sample, blank, case.units, cells)
+            answer = yield Ask(block.rows, case.targets)
+            fold.add(answer.scores, cells if self.in_cells else block.hidden)
+        found = fold.result()
+        scores = case.units.fit(found.scores, self.resize)
+        errors = found.standard_errors
+        gap = None if found.empty is None else case.scores - found.empty - scores.flatten(1).sum(1)
+        return Explained(scores, None if errors is None else case.units.fit(errors, self.resize), gap)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "removal": self.perturbator.modality.describe(),
+            "perturbation": repr(self.perturbator.method),
+            "aggregation": repr(self.aggregator),
+        }

@@ -1,0 +1,33 @@
+"""The progress bar counts rows done and rows to come, and is there only when wanted."""
+
+from interpreto import IntegratedGradients, Occlusion
+from interpreto.attributions import explainer
+
+
+def test_the_bar_knows_what_is_to_come(setting, monkeypatch):
+    bars = []
+
+    class Bar(explainer.tqdm):
+        def __init__(self, *given, **options):
+            super().__init__(*given, **{**options, "delay": 0, "mininterval": 0})
+            bars.append(self)
+
+        def update(self, rows=1):
+            seen.append((self.n, self.total))
+            return super().update(rows)
+
+    seen = []
+    monkeypatch.setattr(explainer, "tqdm", Bar)
+    model, processor, inputs = setting
+    outputs = IntegratedGradients(model, processor, n_steps=4, batch_size=2, show_progress=True)(inputs)
+    (bar,) = bars
+    assert bar.n == bar.total == sum(output.n_rows for output in outputs)
+    assert all(total >= done for done, total in seen)
+    # From the first batch on the bar expects rows of all three samples.
+    assert seen[1][1] >= 3 * outputs[0].n_rows
+
+
+def test_no_bar_where_none_is_wanted(setting, capsys):
+    model, processor, inputs = setting
+    Occlusion(model, processor, show_progress=False)(inputs)
+    assert capsys.readouterr().err == ""
