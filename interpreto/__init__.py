@@ -2,6 +2,7 @@
 
 from interpreto import zoo
 from interpreto.attributions.granularity import Granularity, Grid, Patches
+from interpreto.attributions.granularity.segments import Prompt, Segments
 from interpreto.attributions.methods.gradients import InputXGradient, Saliency
 from interpreto.attributions.methods.kernel_shap import KernelShap
 from interpreto.attributions.methods.lime import Lime
@@ -48,8 +49,10 @@ __all__ = [
     "Lime",
     "Occlusion",
     "Patches",
+    "Prompt",
     "Rise",
     "Saliency",
+    "Segments",
     "SmoothGrad",
     "Sobol",
     "SquareGrad",

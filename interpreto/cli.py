@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import sys
 import time
@@ -9,9 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import transformers
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import interpreto
@@ -19,7 +22,7 @@ from interpreto import AttributionOutput, InterpretoError, plot_attributions, zo
 from interpreto.attributions.result import top_unit
 from interpreto.errors import choices
 from interpreto.model_wrapping.loading import load
-from interpreto.model_wrapping.task import TASKS
+from interpreto.model_wrapping.task import TASKS, find_task
 
 app = typer.Typer(
     help="Which words of a text or patches of an image a model's output rests on.",
@@ -69,16 +72,30 @@ def _target(text: str | None) -> Any:
     return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else text
 
 
+def _chat(path: Path) -> Any:
+    """The messages of a chat, a list of objects with role and content, from a file."""
+    try:
+        messages = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InterpretoError(f"{str(path)!r} is no JSON file: {error}.") from error
+    if not isinstance(messages, list) or not all(isinstance(m, dict) and "role" in m for m in messages):
+        raise InterpretoError(f"{str(path)!r} holds no chat: a list of objects with 'role' and 'content'.")
+    return messages
+
+
 @app.command()
 def explain(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Texts, or paths of images.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Texts, paths of images, or JSON files with a chat each.")
+    ],
     model: Annotated[str, typer.Option(help="zoo:NAME, a folder, or a hub id.")],
     method: Annotated[list[str], typer.Option(help="A method's name (see `interpreto methods`), or all.")] = ["all"],  # noqa: B006
     target: Annotated[
-        str | None, typer.Option(help="Class index or label, or all; the predicted class if left out.")
+        str | None,
+        typer.Option(help="Class index or label, or all; a continuation. What the model predicts if left out."),
     ] = None,
     granularity: Annotated[str | None, typer.Option(help="word, token, sentence, ...; patch, pixel.")] = None,
-    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:2])}.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:3])}.")] = None,
     option: Annotated[
         list[str], typer.Option("--option", "-o", help="KEY=VALUE, any other option of the method.")
     ] = [],  # noqa: B006
@@ -88,7 +105,10 @@ def explain(
     methods = _methods(method)
     options = _options(option) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
-    results, seconds = _run(methods, loaded, processor, inputs, _target(target), {"task": task, **options})
+    speaks = find_task(loaded, task) == "text-generation"
+    samples = [_chat(Path(text)) if speaks and text.endswith(".json") else text for text in inputs]
+    wanted = target if speaks else _target(target)
+    results, seconds = _run(methods, loaded, processor, samples, wanted, {"task": task, **options})
     if not results:
         raise InterpretoError("None of the methods worked on this model.")
     _summarise(model, results, seconds)
@@ -170,8 +190,8 @@ def _summarise(model: str, results: Results, seconds: dict[str, float]) -> None:
         more = f" (+{count - 1} more)" if count > 1 else ""
         table.add_row(
             name,
-            f"{', '.join(first.target_names[:3])}{more}",
-            top_unit(first),
+            escape(", ".join(first.target_names[:3])) + more,
+            escape(top_unit(first)),
             str(sum(output.n_rows for output in outputs)),
             f"{seconds[name]:.2f}",
         )
@@ -182,13 +202,26 @@ def _details(output: AttributionOutput) -> None:
     """The scores of a text's units, or the strongest units of an image."""
     if not isinstance(output.elements, list):
         return
+    if output.task == "text-generation":
+        _sources(output)
+        return
     for target, name in enumerate(output.target_names):
         table = Table("unit", "score", *([] if output.standard_errors is None else ["standard error"]), title=name)
         for unit, element in enumerate(output.elements):
             spread = output.standard_errors
             numbers = [output.attributions[target, unit], *([] if spread is None else [spread[target, unit]])]
-            table.add_row(element.strip(), *(f"{float(number):+.4f}" for number in numbers))
+            table.add_row(escape(element.strip()), *(f"{float(number):+.4f}" for number in numbers))
         console.print(table)
+
+
+def _sources(output: AttributionOutput) -> None:
+    """What each generated piece of text rests on most."""
+    table = Table("generated", "score", "rests most on")
+    for name, score, scores in zip(output.target_names, output.scores, output.attributions, strict=True):
+        best = scores.nan_to_num(-torch.inf).topk(min(3, int((~scores.isnan()).sum()))).indices.tolist()
+        sources = ", ".join(f"{str(output.elements[unit]).strip()} ({float(scores[unit]):+.3f})" for unit in best)
+        table.add_row(escape(repr(name)), f"{float(score):.3f}", escape(sources))
+    console.print(table)
 
 
 def _draw(results: Results, out: Path, name: str) -> None:

@@ -2,16 +2,20 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
+from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan
 from interpreto.model_wrapping.rows import Rows
 
 Found = TypeVar("Found")
 Run = Callable[[Sequence[Ask]], list[Answer]]
+Arrange = Callable[[Ask], Arrangement | None]
 
 
 @dataclass(eq=False)
@@ -23,6 +27,7 @@ class _Open(Generic[Found]):
     ask: Ask | None = None
     taken: int = 0
     parts: list[Answer] = field(default_factory=list)
+    back: Int[Tensor, " p"] | None = None
     rows: int = 0
 
     @property
@@ -36,11 +41,26 @@ class _Open(Generic[Found]):
         begin, self.taken = self.taken, self.taken + count
         if count == len(self.ask.rows):
             return self.ask
-        return Ask(self.ask.rows.take(slice(begin, begin + count)), self.ask.targets, self.ask.of)
+        return replace(self.ask, rows=self.ask.rows.take(slice(begin, begin + count)))
+
+    def pose(self, ask: Ask, arrange: Arrange) -> None:
+        """Take in the plan's next ask, its rows as they are best run."""
+        arranged = arrange(ask)
+        self.ask, self.back = (ask, None) if arranged is None else (replace(ask, rows=arranged.rows), arranged.back)
+        self.taken, self.parts, self.rows = 0, [], self.rows + len(self.ask.rows)
+
+    def answer(self) -> Answer:
+        """The answer to the whole ask, in the order in which the plan asked."""
+        whole = _joined(self.parts)
+        return whole if self.back is None else replace(whole, scores=whole.scores[self.back])
 
 
 def drive(
-    plans: Iterable[Plan[Found]], run: Run, batch_size: int, on_rows: Callable[[int], object] = lambda rows: None
+    plans: Iterable[Plan[Found]],
+    run: Run,
+    batch_size: int,
+    on_rows: Callable[[int], object] = lambda rows: None,
+    arrange: Arrange = lambda ask: None,
 ) -> list[tuple[Found, int]]:
     """Advance plans until all have ended, and return what each found with the number of rows it sent.
 
@@ -52,7 +72,8 @@ def drive(
         plans: One per sample, best in an order in which neighbours have rows of like length.
         run: What answers a batch of asks of one kind.
         batch_size: Rows per batch.
-        on_rows: Told the number of rows of each batch that was run.
+        on_rows: Told the number of rows of each batch that was run, and of rows that were answered by their equals.
+        arrange: Says in which order the rows of an ask are best run, and which are equal.
     """
     found: dict[int, tuple[Found, int]] = {}
     waiting: dict[tuple[object, ...], deque[_Open[Found]]] = {}
@@ -61,12 +82,14 @@ def drive(
 
     def proceed(one: _Open[Found], answer: Answer | None) -> None:
         try:
-            one.ask = next(one.plan) if answer is None else one.plan.send(answer)
+            ask = next(one.plan) if answer is None else one.plan.send(answer)
         except StopIteration as stop:
             found[one.number] = (stop.value, one.rows)
             return
-        one.taken, one.parts, one.rows = 0, [], one.rows + len(one.ask.rows)
-        waiting.setdefault(one.ask.kind, deque()).append(one)
+        one.pose(ask, arrange)
+        if one.left < len(ask.rows):
+            on_rows(len(ask.rows) - one.left)
+        waiting.setdefault(ask.kind, deque()).append(one)
 
     while True:
         while all(sum(one.left for one in queue) < batch_size for queue in waiting.values()):
@@ -74,7 +97,7 @@ def drive(
                 # The earliest sample first: its memory is given back soonest.
                 one = min(answered, key=lambda o: o.number)
                 answered.remove(one)
-                proceed(one, _joined(one.parts))
+                proceed(one, one.answer())
             elif (following := next(fresh, None)) is not None:
                 proceed(_Open(*following), None)
             else:
@@ -118,7 +141,7 @@ def _run(run: Run, asks: Sequence[Ask]) -> list[Answer]:
         return _run(run, asks[:middle]) + _run(run, asks[middle:])
     (ask,) = asks
     middle = len(ask.rows) // 2
-    halves = (Ask(ask.rows.take(part), ask.targets, ask.of) for part in (slice(middle), slice(middle, None)))
+    halves = (replace(ask, rows=ask.rows.take(part)) for part in (slice(middle), slice(middle, None)))
     return [_joined([answer for half in halves for answer in _run(run, [half])])]
 
 
@@ -146,7 +169,7 @@ def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
         first = next(iter(asks.values()))
         alike = [n for n, ask in asks.items() if ask.kind == first.kind and ask.targets == first.targets]
         group = [asks.pop(number) for number in alike]
-        answer = yield Ask(Rows.join([ask.rows for ask in group]), first.targets, first.of)
+        answer = yield replace(first, rows=Rows.join([ask.rows for ask in group]))
         begin = 0
         for number, ask in zip(alike, group, strict=True):
             part = slice(begin, begin := begin + len(ask.rows))

@@ -3,6 +3,7 @@
 import time
 from abc import ABC
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -11,14 +12,27 @@ from tqdm.auto import tqdm
 
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.driver import drive
+from interpreto.attributions.granularity import Unitization
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
 from interpreto.errors import InputError, TargetError
-from interpreto.model_wrapping.conversation import Plan, Targets
+from interpreto.model_wrapping.conversation import NamedTargets, Plan
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import per_sample, plain
+from interpreto.model_wrapping.targets import per_sample
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """All that a result tells of one sample."""
+
+    case: Case
+    granularity: Unitization
+    labels: Any
+    targets: NamedTargets
+    explained: Explained
+
 
 _WINDOW = 4
 """How many batches' worth of samples are looked at together to run those of like length side by side."""
@@ -59,13 +73,16 @@ class Explainer(ABC):
         raws = list(wrapper.split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
-        specs = per_sample(targets, len(raws), alone)
+        specs = per_sample(wrapper.plain(targets), len(raws), alone)
         for spec in specs:
             wrapper.check_target(spec)
-        # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are large
-        # and prepared as their turn comes.
-        samples = map(self._prepared, raws)
-        pairs = zip(list(samples) if wrapper.ragged else samples, specs, strict=True)
+        pairs = zip(map(self._prepared, raws), specs, strict=True)
+        if wrapper.ragged:
+            # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
+            # large and prepared as their turn comes.
+            pairs = list(pairs)
+            for sample, spec in pairs:
+                wrapper.check_target(spec, sample)
         return list(self._windows(pairs, len(raws)))
 
     def stream(self, inputs: Any, targets: Any = None) -> Iterator[AttributionOutput]:
@@ -78,7 +95,7 @@ class Explainer(ABC):
             yield from self.explain(inputs, targets)
             return
         samples = map(self._prepared, wrapper.split(inputs))
-        specs = plain(targets)
+        specs = wrapper.plain(targets)
         several = specs if isinstance(specs, list) else [specs]
         for spec in several:
             wrapper.check_target(per_sample([spec], 1, False)[0])
@@ -107,36 +124,40 @@ class Explainer(ABC):
         numbers = sorted(range(len(window)), key=lambda number: window[number][0].rows.length)
         plans = (self._plan(*window[number], bar, max(left, len(window))) for number in numbers)
         with wrapper.borrowed():
-            found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update)
+            found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update, wrapper.arrange)
         seconds = (time.perf_counter() - begin) / len(window)
         outputs = dict(zip(numbers, found, strict=True))
-        return [self._output(*outputs[number][0], outputs[number][1], seconds) for number in range(len(window))]
+        return [self._output(*outputs[number], seconds) for number in range(len(window))]
 
-    def _plan(self, sample: Sample, spec: Any, bar: tqdm, samples: int) -> Plan[tuple[Case, Any, Targets, Explained]]:
+    def _plan(self, sample: Sample, spec: Any, bar: tqdm, samples: int) -> Plan[_Finished]:
         setup = self.setup
         fine = isinstance(self.recipe, Differentiable)
         chosen = setup.granularity or granularity.natural(sample, setup.wrapper.modality, fine)
+        # Before the model runs, so that what cannot be cut into units is told at once.
         units = chosen.units(sample)
-        targets, scores = yield from setup.wrapper.find_targets(sample, spec)
-        case = Case(sample, units, targets, scores, setup.seed, setup.batch_size)
+        settled = yield from setup.wrapper.settle(sample, spec, setup.seed)
+        if settled.sample is not sample:
+            units = chosen.units(settled.sample)
+        labels = chosen.labels(settled.sample)
+        targets = settled.targets.by_unit(units.index, labels)
+        case = Case(settled.sample, units, targets, targets.select(settled.outputs)[0], setup.seed, setup.batch_size)
         rows = self.recipe.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
         explained = yield from self.recipe.plan(case)
-        return case, chosen, targets, explained
+        return _Finished(case, chosen, labels, targets, explained.within(case.visible))
 
-    def _output(
-        self, case: Case, chosen: Any, targets: Any, explained: Explained, rows: int, seconds: float
-    ) -> AttributionOutput:
+    def _output(self, finished: _Finished, rows: int, seconds: float) -> AttributionOutput:
+        case, explained = finished.case, finished.explained
         return AttributionOutput(
             attributions=explained.scores,
-            elements=chosen.labels(case.sample),
-            targets=targets.values,
-            target_names=targets.names,
+            elements=finished.labels,
+            targets=finished.targets.values,
+            target_names=finished.targets.names,
             scores=case.scores,
             task=self.setup.wrapper.task,
             modality=self.setup.wrapper.modality,
-            granularity=granularity.name_of(chosen),
+            granularity=granularity.name_of(finished.granularity),
             raw_input=case.sample.raw,
             standard_errors=explained.standard_errors,
             completeness_gap=explained.gap,

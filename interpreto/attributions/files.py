@@ -132,10 +132,14 @@ def _unpacked(tensors: dict[str, Tensor]) -> Float[Tensor, "u 4"]:
 def _to_json(target: Any) -> Any:
     if isinstance(target, Contrast):
         return {"for": _to_json(target.for_), "against": _to_json(target.against)}
+    if isinstance(target, tuple):
+        return [_to_json(item) for item in target]
     return target if isinstance(target, int | str) else getattr(target, "__name__", type(target).__name__)
 
 
 def _from_json(target: Any) -> Any:
     if isinstance(target, dict):
         return Contrast(_from_json(target["for"]), _from_json(target["against"]))
+    if isinstance(target, list):
+        return tuple(_from_json(item) for item in target)
     return target

@@ -20,15 +20,16 @@ class AttributionOutput:
 
     Attributes:
         attributions: Scores of units, `t g`, or `t h w` where units lie on a grid. Signed unless the method is not.
+            NaN where a unit comes behind a generated target and can have no say in it.
         elements: The units as a person sees them: pieces of the text, which joined give it back; or boxes `g 4`, left,
             top, right and bottom in pixels of `raw_input`, row by row.
-        targets: What was explained: class indices, contrasts or functions.
+        targets: What was explained: class indices, token ids or runs of them, contrasts or functions.
         target_names: Their names.
         scores: The targets' scores on the unchanged sample, `t`.
         task: The model's task.
         modality: "text" or "image".
         granularity: What the units are.
-        raw_input: The text, the pair of texts, or the picture (RGB).
+        raw_input: The text, the pair of texts, the prompt and what follows it, or the picture (RGB).
         standard_errors: Of the attributions, for methods that sample; else None.
         completeness_gap: By how much the units miss the promised sum f(x) - f(x'), `t`, for methods that promise one.
         n_rows: How many rows went through the model.
@@ -113,7 +114,7 @@ class AttributionOutput:
 def top_unit(output: AttributionOutput, target: int = 0) -> str:
     """The unit with the largest score for a target: its text, or its place on the grid."""
     scores = output.attributions[target]
-    best = int(torch.argmax(scores))
+    best = int(torch.argmax(scores.nan_to_num(-torch.inf)))
     if isinstance(output.elements, Tensor):
         place = ", ".join(str(int(i)) for i in torch.unravel_index(torch.tensor(best), scores.shape))
         return f"{output.granularity} ({place})"

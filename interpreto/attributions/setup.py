@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from interpreto.attributions.granularity import Combine, Patches, Unitization, resolve
+from interpreto.attributions.granularity import Combine, Patches, Unitization, resolve, segments
 from interpreto.attributions.perturbations.seams import (
     MaskMethod,
     MaskModality,
@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
         granularity: What gets a score: a `Granularity` or its name, or an object such as `Grid(14, 14)`. By default
             words of texts; patches of images where the model has patches, else pixels for methods that take
             gradients and a grid of 14 x 14 for methods that hide parts.
+        segments: Short for `granularity=Segments(...)`: named stretches of a text as units.
         patch_size: Short for patches of this size in the model's pixels.
         batch_size: Rows per run of the model.
         device: Where the model runs during a call; None leaves it where it is.
@@ -41,6 +42,10 @@ class Options(TypedDict, total=False):
             attention), a token or its id; by default the first of these that the tokenizer has and the model allows.
             Images: "zeros" (the processor's mean colour, the default), "mean", "blur", "noise", a number or a colour.
         truncation: Whether texts longer than the model's positions are cut instead of refused.
+        generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
+        joint: For language models, whether the log-probability of the whole continuation is the one target.
+        reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
+            exact, and faster.
         show_progress: False for no progress bar; None shows one on a terminal when work takes more than a moment.
         seed: Where randomness starts, afresh for every sample.
     """
@@ -48,6 +53,7 @@ class Options(TypedDict, total=False):
     task: str | None
     modality: str | None
     granularity: str | Unitization | None
+    segments: Mapping[str, tuple[int, int]] | None
     patch_size: int | tuple[int, int] | None
     batch_size: int
     device: torch.device | str | None
@@ -55,6 +61,9 @@ class Options(TypedDict, total=False):
     inference_mode: str | Callable[[Tensor], Tensor]
     removal: Any
     truncation: bool
+    generation_kwargs: Mapping[str, Any] | None
+    joint: bool
+    reuse_prefix: bool
     show_progress: bool | None
     seed: int
 
@@ -112,6 +121,7 @@ class Setup:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise OptionError(f"batch_size={batch_size!r} must be a whole number of at least 1.")
         wrapper, entry = pick(model, processor, options.get("task"), options.get("modality"), runtime)
+        _check_task(options, wrapper.task)
         return Setup(
             method.__name__,
             wrapper,
@@ -158,6 +168,10 @@ class Setup:
 
 def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | None:
     patch, given = options.get("patch_size"), options.get("granularity")
+    if (spans := options.get("segments")) is not None:
+        if modality != "text" or given is not None:
+            raise OptionError("segments= is a granularity of its own, for texts: leave granularity= out.")
+        return segments.resolve(spans)
     if patch is None:
         return None if given is None else resolve(given, modality)
     if modality != "image":
@@ -165,6 +179,14 @@ def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | Non
     if given is not None and not isinstance(resolve(given, modality), Patches):
         raise OptionError(f"patch_size={patch!r} and granularity={given!r} say two different things; give one.")
     return Patches(patch)
+
+
+def _check_task(options: Mapping[str, Any], task: str) -> None:
+    """Refuse options that mean nothing for a task."""
+    if task != "text-generation":
+        for name in ("generation_kwargs", "joint", "reuse_prefix"):
+            if name in options:
+                raise OptionError(f"{name}= is for text-generation; this model is for {task}.")
 
 
 def _check_names(method: type, options: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from interpreto.model_wrapping.image_classification import ImageClassification
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.task import find_task
 from interpreto.model_wrapping.text_classification import TextClassification
+from interpreto.model_wrapping.text_generation import TextGeneration
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
@@ -34,6 +35,7 @@ class Entry:
 
 TABLE: dict[tuple[str, str], Entry] = {
     ("text-classification", "text"): Entry(TextClassification, TokenIds, TokenEmbeddings),
+    ("text-generation", "text"): Entry(TextGeneration, TokenIds, TokenEmbeddings),
     ("image-classification", "image"): Entry(ImageClassification, Pixels, PixelValues),
 }
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError, choices
 from interpreto.model_wrapping import images
-from interpreto.model_wrapping.classification import find_targets
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Targets
+from interpreto.model_wrapping.classification import settle
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled, Targets
 from interpreto.model_wrapping.image_classification import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
@@ -104,12 +104,12 @@ class CallableImages(Wrapper):
             return _tensor(np.asarray(picture, np.float32) / 255, channels_last=True)
         return _tensor(self.preprocess(picture), self.channels_last)
 
-    def check_target(self, spec: Any) -> None:
+    def check_target(self, spec: Any, sample: Any = None) -> None:
         if self.labels is not None and spec is not None:
             resolve(spec, torch.zeros(len(self.labels)), self.labels)
 
-    def find_targets(self, sample: ImageSample, spec: Any) -> Plan[tuple[Targets, Float[Tensor, " t"]]]:
-        return find_targets(sample.rows, spec, self)
+    def settle(self, sample: ImageSample, spec: Any, seed: int) -> Plan[Settled]:
+        return settle(sample, spec, self)
 
     @property
     def id2label(self) -> dict[int, str] | None:

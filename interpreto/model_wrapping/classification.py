@@ -7,27 +7,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.conversation import Ask, Plan
-from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.targets import ClassTargets, Everything, labels_of, resolve
+from interpreto.model_wrapping.conversation import Ask, Plan, Settled
+from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.targets import Everything, labels_of, resolve
 
 
-def find_targets(rows: Rows, spec: Any, config: Any) -> Plan[tuple[ClassTargets, Float[Tensor, " t"]]]:
+def settle(sample: Sample, spec: Any, config: Any) -> Plan[Settled]:
     """Run the unchanged sample and settle which classes are explained.
 
     Raises:
         ModelError: if the outputs are not finite.
         TargetError: if the model has no such target.
     """
-    answer = yield Ask(rows, Everything())
+    answer = yield Ask(sample.rows, Everything())
     outputs = answer.scores
     if not outputs.isfinite().all():
         raise ModelError(
             f"The model's outputs for the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
             "or the input hold NaN or overflow, so no attribution would mean anything."
         )
-    targets = resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
-    return targets, targets.select(outputs)[0]
+    return Settled(sample, resolve(spec, outputs[0], labels_of(config, outputs.shape[1])), outputs)
 
 
 def check_target(spec: Any, config: Any) -> None:

@@ -6,12 +6,13 @@ nothing of batches; whoever drives it packs the rows of many plans together.
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import Scores
 
 Found = TypeVar("Found")
@@ -23,7 +24,7 @@ class Targets(Protocol):
 
     def __len__(self) -> int: ...
 
-    def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
+    def select(self, outputs: Float[Tensor, "p *k"]) -> Scores:
         """Targeted scores of rows."""
         ...
 
@@ -32,26 +33,77 @@ class Targets(Protocol):
         ...
 
 
+@runtime_checkable
+class NamedTargets(Targets, Protocol):
+    """Targets that a result can tell of."""
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What each target is."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call it."""
+        ...
+
+    @property
+    def reach(self) -> Int[Tensor, " t"] | None:
+        """How many positions, from the first on, can have a say in each target; None where all can."""
+        ...
+
+    def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "NamedTargets":
+        """The targets at the granularity of the units, where outputs belong to units: each unit's as one."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What became of a sample and of the user's wish once the model has seen both.
+
+    Attributes:
+        sample: The sample with all that the model reads: a prompt goes on with what is generated.
+        targets: What is explained.
+        outputs: The model's outputs on the unchanged sample, from which targets select their scores.
+    """
+
+    sample: Sample
+    targets: NamedTargets
+    outputs: Float[Tensor, "1 *k"]
+
+
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """Rows whose targeted scores are wanted, and perhaps the scores' gradients for the tensor in field `of`."""
+    """Rows, and what is wanted of them.
+
+    Attributes:
+        rows: What goes through the model.
+        targets: Whose scores are wanted.
+        of: The field whose gradients are wanted too, one per score.
+        keep: Whether what the model has computed of the rows is wanted too, to go on from there.
+    """
 
     rows: Rows
     targets: Targets
     of: str | None = None
+    keep: bool = False
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind can share a batch."""
-        return (self.of, self.rows.shape)
+        return (self.of, self.keep, self.rows.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Scores of the rows and, where asked for, gradients `p t *shape` of every score for its own row."""
+    """Scores of the rows and, where asked for, gradients `p t *shape` of every score for its own row, or what was kept.
 
-    scores: Scores
+    Scores are `p t`, or all outputs `p *k` where these were the target.
+    """
+
+    scores: Float[Tensor, "p *k"]
     gradients: Float[Tensor, "p t ..."] | None = None
+    kept: Any = None
 
 
 Plan = Generator[Ask, Answer, Found]

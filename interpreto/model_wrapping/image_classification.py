@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping import autograd, images
-from interpreto.model_wrapping.classification import check_target, find_targets, logits_of
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Targets
+from interpreto.model_wrapping.classification import check_target, logits_of, settle
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, precision, provenance
@@ -72,13 +72,13 @@ class ImageClassification(Wrapper):
         whole = (0.0, 0.0, float(width), float(height))
         return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view or whole, self.patch)
 
-    def check_target(self, spec: Any) -> None:
+    def check_target(self, spec: Any, sample: Any = None) -> None:
         # The config of a module that is none of transformers may belong to a part of it.
         if self.keyword:
             check_target(spec, self.config)
 
-    def find_targets(self, sample: ImageSample, spec: Any) -> Plan[tuple[Targets, Float[Tensor, " t"]]]:
-        return find_targets(sample.rows, spec, self.config)
+    def settle(self, sample: ImageSample, spec: Any, seed: int) -> Plan[Settled]:
+        return settle(sample, spec, self.config)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return autograd.answers(asks, self._outputs)

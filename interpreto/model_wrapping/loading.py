@@ -11,6 +11,7 @@ from interpreto.model_wrapping.task import find_task_of_class
 
 _AUTO = {
     "text-classification": (transformers.AutoModelForSequenceClassification, transformers.AutoTokenizer),
+    "text-generation": (transformers.AutoModelForCausalLM, transformers.AutoTokenizer),
     "image-classification": (transformers.AutoModelForImageClassification, transformers.AutoImageProcessor),
 }
 
@@ -38,7 +39,7 @@ def load(name: str, task: str | None = None) -> tuple[Any, Any]:
         model, processor = auto_model.from_pretrained(name).eval(), auto_processor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot load {name!r}: {_first_line(error)}.") from error
-    if task == "text-classification" and len(processor) < _LEAST_WORDS <= model.config.get_text_config().vocab_size:
+    if task.startswith("text-") and len(processor) < _LEAST_WORDS <= model.config.get_text_config().vocab_size:
         raise ModelError(f"Cannot load {name!r}: it has no tokenizer files, only {len(processor)} special tokens.")
     return model, processor
 

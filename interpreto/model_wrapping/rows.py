@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 
@@ -32,7 +32,7 @@ class Rows:
         """The fields and the shape of a row in each, ragged axes left out: rows of one shape can be joined."""
         return tuple((name, tuple(t.shape[2 if name in self.padding else 1 :])) for name, t in self.fields.items())
 
-    def take(self, chosen: slice) -> "Rows":
+    def take(self, chosen: slice | Int[Tensor, " q"]) -> "Rows":
         """Some of the rows."""
         return replace(self, fields={name: tensor[chosen] for name, tensor in self.fields.items()})
 

@@ -1,6 +1,6 @@
 """How a model is run: device, precision, and which score of its outputs is explained."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,21 +27,29 @@ class Runtime:
         autocast: A floating dtype such as `torch.bfloat16` to compute in, None for the model's own.
         inference_mode: A name in `INFERENCE_MODES` or a function from logits `p k` to scores `p k`.
         truncation: Whether texts longer than the model's positions are cut; otherwise they are an error.
+        generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
+        joint: For language models, whether the whole continuation's log-probability is the one target.
+        reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text.
     """
 
     device: torch.device | str | None = None
     autocast: torch.dtype | None = None
     inference_mode: str | Callable[[Tensor], Tensor] = "logits"
     truncation: bool = False
+    generation_kwargs: Mapping[str, Any] | None = None
+    joint: bool = False
+    reuse_prefix: bool = True
 
     def __post_init__(self) -> None:
         mode = self.inference_mode
         if isinstance(mode, str) and mode not in INFERENCE_MODES:
             raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
+        if self.joint and mode not in ("logits", "log_softmax"):
+            raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
 
     def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """The scores that are explained."""
-        mode = self.inference_mode
+        mode = "log_softmax" if self.joint else self.inference_mode
         if isinstance(mode, str) and mode != "logits" and logits.shape[-1] == 1:
             raise OptionError(
                 f"inference_mode={mode!r} is constant on a model with one output; use 'logits', or torch.sigmoid."

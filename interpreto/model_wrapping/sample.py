@@ -20,6 +20,7 @@ class TextSample:
         spans: Where each token lies in its text, in characters; None where that cannot be known.
         sequence: Which text a token belongs to; -1 for tokens that the tokenizer added.
         tokens: The tokens' own names.
+        generated: How many of the tokens, the last ones, follow the prompt of a language model.
     """
 
     rows: Rows
@@ -28,6 +29,7 @@ class TextSample:
     spans: Int[Tensor, "l 2"] | None
     sequence: Int[Tensor, " l"]
     tokens: tuple[str, ...]
+    generated: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interpreto.errors import TargetError, choices
@@ -33,6 +33,14 @@ class ClassTargets:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def reach(self) -> None:
+        """Every position has a say."""
+
+    def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "ClassTargets":
+        """Classes belong to no unit."""
+        return self
+
     def part(self, start: int, stop: int) -> "ClassTargets":
         """Some of the targets."""
         return ClassTargets(self.values[start:stop], self.names[start:stop])
@@ -46,7 +54,7 @@ class ClassTargets:
         classes = [value for value in self.values if isinstance(value, int)]
         if len(classes) == len(self.values):
             return outputs[:, classes]
-        return torch.stack([_score(value, outputs) for value in self.values], dim=1)
+        return torch.stack([score_of(value, outputs) for value in self.values], dim=1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,12 @@ class Everything:
         return outputs
 
 
-def _score(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
+def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
+    """The score of one target in the model's outputs.
+
+    Raises:
+        TargetError: if a function returns anything but one score per row.
+    """
     if isinstance(value, Contrast):
         return outputs[:, value.for_] - outputs[:, value.against]
     if isinstance(value, int):

@@ -11,7 +11,7 @@ from torch import Tensor
 from interpreto.errors import InputError
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.typing import Tokenizer
+from interpreto.model_wrapping.text_model import TextModel
 
 Raw = str | tuple[str, str] | Mapping[str, Any]
 
@@ -75,39 +75,31 @@ def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
         yield {name: torch.as_tensor(value).clone() for name, value in row.items()}
 
 
-def encode(
-    raw: Raw,
-    tokenizer: Tokenizer,
-    fields: Sequence[str],
-    padding: Mapping[str, int | float],
-    limit: int,
-    truncate: bool,
-) -> TextSample:
+def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], truncate: bool) -> TextSample:
     """Tokenise one text, or take its tokens as they were given; padding is stripped.
 
     Args:
         raw: The text, pair of texts or tokenised mapping of one row.
-        tokenizer: The tokenizer of the model.
-        fields: The names of the inputs that the model reads.
-        padding: What fills up each field.
-        limit: How many tokens the model can read.
+        text: The model that is to read it.
+        padding: What fills up each field when rows are joined.
         truncate: Whether a longer text is cut.
 
     Raises:
         InputError: if the text is empty or longer than the limit.
     """
     if isinstance(raw, Mapping):
-        return _encode_given(raw, tokenizer, fields, padding, limit)
+        return _encode_given(raw, text, padding)
+    tokenizer = text.tokenizer
     texts = raw if isinstance(raw, tuple) else (raw,)
-    if not any(text.strip() for text in texts):
+    if not any(part.strip() for part in texts):
         raise InputError(f"The text {raw!r} is empty: there is nothing to explain.")
-    options: dict[str, Any] = {"truncation": True, "max_length": limit} if truncate else {"truncation": False}
+    options: dict[str, Any] = {"truncation": True, "max_length": text.limit} if truncate else {"truncation": False}
     if tokenizer.is_fast:
         options["return_offsets_mapping"] = True
     # Length is checked below with a better message than the tokenizer's warning.
     encoding: Any = tokenizer(*texts, verbose=False, return_special_tokens_mask=True, **options)
     ids = torch.tensor(encoding["input_ids"])
-    _check_length(len(ids), limit, "pass truncation=True to cut it, or a shorter text")
+    check_length(len(ids), text.limit, "pass truncation=True to cut it, or a shorter text")
     special = torch.tensor(encoding["special_tokens_mask"]).bool()
     if tokenizer.is_fast:
         spans = torch.tensor(encoding["offset_mapping"])
@@ -115,26 +107,25 @@ def encode(
     else:
         sequence = _sequence_of(special).clamp(max=len(texts) - 1)
         spans = align(_pieces(tokenizer, ids), texts, sequence)
-    rows = _rows(encoding, ids, fields, padding)
+    rows = rows_of(encoding, ids, text.fields, padding)
     return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
 
 
-def _encode_given(
-    given: Mapping[str, Any], tokenizer: Any, fields: Sequence[str], padding: Mapping[str, int | float], limit: int
-) -> TextSample:
+def _encode_given(given: Mapping[str, Any], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
+    tokenizer = text.tokenizer
     real = given["attention_mask"].bool() if "attention_mask" in given else torch.ones_like(given["input_ids"]).bool()
     kept = {name: tensor[real].tolist() for name, tensor in given.items() if tensor.shape == real.shape}
     ids = torch.tensor(kept["input_ids"], dtype=torch.long)
     if not len(ids):
         raise InputError("The tokenised text is empty: its attention mask hides every token.")
-    _check_length(len(ids), limit, "tokenise with truncation=True, or give a shorter text")
+    check_length(len(ids), text.limit, "tokenise with truncation=True, or give a shorter text")
     sequence = _sequence_of(_added(tokenizer, ids))
     texts = tuple(
-        tokenizer.decode(ids[sequence == text].tolist(), clean_up_tokenization_spaces=False)
-        for text in range(int(sequence.max()) + 1)
+        tokenizer.decode(ids[sequence == part].tolist(), clean_up_tokenization_spaces=False)
+        for part in range(int(sequence.max()) + 1)
     )
     spans = align(_pieces(tokenizer, ids), texts, sequence)
-    rows = _rows(kept, ids, fields, padding)
+    rows = rows_of(kept, ids, text.fields, padding)
     raw = (texts[0], texts[1]) if len(texts) == 2 else " ".join(texts)
     return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
 
@@ -148,7 +139,8 @@ def _added(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
     return mask & ~torch.isin(ids, own)
 
 
-def _rows(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
+def rows_of(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
+    """One row of these ids and of what else the tokenizer says of them."""
     tensors = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     for name in fields:
         if name in encoding and name not in tensors:
@@ -156,7 +148,12 @@ def _rows(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[
     return Rows(tensors, dict(padding))
 
 
-def _check_length(length: int, limit: int, cure: str) -> None:
+def check_length(length: int, limit: int, cure: str) -> None:
+    """Refuse a text that does not fit the model.
+
+    Raises:
+        InputError: if it is too long; `cure` says what to do.
+    """
     if length > limit:
         raise InputError(f"The text has {length} tokens but the model reads at most {limit}: {cure}.")
 
@@ -185,6 +182,11 @@ def align(pieces: Sequence[str], texts: Sequence[str], sequence: Int[Tensor, " l
             continue
         wanted = piece.strip().removeprefix("##").lower()
         written = str(texts[text])
+        if not wanted:
+            # A token of white space alone goes with the word behind it.
+            space = len(written) - len(written[ends[text] :].lstrip()) - ends[text]
+            spans[position] = torch.tensor([ends[text], ends[text] + space])
+            continue
         start = written.lower().find(wanted, ends[text])
         if start < 0 or written[ends[text] : start].strip():
             return None

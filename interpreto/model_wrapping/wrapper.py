@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Targets
+from interpreto.model_wrapping.arrangement import Arrangement
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.targets import plain
 
 
 class Wrapper(ABC):
@@ -34,13 +33,21 @@ class Wrapper(ABC):
     def prepare(self, raw: Any) -> Sample:
         """What the model reads of one sample, and what a person sees of it."""
 
-    @abstractmethod
-    def check_target(self, spec: Any) -> None:
-        """Refuse a target before the model runs, as far as that can be known then."""
+    def plain(self, targets: Any) -> Any:
+        """The user's targets without tensors and arrays: a list has one entry per sample, all else serves every one."""
+        return plain(targets)
 
     @abstractmethod
-    def find_targets(self, sample: Sample, spec: Any) -> Plan[tuple[Targets, Float[Tensor, " t"]]]:
-        """What is explained, its names in `targets.names`, and its scores on the unchanged sample."""
+    def check_target(self, spec: Any, sample: Sample | None = None) -> None:
+        """Refuse a target before the model runs, as far as that can be known then, with or without its sample."""
+
+    @abstractmethod
+    def settle(self, sample: Sample, spec: Any, seed: int) -> Plan[Settled]:
+        """Run the unchanged sample and settle what is explained."""
+
+    def arrange(self, ask: Ask) -> Arrangement | None:
+        """The rows of an ask in the order that suits the model best, equal ones once; None leaves them as they are."""
+        return None
 
     @abstractmethod
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:

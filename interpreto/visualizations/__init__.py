@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from interpreto.visualizations import html, image, text_figure
+from interpreto.visualizations import generation, html, image, text_figure
 from interpreto.visualizations.figures import Html, Picture, write
 from interpreto.visualizations.panels import Outputs, gather
 
@@ -12,7 +12,8 @@ def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> 
 
     Images become a figure: maps over the raw picture, each with a colour bar of its own unnormalised scores, diverging
     around 0 where scores have signs. Texts become a static page with signed colours and a tooltip per unit; it needs
-    no JavaScript and no network.
+    no JavaScript and no network. Generated texts become a page to explore: point at a generated piece, and what it
+    rests on lights up; without JavaScript it is a table.
 
     Args:
         outputs: One result, a list of results, or a mapping from method names to either, which puts methods side by
@@ -32,7 +33,8 @@ def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> 
         figure = image.draw(rows)
         content = html.of_figure(figure) if wants_page else figure
     else:
-        content = html.of_texts(rows) if save_path is None or wants_page else text_figure.draw(rows)
+        pages = generation.of_generations if rows[0][0].output.task == "text-generation" else html.of_texts
+        content = pages(rows) if save_path is None or wants_page else text_figure.draw(rows)
     if save_path is not None:
         write(save_path, content)
     return content

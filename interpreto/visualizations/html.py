@@ -25,12 +25,12 @@ _STYLE = """
 """
 
 
-def page(body: str, title: str) -> Html:
-    """A whole document around a body."""
+def page(body: str, title: str, style: str = "") -> Html:
+    """A whole document around a body, with rules of its own beyond the common ones."""
     return Html(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>"
         f'<body><main class="interpreto">{body}</main></body></html>\n'
     )
 
@@ -70,7 +70,7 @@ def _mark(panel: Panel, unit: int) -> str:
     colour = colours(norm(float(panel.scores[unit])))
     letters = "#fff" if sum(colour[:3]) < 1.35 else "#111"
     before, behind = element[: len(element) - len(element.lstrip())], element[len(element.rstrip()) :]
-    if not word:
+    if not word or bool(panel.scores[unit].isnan()):
         return escape(element)
     tip = escape(f"{word}: {_number(panel, unit)}", quote=True)
     style = f"background:{to_hex(colour)};color:{letters}"
@@ -78,6 +78,8 @@ def _mark(panel: Panel, unit: int) -> str:
 
 
 def _number(panel: Panel, unit: int) -> str:
+    if bool(panel.scores[unit].isnan()):
+        return ""
     errors = panel.output.standard_errors
     spread = "" if errors is None else f" ± {float(errors[panel.target][unit]):.2g}"
     return f"{float(panel.scores[unit]):+.4g}{spread}"
@@ -88,14 +90,17 @@ def _table(row: list[Panel]) -> str:
     groups: dict[tuple[str, ...], list[Panel]] = {}
     for panel in row:
         groups.setdefault(tuple(map(str, panel.output.elements)), []).append(panel)
-    tables = []
-    for elements, panels in groups.items():
-        head = "".join(f"<th>{escape(panel.method)}</th>" for panel in panels)
-        lines = "".join(
-            f"<tr><td>{escape(element.strip())}</td>"
-            + "".join(f"<td>{_number(panel, unit)}</td>" for panel in panels)
-            + "</tr>"
-            for unit, element in enumerate(elements)
-        )
-        tables.append(f"<table><thead><tr><th>unit</th>{head}</tr></thead><tbody>{lines}</tbody></table>")
-    return f"<details><summary>all scores as a table</summary>{''.join(tables)}</details>"
+    tables = "".join(map(table, groups.values()))
+    return f"<details><summary>all scores as a table</summary>{tables}</details>"
+
+
+def table(panels: list[Panel]) -> str:
+    """The units of one sample, one column of scores per panel."""
+    head = "".join(f"<th>{escape(panel.method)}</th>" for panel in panels)
+    lines = "".join(
+        f"<tr><td>{escape(str(element).strip())}</td>"
+        + "".join(f"<td>{_number(panel, unit)}</td>" for panel in panels)
+        + "</tr>"
+        for unit, element in enumerate(panels[0].output.elements)
+    )
+    return f"<table><thead><tr><th>unit</th>{head}</tr></thead><tbody>{lines}</tbody></table>"

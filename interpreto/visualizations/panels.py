@@ -82,7 +82,8 @@ def _listed(some: Any) -> list[AttributionOutput]:
 
 def scale(scores: Float[Tensor, "*g"]) -> tuple[Colormap, Normalize]:
     """Colours for unnormalised scores: diverging around 0 where there are both signs or negative ones, else from 0."""
-    high = max(float(scores.abs().max()), 1e-12)
-    if float(scores.min()) < 0:
+    drawn = scores[~scores.isnan()]
+    high = max(float(drawn.abs().max()) if len(drawn) else 0.0, 1e-12)
+    if len(drawn) and float(drawn.min()) < 0:
         return mpl.colormaps["RdBu_r"], Normalize(-high, high)
     return mpl.colormaps["Reds"], Normalize(0, high)

@@ -1,5 +1,6 @@
 """Texts with coloured units as a matplotlib figure."""
 
+import math
 import re
 
 from matplotlib.cm import ScalarMappable
@@ -31,7 +32,8 @@ def draw(rows: list[list[Panel]]) -> Picture:
         place.text(0, 0.75, f"{panel.method}: {panel.title}", fontsize=9, weight="bold", va="center", parse_math=False)
         for piece, line, column, unit in layout:
             score = float(panel.scores[unit])
-            colour = colours(norm(score))
+            # Units without a say, behind a generated target, stay blank.
+            colour = (1.0, 1.0, 1.0, 1.0) if math.isnan(score) else colours(norm(score))
             x, y = column, line + 1.3
             place.add_patch(Rectangle((x, y + 0.05), len(piece), 0.9, color=colour, linewidth=0))
             # The darkest colours of both maps need light letters.

@@ -48,14 +48,15 @@ def test_embedding_hook_is_exact(name):
     """What the hook puts in place of the embeddings gives the very scores that the ids give, padded or not."""
     from interpreto.attributions.perturbations.token_embeddings import TokenEmbeddings
     from interpreto.model_wrapping.conversation import Ask
+    from interpreto.model_wrapping.embeddings import EMBEDDINGS
     from interpreto.model_wrapping.runtime import Runtime
     from interpreto.model_wrapping.targets import Everything
-    from interpreto.model_wrapping.text_classification import EMBEDDINGS, TextClassification
+    from interpreto.model_wrapping.text_classification import TextClassification
 
     model, tokenizer = text_model(name)
     wrapper = TextClassification(model, tokenizer, Runtime())
     samples = [wrapper.prepare(text) for text in TEXTS]
-    modality = TokenEmbeddings(wrapper)
+    modality = TokenEmbeddings(wrapper.text)
     plain = wrapper.answer([Ask(sample.rows, Everything()) for sample in samples])
     rows = [sample.rows.put(**{EMBEDDINGS: modality.read(sample)[None]}) for sample in samples]
     hooked = wrapper.answer([Ask(one, Everything()) for one in rows])

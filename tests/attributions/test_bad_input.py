@@ -41,7 +41,11 @@ CASES = {
     "unknown model": (lambda: Saliency(nn.Linear(2, 2)), "Cannot tell what Linear is for.*task='image-classification'"),
     "model of another task": (
         lambda: Saliency(BERT[0], BERT[1], task="text-generation"),
-        "Models for text-generation cannot be explained yet; the tasks that can are image-classification, text",
+        "BertForSequenceClassification has no head over the vocabulary",
+    ),
+    "task to come": (
+        lambda: Saliency(BERT[0], BERT[1], task="image-text-to-text"),
+        "Models for image-text-to-text cannot be explained yet; the tasks that can are image-classification, text",
     ),
     "unknown task": (lambda: Saliency(*BERT, task="text-clasification"), "did you mean 'text-classification'"),
     "unknown modality": (lambda: Saliency(*BERT, modality="image"), "modality='image' does not go with text"),

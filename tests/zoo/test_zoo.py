@@ -62,10 +62,7 @@ def test_the_top_patch_touches_the_decisive_shape(name):
     assert (shares_of(name) > 0).double().mean() >= 0.95
 
 
-RIM = pytest.mark.xfail(strict=True, reason="0.86: gradients are large at the rim, where red would make another shape")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=RIM if name == "SmoothGrad" else ()) for name in SHAPES])
+@pytest.mark.parametrize("name", SHAPES)
 def test_a_quarter_of_the_top_patch_lies_on_the_decisive_shape(name):
     assert (shares_of(name) >= 0.25).double().mean() >= 0.9
 

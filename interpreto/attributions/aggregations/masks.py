@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interpreto.errors import OptionError, choices
@@ -43,8 +43,14 @@ class MaskAggregator(ABC):
     """A recipe for folds, one per sample."""
 
     @abstractmethod
-    def start(self, base: Float[Tensor, " t"]) -> MaskFold:
-        """A fold for a sample with these scores when nothing is hidden."""
+    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+        """A fold for a sample.
+
+        Args:
+            base: The scores when nothing is hidden.
+            visible: Which units can have a say in which target, the first ones of each; None where all can. The
+                scores of others are never read.
+        """
 
 
 @final
@@ -52,7 +58,7 @@ class MaskAggregator(ABC):
 class Differences(MaskAggregator):
     """f(x) - f(row), averaged over the rows that hide a unit, weighted by how much of it they hide."""
 
-    def start(self, base: Float[Tensor, " t"]) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _DifferencesFold(base.double())
 
 
@@ -85,7 +91,7 @@ class KeptMean(MaskAggregator):
 
     centered: bool = True
 
-    def start(self, base: Float[Tensor, " t"]) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _KeptMeanFold(self.centered, base.double())
 
 
@@ -143,7 +149,7 @@ class SobolIndices(MaskAggregator):
         if self.order not in ("total", "first"):
             raise OptionError(f"There is no order={self.order!r}: {choices(self.order, ('total', 'first'))}")
 
-    def start(self, base: Float[Tensor, " t"]) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _SobolFold(self.order)
 
 

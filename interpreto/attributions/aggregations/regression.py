@@ -5,11 +5,13 @@ eight-byte numbers for as many units as a regression makes sense for.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.aggregations.masks import Estimate, MaskAggregator, MaskFold
@@ -34,8 +36,16 @@ def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
 
 
 @dataclass(eq=False)
-class _Observed:
-    """Masks and scores as they came in."""
+class _Observed(MaskFold):
+    """Masks and scores as they came in, and what they say of the units that each target can see.
+
+    Attributes:
+        base: The scores when nothing is hidden.
+        visible: Which units can have a say in which target, the first ones of each; None where all can.
+    """
+
+    base: Float[Tensor, " t"]
+    visible: Bool[Tensor, "t *g"] | None
 
     shape: tuple[int, ...] = ()
     masks: list[Bool[Tensor, "_p g"]] = field(default_factory=list)
@@ -46,17 +56,34 @@ class _Observed:
         self.masks.append(hidden.flatten(1) > 0.5)
         self.scores.append(scores.double())
 
-    def all(self) -> tuple[Float[Tensor, "p g"], Float[Tensor, "p t"]]:
-        """1 where a unit was kept, and the scores."""
-        return 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
+    def result(self) -> Estimate:
+        """A regression for all targets that see the same units, on these units alone."""
+        kept, scores = 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
+        targets, g = scores.shape[1], kept.shape[1]
+        found, errors = torch.zeros(targets, g), torch.zeros(targets, g)
+        seen = torch.full((targets,), g) if self.visible is None else self.visible.flatten(1).sum(1)
+        for count in seen.unique().tolist():
+            those = seen == count
+            slopes, spread = self.fit(kept[:, :count], scores[:, those], self.base[those])
+            found[those, :count], errors[those, :count] = slopes.T.float(), spread.T.float()
+        shape = (targets, *self.shape)
+        return Estimate(found.reshape(shape), errors.reshape(shape), self.empty(scores))
 
-    def estimate(self, scores: Tensor, errors: Tensor, empty: Tensor | None = None) -> Estimate:
-        shape = (-1, *self.shape)
-        return Estimate(
-            scores.T.reshape(shape).float(),
-            errors.T.reshape(shape).float(),
-            None if empty is None else empty.float(),
-        )
+    def empty(self, scores: Float[Tensor, "p t"]) -> Float[Tensor, " t"] | None:
+        """The scores with everything hidden, where they are promised to be part of the sum."""
+        return None
+
+    @abstractmethod
+    def fit(
+        self, kept: Float[Tensor, "p g"], scores: Float[Tensor, "p t"], base: Float[Tensor, " t"]
+    ) -> tuple[Float[Tensor, "g t"], Float[Tensor, "g t"]]:
+        """Coefficients and their standard errors from rows, 1 where a unit was kept, and their scores."""
+
+
+def _firsts(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
+    """The rows that are unlike all before them."""
+    _, first = np.unique(np.packbits(kept.bool().numpy(), axis=1), axis=0, return_index=True)
+    return torch.from_numpy(np.sort(first))
 
 
 @final
@@ -85,8 +112,8 @@ class LocalRegression(MaskAggregator):
         if self.width is not None and self.width <= 0:
             raise OptionError(f"kernel_width={self.width} must be positive.")
 
-    def start(self, base: Float[Tensor, " t"]) -> MaskFold:
-        return _LocalFold(self, base.double())
+    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+        return _LocalFold(base.double(), visible, recipe=self)
 
     def weights(self, kept: Float[Tensor, "p g"]) -> Float[Tensor, " p"]:
         """How much each row counts."""
@@ -103,18 +130,12 @@ class LocalRegression(MaskAggregator):
 
 @final
 @dataclass(eq=False)
-class _LocalFold(MaskFold):
-    recipe: LocalRegression
-    base: Float[Tensor, " t"]
-    seen: _Observed = field(default_factory=_Observed)
+class _LocalFold(_Observed):
+    recipe: LocalRegression = field(kw_only=True)
 
-    def add(self, scores: Scores, hidden: Hidden) -> None:
-        self.seen.add(scores, hidden)
-
-    def result(self) -> Estimate:
-        kept, scores = self.seen.all()
+    def fit(self, kept, scores, base):
         # The unchanged sample was scored anyway; it is the row with the largest weight.
-        kept, scores = torch.cat([torch.ones_like(kept[:1]), kept]), torch.cat([self.base[None], scores])
+        kept, scores = torch.cat([torch.ones_like(kept[:1]), kept]), torch.cat([base[None], scores])
         weights = self.recipe.weights(kept)[:, None]
         x = kept - (weights * kept).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
@@ -122,7 +143,7 @@ class _LocalFold(MaskFold):
         slopes = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ slopes)
         freedom = len(x) / max(len(x) - x.shape[1] - 1, 1)
-        return self.seen.estimate(slopes, (freedom * (solver.square() @ residuals.square())).sqrt())
+        return slopes, (freedom * (solver.square() @ residuals.square())).sqrt()
 
 
 @final
@@ -134,26 +155,28 @@ class ShapleyRegression(MaskAggregator):
     those of the regression on pairs, without the sizes that were taken whole; 0 where all coalitions were.
     """
 
-    def start(self, base: Float[Tensor, " t"]) -> MaskFold:
-        return _ShapleyFold(base.double())
+    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+        return _ShapleyFold(base.double(), visible)
 
 
 @final
 @dataclass(eq=False)
-class _ShapleyFold(MaskFold):
-    base: Float[Tensor, " t"]
-    seen: _Observed = field(default_factory=_Observed)
+class _ShapleyFold(_Observed):
+    def empty(self, scores):
+        return scores[0].float()
 
-    def add(self, scores: Scores, hidden: Hidden) -> None:
-        self.seen.add(scores, hidden)
-
-    def result(self) -> Estimate:
-        kept, scores = self.seen.all()
-        empty, kept, scores = scores[0], kept[1:], scores[1:]
-        g = kept.shape[1]
-        gain = self.base - empty
+    def fit(self, kept, scores, base):
+        empty, g = scores[0], kept.shape[1]
+        gain = base - empty
         if g == 1:
-            return self.seen.estimate(gain[None], torch.zeros_like(gain)[None], empty)
+            return gain[None], torch.zeros_like(gain)[None]
+        # Rows that differ only in units without a say are one coalition, and tell nothing new at either end.
+        once = _firsts(kept)
+        sizes = kept[once].sum(1).long()
+        once = once[(sizes > 0) & (sizes < g)]
+        if not len(once):
+            return (gain / g).expand(g, -1), torch.full((g, len(gain)), math.nan)
+        kept, scores = kept[once], scores[once]
         sizes = kept.sum(1).long()
         counts = torch.bincount(sizes, minlength=g + 1)
         weights = ((g - 1) / (sizes * (g - sizes)) / counts[sizes])[:, None].double()
@@ -164,7 +187,7 @@ class _ShapleyFold(MaskFold):
         solver = solution(weights.sqrt() * x, 0.0)
         rest = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ rest)
-        return self.seen.estimate(equal + rest, self._errors(solver, residuals, sizes, counts), empty)
+        return equal + rest, self._errors(solver, residuals, sizes, counts)
 
     def _errors(
         self, solver: Float[Tensor, "g p"], residuals: Float[Tensor, "p t"], sizes: Tensor, counts: Tensor

@@ -28,7 +28,7 @@ class Tokens:
     def units(self, sample: TextSample) -> TextUnits:
         """Which positions make up each unit."""
         chosen = torch.ones_like(sample.sequence).bool() if self.added else sample.sequence >= 0
-        return _numbered(torch.where(chosen, torch.arange(len(chosen)), -1))
+        return numbered(torch.where(chosen, torch.arange(len(chosen)), -1))
 
     def labels(self, sample: TextSample) -> list[str]:
         """The units as pieces of the text."""
@@ -62,7 +62,7 @@ class Spans:
             letters = _first_letters(text, sample.spans[here])
             index[here] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
             offset += len(starts)
-        return _numbered(index)
+        return numbered(index)
 
     def labels(self, sample: TextSample) -> list[str]:
         """The units as pieces of the text."""
@@ -78,7 +78,7 @@ def _first_letters(text: str, spans: Int[Tensor, "s 2"]) -> Int[Tensor, " s"]:
     return torch.tensor(found, dtype=torch.long)
 
 
-def _numbered(index: Int[Tensor, " l"]) -> TextUnits:
+def numbered(index: Int[Tensor, " l"]) -> TextUnits:
     """Units 0 to g - 1 in the order of the text, whatever numbers they had; -1 stays."""
     inside = index >= 0
     if not inside.any():

@@ -45,6 +45,15 @@ class Units(ABC):
         """The positions that belong to a unit."""
         return self.index >= 0
 
+    @property
+    def first(self) -> Int[Tensor, "*g"]:
+        """The first position of every unit, in the order of the flattened positions."""
+        flat = self.index.flatten()
+        out = torch.full((int(torch.tensor(self.shape).prod()),), len(flat))
+        inside = flat >= 0
+        out.scatter_reduce_(0, flat[inside], torch.arange(len(flat))[inside], "amin")
+        return out.reshape(self.shape)
+
     def spread(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
         """The value of its unit at every position, 0 where there is none."""
         flat = cells.flatten(1)

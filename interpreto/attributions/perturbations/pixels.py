@@ -79,6 +79,7 @@ class Pixels(MaskModality):
     """Hidden pixels fade into a stand-in."""
 
     removal: Any = None
+    ahead = 1
 
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "Pixels":

@@ -7,7 +7,7 @@ token ids, pixels, embeddings or pixel values without knowing why. A `Perturbato
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, final
+from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -72,6 +72,9 @@ class MaskMethod(ABC):
 
 class MaskModality(ABC):
     """Says what hiding means."""
+
+    ahead: ClassVar[int]
+    """How many batches of rows may be made at once: few where they are large, many where equal ones can be found."""
 
     @abstractmethod
     def blank(self, sample: Sample, rng: torch.Generator) -> Rows:

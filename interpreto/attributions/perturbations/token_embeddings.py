@@ -12,9 +12,10 @@ from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import TensorModality, reduce_axis
 from interpreto.attributions.perturbations.token_ids import token_named
 from interpreto.errors import OptionError
+from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.text_classification import EMBEDDINGS, TextClassification
+from interpreto.model_wrapping.text_model import TextModel
 
 
 @final
@@ -22,17 +23,17 @@ from interpreto.model_wrapping.text_classification import EMBEDDINGS, TextClassi
 class TokenEmbeddings(TensorModality):
     """What the model's embedding module gives for each token, before positions are added."""
 
-    wrapper: TextClassification
+    text: TextModel
     field = EMBEDDINGS
 
     @staticmethod
-    def of(wrapper: TextClassification, removal: Any) -> "TokenEmbeddings":
+    def of(wrapper: Any, removal: Any) -> "TokenEmbeddings":
         """The modality for a model."""
-        return TokenEmbeddings(wrapper)
+        return TokenEmbeddings(wrapper.text)
 
     def read(self, sample: TextSample) -> Float[Tensor, "l d"]:
         given = sample.rows.fields.get(EMBEDDINGS)
-        return self.wrapper.embed(sample.rows.fields["input_ids"][0]) if given is None else given[0]
+        return self.text.embed(sample.rows.fields["input_ids"][0]) if given is None else given[0]
 
     def baselines(self, sample: TextSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
@@ -57,13 +58,13 @@ class TokenEmbeddings(TensorModality):
         if isinstance(spec, Tensor | np.ndarray):
             return f"tensor {tuple(spec.shape)}"
         named = self._token(spec)
-        return "zeros" if named == "zeros" else token_named(self.wrapper, named, "baseline").name
+        return "zeros" if named == "zeros" else token_named(self.text, named, "baseline").name
 
     def _token(self, spec: Any) -> Any:
         """Without a mask token there is no neutral word, so the path starts at zero."""
         if spec is not None:
             return spec
-        return "mask" if self.wrapper.tokenizer.mask_token_id is not None else "zeros"
+        return "mask" if self.text.tokenizer.mask_token_id is not None else "zeros"
 
     def _end(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
         if isinstance(spec, Tensor | np.ndarray):
@@ -78,5 +79,5 @@ class TokenEmbeddings(TensorModality):
         if named == "zeros":
             return torch.zeros_like(tensor)
         # Only the embedding is borrowed: the ids stay, so that even the padding token is not read as padding.
-        token = token_named(self.wrapper, named, "baseline").token
-        return self.wrapper.embed(torch.tensor(token)).expand_as(tensor)
+        token = token_named(self.text, named, "baseline").token
+        return self.text.embed(torch.tensor(token)).expand_as(tensor)

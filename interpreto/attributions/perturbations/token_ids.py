@@ -5,15 +5,14 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import Block, MaskModality
 from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.task import unwrapped
-from interpreto.model_wrapping.text_classification import TextClassification
+from interpreto.model_wrapping.text_model import TextModel
 
 NAMES = ("mask", "unk", "space", "pad", "attention")
 
@@ -26,7 +25,7 @@ class Removal:
     name: str
 
 
-def removal_of(wrapper: TextClassification, given: Any) -> Removal:
+def removal_of(text: TextModel, given: Any) -> Removal:
     """The removal operator that a user names; None takes the first that the tokenizer and the model allow.
 
     In this order: the mask token, the unknown token, a token that is a space, the padding token. The padding token is
@@ -38,11 +37,11 @@ def removal_of(wrapper: TextClassification, given: Any) -> Removal:
     if given == "attention":
         return Removal(None, "attention")
     if given is None:
-        known = ((name, _token(wrapper.tokenizer, name)) for name in NAMES[:-1])
-        allowed = (Removal(t, name) for name, t in known if t is not None and not _is_read_as_padding(wrapper, t))
+        known = ((name, _token(text.tokenizer, name)) for name in NAMES[:-1])
+        allowed = (Removal(t, name) for name, t in known if t is not None and not text.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
-    removal = token_named(wrapper, given, "removal")
-    if removal.token is not None and _is_read_as_padding(wrapper, removal.token):
+    removal = token_named(text, given, "removal")
+    if removal.token is not None and text.reads_as_padding(removal.token):
         raise OptionError(
             f"removal={given!r} is the padding token, by which this model counts positions or finds the last token; "
             "replacing words by it would move the others. Use another token or removal='attention'."
@@ -50,18 +49,18 @@ def removal_of(wrapper: TextClassification, given: Any) -> Removal:
     return removal
 
 
-def token_named(wrapper: TextClassification, given: Any, option: str) -> Removal:
+def token_named(text: TextModel, given: Any, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
     Raises:
         OptionError: if the tokenizer has no such token.
     """
     if isinstance(given, int) and not isinstance(given, bool):
-        if not 0 <= given < len(wrapper.tokenizer):
-            raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(wrapper.tokenizer)} tokens.")
-        return Removal(given, wrapper.tokenizer.convert_ids_to_tokens(given))
-    roles = {name: token for name in NAMES[:-1] if (token := _token(wrapper.tokenizer, name)) is not None}
-    known: dict[Any, int] = roles if given in roles else wrapper.tokenizer.get_vocab()
+        if not 0 <= given < len(text.tokenizer):
+            raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
+        return Removal(given, text.tokenizer.convert_ids_to_tokens(given))
+    roles = {name: token for name in NAMES[:-1] if (token := _token(text.tokenizer, name)) is not None}
+    known: dict[Any, int] = roles if given in roles else text.tokenizer.get_vocab()
     if given not in known:
         raise OptionError(
             f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, 'attention']))} nor a token of this "
@@ -77,30 +76,18 @@ def _token(tokenizer: Any, name: str) -> int | None:
     return ids[0] if len(ids) == 1 and not tokenizer.decode(ids).strip() else None
 
 
-def _is_read_as_padding(wrapper: TextClassification, token: int) -> bool:
-    if token != wrapper.config.pad_token_id:
-        return False
-    tables = (
-        module
-        for name, module in unwrapped(wrapper.model).named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
-    )
-    # Only a model with a plain table of absolute positions is known to leave the padding id alone.
-    table = next(tables, None)
-    return table is None or table.padding_idx is not None
-
-
 @final
 @dataclass(frozen=True)
 class TokenIds(MaskModality):
     """Tokens of hidden units are replaced; the length of the text stays as it is."""
 
     removal: Removal
+    ahead = 64
 
     @staticmethod
-    def of(wrapper: TextClassification, removal: Any) -> "TokenIds":
+    def of(wrapper: Any, removal: Any) -> "TokenIds":
         """The modality for a model and what the user said of removal."""
-        return TokenIds(removal_of(wrapper, removal))
+        return TokenIds(removal_of(wrapper.text, removal))
 
     def blank(self, sample: TextSample, rng: torch.Generator) -> Rows:
         name = "attention_mask" if self.removal.token is None else "input_ids"

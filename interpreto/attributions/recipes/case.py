@@ -1,16 +1,16 @@
 """What every recipe is given, and what it gives back."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import Layout
-from interpreto.model_wrapping.conversation import Plan, Targets
+from interpreto.model_wrapping.conversation import NamedTargets, Plan
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
 
@@ -31,7 +31,7 @@ class Case:
 
     sample: Sample
     units: Units
-    targets: Targets
+    targets: NamedTargets
     scores: Float[Tensor, " t"]
     seed: int
     block: int
@@ -41,6 +41,12 @@ class Case:
     def layout(self) -> Layout:
         """How the units lie."""
         return Layout(self.units.shape, tuple(self.units.index.shape))
+
+    @property
+    def visible(self) -> Bool[Tensor, "t *g"] | None:
+        """Which units can have a say in which target; None where all can."""
+        reach = self.targets.reach
+        return None if reach is None else self.units.first < reach.reshape(-1, *[1] * len(self.units.shape))
 
     def rng(self) -> torch.Generator:
         """A generator that gives every sample the same numbers, whatever came before it."""
@@ -54,6 +60,17 @@ class Explained:
     scores: UnitScores
     standard_errors: UnitScores | None = None
     gap: Float[Tensor, " t"] | None = None
+
+    def within(self, visible: Bool[Tensor, "t *g"] | None) -> "Explained":
+        """The same with NaN where a unit can have no say."""
+        if visible is None:
+            return self
+        errors = self.standard_errors
+        return replace(
+            self,
+            scores=self.scores.masked_fill(~visible, torch.nan),
+            standard_errors=None if errors is None else errors.masked_fill(~visible, torch.nan),
+        )
 
 
 class Recipe(ABC):

@@ -33,8 +33,8 @@ class Hiding(Recipe):
         method, modality = self.perturbator.method, self.perturbator.modality
         rng = case.rng()
         blank = modality.blank(case.sample, case.rng())
-        fold = self.aggregator.start(case.scores)
-        for cells in method.masks(case.layout, rng, case.block):
+        fold = self.aggregator.start(case.scores, case.visible)
+        for cells in method.masks(case.layout, rng, case.block * modality.ahead):
             block = modality.hide(case.sample, blank, case.units, cells)
             answer = yield Ask(block.rows, case.targets)
             fold.add(answer.scores, cells if self.in_cells else block.hidden)

@@ -1,0 +1,177 @@
+"""What follows a prompt: said by the user, or generated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interpreto.errors import InputError, TargetError
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.targets import Contrast, Score
+from interpreto.model_wrapping.text_model import TextModel
+
+_CONTEXT = 8
+"""Tokens before a continuation that are decoded with it, so that a leading space is not lost."""
+
+_NEW = 20
+"""Tokens to generate where neither the model nor the user says how many."""
+
+_LEADS = ("", "\n", "=", "a")
+"""What may stand before a continuation while it is tokenised, for tokenizers that put a space before their texts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """Tokens behind a prompt, and what is asked about them.
+
+    Attributes:
+        ids: The tokens.
+        said: Their text.
+        spans: Where each token lies in it.
+        asked: What is explained at each place from the end of the prompt on: ids, contrasts, functions; None for
+            places about which nothing is asked.
+    """
+
+    ids: Int[Tensor, " m"]
+    said: str
+    spans: Int[Tensor, "m 2"]
+    asked: tuple[int | Contrast | Score | None, ...]
+
+
+def check(spec: Any, text: TextModel, sample: TextSample | None) -> None:
+    """Refuse what cannot be a target of a language model.
+
+    Raises:
+        TargetError: if it is of no known kind, empty, or a contrast of different lengths.
+    """
+    if spec is None or callable(spec) or isinstance(spec, slice):
+        return
+    if isinstance(spec, tuple) and spec and all(map(callable, spec)):
+        return
+    before = [] if sample is None else sample.rows.fields["input_ids"][0].tolist()
+    _said(spec, text, before)
+
+
+def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
+    """What the user's target says of what follows a prompt; None where the model is to generate.
+
+    Raises:
+        TargetError: as for `check`.
+    """
+    if spec is None or isinstance(spec, slice):
+        return None
+    functions = spec if isinstance(spec, tuple) else (spec,)
+    if functions and all(map(callable, functions)):
+        nothing = torch.zeros(0, dtype=torch.long)
+        return Continuation(nothing, "", torch.zeros(0, 2, dtype=torch.long), functions)
+    return _said(spec, text, prompt.rows.fields["input_ids"][0].tolist())
+
+
+def generated(
+    model: Any, text: TextModel, prompt: TextSample, options: Mapping[str, Any], span: slice | None, seed: int
+) -> Continuation:
+    """What the model itself says next, with its own generation config.
+
+    Raises:
+        InputError: if it says nothing, or nothing within the span.
+    """
+    ids = prompt.rows.fields["input_ids"].to(text.device)
+    given = dict(options)
+    config = model.generation_config
+    pad = (config.pad_token_id, config.eos_token_id, 0)
+    given.setdefault("pad_token_id", next(p[0] if isinstance(p, list) else p for p in pad if p is not None))
+    if not {"max_length", "max_new_tokens"} & set(given) and config.max_length is config.max_new_tokens is None:
+        given["max_new_tokens"] = _NEW
+    torch.manual_seed(seed)
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), **given)
+    found = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
+    # What ends the text is no part of it.
+    special = torch.isin(found, torch.tensor(text.tokenizer.all_special_ids, dtype=found.dtype))
+    found = found[: int((~special).nonzero().max()) + 1] if (~special).any() else found[:0]
+    if not len(found):
+        raise InputError("The model generates nothing for this prompt but the end of the text; give a continuation.")
+    said = _spoken(text, prompt.rows.fields["input_ids"][0].tolist(), found.tolist())
+    wanted = set(range(len(found))[span or slice(None)])
+    if not wanted:
+        raise TargetError(f"targets={span} chooses none of the {len(found)} generated tokens.")
+    return Continuation(found, *said, tuple(t if i in wanted else None for i, t in enumerate(found.tolist())))
+
+
+def _said(spec: Any, text: TextModel, before: Sequence[int]) -> Continuation:
+    if not isinstance(spec, Contrast):
+        ids, said, spans = _tokens(spec, text, before)
+        return Continuation(torch.tensor(ids), said, spans, tuple(ids))
+    ids, said, spans = _tokens(spec.for_, text, before)
+    against, _, _ = _tokens(spec.against, text, before)
+    if len(ids) != len(against):
+        one, other = (text.tokenizer.convert_ids_to_tokens(tokens) for tokens in (ids, against))
+        raise TargetError(
+            f"Contrast({spec.for_!r}, {spec.against!r}) compares {len(ids)} tokens with {len(against)}: {one} and "
+            f"{other}. A contrast needs as many of both; give the ids of those to compare."
+        )
+    return Continuation(torch.tensor(ids), said, spans, tuple(map(Contrast, ids, against)))
+
+
+def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
+    if isinstance(spec, str):
+        return _encoded(spec, text, before)
+    ids = [spec] if isinstance(spec, int) and not isinstance(spec, bool) else spec
+    if not isinstance(ids, tuple | list) or not all(isinstance(token, int) for token in ids):
+        raise TargetError(
+            f"{spec!r} is no target of a language model; give None (its own generation), a slice of it, one "
+            "continuation as a string or token ids, Contrast(a, b), or a function of the next outputs."
+        )
+    if not ids:
+        raise TargetError("The continuation has no tokens: there is nothing to explain.")
+    size = len(text.tokenizer)
+    if not all(0 <= token < size for token in ids):
+        raise TargetError(f"{[t for t in ids if not 0 <= t < size]} are no token ids: the tokenizer has {size} tokens.")
+    return list(ids), *_spoken(text, before, list(ids))
+
+
+def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
+    """The tokens of a continuation, with nothing added in front."""
+    tokenizer = text.tokenizer
+    if not tokenizer.is_fast:
+        ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
+        return ids, *_spoken(text, before, ids)
+    first = None
+    for lead in _LEADS:
+        encoding = tokenizer(lead + said, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, spans = encoding["input_ids"], torch.tensor(encoding["offset_mapping"]).reshape(-1, 2) - len(lead)
+        own = (spans[:, 1] > 0).nonzero()[:, 0].tolist()
+        if not own:
+            raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
+        if int(spans[own[0], 0]) < 0:
+            continue
+        tokens = ids[own[0] :]
+        found = tokens, said, spans[own[0] :].clamp(min=0)
+        if _spoken(text, before, tokens)[0] == said:
+            return found
+        first = first or found
+    # A tokenizer that rewrites its texts (lower case) gives none back as it was.
+    assert first is not None
+    return first
+
+
+def _spoken(text: TextModel, before: Sequence[int], ids: list[int]) -> tuple[str, Int[Tensor, "m 2"]]:
+    """The text of tokens that follow others, and where each of them lies in it."""
+
+    def decode(tokens: Sequence[int]) -> str:
+        return text.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    context = list(before[-_CONTEXT:])
+    start = decode(context) if context else ""
+    whole = decode([*context, *ids])
+    if not whole.startswith(start):
+        # The prompt ends within a character.
+        context, start, whole = [], "", decode(ids)
+    # A token that ends within a character is shown with what comes before; the last one takes the rest.
+    ends = [len(decode([*context, *ids[:count]]).rstrip("\ufffd")) - len(start) for count in range(1, len(ids))]
+    ends = torch.tensor([0, *(max(end, 0) for end in ends), len(whole) - len(start)]).cummax(0).values
+    return whole[len(start) :], torch.stack([ends[:-1], ends[1:]], dim=1).clamp(max=len(whole) - len(start))

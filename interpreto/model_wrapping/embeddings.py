@@ -1,0 +1,49 @@
+"""Token embeddings: read from the model's own module, and replaced there while the ids stay in the call."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interpreto.errors import UnsupportedError
+
+EMBEDDINGS = "embeddings"
+"""The field of rows that replaces the model's own token embeddings."""
+
+
+@contextmanager
+def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tensor, "p l d"]) -> Iterator[None]:
+    """Let the embedding module answer with these embeddings while the ids stay in the call.
+
+    The ids are read elsewhere too: positions are counted and the last token is found by them, which is why
+    `inputs_embeds` gives other results. Only calls with these very ids are answered (GPT-2 looks up token types in the
+    same table), also where the model has transposed them or added padding behind them.
+
+    Raises:
+        UnsupportedError: if the model never looked the ids up.
+    """
+    answered = []
+
+    def answer(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        asked = given[0]
+        if asked.shape == ids.T.shape != ids.shape and torch.equal(asked, ids.T):
+            answered.append(True)
+            return embeddings.transpose(0, 1).to(output.dtype)
+        length = ids.shape[1]
+        if asked.ndim != 2 or len(asked) != len(ids) or not torch.equal(asked[:, :length], ids):
+            return None
+        answered.append(True)
+        return torch.cat([embeddings.to(output.dtype), output[:, length:]], dim=1)
+
+    handle = module.register_forward_hook(answer)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not answered:
+        raise UnsupportedError(
+            "This model does not look its tokens up in its table of input embeddings, so gradients for them cannot be "
+            "had; methods that hide parts (Occlusion, Lime, KernelShap, Sobol, Rise) do without."
+        )

@@ -1,0 +1,98 @@
+"""The output head of a language model, applied at the asked positions alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(eq=False)
+class Head:
+    """What passed into the head at the asked positions.
+
+    Attributes:
+        below: The hidden states as the body of the model left them; None as long as none came.
+        leaf: The same, cut off from the body, where gradients are taken in two steps.
+    """
+
+    below: Float[Tensor, "p q d"] | None = None
+    leaf: Float[Tensor, "p q d"] | None = None
+
+
+@contextmanager
+def applied_at(module: nn.Module, positions: Int[Tensor, " q"], cut: bool = False) -> Iterator[Head]:
+    """Let the head see only these positions, whatever the model does around it (scaling, capping of logits).
+
+    Logits at every position would be larger than all else that a model computes.
+
+    Args:
+        module: The output embedding.
+        positions: The asked ones.
+        cut: Whether the head reads a leaf instead of the body's output. Every score rests on the hidden state at its
+            own position, so that one pass back through the head serves all scores, and only the body is gone through
+            again for each.
+    """
+    head = Head()
+
+    def narrow(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = head.below = given[0][:, positions]
+        if cut:
+            hidden = head.leaf = hidden.detach().requires_grad_()
+        return (hidden, *given[1:])
+
+    handle = module.register_forward_pre_hook(narrow)
+    try:
+        yield head
+    finally:
+        handle.remove()
+
+
+def rounds(places: Bool[Tensor, "t q"]) -> list[list[int]]:
+    """Targets in groups in which no two rest on the same position."""
+    found: list[tuple[Tensor, list[int]]] = []
+    for target, own in enumerate(places):
+        for number, (taken, members) in enumerate(found):
+            if not (taken & own).any():
+                found[number] = (taken | own, [*members, target])
+                break
+        else:
+            found.append((own, [target]))
+    return [members for _, members in found]
+
+
+def gradients(
+    scores: Float[Tensor, "p t"],
+    places: Bool[Tensor, "p t q"],
+    head: Head,
+    leaf: Float[Tensor, "p l d"],
+    together: bool,
+) -> Float[Tensor, "p t l d"]:
+    """The gradient of every score for the leaf of its own row.
+
+    Args:
+        scores: Of rows.
+        places: On which of the positions that the head saw each score rests.
+        head: What the head saw, cut.
+        leaf: What gradients are taken for.
+        together: Whether all targets go back through the body as one, or one after the other.
+    """
+    count = scores.shape[1]
+    assert head.below is not None
+    assert head.leaf is not None
+    seeds = head.leaf.new_zeros(count, *head.leaf.shape)
+    for members in rounds(places.any(0)):
+        (below,) = torch.autograd.grad(scores[:, members].sum(), head.leaf, retain_graph=True)
+        for target in members:
+            seeds[target] = below * places[:, target, :, None].to(below)
+    if together and count > 1:
+        (found,) = torch.autograd.grad(head.below, leaf, seeds, is_grads_batched=True)
+        return found.transpose(0, 1).float()
+    found = [
+        torch.autograd.grad(head.below, leaf, seed, retain_graph=target + 1 < count)[0]
+        for target, seed in enumerate(seeds)
+    ]
+    return torch.stack(found, dim=1).float()

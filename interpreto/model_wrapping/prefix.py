@@ -1,0 +1,91 @@
+"""What a causal model has computed of a text, to go on from where a changed copy begins to differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from interpreto.model_wrapping.arrangement import Arrangement
+from interpreto.model_wrapping.rows import Rows
+
+Layers = Sequence[tuple[Float[Tensor, "1 h l d"], Float[Tensor, "1 h l e"]]]
+"""Keys and values of every layer."""
+
+
+def recording() -> DynamicCache:
+    """A cache that keeps every key.
+
+    One made from the model's config would drop those outside a sliding window, and its slices would be wrong without
+    an error.
+    """
+    return DynamicCache()
+
+
+def recorded(cache: DynamicCache, row: int, length: int) -> Layers:
+    """The keys and values of one row in a cache."""
+    layers: list[Any] = cache.layers
+    return [(layer.keys[row : row + 1, :, :length], layer.values[row : row + 1, :, :length]) for layer in layers]
+
+
+class _Prefix(DynamicLayer):
+    """Keys and values of the first positions, the same for all rows; what comes behind is used and forgotten."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_options: Any) -> tuple[Tensor, Tensor]:
+        before: Any = (self.keys, self.values)
+        keys, values = (
+            torch.cat([old.expand(len(new), -1, -1, -1), new], dim=-2)
+            for old, new in zip(before, (key_states, value_states), strict=True)
+        )
+        return keys, values
+
+
+def going_on(layers: Layers, begin: int) -> Cache:
+    """A cache that holds the positions before `begin`."""
+    out = []
+    for keys, values in layers:
+        layer = _Prefix()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys[:, :, :begin], values[:, :, :begin]
+        out.append(layer)
+    return Cache(layers=out)
+
+
+@dataclass(frozen=True, eq=False)
+class Unchanged:
+    """The unchanged text as the model read it.
+
+    Attributes:
+        rows: Its one row.
+        scores: What every token of the targets scored.
+        layers: Keys and values; None where changed copies run whole.
+    """
+
+    rows: Rows
+    scores: Float[Tensor, " m"]
+    layers: Layers | None
+
+    def of_tokens(self, kept: Bool[Tensor, " m"]) -> "Unchanged":
+        """The same for some of the tokens."""
+        return replace(self, scores=self.scores[kept])
+
+
+def first_changes(rows: Rows, unchanged: Rows) -> Int[Tensor, " p"]:
+    """The first position at which each row differs from the unchanged one; the length where none does."""
+    pairs = ((rows.fields[name], unchanged.fields[name]) for name in ("input_ids", "attention_mask"))
+    differs = torch.stack([one != other for one, other in pairs]).any(0)
+    return torch.where(differs.any(1), differs.long().argmax(1), differs.shape[1])
+
+
+def arranged(rows: Rows, unchanged: Rows) -> Arrangement:
+    """Rows in the order in which they begin to differ from the unchanged one, latest first; equal rows once."""
+    both = torch.cat([rows.fields["input_ids"], rows.fields["attention_mask"]], dim=1)
+    _, back = both.unique(dim=0, return_inverse=True)
+    firsts = torch.full((int(back.max()) + 1,), len(back)).scatter_reduce_(0, back, torch.arange(len(back)), "amin")
+    order = first_changes(rows.take(firsts), unchanged).argsort(descending=True, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    return Arrangement(rows.take(firsts[order]), place[back])

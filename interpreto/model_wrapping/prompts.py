@@ -1,0 +1,148 @@
+"""Prompts of language models: texts, token ids, and chats."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interpreto.errors import InputError
+from interpreto.model_wrapping import texts
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.text_model import TextModel
+
+_KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a list of messages with 'role'), or a list"
+
+
+def is_one_prompt(inputs: Any) -> bool:
+    """Whether the user gave one prompt rather than several."""
+    return _is_chat(inputs) or _is_ids(inputs) or (texts.is_one_text(inputs) and not isinstance(inputs, tuple))
+
+
+def _is_chat(item: Any) -> bool:
+    return (
+        isinstance(item, Sequence)
+        and len(item) > 0
+        and all(isinstance(message, Mapping) and "role" in message for message in item)
+    )
+
+
+def _is_ids(item: Any) -> bool:
+    """Token ids of one prompt."""
+    if isinstance(item, Tensor | np.ndarray):
+        return item.ndim == 1 and not (item.is_floating_point() if isinstance(item, Tensor) else item.dtype.kind == "f")
+    return isinstance(item, list) and bool(item) and all(isinstance(token, int) for token in item)
+
+
+def split_prompts(inputs: Any) -> Iterator[Any]:
+    """The prompts one by one.
+
+    Raises:
+        InputError: if something in there is no prompt.
+    """
+    if _is_chat(inputs):
+        yield list(inputs)
+    elif _is_ids(inputs):
+        yield {"input_ids": torch.as_tensor(inputs).clone()}
+    elif isinstance(inputs, str):
+        yield inputs
+    elif isinstance(inputs, Mapping):
+        yield from texts.split_texts(inputs)
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple):
+        for item in inputs:
+            if not (isinstance(item, str | Mapping) or _is_chat(item) or _is_ids(item)):
+                raise _no_prompt(item)
+            yield from split_prompts(item)
+    else:
+        raise _no_prompt(inputs)
+
+
+def _no_prompt(item: Any) -> InputError:
+    return InputError(f"Expected a prompt, got {type(item).__name__}; give {_KINDS} of these.")
+
+
+def encode(raw: Any, text: TextModel, truncate: bool) -> TextSample:
+    """Tokenise a prompt, or take its tokens as they were given.
+
+    Raises:
+        InputError: if it is empty, longer than the model can read, or a chat for which there is no template.
+    """
+    return _encode_chat(raw, text) if isinstance(raw, list) else texts.encode(raw, text, text.padding, truncate)
+
+
+def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel) -> TextSample:
+    """A chat in the words of the model's template; the contents of its messages are the texts, all else is added."""
+    tokenizer = text.tokenizer
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("This tokenizer has no chat template, so that a chat cannot be put into words; give a string.")
+    if not tokenizer.is_fast:
+        raise InputError("A chat needs a fast tokenizer, which says where tokens lie in the text.")
+    contents = [content for message in messages if (content := _content(message)).strip()]
+    if not contents:
+        raise InputError("All messages of the chat are empty: there is nothing to explain.")
+    goes_on = messages[-1]["role"] == "assistant"
+    rendered = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+    )
+    encoding = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = torch.tensor(encoding["input_ids"])
+    texts.check_length(len(ids), text.limit, "shorten the chat")
+    offsets = torch.tensor(encoding["offset_mapping"])
+    places = _places(contents, rendered)
+    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    sequence, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
+    for number, (start, end) in enumerate(places):
+        inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
+        sequence[inside] = number
+        spans[inside] = offsets[inside].clamp(start, end) - start
+    said = tuple(rendered[start:end] for start, end in places)
+    names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
+    return TextSample(texts.rows_of({}, ids, (), text.padding), said, rendered, spans, sequence, names)
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "text" in part for part in content):
+        return "".join(part["text"] for part in content)
+    raise InputError(f"A message needs a text as its 'content'; this one has {type(content).__name__}.")
+
+
+def _places(contents: Sequence[str], rendered: str) -> list[tuple[int, int]]:
+    """Where the messages stand in the chat as the template puts it; templates strip white space.
+
+    Raises:
+        InputError: if the template rewrites a message.
+    """
+    found, end = [], 0
+    for content in contents:
+        said = content if content in rendered[end:] else content.strip()
+        start = rendered.find(said, end)
+        if start < 0:
+            raise InputError(
+                f"The chat template rewrites the message {content[:40]!r}, so that its words cannot be found again; "
+                "render the chat yourself and give it as a string."
+            )
+        end = start + len(said)
+        found.append((start, end))
+    return found
+
+
+def continued(
+    prompt: TextSample, ids: Int[Tensor, " m"], said: str, spans: Int[Tensor, "m 2"], text: TextModel
+) -> TextSample:
+    """A prompt and what follows it, joined as ids: nothing is tokenised again."""
+    whole = torch.cat([prompt.rows.fields["input_ids"][0], ids])
+    texts.check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
+    return TextSample(
+        texts.rows_of({}, whole, (), text.padding),
+        (*prompt.texts, said),
+        (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
+        None if prompt.spans is None else torch.cat([prompt.spans, spans]),
+        torch.cat([prompt.sequence, torch.full_like(ids, len(prompt.texts))]),
+        (*prompt.tokens, *text.tokenizer.convert_ids_to_tokens(ids.tolist())),
+        generated=len(ids),
+    )

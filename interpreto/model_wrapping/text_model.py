@@ -1,0 +1,135 @@
+"""What all models that read texts share: tokenizer, fields, positions, token embeddings."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interpreto.errors import ModelError
+from interpreto.model_wrapping.embeddings import EMBEDDINGS
+from interpreto.model_wrapping.runtime import device_of
+from interpreto.model_wrapping.task import unwrapped
+from interpreto.typing import Tokenizer
+
+UNSET = -1
+"""Stands for padding in rows of a model whose config names no padding token."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TextModel:
+    """A transformer that reads tokens, and its tokenizer.
+
+    Attributes:
+        model: A text model of transformers, possibly in a shell of PEFT.
+        tokenizer: Its tokenizer.
+        config: The config of its text part.
+        parameters: The names of what its forward takes.
+        fields: The tokenizer's outputs that the model reads.
+        padding: What fills up each field.
+        limit: How many tokens the model can read.
+        reads_padding: Whether the model counts positions or finds the last token by the padding token, so that no
+            word may become it.
+        no_gradients: Why gradients for the token embeddings cannot be had, empty where they can.
+    """
+
+    model: Any
+    tokenizer: Any
+    config: Any
+    parameters: frozenset[str]
+    fields: tuple[str, ...]
+    padding: Mapping[str, int | float]
+    limit: int
+    reads_padding: bool
+    no_gradients: str
+
+    @staticmethod
+    def of(model: nn.Module, processor: Any, reads_padding: bool) -> "TextModel":
+        """A model, possibly inside a shell of torch.compile, and its tokenizer or a processor that has one.
+
+        Raises:
+            ModelError: if there is no tokenizer.
+        """
+        tokenizer: Any = _tokenizer(processor)
+        config = unwrapped(model).config.get_text_config()
+        parameters = frozenset(inspect.signature(unwrapped(model).forward).parameters)
+        return TextModel(
+            getattr(model, "_orig_mod", model),
+            tokenizer,
+            config,
+            parameters,
+            tuple(name for name in tokenizer.model_input_names if name in parameters),
+            {
+                "input_ids": UNSET if config.pad_token_id is None else config.pad_token_id,
+                "attention_mask": 0,
+                "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
+                EMBEDDINGS: 0.0,
+            },
+            min(tokenizer.model_max_length, position_limit(unwrapped(model))),
+            reads_padding,
+            _why_no_gradients(unwrapped(model)),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return device_of(self.model)
+
+    @property
+    def embedding(self) -> Any:
+        """The module that looks tokens up."""
+        return unwrapped(self.model).get_input_embeddings()
+
+    def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
+        """The model's token embeddings in float32, as its own module gives them: Gemma scales them there."""
+        return self.embedding(ids.to(self.device)).detach().float()
+
+    def reads_as_padding(self, token: int) -> bool:
+        """Whether a word must not become this token, because the model would take it for padding."""
+        return self.reads_padding and token == self.config.pad_token_id
+
+
+def _tokenizer(processor: Any) -> Tokenizer:
+    if processor is None:
+        raise ModelError("A text model needs its tokenizer: Method(model, tokenizer).")
+    if not isinstance(processor, Tokenizer):
+        inner = getattr(processor, "tokenizer", None)
+        if inner is None:
+            raise ModelError(f"A text model needs a tokenizer, got {type(processor).__name__}.")
+        return inner
+    return processor
+
+
+def position_limit(model: Any) -> int:
+    """How many tokens fit a model's position table; RoBERTa and its kin count positions from the padding id on."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return 10**9
+    table = position_table(model)
+    if table is None:
+        return limit
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
+def position_table(model: Any) -> nn.Embedding | None:
+    """A model's table of absolute positions, None where it has none by that name."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
+def _why_no_gradients(model: Any) -> str:
+    """Why the score cannot be differentiated for the token embeddings, empty if it can."""
+    name = type(model).__name__
+    if model.config.is_encoder_decoder:
+        return f"{name} reads its text twice, in the encoder and in the decoder, through tables of their own."
+    try:
+        model.get_input_embeddings()
+    except NotImplementedError:
+        return f"{name} has no table of token embeddings."
+    return ""

@@ -1,0 +1,140 @@
+"""Generated texts as a page to explore: point at a generated piece and what it rests on lights up."""
+
+import json
+import math
+from html import escape
+from itertools import groupby
+
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from interpreto.attributions.result import AttributionOutput
+from interpreto.visualizations.figures import Html
+from interpreto.visualizations.html import page, table
+from interpreto.visualizations.panels import Panel
+
+_STYLE = """
+.interpreto .text { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; margin: .4rem 0; }
+.interpreto .target { border-bottom: 2px solid #888; cursor: pointer; border-radius: .2em; }
+.interpreto .target:focus-visible { outline: 2px solid #05c; }
+.interpreto .chosen { border-bottom-color: #05c; background: #dbe9ff; color: #111; }
+.interpreto .others { font-size: .85rem; }
+.interpreto .others .target { margin-right: .6rem; }
+.interpreto .hint { font-size: .8rem; color: #555; min-height: 1.3em; }
+"""
+
+# The script only reads numbers and sets styles; all text is in the page already.
+_SCRIPT = """
+for (const block of document.querySelectorAll('.generation')) {
+  const data = JSON.parse(block.querySelector('script').textContent);
+  const units = [...block.querySelectorAll('[data-u]')], targets = [...block.querySelectorAll('[data-t]')];
+  const hint = block.querySelector('.hint'), wide = data.colours.length - 1;
+  let pinned = null;
+  const paint = t => {
+    const row = t === null ? [] : data.scores[t];
+    const high = Math.max(1e-12, ...row.filter(s => s !== null).map(Math.abs));
+    units.forEach(u => {
+      const s = t === null ? null : row[u.dataset.u];
+      u.style.background = u.style.color = '';
+      if (s === null || s === undefined || u.dataset.t === String(t)) { u.title = ''; return; }
+      const place = Math.round((s / high + 1) / 2 * wide);
+      u.style.background = data.colours[place];
+      u.style.color = Math.abs(place - wide / 2) > wide * 0.36 ? '#fff' : '#111';
+      u.title = (s > 0 ? '+' : '') + s;
+    });
+    targets.forEach(e => {
+      const own = t !== null && e.dataset.t === String(t);
+      e.classList.toggle('chosen', own);
+      e.setAttribute('aria-pressed', own);
+    });
+    const limit = high.toPrecision(3), kept = pinned === t ? '; kept, Esc to let go' : '';
+    hint.textContent = t === null ? data.hint
+      : `score ${data.values[t]}; colours from -${limit} (blue) to ${limit} (red)${kept}`;
+  };
+  targets.forEach((e, number) => {
+    const t = Number(e.dataset.t);
+    e.addEventListener('mouseenter', () => { if (pinned === null) paint(t); });
+    e.addEventListener('mouseleave', () => { if (pinned === null) paint(null); });
+    e.addEventListener('focus', () => { if (pinned === null) paint(t); });
+    e.addEventListener('click', () => { pinned = pinned === t ? null : t; paint(t); });
+    e.addEventListener('keydown', key => {
+      const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[key.key];
+      if (step) {
+        pinned = null;
+        targets[(number + step + targets.length) % targets.length].focus();
+        key.preventDefault();
+      }
+      if (key.key === 'Enter' || key.key === ' ') { e.click(); key.preventDefault(); }
+      if (key.key === 'Escape') { pinned = null; paint(null); }
+    });
+  });
+  block.querySelector('details').open = false;
+  paint(null);
+}
+"""
+
+_HINT = "Point at an underlined piece, or step through them with Tab and the arrow keys; a click keeps one."
+
+
+def of_generations(rows: list[list[Panel]]) -> Html:
+    """One section per prompt, with a text to explore per method and all scores as tables."""
+    samples = [list(some) for _, some in groupby(rows, key=lambda row: id(row[0].output))]
+    body = "\n".join(_section(sample) for sample in samples)
+    return page(f"{body}<script>{_SCRIPT}</script>", "Attributions", _STYLE)
+
+
+def _section(rows: list[list[Panel]]) -> str:
+    blocks = "".join(_block(panel.method, panel.output) for panel in rows[0])
+    said = str(rows[0][0].output.raw_input[0] if isinstance(rows[0][0].output.raw_input, tuple) else "")
+    title = " ".join(said.split())[:80]
+    return f'<section><h2 dir="auto">{escape(title)}</h2>{blocks}</section>'
+
+
+def _block(method: str, output: AttributionOutput) -> str:
+    owners = _owners(output)
+    control = {unit: target for target, unit in enumerate(owners)} if owners else {}
+    text = "".join(_unit(str(element), unit, control.get(unit)) for unit, element in enumerate(output.elements))
+    others = "" if owners else "".join(_button(name, number) for number, name in enumerate(output.target_names))
+    aside = f'<p class="others">Explained: {others}</p>' if others else ""
+    panels = [Panel(repr(name), output, number) for number, name in enumerate(output.target_names)]
+    return (
+        f'<div class="generation"><h3>{escape(method)}</h3>'
+        f'<div class="text" dir="auto">{text}</div>{aside}<p class="hint" role="status"></p>'
+        f"<details open><summary>all scores as a table</summary>{table(panels)}</details>"
+        f'<script type="application/json">{_data(output)}</script></div>'
+    )
+
+
+def _owners(output: AttributionOutput) -> list[int]:
+    """The unit that each target is, found from the end of the text; none if some target is no unit."""
+    units = [str(element) for element in output.elements]
+    found, unit = [], len(units)
+    for name in reversed(output.target_names):
+        unit = next((place for place in range(unit - 1, -1, -1) if units[place] == name), -1)
+        if unit < 0:
+            return []
+        found.append(unit)
+    return found[::-1]
+
+
+def _unit(element: str, unit: int, target: int | None) -> str:
+    """White space in front stays outside, so that pieces do not run into each other."""
+    word = element.lstrip() or element
+    before = element[: len(element) - len(word)]
+    control = "" if target is None else f' class="target" data-t="{target}" tabindex="0" role="button"'
+    return f'{escape(before)}<span data-u="{unit}"{control}>{escape(word)}</span>'
+
+
+def _button(name: str, target: int) -> str:
+    return f'<span class="target" data-t="{target}" tabindex="0" role="button">{escape(name)}</span>'
+
+
+def _data(output: AttributionOutput) -> str:
+    """Numbers for the script; nothing in them can end the element they stand in."""
+    scores = [
+        [None if math.isnan(score) else float(f"{score:.4g}") for score in row] for row in output.attributions.tolist()
+    ]
+    colours = [to_hex(colormaps["RdBu_r"](step / 32)) for step in range(33)]
+    values = [f"{score:.4g}" for score in output.scores.tolist()]
+    data = {"scores": scores, "values": values, "colours": colours, "hint": _HINT}
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

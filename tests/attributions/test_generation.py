@@ -1,0 +1,379 @@
+"""Language models: every method against a slow second derivation, targets, prompts, and what must not change."""
+
+import copy
+import functools
+import itertools
+import math
+from functools import partial
+
+import pytest
+import torch
+import transformers as hf
+
+from interpreto import (
+    METHODS,
+    Contrast,
+    IntegratedGradients,
+    KernelShap,
+    Occlusion,
+    Prompt,
+    Saliency,
+    Segments,
+    plot_attributions,
+)
+from interpreto.errors import InputError, ModelError, OptionError, TargetError
+from tests.attributions.test_invariants import assert_same, snapshot
+from tests.generators import GENERATORS, generator, slow_scores
+from tests.models import light
+
+PROMPT, CONTINUATION = "The plot was not good and the film", " was very long"
+
+
+@pytest.fixture(params=GENERATORS)
+def model_and_tokenizer(request):
+    return generator(request.param)
+
+
+def joined(tokenizer, prompt=PROMPT, continuation=CONTINUATION):
+    """Ids of prompt and continuation; the number of the prompt's."""
+    (output,) = Occlusion(generator("gpt2")[0], tokenizer, granularity="all-tokens")(prompt, targets=continuation)
+    targets = [output.targets] if isinstance(output.targets, int) else list(output.targets)
+    before = tokenizer(prompt)["input_ids"]
+    return before + targets, len(before)
+
+
+def stand_in(tokenizer):
+    """What hidden tokens are exchanged for."""
+    return tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+
+
+def own(tokenizer, ids):
+    """The places of tokens that are no special ones."""
+    return [place for place, token in enumerate(ids) if token != tokenizer.bos_token_id]
+
+
+def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    ids, begin = joined(tokenizer)
+    places = list(range(begin, len(ids)))
+    (output,) = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3)(PROMPT, targets=CONTINUATION)
+    base = slow_scores(model, ids, places)
+    assert output.scores.tolist() == pytest.approx(base, abs=1e-4)
+    for unit in range(len(ids)):
+        changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([changed]), use_cache=False).logits[0]
+        for target, place in enumerate(places):
+            found = float(output.attributions[target, unit])
+            if unit >= place:
+                assert math.isnan(found)
+            else:
+                assert found == pytest.approx(base[target] - float(logits[place - 1, ids[place]]), abs=2e-4)
+
+
+def test_exact_shapley_values_are_those_of_all_orders(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    ids, begin = joined(tokenizer, "a film", " was")
+    (output,) = KernelShap(model, tokenizer, granularity="token")("a film", targets=" was")
+    units = own(tokenizer, ids)
+    assert 2 ** len(units) <= 512
+    for target, place in enumerate(range(begin, len(ids))):
+        visible = [unit for unit in units if unit < place]
+
+        @functools.cache
+        def worth(kept, place=place, visible=tuple(visible)):
+            row = [stand_in(tokenizer) if unit in visible and unit not in kept else t for unit, t in enumerate(ids)]
+            with torch.no_grad():
+                return float(model(input_ids=torch.tensor([row]), use_cache=False).logits[0, place - 1, ids[place]])
+
+        for unit in visible:
+            others = [other for other in visible if other != unit]
+            value = sum(
+                (worth(frozenset(some) | {unit}) - worth(frozenset(some))) / math.comb(len(others), size)
+                for size in range(len(others) + 1)
+                for some in itertools.combinations(others, size)
+            ) / len(visible)
+            assert float(output.attributions[target, units.index(unit)]) == pytest.approx(value, abs=2e-4)
+        assert output.attributions[target, len(visible) :].isnan().all()
+    assert output.completeness_gap.abs().max() < 1e-4
+
+
+def test_gradients_are_those_through_full_logits(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    ids, begin = joined(tokenizer)
+    (output,) = Saliency(model, tokenizer, granularity="all-tokens")(PROMPT, targets=CONTINUATION)
+    module, leaf = model.get_input_embeddings(), None
+
+    def keep(_module, _given, found):
+        nonlocal leaf
+        leaf = found.detach().requires_grad_()
+        return leaf
+
+    for target, place in enumerate(range(begin, len(ids))):
+        handle = module.register_forward_hook(keep)
+        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        handle.remove()
+        (gradient,) = torch.autograd.grad(logits[place - 1, ids[place]], leaf)
+        found = output.attributions[target, :place]
+        assert torch.allclose(found, gradient[0, :place].norm(dim=-1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [Occlusion, partial(KernelShap, n_samples=60)])
+def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
+    """Prompts of different lengths, both longer than the sliding windows."""
+    model, tokenizer = model_and_tokenizer
+    options = {"batch_size": 4, "granularity": "word"}
+    fast = method(model, tokenizer, **options)
+    slow = method(model, tokenizer, reuse_prefix=False, **options)
+    prompts = [PROMPT, "A long film, but not a good one"]
+    for one, other in zip(fast(prompts, CONTINUATION), slow(prompts, CONTINUATION), strict=True):
+        assert torch.allclose(one.attributions, other.attributions, atol=1e-4, equal_nan=True)
+        assert torch.allclose(one.scores, other.scores, atol=1e-4)
+    assert fast.setup.wrapper.reuses, "the probe should find these models fit for it"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_company_and_batch_size_change_nothing(method):
+    model, tokenizer = generator("llama")
+    prompts = [PROMPT, "A film"]
+    explain = light(method)(model, tokenizer, batch_size=3)
+    together = explain(prompts, CONTINUATION)
+    for prompt, output in zip(prompts, together, strict=True):
+        (alone,) = light(method)(model, tokenizer, batch_size=16)(prompt, CONTINUATION)
+        scale = max(1.0, float(alone.attributions.nan_to_num().abs().max()))
+        assert torch.allclose(alone.attributions, output.attributions, atol=1e-4 * scale, equal_nan=True)
+        assert alone.elements == output.elements
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_model_and_tokenizer_come_back_as_they_were(method):
+    model, tokenizer = generator("gpt2", tie_word_embeddings=False)
+    before, words = snapshot(model), (len(tokenizer), dict(tokenizer.special_tokens_map), tokenizer.padding_side)
+    generation = model.generation_config.to_dict()
+    light(method)(model, tokenizer, generation_kwargs={"max_new_tokens": 3})(PROMPT)
+    assert_same(before, snapshot(model))
+    assert words == (len(tokenizer), dict(tokenizer.special_tokens_map), tokenizer.padding_side)
+    assert generation == model.generation_config.to_dict()
+
+
+def test_gradients_together_are_those_one_by_one():
+    """The vectorised way back, which accelerators take, against the loop."""
+    from interpreto.model_wrapping.head import applied_at, gradients
+
+    model, _ = generator("gpt2")
+    embeddings = torch.randn(2, 6, 16).requires_grad_()
+    at = torch.tensor([2, 4])
+    found = []
+    for together in (False, True):
+        with applied_at(model.lm_head, at, cut=True) as head:
+            logits = model(inputs_embeds=embeddings).logits
+        scores = torch.stack([logits[:, 0, 1], logits[:, 1, 2], logits[:, 0, 3] + logits[:, 1, 4]], dim=1)
+        places = torch.tensor([[True, False], [False, True], [True, True]]).expand(2, -1, -1)
+        found.append(gradients(scores, places, head, embeddings, together))
+    full = model(inputs_embeds=embeddings).logits
+    (expected,) = torch.autograd.grad((full[:, 2, 3] + full[:, 4, 4]).sum(), embeddings)
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert torch.allclose(found[0][:, 2], expected, atol=1e-5)
+
+
+def test_the_model_generates_what_is_explained():
+    model, tokenizer = generator("gpt2")
+    (output,) = Saliency(model, tokenizer, granularity="token", generation_kwargs={"max_new_tokens": 4})(PROMPT)
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    expected = model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+    assert list(output.targets) == expected.tolist()
+    assert "".join(output.elements) == "".join(output.raw_input)
+    assert "".join(output.target_names) == output.raw_input[1]
+    (part,) = Saliency(model, tokenizer, granularity="token", generation_kwargs={"max_new_tokens": 4})(
+        PROMPT, targets=slice(1, 3)
+    )
+    assert part.targets == output.targets[1:3]
+    assert torch.allclose(part.attributions, output.attributions[1:3], atol=1e-5, equal_nan=True)
+
+
+def test_targets_by_token_word_and_as_one():
+    model, tokenizer = generator("gpt2")
+    each, words, joint = (
+        IntegratedGradients(model, tokenizer, **options)(PROMPT, targets=CONTINUATION)[0]
+        for options in (
+            {"granularity": "token", "inference_mode": "log_softmax"},
+            {"inference_mode": "log_softmax"},
+            {"joint": True},
+        )
+    )
+    assert words.target_names == (" was", " very", " long")
+    assert "".join(each.target_names) == CONTINUATION
+    assert joint.target_names == (CONTINUATION,)
+    # Scores of several tokens are sums, and so are their attributions.
+    total = each.scores.sum()
+    assert float(words.scores.sum()) == pytest.approx(float(total), abs=1e-4)
+    assert float(joint.scores) == pytest.approx(float(total), abs=1e-4)
+    units = words.attributions.nan_to_num().sum(0)
+    assert torch.allclose(joint.attributions.nan_to_num()[0], units, atol=1e-3)
+    assert float(each.attributions.nan_to_num().sum()) == pytest.approx(float(units.sum()), abs=1e-3)
+
+
+def test_ids_contrasts_and_functions_are_targets():
+    model, tokenizer = generator("gpt2")
+    ids = tokenizer(CONTINUATION)["input_ids"]
+    explain = Occlusion(model, tokenizer, granularity="token")
+    (by_text,) = explain(PROMPT, targets=CONTINUATION)
+    for given in (ids, tuple(ids), torch.tensor(ids)):
+        (by_ids,) = explain(PROMPT, targets=given)
+        assert torch.equal(by_ids.attributions.nan_to_num(), by_text.attributions.nan_to_num())
+        assert by_ids.target_names == by_text.target_names
+    one, other = (token for token in (ids[0], ids[1]))
+    (contrast,) = explain(PROMPT, targets=Contrast([one], [other]))
+    singles = [explain(PROMPT, targets=[token])[0].attributions[0] for token in (one, other)]
+    length = len(tokenizer(PROMPT)["input_ids"])
+    difference = (singles[0] - singles[1])[:length]
+    assert torch.allclose(contrast.attributions[0, :length], difference, atol=1e-4)
+
+    def certainty(logits):
+        return logits.log_softmax(-1).amax(-1)
+
+    (function,) = explain(PROMPT, targets=certainty)
+    assert function.target_names == ("certainty",)
+    assert function.attributions.shape == (1, length)
+    assert "".join(function.elements) == PROMPT
+
+
+def test_prompts_in_every_form():
+    model, tokenizer = generator("llama")
+    explain = Occlusion(model, tokenizer)
+    (expected,) = explain(PROMPT, targets=CONTINUATION)
+    ids = tokenizer(PROMPT)["input_ids"]
+    for given in (ids, torch.tensor(ids), {"input_ids": torch.tensor([ids])}, [PROMPT], [ids]):
+        (found,) = explain(given, targets=CONTINUATION)
+        assert torch.allclose(found.attributions, expected.attributions, atol=1e-5, equal_nan=True)
+    padded = (
+        tokenizer([PROMPT, PROMPT + " and more"], return_tensors="pt", padding=True, padding_side="left")
+        if tokenizer.pad_token_id is not None
+        else None
+    )
+    if padded is not None:
+        assert torch.allclose(explain(padded, targets=CONTINUATION)[0].attributions, expected.attributions, atol=1e-5)
+
+
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}<|assistant|>"
+
+
+def test_chats_keep_their_template():
+    model, tokenizer = generator("gpt2")
+    words = copy.deepcopy(tokenizer)
+    words.chat_template = TEMPLATE
+    chat = [{"role": "system", "content": "be brief "}, {"role": "user", "content": "Was the film good?"}]
+    (output,) = Occlusion(model, words)(chat, targets=" very")
+    assert "".join(output.elements) == "be brief Was the film good? very"
+    assert output.raw_input == (words.apply_chat_template(chat, tokenize=False), " very")
+    several = Occlusion(model, words)([chat, chat[1:]], targets=[" very", " was"])
+    assert [o.target_names for o in several] == [(" very",), (" was",)]
+    assert torch.allclose(several[0].attributions, output.attributions, atol=1e-5, equal_nan=True)
+    with pytest.raises(InputError, match="no chat template"):
+        Occlusion(model, tokenizer)(chat)
+
+
+def test_results_are_saved_and_drawn(tmp_path):
+    model, tokenizer = generator("gpt2")
+    (output,) = KernelShap(model, tokenizer, n_samples=64)(PROMPT, targets=CONTINUATION)
+    loaded = type(output).load(output.save(tmp_path / "saved"))
+    assert torch.equal(loaded.attributions.nan_to_num(7), output.attributions.nan_to_num(7))
+    assert (loaded.targets, loaded.raw_input) == (output.targets, output.raw_input)
+    plot_attributions(output, tmp_path / "figure.png")
+    plot_attributions(output, tmp_path / "page.html")
+    assert "nan" not in (tmp_path / "page.html").read_text().lower().replace("nano", "")
+
+
+def test_half_precision_models_run():
+    model, tokenizer = generator("llama")
+    exact = KernelShap(model, tokenizer)("a film", targets=" was")[0]
+    half = KernelShap(copy.deepcopy(model).bfloat16(), tokenizer)("a film", targets=" was")[0]
+    assert torch.allclose(exact.attributions, half.attributions, atol=0.3, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "targets", "error", "message"),
+    [
+        ("", None, InputError, "is empty"),
+        (PROMPT, "", TargetError, "has no tokens"),
+        (PROMPT, (), TargetError, "has no tokens"),
+        (PROMPT, [399_999], TargetError, "are no token ids"),
+        (PROMPT, " very" * 60, InputError, "the model reads at most 64: prompt and continuation together"),
+        (PROMPT, Contrast(" was", " was not very"), TargetError, "needs as many of both"),
+        (PROMPT, [" was", " is"], TargetError, "is no target of a language model"),
+        (PROMPT, slice(30, 40), TargetError, "chooses none"),
+        (("a", "b"), None, InputError, "Expected a prompt, got tuple"),
+        ([PROMPT, 3.5], None, InputError, "Expected a prompt, got float"),
+    ],
+)
+def test_bad_input_is_one_clear_error(prompt, targets, error, message):
+    model, tokenizer = generator("gpt2")
+    with pytest.raises(error, match=message):
+        Occlusion(model, tokenizer)(prompt, targets=targets)
+
+
+def test_options_of_generation_belong_to_generation(reviews):
+    for option in ({"joint": True}, {"generation_kwargs": {}}, {"reuse_prefix": False}):
+        with pytest.raises(OptionError, match="is for text-generation"):
+            Occlusion(*reviews, **option)
+    with pytest.raises(OptionError, match="it goes without"):
+        Occlusion(*generator("gpt2"), joint=True, inference_mode="softmax")
+
+
+def test_models_with_an_encoder_are_refused():
+    config = hf.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)
+    with pytest.raises(ModelError, match="not yet those with an encoder"):
+        Occlusion(hf.T5ForConditionalGeneration(config), generator("gpt2")[1], task="text-generation")
+
+
+def test_segments_are_units():
+    model, tokenizer = generator("gpt2")
+    prompt = Prompt("{context} Question: {question}", context="The film was long.", question="was it good?")
+    (output,) = KernelShap(model, tokenizer, granularity=Segments())(prompt, targets=" very long")
+    assert output.attributions.shape == (2, 4)
+    assert "".join(output.elements) == prompt + " very long"
+    assert output.elements[0] == "The film was long."
+    begin = prompt.index("was it")
+    spans = {"context": (0, 18), "question": (begin, len(prompt))}
+    (same,) = KernelShap(model, tokenizer, segments=spans)(str(prompt), targets=" very long")
+    assert torch.equal(same.attributions.nan_to_num(), output.attributions.nan_to_num())
+    # What lies between the segments is never hidden: all units hidden leave it as it is.
+    ids = tokenizer(prompt)["input_ids"]
+    assert output.completeness_gap.abs().max() < 1e-4
+    assert len(ids) > 2
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ({"a": (0, 8), "b": (4, 12)}, "'a' and 'b' overlap"),
+        ({"a": (0, 5000)}, "does not lie in a text of"),
+        ({"a": (0, 3), "b": (5, 8)}, "ends inside the token"),
+        ({"a": (3, 4)}, "holds no token"),
+    ],
+)
+def test_bad_segments_say_which(reviews, spans, message):
+    with pytest.raises(InputError, match=message):
+        Occlusion(*reviews, segments=spans)("The plot was wonderful and long")
+
+
+def test_segments_are_checked_as_options(reviews):
+    with pytest.raises(OptionError, match="must map names"):
+        Occlusion(*reviews, segments=[(0, 3)])
+    with pytest.raises(OptionError, match="leave granularity= out"):
+        Occlusion(*reviews, segments={"a": (0, 3)}, granularity="word")
+    with pytest.raises(OptionError, match="which is not among the values"):
+        Prompt("{a} {b}", a="x")
+    with pytest.raises(OptionError, match="are not in the template"):
+        Prompt("{a}", a="x", c="y")
+    with pytest.raises(InputError, match="values of a Prompt or the messages"):
+        Occlusion(*reviews, granularity=Segments())("a film")
+
+
+def test_messages_of_a_chat_are_segments():
+    model, tokenizer = generator("gpt2")
+    words = copy.deepcopy(tokenizer)
+    words.chat_template = TEMPLATE
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
+    (output,) = Occlusion(model, words, granularity=Segments())(chat, targets=" very")
+    assert output.elements == ["be brief", "Was the film good?", " very"]

@@ -1,0 +1,55 @@
+"""The page of a generated text: everything escaped, numbers as they are, a table without scripts."""
+
+import json
+import re
+
+import torch
+
+from interpreto import AttributionOutput, plot_attributions
+
+HOSTILE = ["</script><b>", "\"quotes'", " שלום", " 🙂", "\n<!--", " &amp;"]
+
+
+def output(method="Occlusion"):
+    scores = torch.tensor([[0.5, -1.0, 0.25, 2.0, torch.nan, torch.nan], [1.0, 0.0, -0.5, 0.1, 3.0, torch.nan]])
+    return AttributionOutput(
+        attributions=scores, elements=HOSTILE, targets=(4, 5), target_names=tuple(HOSTILE[4:]),
+        scores=torch.tensor([1.5, -2.0]), task="text-generation", modality="text", granularity="word",
+        raw_input=("".join(HOSTILE[:4]), "".join(HOSTILE[4:])), info={"method": method},
+    )  # fmt: skip
+
+
+def test_hostile_tokens_are_escaped():
+    page = plot_attributions({"A": output(), "B <i>": output()})
+    # Scripts are the two blocks of numbers and the one of the page, nothing of the texts.
+    assert len(re.findall("<script", page)) == 3
+    assert len(re.findall("</script>", page)) == 3
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<!--" not in page
+    assert "&lt;/script&gt;&lt;b&gt;" in page
+
+
+def test_numbers_reach_the_script_as_they_are():
+    page = plot_attributions(output())
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    found = json.loads(data)
+    assert found["scores"][0] == [0.5, -1.0, 0.25, 2.0, None, None]
+    assert found["values"] == ["1.5", "-2"]
+    assert re.findall(r'data-u="(\d)" class="target" data-t="(\d)"', page) == [("4", "0"), ("5", "1")]
+
+
+def test_the_table_is_there_without_scripts():
+    page = plot_attributions(output())
+    table = page[page.index("<table>") : page.index("</table>")]
+    assert table.count("<tr>") == 1 + len(HOSTILE)
+    assert "+0.25" in table
+    assert "nan" not in table
+    assert "<details open>" in page
+
+
+def test_targets_that_are_no_units_get_buttons():
+    joint = output()
+    page = plot_attributions(AttributionOutput(**{**vars(joint), "target_names": ("first", "second")}))
+    assert page.count('class="target"') == 2
+    assert "Explained:" in page
