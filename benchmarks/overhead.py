@@ -129,11 +129,9 @@ def company() -> Iterator[str]:
     words = [example.input for example in zoo.samples("reviews-bert", 64)]
     for size, (layers, width) in {"large": (6, 384), "small": (2, 64)}.items():
         model, tokenizer = bert(layers, width)
-        for title, method in {"Saliency": Saliency} | {
-            name: m for name, (m, _) in METHODS.items() if name != "IntegratedGradients"
-        }.items():
-            options = {"n_samples": 128} if title == "KernelShap" else {}
-            explain = method(model, tokenizer, batch_size=32, show_progress=False, **options)
+        few = partial(KernelShap, n_samples=128)
+        for title, method in {"Saliency": Saliency, "Occlusion": Occlusion, "KernelShap": few}.items():
+            explain = method(model, tokenizer, batch_size=32, show_progress=False)
 
             def each(explain: Any = explain) -> None:
                 for text in words:

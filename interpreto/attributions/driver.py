@@ -25,6 +25,7 @@ class _Open(Generic[Found]):
     number: int
     plan: Plan[Found]
     ask: Ask | None = None
+    size: int = 0
     taken: int = 0
     parts: list[Answer] = field(default_factory=list)
     back: Int[Tensor, " p"] | None = None
@@ -32,14 +33,13 @@ class _Open(Generic[Found]):
 
     @property
     def left(self) -> int:
-        assert self.ask is not None
-        return len(self.ask.rows) - self.taken
+        return self.size - self.taken
 
     def take(self, count: int) -> Ask:
         """The next rows of the ask, as an ask of their own."""
         assert self.ask is not None
         begin, self.taken = self.taken, self.taken + count
-        if count == len(self.ask.rows):
+        if count == self.size:
             return self.ask
         return replace(self.ask, rows=self.ask.rows.take(slice(begin, begin + count)))
 
@@ -47,7 +47,8 @@ class _Open(Generic[Found]):
         """Take in the plan's next ask, its rows as they are best run."""
         arranged = arrange(ask)
         self.ask, self.back = (ask, None) if arranged is None else (replace(ask, rows=arranged.rows), arranged.back)
-        self.taken, self.parts, self.rows = 0, [], self.rows + len(self.ask.rows)
+        self.size = len(self.ask.rows)
+        self.taken, self.parts, self.rows = 0, [], self.rows + self.size
 
     def answer(self) -> Answer:
         """The answer to the whole ask, in the order in which the plan asked."""

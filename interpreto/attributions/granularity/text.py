@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -57,7 +58,7 @@ class Spans:
         index = torch.full_like(sample.sequence, -1)
         offset = 0
         for number, text in enumerate(sample.texts):
-            starts = torch.tensor(self.split(text) or [0])
+            starts = torch.tensor(_cut(self.split, text) or (0,))
             here = sample.sequence == number
             letters = _first_letters(text, sample.spans[here])
             index[here] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
@@ -67,6 +68,12 @@ class Spans:
     def labels(self, sample: TextSample) -> list[str]:
         """The units as pieces of the text."""
         return pieces(sample, self.units(sample))
+
+
+@lru_cache(maxsize=256)
+def _cut(split: Split, text: str) -> tuple[int, ...]:
+    """Where units begin; the same text is cut for its units and for their labels."""
+    return tuple(split(text))
 
 
 def _first_letters(text: str, spans: Int[Tensor, "s 2"]) -> Int[Tensor, " s"]:
@@ -99,17 +106,21 @@ def pieces(sample: TextSample, units: TextUnits) -> list[str]:
             "".join(token for token, unit in zip(sample.tokens, units.index.tolist(), strict=True) if unit == number)
             for number in range(units.shape[0])
         ]
-    out = []
-    reached = [0] * len(sample.texts)
-    last = {text: int(units.index[sample.sequence == text].max()) for text in set(sample.sequence.tolist()) - {-1}}
+    # Plain numbers: one look at a tensor per unit would cost more than a small model.
+    index, sequence, ends = units.index.tolist(), sample.sequence.tolist(), sample.spans[:, 1].tolist()
+    members: list[list[int]] = [[] for _ in range(units.shape[0])]
+    for position, unit in enumerate(index):
+        if unit >= 0:
+            members[unit].append(position)
+    last = {sequence[positions[0]]: number for number, positions in enumerate(members)}
     whole = _reads_to_the_end(sample)
-    for number in range(units.shape[0]):
-        positions = (units.index == number).nonzero()[:, 0]
-        text = int(sample.sequence[positions[0]])
+    reached, out = [0] * len(sample.texts), []
+    for number, positions in enumerate(members):
+        text = sequence[positions[0]]
         if text < 0:
-            out.append(sample.tokens[int(positions[0])])
+            out.append(sample.tokens[positions[0]])
             continue
-        end = max(reached[text], int(sample.spans[positions, 1].max()))
+        end = max(reached[text], *(ends[position] for position in positions))
         if number == last[text] and whole[text]:
             end = len(sample.texts[text])
         out.append(sample.texts[text][reached[text] : end])

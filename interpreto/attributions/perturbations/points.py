@@ -44,6 +44,8 @@ class AtInput(PointMethod):
 
     times_input: bool = False
 
+    from_baselines = False
+
     def count(self, baselines: int) -> int:
         return 1
 
@@ -66,6 +68,8 @@ class LinearPath(PointMethod):
 
     n_steps: int = 32
     rule: str = "gauss-legendre"
+
+    from_baselines = True
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -98,6 +102,8 @@ class RandomPath(PointMethod):
 
     n_samples: int = 512
     noise: float = 0.0
+
+    from_baselines = True
 
     def __post_init__(self) -> None:
         at_least("n_samples", self.n_samples, 2)

@@ -92,6 +92,9 @@ class MaskModality(ABC):
 class PointMethod(ABC):
     """Says at which points of the input space gradients are taken."""
 
+    from_baselines: ClassVar[bool]
+    """Whether points lie on paths from baselines; others are given none."""
+
     @abstractmethod
     def count(self, baselines: int) -> int:
         """How many points there will be."""

@@ -71,7 +71,8 @@ class Pointwise(Differentiable):
         return self.modality.baselines(case.sample, case.units, self.baseline, case.rng())
 
     def _integrate(self, case: Case, errors: bool) -> Plan[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        tensor, start = self.modality.read(case.sample), self._baselines(case)
+        tensor = self.modality.read(case.sample)
+        start = self._baselines(case) if self.perturbator.method.from_baselines else tensor[None][:0]
         rows = min(case.block, self.perturbator.method.count(len(start))) * case.crowd
         step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
         parts = [case.targets.part(begin, begin + step) for begin in range(0, len(case.targets), step)]
