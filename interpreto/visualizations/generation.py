@@ -32,7 +32,9 @@ for (const block of document.querySelectorAll('.generation')) {
   let pinned = null;
   const paint = t => {
     const row = t === null ? [] : data.scores[t];
-    const high = Math.max(1e-12, ...row.filter(s => s !== null).map(Math.abs));
+    const own = units.filter(u => u.dataset.t === String(t)).map(u => Number(u.dataset.u));
+    // The chosen piece has a colour of its own, so that its score does not set the scale.
+    const high = row.reduce((most, s, u) => s === null || own.includes(u) ? most : Math.max(most, Math.abs(s)), 1e-12);
     units.forEach(u => {
       const s = t === null ? null : row[u.dataset.u];
       u.style.background = u.style.color = '';
@@ -43,9 +45,9 @@ for (const block of document.querySelectorAll('.generation')) {
       u.title = (s > 0 ? '+' : '') + s;
     });
     targets.forEach(e => {
-      const own = t !== null && e.dataset.t === String(t);
-      e.classList.toggle('chosen', own);
-      e.setAttribute('aria-pressed', own);
+      const chosen = t !== null && e.dataset.t === String(t);
+      e.classList.toggle('chosen', chosen);
+      e.setAttribute('aria-pressed', chosen);
     });
     const limit = high.toPrecision(3), kept = pinned === t ? '; kept, Esc to let go' : '';
     hint.textContent = t === null ? data.hint
