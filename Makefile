@@ -29,6 +29,7 @@ docs: $(DEVELOPING)
 bench: $(DEVELOPING)
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.generation
 
 zoo: $(DEVELOPING)
 	$(BIN)/python -m interpreto.zoo.train
