@@ -121,7 +121,9 @@ class TextGeneration(Wrapper):
         return provenance(self.text.model, self.text.config, self.runtime)
 
     def _targets(self, said: continuations.Continuation, begin: int) -> TokenTargets:
-        asked = [(place, token) for place, token in enumerate(said.asked) if token is not None]
+        # Functions of the next outputs all look at the place behind the prompt.
+        last = len(said.ids)
+        asked = [(min(place, last), token) for place, token in enumerate(said.asked) if token is not None]
         names = [self._name(said, place, token) for place, token in asked]
         count = len(asked)
         return TokenTargets(
