@@ -41,7 +41,7 @@ class Continuation:
     asked: tuple[int | Contrast | Score | None, ...]
 
 
-def check(spec: Any, text: TextModel, sample: TextSample | None) -> None:
+def check(spec: Any, text: TextModel) -> None:
     """Refuse what cannot be a target of a language model.
 
     Raises:
@@ -51,8 +51,7 @@ def check(spec: Any, text: TextModel, sample: TextSample | None) -> None:
         return
     if isinstance(spec, tuple) and spec and all(map(callable, spec)):
         return
-    before = [] if sample is None else sample.rows.fields["input_ids"][0].tolist()
-    _said(spec, text, before)
+    _said(spec, text, [])
 
 
 def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:

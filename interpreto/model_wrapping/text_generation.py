@@ -80,8 +80,9 @@ class TextGeneration(Wrapper):
         return tuple(given) if is_run else given
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
-        continuations.check(spec, self.text, sample)
-        if sample is not None and (said := continuations.of(spec, self.text, sample)) is not None:
+        if sample is None:
+            continuations.check(spec, self.text)
+        elif (said := continuations.of(spec, self.text, sample)) is not None:
             prompts.continued(sample, said.ids, said.said, said.spans, self.text)
 
     def settle(self, sample: TextSample, spec: Any, seed: int) -> Plan[Settled]:
