@@ -14,8 +14,9 @@ from interpreto.model_wrapping import autograd, images
 from interpreto.model_wrapping.classification import check_target, logits_of, settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, precision, provenance
+from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -100,7 +101,7 @@ class ImageClassification(Wrapper):
     def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
         device = device_of(self.model)
         pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
-        with precision(self.runtime, device):
+        with precision(self.model, self.runtime.autocast, device):
             output = self.model(**{PIXELS: pixels}) if self.keyword else self.model(pixels)
         return self.runtime.explained(logits_of(output))
 

@@ -126,13 +126,3 @@ def _is_pinned(model: Any) -> bool:
     return (
         len(devices) > 1 or getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
     )
-
-
-@contextmanager
-def precision(runtime: Runtime, device: torch.device) -> Iterator[None]:
-    """Autocast where it was asked for."""
-    if runtime.autocast is None:
-        yield
-        return
-    with torch.autocast(device.type, dtype=runtime.autocast):
-        yield

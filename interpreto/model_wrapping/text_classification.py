@@ -12,8 +12,9 @@ from interpreto.model_wrapping import autograd, texts
 from interpreto.model_wrapping.classification import check_target, logits_of, settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, precision, provenance
+from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import UNSET, TextModel, position_table
@@ -79,7 +80,7 @@ class TextClassification(Wrapper):
         if "use_cache" in text.parameters:
             fields["use_cache"] = False
         with ExitStack() as stack:
-            stack.enter_context(precision(self.runtime, text.device))
+            stack.enter_context(precision(text.model, self.runtime.autocast, text.device))
             stack.enter_context(_padding(text.config, fields))
             if embeddings is not None:
                 stack.enter_context(replaced(text.embedding, fields["input_ids"], embeddings))

@@ -15,8 +15,9 @@ from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.head import Head, applied_at, gradients
+from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, precision, provenance
+from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import plain
 from interpreto.model_wrapping.task import unwrapped
@@ -250,7 +251,8 @@ class TextGeneration(Wrapper):
         embeddings = fields.get(EMBEDDINGS)
         place = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
         module = unwrapped(text.model).get_output_embeddings()
-        with precision(self.runtime, text.device), place, applied_at(module, (at - begin).to(text.device), cut) as head:
+        exact = precision(text.model, self.runtime.autocast, text.device)
+        with exact, place, applied_at(module, (at - begin).to(text.device), cut) as head:
             logits = text.model(input_ids=ids, **options).logits
         if head.below is None:
             raise ModelError(

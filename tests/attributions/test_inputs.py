@@ -8,6 +8,7 @@ from torch import nn
 
 from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occlusion, Patches, Saliency
 from interpreto.model_wrapping.images import to_picture, view_of
+from interpreto.model_wrapping.precision import precision
 from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
 
 BERT, VIT = text_model("bert"), image_model("vit")
@@ -308,3 +309,28 @@ def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
         return transform(48)(padded)
 
     assert np.allclose(view_of(letterbox, size), expected, atol=3)
+
+
+def coarse(values):
+    """Whether all of these survive rounding to bfloat16."""
+    return torch.equal(values, values.bfloat16().float())
+
+
+def test_autocast_leaves_the_last_layer_exact():
+    for (model, processing), sample in ((BERT, TEXTS[0]), (VIT, some_pictures()[0])):
+        (output,) = Occlusion(model, processing, autocast=torch.bfloat16)(sample, targets=[(0, 1)])
+        assert not coarse(output.scores)
+        fields = dict(processing(sample, return_tensors="pt"))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert coarse(model(**fields).logits.float())
+
+
+def test_attention_is_exact_on_a_cpu_where_gradients_are_taken():
+    query = torch.rand(1, 2, 8, 4)
+    with precision(nn.Linear(2, 2), torch.bfloat16, torch.device("cpu")):
+        attend = nn.functional.scaled_dot_product_attention
+        leaf = query.clone().requires_grad_()
+        assert attend(leaf, leaf, leaf).dtype == torch.float32
+        assert attend(query, query, query).dtype == torch.bfloat16
+        with torch.no_grad():
+            assert attend(leaf, leaf, leaf).dtype == torch.bfloat16
