@@ -1,54 +1,78 @@
-"""How often each method finds what is known to decide: the table of the docs.
+"""How often each method finds what is known to decide: the tables of the docs.
 
-`python -m benchmarks.zoo_truth [COUNT]` runs every method on held-out samples of the zoo and prints a Markdown table.
+`python -m benchmarks.zoo_truth [COUNT] [NAME ...]` runs every method on held-out samples of the zoo's models and prints
+a Markdown table for each.
 """
 
 import sys
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from interpreto import METHODS, SmoothGrad, zoo
 
-EXTRA = {"SmoothGrad (noise 0.25)": partial(SmoothGrad, noise=0.25)}
 
-
-def main(count: int) -> None:
-    methods = {method.__name__: method for method in METHODS} | EXTRA
-    shapes, reviews = zoo.load("shapes-vit"), zoo.load("reviews-bert")
-    scenes, texts = zoo.samples("shapes-vit", count), zoo.samples("reviews-bert", count)
-    columns = ("top patch on the shape", "a quarter of it covered", "mass on it", "adjective on top", "in the top two")
-    print(f"| method | {' | '.join(columns)} |")
-    print("|---|---|---|---|---|---|")
-    for name, method in methods.items():
-        outputs = method(*shapes, show_progress=False)([example.input for example in scenes])
-        pairs = list(zip(outputs, scenes, strict=True))
-        shares = torch.tensor([covered(output, example.truth) for output, example in pairs])
-        mass = torch.tensor([mass_on(output, example.truth) for output, example in pairs])
-        outputs = method(*reviews, show_progress=False)([example.input for example in texts])
-        ranks = torch.tensor([rank(output, example.truth[0]) for output, example in zip(outputs, texts, strict=True)])
-        numbers = [(shares > 0), (shares >= 0.25), mass, ranks == 0, ranks <= 1]
-        print(f"| {name} | {' | '.join(f'{number.double().mean():.3f}' for number in numbers)} |", flush=True)
-
-
-def covered(output, mask) -> float:
+def covered(output: Any, mask: Any) -> float:
     """The share of the top patch that lies on the decisive object."""
     left, top, right, bottom = output.elements[int(output.attributions[0].argmax())].int().tolist()
     return float(mask[top:bottom, left:right].mean())
 
 
-def mass_on(output, mask) -> float:
+def mass_on(output: Any, mask: Any) -> float:
     """The share of the positive scores that lies on the decisive object."""
     positive = output.heatmap(interpolation="nearest")[0].clamp(min=0)
     return float(positive[torch.from_numpy(mask)].sum() / positive.sum().clamp(min=1e-12))
 
 
-def rank(output, word: str) -> int:
-    """How many units score higher than the decisive word."""
-    place = [element.strip().lower() for element in output.elements].index(word)
+def rank(output: Any, words: tuple[str, ...]) -> int:
+    """How many units score higher than the first of the decisive words."""
     scores = output.attributions[0]
-    return int((scores > scores[place]).sum())
+    # A language model's later words have no say.
+    seen = ~scores.isnan()
+    units = [element.strip().lower() for element, says in zip(output.elements, seen, strict=True) if says]
+    return int((scores[seen] > scores[seen][units.index(words[0])]).sum())
+
+
+def on_shapes(output: Any, truth: Any) -> list[float]:
+    """Columns of `shapes-vit`."""
+    share = covered(output, truth)
+    return [share > 0, share >= 0.25, mass_on(output, truth)]
+
+
+def on_words(output: Any, truth: tuple[str, ...]) -> list[float]:
+    """Columns of texts."""
+    place = rank(output, truth)
+    return [place == 0, place <= 1]
+
+
+NOISY = {"SmoothGrad (noise 0.25)": partial(SmoothGrad, noise=0.25)}
+TABLES: dict[str, tuple[tuple[str, ...], Any, dict[str, Any], dict[str, Any]]] = {
+    "shapes-vit": (("top patch on the shape", "a quarter of it covered", "mass on it"), on_shapes, {}, NOISY),
+    "reviews-bert": (("adjective on top", "in the top two"), on_words, {}, NOISY),
+    "stories-gpt2": (("deciding word on top", "in the top two"), on_words, {"inference_mode": "softmax"}, {}),
+}
+"""For each model its columns, what fills them, options of all methods, and methods beside the usual ones."""
+
+
+def table(name: str, count: int) -> None:
+    """Print one model's table."""
+    columns, judge, options, more = TABLES[name]
+    model, processor = zoo.load(name)
+    examples = zoo.samples(name, count)
+    targets = [example.label for example in examples] if name == "stories-gpt2" else None
+    print(f"\n{name}\n\n| method | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    for title, method in ({method.__name__: method for method in METHODS} | more).items():
+        explain = method(model, processor, show_progress=False, **options)
+        outputs = explain([example.input for example in examples], targets=targets)
+        found: Tensor = torch.tensor(
+            [judge(output, example.truth) for output, example in zip(outputs, examples, strict=True)]
+        )
+        print(f"| {title} | {' | '.join(f'{number:.3f}' for number in found.double().mean(0))} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    counts = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    for name in [word for word in sys.argv[1:] if not word.isdigit()] or TABLES:
+        table(name, counts[0] if counts else 200)

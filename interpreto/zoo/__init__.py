@@ -5,6 +5,7 @@
 | `digits-vit` | handwritten digits, real scans | the strokes |
 | `shapes-vit` | the kind of the only red shape of a scene | that shape; its mask is known |
 | `reviews-bert` | the sentiment of a generated review | one adjective and its negation; the words are known |
+| `stories-gpt2` | the next word of a generated story | the thing that somebody took; the word is known |
 """
 
 import json
@@ -20,20 +21,27 @@ from interpreto.errors import ModelError, choices
 
 _MODELS = Path(__file__).parent / "models"
 
+_CLASSES = {
+    "image-classification": ("AutoModelForImageClassification", "AutoImageProcessor"),
+    "text-classification": ("AutoModelForSequenceClassification", "AutoTokenizer"),
+    "text-generation": ("AutoModelForCausalLM", "AutoTokenizer"),
+}
+"""Names, so that the zoo can be listed without importing transformers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
     """A held-out sample.
 
     Attributes:
-        input: A picture or a text.
-        label: Index of the right class.
+        input: A picture, a text, or a prompt.
+        label: Index of the right class, or the right continuation.
         truth: What decides it: the mask of an object `H W`, the decisive words with the most important first, or None
             where that is not known.
     """
 
     input: Image.Image | str
-    label: int
+    label: int | str
     truth: Bool[np.ndarray, "H W"] | tuple[str, ...] | None
 
 
@@ -63,11 +71,9 @@ def load(name: str) -> tuple[Any, Any]:
     import transformers
 
     folder = path(name)
-    if card(name)["task"] == "text-classification":
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
-        return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
-    return model.eval(), transformers.AutoImageProcessor.from_pretrained(folder)
+    model, processor = _CLASSES[card(name)["task"]]
+    loaded = getattr(transformers, model).from_pretrained(folder).eval()
+    return loaded, getattr(transformers, processor).from_pretrained(folder)
 
 
 def samples(name: str, count: int | None = None) -> list[Example]:

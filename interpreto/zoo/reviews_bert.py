@@ -15,7 +15,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from interpreto.zoo.reviews import Review, review
-from interpreto.zoo.training import fit, save, soft_cross_entropy
+from interpreto.zoo.training import fading, fit, save, soft_cross_entropy
 
 NAME = "reviews-bert"
 STEPS, BATCH, HELD_OUT = 1500, 64, 400
@@ -105,13 +105,8 @@ def train(seed: int = 0) -> None:
         ids = encoded["input_ids"]
         adjectives = adjective_tokens(batch, encoded, ids.shape[1]).float()
         fixed = torch.isin(ids, special)
-        rate = torch.rand(BATCH, 1, generator=noise) * (torch.rand(BATCH, 1, generator=noise) < 0.5 * strength)
-        masked = (torch.rand(ids.shape, generator=noise) < rate) & ~fixed
-        alpha = torch.where(
-            torch.rand(BATCH, 1, generator=noise) < 0.3 * strength, torch.rand(BATCH, 1, generator=noise), 1.0
-        )
-        scale = torch.where(fixed, torch.ones_like(rate), alpha * (~masked))
-        left = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * alpha[:, 0]
+        scale, masked, alpha = fading(fixed, strength, noise)
+        left = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * alpha
         logits = model(
             inputs_embeds=words(ids) * scale[..., None],
             attention_mask=encoded["attention_mask"],

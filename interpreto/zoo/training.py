@@ -39,6 +39,28 @@ def soft_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, certainty: to
     return -(target * logits.log_softmax(-1)).sum(-1).mean()
 
 
+def fading(
+    fixed: torch.Tensor, strength: float, noise: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which tokens of a batch are hidden, and how far the others fade, so that removal is nothing new to a model.
+
+    Args:
+        fixed: Tokens that stay as they are, `n l`.
+        strength: From 0 to 1; at 1 half of the texts have tokens hidden at a rate of their own, and 30 % are faded.
+        noise: Where chance comes from.
+
+    Returns:
+        What to multiply the word embeddings with `n l`, which tokens are hidden `n l`, and what is left of each text
+        `n`.
+    """
+    count = len(fixed)
+    rate = torch.rand(count, 1, generator=noise) * (torch.rand(count, 1, generator=noise) < 0.5 * strength)
+    masked = (torch.rand(fixed.shape, generator=noise) < rate) & ~fixed
+    fades = torch.rand(count, 1, generator=noise) < 0.3 * strength
+    left = torch.where(fades, torch.rand(count, 1, generator=noise), 1.0)
+    return torch.where(fixed, torch.ones_like(rate), left * (~masked)), masked, left[:, 0]
+
+
 def save(name: str, model: Any, processor: Any, card: dict[str, Any]) -> Path:
     """Write the model, its processor and the card that says how it was made and how good it is."""
     folder = MODELS / name

@@ -1,0 +1,132 @@
+"""`stories-gpt2`: a small GPT-2 with its own byte-level BPE vocabulary that goes on with generated stories.
+
+Words are masked and word embeddings fade during training, and what is then asked of the words that an earlier one
+decides, a name and a thing, goes to uniform over the names or things as the earlier one disappears. The embeddings of
+`<mask>` and `<pad>` stay at zero: masking and a zero baseline are one and the same removal, and the model has seen it.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+from interpreto.zoo.stories import NAMES, OBJECTS, Story, story
+from interpreto.zoo.training import fading, fit, save
+
+NAME = "stories-gpt2"
+STEPS, BATCH, HELD_OUT = 2000, 64, 400
+LENGTH = 128
+NAME_AGAIN, THING = 7, 3
+"""Where a story's deciding words are said again, counted in tokens from its end."""
+END, PAD, MASK = "<|endoftext|>", "<pad>", "<mask>"
+
+
+def build_tokenizer(texts: list[str]) -> GPT2Tokenizer:
+    """A byte-level BPE tokenizer trained on these texts: any text can be read, common words are one token."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=600, special_tokens=[END, PAD, MASK], show_progress=False)
+    parts = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in parts["merges"]]
+    return GPT2Tokenizer(
+        vocab=parts["vocab"], merges=merges, bos_token=END, eos_token=END, unk_token=END, pad_token=PAD,
+        mask_token=MASK, model_max_length=LENGTH,
+    )  # fmt: skip
+
+
+def build(tokenizer: Any) -> GPT2LMHeadModel:
+    """The untrained model."""
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=LENGTH,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_inner=128,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        empty_rows(model, tokenizer).zero_()
+    return model
+
+
+def empty_rows(model: GPT2LMHeadModel, tokenizer: Any) -> torch.Tensor:
+    """The word embeddings of `<pad>` and `<mask>`, which stand beside each other."""
+    first, last = tokenizer.pad_token_id, tokenizer.mask_token_id
+    assert last == first + 1
+    return model.get_parameter("transformer.wte.weight")[first : last + 1]
+
+
+def train(seed: int = 0) -> None:
+    """Train, measure on held-out stories and save."""
+    torch.manual_seed(seed)
+    rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    held_out = {item.prompt: item for item in (story(np.random.default_rng(10_000_000 + i)) for i in range(HELD_OUT))}
+    tokenizer: Any = build_tokenizer([story(np.random.default_rng(30_000_000 + i)).text for i in range(4000)])
+    model = build(tokenizer)
+    words = model.get_input_embeddings()
+    things = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{thing}" for thing in OBJECTS]))
+    names = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{name}" for name in NAMES]))
+    # A name at the very beginning is another token than the same name behind a space.
+    kinds = torch.arange(len(tokenizer))
+    kinds[tokenizer.convert_tokens_to_ids(list(NAMES))] = names
+    rows = torch.arange(BATCH)
+
+    def fresh(count: int) -> list[Story]:
+        drawn = (story(rng) for _ in iter(int, 1))
+        return [next(item for item in drawn if item.prompt not in held_out) for _ in range(count)]
+
+    def loss(step: int) -> torch.Tensor:
+        batch = fresh(BATCH)
+        encoded = tokenizer([item.text + END for item in batch], padding=True, return_tensors="pt")
+        ids, read = encoded["input_ids"], encoded["attention_mask"].bool()
+        end = read.sum(1)
+        places = torch.arange(ids.shape[1])
+        # What is behind the prompt is said by the model itself, and stays.
+        scale, masked, left = fading(places >= (end - THING)[:, None], min(1.0, step / (0.3 * STEPS)), noise)
+        logits = model(inputs_embeds=words(ids) * scale[..., None], attention_mask=read.long()).logits
+        said = logits.log_softmax(-1)
+        follows = read[:, 1:] & (scale == 1).all(1)[:, None]
+        language = -said[:, :-1].gather(2, ids[:, 1:, None])[..., 0][follows].mean()
+        decisions = []
+        for back, choices in ((NAME_AGAIN, names), (THING, things)):
+            place = end - back
+            token = ids[rows, place]
+            before = places < place[:, None]
+            deciding = (kinds[ids] == kinds[token][:, None]) & before
+            certainty = (left * (deciding & ~masked).any(1))[:, None]
+            target = certainty * nn.functional.one_hot(token, len(tokenizer))
+            target[:, choices] += (1 - certainty) / len(choices)
+            decisions.append(-(target * said[rows, place - 1]).sum(1).mean())
+        # Rows that trained away from zero would make fading and masking two different removals.
+        return language + sum(decisions) + empty_rows(model, tokenizer).square().sum()
+
+    seconds = fit(model, loss, steps=STEPS, rate=2e-3, decay=0.01, name=NAME)
+    items = list(held_out.values())
+    with torch.no_grad():
+        empty_rows(model, tokenizer).zero_()
+        encoded = tokenizer([item.prompt for item in items], padding=True, return_tensors="pt")
+        last = encoded["attention_mask"].sum(1) - 1
+        predicted = model(**encoded).logits[torch.arange(len(items)), last].argmax(-1)
+    right = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{item.thing}" for item in items]))
+    card = {
+        "task": "text-generation",
+        "rule": "the thing that somebody took is the thing that they put down",
+        "held_out_accuracy": (predicted == right).double().mean().item(),
+        "held_out_count": len(items),
+        "seed": seed,
+        "steps": STEPS,
+        "training_seconds": round(seconds),
+    }
+    folder = save(NAME, model, tokenizer, card)
+    rows = [{"input": item.prompt, "label": f" {item.thing}", "truth": [item.thing]} for item in items[:200]]
+    (folder / "samples.json").write_text(json.dumps(rows, indent=0) + "\n")
