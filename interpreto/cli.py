@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -143,17 +144,28 @@ def demo(
     """Explain models and inputs that ship with the package by every method, offline."""
     images: Results = {}
     for name in ("digits-vit", "shapes-vit"):
-        for method, outputs in _demonstrate(name, 2, out).items():
+        for method, outputs in _demonstrate(name, _inputs(name, 2), out).items():
             images.setdefault(method, []).extend(outputs)
     plot_attributions(images, out / "images.png")
-    _draw(_demonstrate("reviews-bert", 3, out), out, "texts")
-    console.print(f"Figures, a page and all results are in [bold]{out}[/bold]: images.png, texts.png, texts.html.")
+    _draw(_demonstrate("reviews-bert", _inputs("reviews-bert", 3), out), out, "texts")
+    # Without the beginning of their last sentences, so that the model has more to say.
+    prompts = [prompt.rsplit(" ", 4)[0] for prompt in _inputs("stories-gpt2", 2)]
+    stories = _demonstrate("stories-gpt2", prompts, out, inference_mode="softmax")
+    _draw(stories, out, "stories")
+    _sources(next(iter(stories.values()))[0])
+    console.print(
+        f"Figures, pages and all results are in [bold]{out}[/bold]: images.png, texts.png, texts.html, stories.png and "
+        "stories.html, a page to explore."
+    )
 
 
-def _demonstrate(name: str, count: int, out: Path) -> Results:
+def _inputs(name: str, count: int) -> list[Any]:
+    return [example.input for example in zoo.samples(name, count)]
+
+
+def _demonstrate(name: str, inputs: list[Any], out: Path, **options: Any) -> Results:
     model, processor = zoo.load(name)
-    samples = [example.input for example in zoo.samples(name, count)]
-    results, seconds = _run(list(NAMES.values()), model, processor, samples, None, {})
+    results, seconds = _run(list(NAMES.values()), model, processor, inputs, None, options)
     _summarise(f"zoo:{name}", results, seconds)
     _save(results, out / "results" / name)
     return results
@@ -190,12 +202,19 @@ def _summarise(model: str, results: Results, seconds: dict[str, float]) -> None:
         more = f" (+{count - 1} more)" if count > 1 else ""
         table.add_row(
             name,
-            escape(", ".join(first.target_names[:3])) + more,
+            escape(_explained(first)) + more,
             escape(top_unit(first)),
             str(sum(output.n_rows for output in outputs)),
             f"{seconds[name]:.2f}",
         )
     console.print(table)
+
+
+def _explained(output: AttributionOutput) -> str:
+    """The targets in few words."""
+    if output.task == "text-generation":
+        return textwrap.shorten("".join(output.target_names), 40, placeholder="…")
+    return ", ".join(output.target_names[:3])
 
 
 def _details(output: AttributionOutput) -> None:

@@ -127,8 +127,8 @@ def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
     result = run("demo", "--out", str(tmp_path / "demo"))
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert names == {"images.png", "texts.png", "texts.html", "results"}
-    assert len(list((tmp_path / "demo" / "results").rglob("output.json"))) == 2 * (2 + 2 + 3)
+    assert names == {"images.png", "texts.png", "texts.html", "stories.png", "stories.html", "results"}
+    assert len(list((tmp_path / "demo" / "results").rglob("output.json"))) == 2 * (2 + 2 + 3 + 2)
 
 
 def test_the_command_is_installed():

@@ -107,7 +107,8 @@ class TextGeneration(Wrapper):
         targets = ask.targets
         if ask.of is not None or ask.keep or not isinstance(targets, TokenTargets) or targets.unchanged is None:
             return None
-        return prefix.arranged(ask.rows, targets.unchanged.rows)
+        # Positions are told apart by their tokens; rows of embeddings differ from each other in every one.
+        return None if EMBEDDINGS in ask.rows.fields else prefix.arranged(ask.rows, targets.unchanged.rows)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         if asks[0].keep:
@@ -184,7 +185,7 @@ class TextGeneration(Wrapper):
         unchanged = targets.unchanged
         assert unchanged is not None
         begin, end = 0, int(targets.at[-1]) + 1
-        if unchanged.layers is not None:
+        if unchanged.layers is not None and EMBEDDINGS not in ask.rows.fields:
             begin = min(int(prefix.first_changes(ask.rows, unchanged.rows).min()), end - 1)
         at = targets.at[targets.at >= begin]
         each = unchanged.scores.expand(len(ask.rows), -1).clone()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from interpreto.visualizations import generation, html, image, text_figure
+from interpreto.visualizations import generation, html, image, matrix, text_figure
 from interpreto.visualizations.figures import Html, Picture, write
 from interpreto.visualizations.panels import Outputs, gather
 
@@ -33,8 +33,11 @@ def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> 
         figure = image.draw(rows)
         content = html.of_figure(figure) if wants_page else figure
     else:
-        pages = generation.of_generations if rows[0][0].output.task == "text-generation" else html.of_texts
-        content = pages(rows) if save_path is None or wants_page else text_figure.draw(rows)
+        generated = rows[0][0].output.task == "text-generation"
+        pages = generation.of_generations if generated else html.of_texts
+        several = generated and any(len(row[0].output.target_names) > 1 for row in rows)
+        figures = matrix.draw if several else text_figure.draw
+        content = pages(rows) if save_path is None or wants_page else figures(rows)
     if save_path is not None:
         write(save_path, content)
     return content

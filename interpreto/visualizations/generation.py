@@ -3,7 +3,6 @@
 import json
 import math
 from html import escape
-from itertools import groupby
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -11,7 +10,7 @@ from matplotlib.colors import to_hex
 from interpreto.attributions.result import AttributionOutput
 from interpreto.visualizations.figures import Html
 from interpreto.visualizations.html import page, table
-from interpreto.visualizations.panels import Panel
+from interpreto.visualizations.panels import Panel, sample_rows
 
 _STYLE = """
 .interpreto .text { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; margin: .4rem 0; }
@@ -23,14 +22,14 @@ _STYLE = """
 .interpreto .hint { font-size: .8rem; color: #555; min-height: 1.3em; }
 """
 
-# The script only reads numbers and sets styles; all text is in the page already.
+# The script only reads numbers and sets styles; all text is in the page already. The methods of a section share their
+# targets: a piece that is chosen under one is chosen under all, so that they can be compared.
 _SCRIPT = """
-for (const block of document.querySelectorAll('.generation')) {
+const painter = (block, state) => {
   const data = JSON.parse(block.querySelector('script').textContent);
   const units = [...block.querySelectorAll('[data-u]')], targets = [...block.querySelectorAll('[data-t]')];
   const hint = block.querySelector('.hint'), wide = data.colours.length - 1;
-  let pinned = null;
-  const paint = t => {
+  return t => {
     const row = t === null ? [] : data.scores[t];
     const own = units.filter(u => u.dataset.t === String(t)).map(u => Number(u.dataset.u));
     // The chosen piece has a colour of its own, so that its score does not set the scale.
@@ -49,28 +48,36 @@ for (const block of document.querySelectorAll('.generation')) {
       e.classList.toggle('chosen', chosen);
       e.setAttribute('aria-pressed', chosen);
     });
-    const limit = high.toPrecision(3), kept = pinned === t ? '; kept, Esc to let go' : '';
+    const limit = high.toPrecision(3), kept = state.pinned === t ? '; kept, Esc to let go' : '';
     hint.textContent = t === null ? data.hint
       : `score ${data.values[t]}; colours from -${limit} (blue) to ${limit} (red)${kept}`;
   };
-  targets.forEach((e, number) => {
-    const t = Number(e.dataset.t);
-    e.addEventListener('mouseenter', () => { if (pinned === null) paint(t); });
-    e.addEventListener('mouseleave', () => { if (pinned === null) paint(null); });
-    e.addEventListener('focus', () => { if (pinned === null) paint(t); });
-    e.addEventListener('click', () => { pinned = pinned === t ? null : t; paint(t); });
-    e.addEventListener('keydown', key => {
-      const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[key.key];
-      if (step) {
-        pinned = null;
-        targets[(number + step + targets.length) % targets.length].focus();
-        key.preventDefault();
-      }
-      if (key.key === 'Enter' || key.key === ' ') { e.click(); key.preventDefault(); }
-      if (key.key === 'Escape') { pinned = null; paint(null); }
+};
+for (const section of document.querySelectorAll('section')) {
+  const state = {pinned: null}, blocks = [...section.querySelectorAll('.generation')];
+  const painters = blocks.map(block => painter(block, state));
+  const paint = t => painters.forEach(one => one(t));
+  for (const block of blocks) {
+    const targets = [...block.querySelectorAll('[data-t]')];
+    targets.forEach((e, number) => {
+      const t = Number(e.dataset.t);
+      e.addEventListener('mouseenter', () => { if (state.pinned === null) paint(t); });
+      e.addEventListener('mouseleave', () => { if (state.pinned === null) paint(null); });
+      e.addEventListener('focus', () => { if (state.pinned === null) paint(t); });
+      e.addEventListener('click', () => { state.pinned = state.pinned === t ? null : t; paint(t); });
+      e.addEventListener('keydown', key => {
+        const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[key.key];
+        if (step) {
+          state.pinned = null;
+          targets[(number + step + targets.length) % targets.length].focus();
+          key.preventDefault();
+        }
+        if (key.key === 'Enter' || key.key === ' ') { e.click(); key.preventDefault(); }
+        if (key.key === 'Escape') { state.pinned = null; paint(null); }
+      });
     });
-  });
-  block.querySelector('details').open = false;
+    block.querySelector('details').open = false;
+  }
   paint(null);
 }
 """
@@ -80,8 +87,7 @@ _HINT = "Point at an underlined piece, or step through them with Tab and the arr
 
 def of_generations(rows: list[list[Panel]]) -> Html:
     """One section per prompt, with a text to explore per method and all scores as tables."""
-    samples = [list(some) for _, some in groupby(rows, key=lambda row: id(row[0].output))]
-    body = "\n".join(_section(sample) for sample in samples)
+    body = "\n".join(map(_section, sample_rows(rows)))
     return page(f"{body}<script>{_SCRIPT}</script>", "Attributions", _STYLE)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import matplotlib as mpl
@@ -70,6 +71,11 @@ def gather(outputs: Outputs) -> list[list[Panel]]:
         targets = range(len(sample[0].target_names))
         rows += [[Panel(*pair, target) for pair in zip(names, sample, strict=True)] for target in targets]
     return rows
+
+
+def sample_rows(rows: list[list[Panel]]) -> list[list[list[Panel]]]:
+    """The rows of each sample."""
+    return [list(some) for _, some in groupby(rows, key=lambda row: id(row[0].output))]
 
 
 def _listed(some: Any) -> list[AttributionOutput]:

@@ -30,7 +30,7 @@ def build_tokenizer(texts: list[str]) -> GPT2Tokenizer:
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(texts, vocab_size=600, special_tokens=[END, PAD, MASK], show_progress=False)
     parts = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in parts["merges"]]
+    merges: Any = [tuple(pair) for pair in parts["merges"]]
     return GPT2Tokenizer(
         vocab=parts["vocab"], merges=merges, bos_token=END, eos_token=END, unk_token=END, pad_token=PAD,
         mask_token=MASK, model_max_length=LENGTH,

@@ -2,10 +2,13 @@
 
 import json
 import re
+from itertools import pairwise
 
 import torch
 
 from interpreto import AttributionOutput, plot_attributions
+from interpreto.visualizations import matrix
+from interpreto.visualizations.panels import gather
 
 HOSTILE = ["</script><b>", "\"quotes'", " שלום", " 🙂", "\n<!--", " &amp;"]
 
@@ -53,3 +56,30 @@ def test_targets_that_are_no_units_get_buttons():
     page = plot_attributions(AttributionOutput(**{**vars(joint), "target_names": ("first", "second")}))
     assert page.count('class="target"') == 2
     assert "Explained:" in page
+
+
+def test_the_figure_has_a_line_per_target_and_blanks_where_nothing_is_said():
+    figure = matrix.draw(gather({"A": output(), "B": output()}))
+    maps = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title(loc="left") for axes in maps] == ["A", "B"]
+    for axes in maps:
+        shown = axes.images[0].get_array()
+        assert shown.shape == (2, 6)
+        assert shown.mask.tolist() == output().attributions.isnan().tolist()
+        assert axes.images[0].norm.vmax == -axes.images[0].norm.vmin == 3
+        assert axes.get_xticklabels()[4].get_text() == "<!--"
+
+
+def test_long_texts_go_over_several_strips(tmp_path):
+    many = 95
+    scores = torch.arange(2.0 * many).reshape(2, many)
+    long = AttributionOutput(
+        **{**vars(output()), "attributions": scores, "elements": [f"w{unit}" for unit in range(many)]}
+    )
+    maps = [axes for axes in matrix.draw(gather(long)).axes if axes.images]
+    assert [axes.images[0].get_array().shape[1] for axes in maps] == [40, 40, 15]
+    assert maps[2].get_xticklabels()[-1].get_text() == "w94"
+    boxes = [axes.get_position() for axes in maps]
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(boxes))
+    plot_attributions(long, tmp_path / "long.png")
+    assert (tmp_path / "long.png").stat().st_size > 1000

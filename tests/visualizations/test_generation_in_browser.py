@@ -1,0 +1,123 @@
+"""The page to explore, in a real browser, by mouse and by keyboard."""
+
+import shutil
+
+import pytest
+import torch
+from playwright.sync_api import sync_playwright
+
+from interpreto import Occlusion, plot_attributions
+from tests.conftest import loaded
+from tests.visualizations.test_generation_page import HOSTILE, output
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+PAINTED = "all => all.map(e => e.style.background !== '')"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser, path, content, **options):
+    """The page in a tab, and what went wrong there or was fetched."""
+    path.write_text(content, encoding="utf-8")
+    tab = browser.new_page(**options)
+    troubles = []
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("console", lambda message: troubles.append(message.text))
+    tab.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)
+    tab.goto(path.as_uri())
+    return tab, troubles
+
+
+def test_pointing_lights_up_the_sources_under_every_method(browser, tmp_path):
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions({"A": output(), "B": output()}))
+    units = tab.locator("[data-u]")
+    assert units.evaluate_all(PAINTED) == [False] * 12
+    tab.locator(".generation").first.locator("[data-t='0']").hover()
+    assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
+    assert "score 1.5" in tab.locator(".hint").last.inner_text()
+    tab.mouse.move(0, 0)
+    assert units.evaluate_all(PAINTED) == [False] * 12
+    # The strongest source has the strongest colour: red for what speaks for it, blue for what speaks against.
+    tab.locator(".generation").last.locator("[data-t='0']").hover()
+    colours = units.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")
+    red, blue = (tuple(map(int, colours[unit][4:-1].split(","))) for unit in (3, 1))
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    assert sum(red) < sum(blue)
+    assert troubles == []
+    tab.close()
+
+
+def test_a_click_keeps_a_piece_and_escape_lets_it_go(browser, tmp_path):
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(output()))
+    target, units = tab.locator("[data-t='1']"), tab.locator("[data-u]")
+    target.click()
+    tab.mouse.move(0, 0)
+    assert target.get_attribute("aria-pressed") == "true"
+    assert units.evaluate_all(PAINTED) == [True] * 5 + [False]
+    tab.keyboard.press("Escape")
+    assert target.get_attribute("aria-pressed") == "false"
+    assert units.evaluate_all(PAINTED) == [False] * 6
+    assert troubles == []
+    tab.close()
+
+
+def test_a_tap_is_enough(browser, tmp_path):
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(output()), has_touch=True)
+    tab.locator("[data-t='1']").tap()
+    assert tab.locator("[data-u]").evaluate_all(PAINTED) == [True] * 5 + [False]
+    assert troubles == []
+    tab.close()
+
+
+def test_the_keyboard_steps_through_the_pieces(browser, tmp_path):
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(output()))
+    chosen = "all => all.map(e => e.classList.contains('chosen'))"
+    targets = tab.locator("[data-t]")
+    tab.keyboard.press("Tab")
+    assert targets.evaluate_all(chosen) == [True, False]
+    tab.keyboard.press("ArrowRight")
+    assert targets.evaluate_all(chosen) == [False, True]
+    tab.keyboard.press("ArrowRight")
+    assert targets.evaluate_all(chosen) == [True, False]
+    tab.keyboard.press("Enter")
+    assert "kept" in tab.locator(".hint").inner_text()
+    assert troubles == []
+    tab.close()
+
+
+def test_hostile_pieces_are_shown_as_they_are(browser, tmp_path):
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions({"A": output(), "<img src=x>": output()}))
+    shown = tab.locator(".generation").first.locator(".text").evaluate("e => e.textContent")
+    assert shown == "".join(HOSTILE)
+    assert tab.locator("img, main b").count() == 0
+    assert tab.locator("h3").last.inner_text() == "<img src=x>"
+    assert troubles == []
+    tab.close()
+
+
+def test_without_scripts_it_is_a_table(browser, tmp_path):
+    tab, _ = opened(browser, tmp_path / "page.html", plot_attributions(output()), java_script_enabled=False)
+    assert tab.locator("table").is_visible()
+    assert tab.locator("tbody tr").count() == len(HOSTILE)
+    tab.close()
+
+
+def test_a_story_of_the_zoo(browser, tmp_path):
+    results = Occlusion(*loaded("stories-gpt2"), inference_mode="softmax")("Ben takes the cup along. Later")
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(results))
+    assert tab.locator("[data-t]").all_inner_texts() == ["Ben", "puts", "down", "the", "cup", "."]
+    tab.locator("[data-t='4']").hover()
+    strength = "all => all.map(e => Math.abs(parseFloat(e.title) || 0))"
+    strongest = int(torch.tensor(tab.locator("[data-u]").evaluate_all(strength)).argmax())
+    assert tab.locator(f"[data-u='{strongest}']").inner_text() == "cup"
+    assert troubles == []
+    tab.close()
