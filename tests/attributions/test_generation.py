@@ -407,3 +407,82 @@ def test_messages_of_a_chat_are_segments():
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
     (output,) = Occlusion(model, words, granularity=Segments())(chat, targets=" very")
     assert output.elements == ["be brief", "Was the film good?", " very"]
+
+
+@pytest.mark.parametrize("method", [Occlusion, IntegratedGradients])
+def test_lengths_and_paddings_change_nothing(model_and_tokenizer, method):
+    """Prompts of mixed lengths in one batch, and prompts that were padded on the left."""
+    model, tokenizer = model_and_tokenizer
+    prompts = [PROMPT, "A film", "A long film, but not a good one"]
+    explain = light(method)(model, tokenizer, batch_size=7)
+    alone = [explain(prompt, CONTINUATION)[0] for prompt in prompts]
+    lefty = copy.deepcopy(tokenizer)
+    lefty.padding_side, lefty.pad_token = "left", lefty.eos_token
+    padded = lefty(prompts, padding=True, return_tensors="pt")
+    assert not padded["attention_mask"][1, 0]
+    rows = [{name: tensor[row] for name, tensor in padded.items()} for row in range(len(prompts))]
+    for given, words in ((prompts, tokenizer), (prompts, lefty), (rows, tokenizer)):
+        together = light(method)(model, words, batch_size=7)(given, CONTINUATION)
+        for one, other in zip(alone, together, strict=True):
+            assert one.elements == other.elements
+            scale = max(1.0, float(one.attributions.nan_to_num().abs().max()))
+            assert torch.allclose(one.attributions, other.attributions, atol=1e-4 * scale, equal_nan=True)
+
+
+STATEFUL = {
+    "mamba": (hf.MambaForCausalLM, hf.MambaConfig, {
+        "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "initializer_range": 0.4,
+    }),
+    "bamba": (hf.BambaForCausalLM, hf.BambaConfig, {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 24, "attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4,
+        "mamba_chunk_size": 8, "initializer_range": 0.4,
+    }),
+    "recurrent-gemma": (hf.RecurrentGemmaForCausalLM, hf.RecurrentGemmaConfig, {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24,
+        "lru_width": 16, "attention_window_size": 8,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_recurrent_models_run_whole(name):
+    build, config, options = STATEFUL[name]
+    _, tokenizer = generator("llama")
+    torch.manual_seed(0)
+    model = build(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)).eval()
+    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3)
+    (output,) = explain(PROMPT, targets=CONTINUATION)
+    assert not explain.setup.wrapper.reuses
+    ids, begin = joined(tokenizer)
+    for unit in (1, 4, begin):
+        changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
+        for target, place in enumerate(range(begin, len(ids))):
+            if unit < place:
+                (before,), (after,) = (slow_scores(model, row[:place] + ids[place:], [place]) for row in (ids, changed))
+                assert float(output.attributions[target, unit]) == pytest.approx(before - after, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied", "bfloat16", "no pad, no mask"])
+def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
+    model, tokenizer = generator("gpt2", tie_word_embeddings=kind != "untied")
+    words = copy.deepcopy(tokenizer)
+    if kind == "bfloat16":
+        model = model.bfloat16()
+    if kind == "no pad, no mask":
+        words.pad_token = words.mask_token = None
+        model.config.pad_token_id = model.generation_config.pad_token_id = None
+        assert words.pad_token_id is words.mask_token_id is None
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tied == (kind != "untied")
+    before, files = snapshot(model), words.backend_tokenizer.to_str()
+    special = dict(words.special_tokens_map)
+    for method in (Occlusion, IntegratedGradients, light(KernelShap)):
+        outputs = method(model, words, generation_kwargs={"max_new_tokens": 2})([PROMPT, "A film"])
+        for output in outputs:
+            assert output.attributions.dtype == torch.float32
+            assert not output.attributions.isnan().all(1).any()
+            assert output.attributions.nan_to_num().isfinite().all()
+    assert_same(before, snapshot(model))
+    assert files == words.backend_tokenizer.to_str()
+    assert special == dict(words.special_tokens_map)
