@@ -1,11 +1,19 @@
 """Language models: time against a plain loop that computes full logits, with the same scores.
 
-`python -m benchmarks.generation` runs occlusion and integrated gradients on a GPT-2 of 6 layers and width 384 with a
-vocabulary of 50,257, 96 prompt tokens and 16 target tokens, in batches of 16, and prints one line each: seconds of the
-loop, of ours, the ratio of the two (median of pairs), and the largest difference of the scores.
+`python -m benchmarks.generation [time] [position] [memory]` works on a GPT-2 of 6 layers and width 384 with a
+vocabulary of 50,257, in batches of 16.
+
+- time: occlusion and integrated gradients of 96 prompt tokens and 16 target tokens: seconds of the loop, of ours, the
+  ratio of the two (median of pairs), and the largest difference of the scores.
+- position: the seconds that 16 hidden words cost by where in a prompt they stand.
+- memory: the peak of explaining a prompt of 1,024 tokens against that of one forward of a batch of such prompts without
+  logits, each in a process of its own.
 """
 
-import copy
+import multiprocessing
+import statistics
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,9 +22,9 @@ import numpy as np
 import torch
 import transformers as hf
 
+from benchmarks.memory import taken
 from benchmarks.overhead import ratio
-from interpreto import IntegratedGradients, Occlusion
-from tests.models import tokenizer
+from interpreto import IntegratedGradients, KernelShap, Occlusion, zoo
 
 BATCH, PROMPT, TARGETS, STEPS = 16, 96, 16, 50
 
@@ -25,6 +33,10 @@ def model() -> Any:
     torch.manual_seed(0)
     config = hf.GPT2Config(n_embd=384, n_layer=6, n_head=6, vocab_size=50257, bos_token_id=None, eos_token_id=None)
     return hf.GPT2LMHeadModel(config).eval()
+
+
+def tokenizer() -> Any:
+    return hf.AutoTokenizer.from_pretrained(zoo.path("stories-gpt2"), model_max_length=LONG)
 
 
 def tokens() -> list[int]:
@@ -64,13 +76,11 @@ def plain_gradients(gpt: Any, ids: list[int]) -> torch.Tensor:
 
 
 def lines() -> Iterator[str]:
-    gpt, words, ids = model(), tokenizer("gpt2"), tokens()
+    gpt, words, ids = model(), tokenizer(), tokens()
     shared = {"granularity": "all-tokens", "batch_size": BATCH, "show_progress": False}
     prompt, continuation = {"input_ids": torch.tensor([ids[:PROMPT]])}, tuple(ids[PROMPT:])
-    words = copy.deepcopy(words)
-    words.model_max_length = 1024
     cases = {
-        "Occlusion": (Occlusion(gpt, words, **shared), partial(plain_occlusion, gpt, ids, words.unk_token_id), 3),
+        "Occlusion": (Occlusion(gpt, words, **shared), partial(plain_occlusion, gpt, ids, words.mask_token_id), 3),
         "IntegratedGradients": (
             IntegratedGradients(gpt, words, n_steps=STEPS, baseline="zeros", **shared),
             partial(plain_gradients, gpt, ids),
@@ -85,8 +95,69 @@ def lines() -> Iterator[str]:
         yield f"| {name} | {slow:.2f} | {fast:.2f} | {found:.2f} x | {difference:.1e} |"
 
 
+def by_position(length: int = 512, count: int = 16) -> Iterator[str]:
+    """Occlusion of as many words, early or late in a prompt."""
+    gpt, words = model(), tokenizer()
+    prompt = " ".join(["lamp", "ball", "garden", "rain"] * (length // 4))
+    spans = words(prompt, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    for begin in (0, len(spans) // 4, len(spans) // 2, 3 * len(spans) // 4, len(spans) - count):
+        segments = {str(unit): spans[unit] for unit in range(begin, begin + count)}
+        explain = Occlusion(gpt, words, segments=segments, batch_size=BATCH, show_progress=False)
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            explain(prompt, targets=" lamp")
+            seconds.append(time.perf_counter() - start)
+        yield f"| words {begin} to {begin + count - 1} of {len(spans)} | {statistics.median(seconds[1:]):.2f} s |"
+
+
+LONG = 1024
+
+
+def peak_of_a_forward() -> float:
+    """Gigabytes that a batch of long prompts takes, without logits, above the loaded model."""
+    gpt = model()
+    ids = torch.randint(3, 390, (BATCH, LONG))
+    with torch.no_grad():
+        gpt.transformer(input_ids=ids[:, :8], use_cache=False)
+        return taken(lambda: gpt.transformer(input_ids=ids, use_cache=False))
+
+
+def peak_of(method: Any) -> float:
+    """Gigabytes that explaining four tokens behind a long prompt takes."""
+    gpt, words = model(), tokenizer()
+    ids = torch.randint(3, 390, (LONG,)).tolist()
+    prompt, continuation = {"input_ids": torch.tensor([ids[: LONG - 4]])}, tuple(ids[LONG - 4 :])
+    explain = method(gpt, words, granularity="all-tokens", batch_size=BATCH, show_progress=False)
+    explain({"input_ids": torch.tensor([ids[:8]])}, tuple(ids[8:10]))
+    return taken(lambda: explain(prompt, continuation))
+
+
+def memory() -> Iterator[str]:
+    """Peaks, each in a fresh process."""
+    few = partial(KernelShap, n_samples=64)
+    tasks = {
+        "forward": peak_of_a_forward,
+        "Occlusion": partial(peak_of, Occlusion),
+        "KernelShap": partial(peak_of, few),
+    }
+    found = {}
+    for name, task in tasks.items():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[name] = pool.apply(task)
+        yield f"| {name} | {found[name]:.3f} GB | {found[name] / found['forward']:.2f} |"
+
+
+TABLES = {
+    "time": ("| method | plain loop, s | ours, s | times faster | largest difference |\n|---|---|---|---|---|", lines),
+    "position": ("| hidden words | time |\n|---|---|", by_position),
+    "memory": ("| what | peak above the model | of a forward |\n|---|---|---|", memory),
+}
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    print("| method | plain loop, s | ours, s | times faster | largest difference |\n|---|---|---|---|---|")
-    for line in lines():
-        print(line, flush=True)
+    for name in sys.argv[1:] or TABLES:
+        head, rows = TABLES[name]
+        print(f"\n{head}")
+        for line in rows():
+            print(line, flush=True)

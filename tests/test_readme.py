@@ -18,8 +18,8 @@ def test_examples_run(number, tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir())
 
 
-def test_there_are_examples_for_both_modalities():
-    assert len(BLOCKS) == 2
+def test_there_are_examples_for_images_texts_and_generated_texts():
+    assert len(BLOCKS) == 3
 
 
 def test_all_methods_are_in_the_table():

@@ -8,6 +8,9 @@ from interpreto.attributions.perturbations.seams import Layout, MaskMethod, Mask
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.model_wrapping.conversation import Ask, Plan
 
+_AHEAD = 2**18
+"""Positions of the rows that are made at once, at most: long texts would take more memory there than in the model."""
+
 
 @final
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Hiding(Recipe):
         rng = case.rng()
         blank = modality.blank(case.sample, case.rng())
         fold = self.aggregator.start(case.scores, case.visible)
-        for cells in method.masks(case.layout, rng, case.block * modality.ahead):
+        ahead = min(modality.ahead, _AHEAD // (case.block * case.sample.rows.length))
+        for cells in method.masks(case.layout, rng, case.block * max(1, ahead)):
             block = modality.hide(case.sample, blank, case.units, cells)
             answer = yield Ask(block.rows, case.targets)
             fold.add(answer.scores, cells if self.in_cells else block.hidden)
