@@ -1,5 +1,6 @@
 """The command line as a user meets it: outputs, files, and exit codes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import transformers as hf
 from typer.testing import CliRunner
 
 from interpreto import METHODS, AttributionOutput, InterpretoError, cli
+from tests.generators import generator
 from tests.models import some_pictures, text_model, tokenizer
 
 
@@ -82,6 +84,49 @@ def test_a_model_in_a_folder(tmp_path):
     result = run("explain", "I loved it", "--model", str(tmp_path / "gpt"), "--method", "occlusion")
     assert result.exit_code == 0, result.output
     assert "loved" in result.output
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory):
+    """A folder with a language model, and its tokenizer with a chat template."""
+    model, words = generator("gpt2")
+    folder = tmp_path_factory.mktemp("gpt")
+    words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_language_model_explains_what_it_says(speaker, tmp_path):
+    result = run(
+        "explain", "The plot was", "--model", speaker, "--task", "text-generation", "--method", "occlusion",
+        "-o", "granularity=token", "-o", "generation_kwargs={'max_new_tokens': 3}", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    saved = AttributionOutput.load(tmp_path / "out" / "results" / "Occlusion-0")
+    assert len(saved.target_names) == 3
+    assert re.search(r"generated\s+.\s+score\s+.\s+rests most on", result.output)
+    assert "data-t=" in (tmp_path / "out" / "attributions.html").read_text()
+
+
+def test_a_chat_comes_from_a_file(speaker, tmp_path):
+    chat = tmp_path / "chat.json"
+    chat.write_text(json.dumps([{"role": "user", "content": "Was the film good?"}]))
+    result = run("explain", str(chat), "--model", speaker, "--method", "saliency", "--target", " very long")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"' very'\s+.\s+-?\d", result.output)
+    assert re.search(r"' long'\s+.\s+-?\d", result.output)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("[", "is no JSON file"), ('{"role": "user"}', "holds no chat"), (None, "No such file")]
+)
+def test_files_that_hold_no_chat(speaker, tmp_path, content, message):
+    chat = tmp_path / "chat.json"
+    if content is not None:
+        chat.write_text(content)
+    with pytest.raises((InterpretoError, OSError), match=message):
+        cli.app(["explain", str(chat), "--model", speaker, "--method", "saliency"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
