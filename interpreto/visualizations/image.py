@@ -53,7 +53,8 @@ def overlay(panel: Panel, place: Axes) -> None:
     place.set_xlim(-0.5, picture.width - 0.5)
     place.set_ylim(picture.height - 0.5, -0.5)
     place.set_title(panel.method, fontsize=10)
-    bar = place.figure.colorbar(drawn, ax=place, fraction=0.046, pad=0.03)
+    # Inside the axes, so that it is as high as the picture, whatever the picture's shape.
+    bar = place.figure.colorbar(drawn, cax=place.inset_axes((1.04, 0, 0.05, 1)))
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(5)
     bar.formatter = short = ScalarFormatter()
