@@ -76,11 +76,11 @@ def _target(text: str | None) -> Any:
 def _chat(path: Path) -> Any:
     """The messages of a chat, a list of objects with role and content, from a file."""
     try:
-        messages = json.loads(path.read_text(encoding="utf-8"))
+        messages = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise InterpretoError(f"{str(path)!r} is no JSON file: {error}.") from error
-    if not isinstance(messages, list) or not all(isinstance(m, dict) and "role" in m for m in messages):
-        raise InterpretoError(f"{str(path)!r} holds no chat: a list of objects with 'role' and 'content'.")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
+        raise InterpretoError(f"{str(path)!r} holds no chat: one list of objects with 'role' and 'content'.")
     return messages
 
 
@@ -113,8 +113,9 @@ def explain(
     if not results:
         raise InterpretoError("None of the methods worked on this model.")
     _summarise(model, results, seconds)
-    if len(methods) == 1 and len(inputs) == 1:
-        _details(next(iter(results.values()))[0])
+    if len(methods) == 1:
+        for output in next(iter(results.values())):
+            _details(output)
     if out is not None:
         _draw(results, out, "attributions")
         _save(results, out / "results")
@@ -194,7 +195,14 @@ def _each(target: Any, count: int) -> Any:
 
 def _summarise(model: str, results: Results, seconds: dict[str, float]) -> None:
     count = len(next(iter(results.values())))
-    table = Table("method", "predicted or explained", "top unit", "rows", "seconds", title=f"{model}, {count} samples")
+    table = Table(
+        "method",
+        "predicted or explained",
+        "top unit",
+        "rows",
+        "seconds",
+        title=f"{model}, {count} sample{'s' * (count > 1)}",
+    )
     for column in (3, 4):
         table.columns[column].justify = "right"
     for name, outputs in results.items():

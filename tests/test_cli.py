@@ -109,6 +109,14 @@ def test_a_language_model_explains_what_it_says(speaker, tmp_path):
     assert "data-t=" in (tmp_path / "out" / "attributions.html").read_text()
 
 
+def test_a_model_without_its_head_is_refused(speaker):
+    with pytest.raises(InterpretoError, match=r"has no weights for score\.weight"):
+        cli.app(
+            ["explain", "a film", "--model", speaker, "--task", "text-classification", "--method", "saliency"],
+            standalone_mode=False,
+        )
+
+
 def test_a_chat_comes_from_a_file(speaker, tmp_path):
     chat = tmp_path / "chat.json"
     chat.write_text(json.dumps([{"role": "user", "content": "Was the film good?"}]))

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from interpreto.attributions.granularity import Combine, Patches, Unitization, resolve, segments
+from interpreto.attributions.granularity import Combine, Patches, Segments, Unitization, resolve
 from interpreto.attributions.perturbations.seams import (
     MaskMethod,
     MaskModality,
@@ -41,8 +41,9 @@ class Options(TypedDict, total=False):
         removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
             attention), a token or its id; by default the first of these that the tokenizer has and the model allows.
             Images: "zeros" (the processor's mean colour, the default), "mean", "blur", "noise", a number or a colour.
-        truncation: Whether texts longer than the model's positions are cut instead of refused.
-        generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
+        truncation: For classifiers, whether texts longer than the model's positions are cut instead of refused.
+        generation_kwargs: For language models, what `generate` is called with beyond the model's own config; sampling
+            starts from `seed`.
         joint: For language models, whether the log-probability of the whole continuation is the one target.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
             exact, and faster.
@@ -171,7 +172,7 @@ def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | Non
     if (spans := options.get("segments")) is not None:
         if modality != "text" or given is not None:
             raise OptionError("segments= is a granularity of its own, for texts: leave granularity= out.")
-        return segments.resolve(spans)
+        return Segments(spans)
     if patch is None:
         return None if given is None else resolve(given, modality)
     if modality != "image":
@@ -183,6 +184,8 @@ def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | Non
 
 def _check_task(options: Mapping[str, Any], task: str) -> None:
     """Refuse options that mean nothing for a task."""
+    if task == "text-generation" and options.get("truncation"):
+        raise OptionError("truncation=True would change what is said next: shorten the prompt where it can be spared.")
     if task != "text-generation":
         for name in ("generation_kwargs", "joint", "reuse_prefix"):
             if name in options:

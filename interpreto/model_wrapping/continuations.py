@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interpreto.errors import InputError, TargetError
+from interpreto.errors import InputError, OptionError, TargetError
+from interpreto.model_wrapping.runtime import seeded
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import Contrast, Score
 from interpreto.model_wrapping.text_model import TextModel
@@ -79,13 +81,19 @@ def generated(
     """
     ids = prompt.rows.fields["input_ids"].to(text.device)
     given = dict(options)
-    config = model.generation_config
+    config = given.get("generation_config", model.generation_config)
     pad = (config.pad_token_id, config.eos_token_id, 0)
     given.setdefault("pad_token_id", next(p[0] if isinstance(p, list) else p for p in pad if p is not None))
-    if not {"max_length", "max_new_tokens"} & set(given) and config.max_length is config.max_new_tokens is None:
-        given["max_new_tokens"] = _NEW
-    torch.manual_seed(seed)
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), **given)
+    if given.get("num_return_sequences", 1) != 1:
+        raise OptionError("num_return_sequences is 1 here: one continuation of a prompt is explained at a time.")
+    if "stop_strings" in given:
+        given.setdefault("tokenizer", text.tokenizer)
+    _make_room(given, config, ids.shape[1], text.limit)
+    seeded(text.device, seed)
+    try:
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), **given)
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"generate() does not take generation_kwargs={dict(options)}: {error}") from error
     found = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
     # What ends the text is no part of it.
     special = torch.isin(found, torch.tensor(text.tokenizer.all_special_ids, dtype=found.dtype))
@@ -97,6 +105,24 @@ def generated(
     if not wanted:
         raise TargetError(f"targets={span} chooses none of the {len(found)} generated tokens.")
     return Continuation(found, *said, tuple(t if i in wanted else None for i, t in enumerate(found.tolist())))
+
+
+def _make_room(given: dict[str, Any], config: Any, length: int, limit: int) -> None:
+    """Say how many tokens may be generated where the user did not, no more than the model can read.
+
+    Raises:
+        InputError: if the prompt leaves no room for them.
+    """
+    room = limit - length
+    wanted = given.get("max_new_tokens")
+    if room < 1 or (wanted is not None and wanted > room):
+        raise InputError(
+            f"The prompt has {length} tokens and the model reads at most {limit}: there is no room for "
+            f"{wanted or 'any'} new tokens; shorten the prompt{'' if room < 1 else ', or generate fewer'}."
+        )
+    if wanted is None and "max_length" not in given:
+        usual = config.max_new_tokens or (_NEW if config.max_length is None else config.max_length - length)
+        given["max_new_tokens"] = max(1, min(usual, room))
 
 
 def _said(spec: Any, text: TextModel, before: Sequence[int]) -> Continuation:
@@ -117,6 +143,7 @@ def _said(spec: Any, text: TextModel, before: Sequence[int]) -> Continuation:
 def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
     if isinstance(spec, str):
         return _encoded(spec, text, before)
+    spec = spec.tolist() if isinstance(spec, Tensor | np.ndarray | np.generic) else spec
     ids = [spec] if isinstance(spec, int) and not isinstance(spec, bool) else spec
     if not isinstance(ids, tuple | list) or not all(isinstance(token, int) for token in ids):
         raise TargetError(

@@ -36,12 +36,18 @@ def load(name: str, task: str | None = None) -> tuple[Any, Any]:
         raise ModelError(f"{name!r} is a model for {task}; the tasks that can be explained are {', '.join(_AUTO)}.")
     auto_model, auto_processor = _AUTO[task]
     try:
-        model, processor = auto_model.from_pretrained(name).eval(), auto_processor.from_pretrained(name)
+        model, report = auto_model.from_pretrained(name, output_loading_info=True)
+        processor = auto_processor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ModelError(f"Cannot load {name!r}: {_first_line(error)}.") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{name!r} has no weights for {', '.join(missing[:3])}{', ...' * (len(missing) > 3)}: as a model for "
+            f"{task} it would answer at random. Name the task that it was trained for with --task."
+        )
     if task.startswith("text-") and len(processor) < _LEAST_WORDS <= model.config.get_text_config().vocab_size:
         raise ModelError(f"Cannot load {name!r}: it has no tokenizer files, only {len(processor)} special tokens.")
-    return model, processor
+    return model.eval(), processor
 
 
 def _task_of(name: str) -> str:

@@ -1,5 +1,6 @@
 """What a causal model has computed of a text, to go on from where a changed copy begins to differ."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,17 @@ from interpreto.model_wrapping.rows import Rows
 
 Layers = Sequence[tuple[Float[Tensor, "1 h l d"], Float[Tensor, "1 h l e"]]]
 """Keys and values of every layer."""
+
+
+_CUT = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers that keep keys and values, which can be cut at any position."""
+
+
+def can_be_cut(model: Any) -> bool:
+    """Whether all that a model remembers of a text is keys and values: a recurrent state cannot be cut."""
+    if getattr(model, "_is_stateful", False) or "past_key_values" not in inspect.signature(model.forward).parameters:
+        return False
+    return set(getattr(model.config.get_text_config(), "layer_types", None) or ()) <= _CUT
 
 
 def recording() -> DynamicCache:

@@ -6,12 +6,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 
 from interpreto.errors import InputError
 from interpreto.model_wrapping import texts
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
+
+_MARK = "\ue000message\ue001"
+"""Stands for what a message says, to see where a template puts it; of letters that no text uses."""
 
 _KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a list of messages with 'role'), or a list"
 
@@ -63,35 +67,45 @@ def _no_prompt(item: Any) -> InputError:
     return InputError(f"Expected a prompt, got {type(item).__name__}; give {_KINDS} of these.")
 
 
-def encode(raw: Any, text: TextModel, truncate: bool) -> TextSample:
+def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
     """Tokenise a prompt, or take its tokens as they were given.
 
     Raises:
         InputError: if it is empty, longer than the model can read, or a chat for which there is no template.
     """
-    return _encode_chat(raw, text) if isinstance(raw, list) else texts.encode(raw, text, text.padding, truncate)
+    if isinstance(raw, list):
+        return _encode_chat(raw, text, padding)
+    return texts.encode(raw, text, padding, truncate=None)
 
 
-def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel) -> TextSample:
+def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
     """A chat in the words of the model's template; the contents of its messages are the texts, all else is added."""
     tokenizer = text.tokenizer
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("This tokenizer has no chat template, so that a chat cannot be put into words; give a string.")
     if not tokenizer.is_fast:
         raise InputError("A chat needs a fast tokenizer, which says where tokens lie in the text.")
-    contents = [content for message in messages if (content := _content(message)).strip()]
-    if not contents:
+    spoken = [message for message in messages if _content(message).strip()]
+    if not spoken:
         raise InputError("All messages of the chat are empty: there is nothing to explain.")
     goes_on = messages[-1]["role"] == "assistant"
-    rendered = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
-    )
+
+    def rendered_as(chat: list[Mapping[str, Any]]) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+            )
+        except TemplateError as error:
+            raise InputError(f"The tokenizer's chat template refuses this chat: {error}") from error
+
+    rendered = rendered_as(messages)
+    frame = rendered_as([_with_content(m, _MARK) if m in spoken else m for m in messages]).split(_MARK)
     encoding = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = torch.tensor(encoding["input_ids"])
     texts.check_length(len(ids), text.limit, "shorten the chat")
     offsets = torch.tensor(encoding["offset_mapping"])
-    places = _places(contents, rendered)
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+    places = _places([_content(message) for message in spoken], frame, rendered)
+    special = texts.special(tokenizer, ids)
     sequence, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
     for number, (start, end) in enumerate(places):
         inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
@@ -99,7 +113,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel) -> TextSamp
         spans[inside] = offsets[inside].clamp(start, end) - start
     said = tuple(rendered[start:end] for start, end in places)
     names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
-    return TextSample(texts.rows_of({}, ids, (), text.padding), said, rendered, spans, sequence, names)
+    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, sequence, names)
 
 
 def _content(message: Mapping[str, Any]) -> str:
@@ -111,22 +125,34 @@ def _content(message: Mapping[str, Any]) -> str:
     raise InputError(f"A message needs a text as its 'content'; this one has {type(content).__name__}.")
 
 
-def _places(contents: Sequence[str], rendered: str) -> list[tuple[int, int]]:
+def _with_content(message: Mapping[str, Any], said: str) -> Mapping[str, Any]:
+    content = message["content"]
+    return {**message, "content": said if isinstance(content, str) else [{**content[0], "text": said}]}
+
+
+def _places(contents: Sequence[str], frame: Sequence[str], rendered: str) -> list[tuple[int, int]]:
     """Where the messages stand in the chat as the template puts it; templates strip white space.
+
+    Args:
+        contents: What the messages say.
+        frame: What the template puts before, between and behind them.
+        rendered: The chat.
 
     Raises:
         InputError: if the template rewrites a message.
     """
     found, end = [], 0
-    for content in contents:
-        said = content if content in rendered[end:] else content.strip()
-        start = rendered.find(said, end)
-        if start < 0:
+    for number, content in enumerate(contents):
+        start = end + len(frame[number]) if number < len(frame) else 0
+        behind = frame[number + 1] if number + 1 < len(frame) else None
+        ends = [start + len(said) for said in (content, content.strip()) if rendered.startswith(said, start)]
+        ends = [place for place in ends if behind is not None and rendered.startswith(behind, place)]
+        if not ends:
             raise InputError(
                 f"The chat template rewrites the message {content[:40]!r}, so that its words cannot be found again; "
                 "render the chat yourself and give it as a string."
             )
-        end = start + len(said)
+        end = ends[0]
         found.append((start, end))
     return found
 
@@ -138,7 +164,7 @@ def continued(
     whole = torch.cat([prompt.rows.fields["input_ids"][0], ids])
     texts.check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
     return TextSample(
-        texts.rows_of({}, whole, (), text.padding),
+        texts.rows_of({}, whole, (), prompt.rows.padding),
         (*prompt.texts, said),
         (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
         None if prompt.spans is None else torch.cat([prompt.spans, spans]),

@@ -36,14 +36,21 @@ class Runtime:
     autocast: torch.dtype | None = None
     inference_mode: str | Callable[[Tensor], Tensor] = "logits"
     truncation: bool = False
-    generation_kwargs: Mapping[str, Any] | None = None
-    joint: bool = False
+    generation_kwargs: Any = None
+    joint: Any = False
     reuse_prefix: bool = True
 
     def __post_init__(self) -> None:
         mode = self.inference_mode
         if isinstance(mode, str) and mode not in INFERENCE_MODES:
             raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
+        if not isinstance(self.joint, bool):
+            raise OptionError(f"joint={self.joint!r} must be True or False.")
+        if self.generation_kwargs is not None and not isinstance(self.generation_kwargs, Mapping):
+            raise OptionError(
+                f"generation_kwargs={self.generation_kwargs!r} must map the names of options of generate() to values, "
+                "such as {'max_new_tokens': 50}."
+            )
         if self.joint and mode not in ("logits", "log_softmax"):
             raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
 
@@ -119,6 +126,14 @@ def borrowed(model: nn.Module, runtime: Runtime) -> Iterator[None]:
                 if not moves:
                     module._buffers.clear()
                     module._buffers.update(held)
+
+
+def seeded(device: torch.device, seed: int) -> None:
+    """Start the randomness of a device, and of the CPU, at a seed; `borrowed` puts it back."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _is_pinned(model: Any) -> bool:

@@ -86,10 +86,11 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
     if isinstance(value, int):
         return outputs[:, value]
     scores = value(outputs)
-    if scores.shape != outputs.shape[:1]:
+    if not isinstance(scores, Tensor) or scores.shape != outputs.shape[:1]:
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TargetError(
-            f"A target function must return one score per row, shape ({len(outputs)},); it returned "
-            f"{tuple(scores.shape)} for outputs of shape {tuple(outputs.shape)}."
+            f"A target function must return one score per row, shape ({len(outputs)},); it returned {found} for "
+            f"outputs of shape {tuple(outputs.shape)}."
         )
     return scores
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interpreto.errors import ModelError
+from interpreto.errors import ModelError, TargetError
 from interpreto.model_wrapping import continuations, prefix, prompts
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
@@ -21,7 +21,7 @@ from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import plain
 from interpreto.model_wrapping.task import unwrapped
-from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.text_model import TextModel, first_position, reads_length
 from interpreto.model_wrapping.token_targets import TokenTargets
 from interpreto.model_wrapping.wrapper import Wrapper
 
@@ -59,11 +59,12 @@ class TextGeneration(Wrapper):
         self.text = TextModel.of(model, processor, reads_padding=False)
         self.runtime = runtime
         self.no_gradients = self.text.no_gradients
-        self.reuses = runtime.reuse_prefix and "past_key_values" in self.text.parameters
-        if getattr(inner, "_is_stateful", False):
-            # A recurrent state cannot be cut at a position.
-            self.reuses = False
-        self._probed = False
+        self._begins = first_position(inner)
+        self._reads_length = reads_length(inner.config)
+        self.reuses = runtime.reuse_prefix and prefix.can_be_cut(inner) and not self._reads_length
+        # Without anything that may be padded, only rows of one length share a batch.
+        self.padding = {} if self._reads_length else self.text.padding
+        self._probed = self._causal = False
 
     def is_one(self, inputs: Any) -> bool:
         return prompts.is_one_prompt(inputs)
@@ -72,7 +73,7 @@ class TextGeneration(Wrapper):
         return prompts.split_prompts(inputs)
 
     def prepare(self, raw: Any) -> TextSample:
-        return prompts.encode(raw, self.text, self.runtime.truncation)
+        return prompts.encode(raw, self.text, self.padding)
 
     def plain(self, targets: Any) -> Any:
         # A run of ints is one continuation, not one target per sample.
@@ -92,7 +93,7 @@ class TextGeneration(Wrapper):
             options = self.runtime.generation_kwargs or {}
             said = continuations.generated(self.text.model, self.text, sample, options, spec, seed)
         whole = sample if not len(said.ids) else prompts.continued(sample, said.ids, said.said, said.spans, self.text)
-        targets = self._targets(said, sample.rows.length)
+        targets = self._targets(said, _length(sample.rows))
         answer = yield Ask(whole.rows, targets, keep=True)
         outputs, layers = answer.kept
         if not outputs.isfinite().all():
@@ -100,6 +101,7 @@ class TextGeneration(Wrapper):
                 "The model's outputs for the unchanged text are not finite: its weights hold NaN or overflow, so no "
                 "attribution would mean anything."
             )
+        self._check_causal(whole.rows, targets, outputs)
         unchanged = prefix.Unchanged(whole.rows, targets.each(outputs, targets.at)[0], layers)
         return Settled(whole, replace(targets, unchanged=self._proven(unchanged, targets)), outputs)
 
@@ -111,11 +113,10 @@ class TextGeneration(Wrapper):
         return None if EMBEDDINGS in ask.rows.fields else prefix.arranged(ask.rows, targets.unchanged.rows)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        if asks[0].keep:
-            return self._begun(asks)
-        if asks[0].of is not None:
-            return self._differentiated(asks)
-        return [self._scored(ask) for ask in asks]
+        if not asks[0].keep and asks[0].of is None:
+            return [self._scored(ask) for ask in asks]
+        run = self._begun if asks[0].keep else self._differentiated
+        return [answer for some in self._portioned(asks) for answer in run(some)]
 
     def borrowed(self) -> AbstractContextManager[None]:
         return borrowed(self.text.model, self.runtime)
@@ -124,6 +125,8 @@ class TextGeneration(Wrapper):
         return provenance(self.text.model, self.text.config, self.runtime)
 
     def _targets(self, said: continuations.Continuation, begin: int) -> TokenTargets:
+        if self.runtime.joint and any(map(callable, said.asked)):
+            raise TargetError("joint=True explains the log-probability of a continuation; functions go without it.")
         # Functions of the next outputs all look at the place behind the prompt.
         last = len(said.ids)
         asked = [(min(place, last), token) for place, token in enumerate(said.asked) if token is not None]
@@ -146,9 +149,27 @@ class TextGeneration(Wrapper):
         against = self.text.tokenizer.decode([token.against], clean_up_tokenization_spaces=False)
         return f"{said.said[start:end]} - {against}"
 
+    def _check_causal(self, rows: Rows, targets: TokenTargets, outputs: Float[Tensor, "1 q k"]) -> None:
+        """Once per model: whether what it says at a position is the same whatever comes behind.
+
+        Raises:
+            ModelError: if it is not.
+        """
+        if self._causal or self._reads_length or len(targets.at) < 2:
+            return
+        with torch.no_grad():
+            first, _ = self._outputs(rows, targets.at[:1])
+        expected = outputs[:, :1]
+        if (first.cpu().float() - expected).abs().max() > self._tolerance * (1 + expected.abs().max()):
+            raise ModelError(
+                f"{type(unwrapped(self.text.model)).__name__} is no causal model: what it says at a position changes "
+                "with what comes behind. A model of the BERT family needs is_decoder=True in its config."
+            )
+        self._causal = True
+
     def _proven(self, unchanged: prefix.Unchanged, targets: TokenTargets) -> prefix.Unchanged:
         """Once per model: whether going on from the unchanged text gives what a whole run gives."""
-        if not self.reuses or self._probed or unchanged.rows.length < 3:
+        if not self.reuses or self._probed or _length(unchanged.rows) < 3:
             return unchanged if self.reuses else replace(unchanged, layers=None)
         middle = int(targets.at[0]) // 2 + 1
         ids = unchanged.rows.fields["input_ids"].clone()
@@ -175,7 +196,7 @@ class TextGeneration(Wrapper):
             outputs, _ = self._outputs(rows, at, cache=cache)
         for number, ask in enumerate(asks):
             own = outputs[number : number + 1, torch.searchsorted(at, _targets(ask).at)].float().cpu()
-            layers = None if cache is None else prefix.recorded(cache, number, ask.rows.length)
+            layers = None if cache is None else prefix.recorded(cache, number, _length(ask.rows))
             out.append(Answer(_targets(ask).select(own), kept=(own, layers)))
         return out
 
@@ -215,17 +236,32 @@ class TextGeneration(Wrapper):
                 scores.append(nn.functional.pad(found, (0, count - len(targets))))
                 places[part, : len(targets), own] = targets.used
             found = torch.cat(scores)
+            if not found.requires_grad:
+                raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
             together = leaf.device.type != "cpu"
             grown = gradients(found, places.to(leaf.device), head, leaf, together)
         for ask, own, part in zip(asks, scores, grown.split([len(ask.rows) for ask in asks]), strict=True):
             count = len(ask.targets)
-            out.append(Answer(own[:, :count].detach().float().cpu(), part[:, :count, : ask.rows.length]))
+            out.append(Answer(own[:, :count].detach().float().cpu(), part[:, :count, : _length(ask.rows)]))
         return out
 
     def _joined(self, asks: Sequence[Ask]) -> tuple[Rows, Int[Tensor, " q"]]:
         """The rows of several texts, and all positions from which any of their targets is predicted."""
         at = torch.cat([_targets(ask).at for ask in asks]).unique()
         return Rows.join([ask.rows for ask in asks]), at
+
+    def _portioned(self, asks: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
+        """Asks of several texts, no more at a time than their logits leave room for."""
+        some: list[Ask] = []
+        for ask in asks:
+            tried = [*some, ask]
+            positions = torch.cat([_targets(one).at for one in tried]).unique()
+            size = sum(len(one.rows) for one in tried) * len(positions) * self.text.config.vocab_size
+            if some and size > _LOGITS:
+                yield some
+                some = []
+            some.append(ask)
+        yield some
 
     def _portions(self, rows: Rows, positions: int) -> Iterator[Rows]:
         """Rows, no more at a time than their logits leave room for."""
@@ -238,13 +274,14 @@ class TextGeneration(Wrapper):
     ) -> tuple[Float[Tensor, "p q k"], Head]:
         """The explained outputs at some positions; positions before `begin` are in the cache."""
         text, end = self.text, int(at[-1]) + 1
-        end = rows.length if cache is not None and not begin else end
+        end = _length(rows) if self._reads_length or (cache is not None and not begin) else end
         fields = rows.to(text.device).fields
         # A tokenizer may know no padding token; what stands in for it is hidden by the mask.
         ids = fields["input_ids"][:, begin:end].clamp(min=0)
         options: dict[str, Any] = {"attention_mask": fields["attention_mask"][:, :end]}
         if "position_ids" in text.parameters:
-            options["position_ids"] = torch.arange(begin, end, device=text.device).expand(len(ids), -1)
+            positions = torch.arange(begin, end, device=text.device) + self._begins
+            options["position_ids"] = positions.expand(len(ids), -1)
         if "use_cache" in text.parameters:
             options["use_cache"] = cache is not None
         if cache is not None:
@@ -262,6 +299,10 @@ class TextGeneration(Wrapper):
             )
         shape = logits.shape
         return self.runtime.explained(logits.float().flatten(0, 1)).reshape(*shape[:2], -1), head
+
+
+def _length(rows: Rows) -> int:
+    return rows.fields["input_ids"].shape[1]
 
 
 def _targets(ask: Ask) -> TokenTargets:

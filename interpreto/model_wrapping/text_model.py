@@ -112,7 +112,20 @@ def position_limit(model: Any) -> int:
     table = position_table(model)
     if table is None:
         return limit
-    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return table.num_embeddings - first_position(model)
+
+
+def first_position(model: Any) -> int:
+    """The position id of a text's first token: RoBERTa and its kin count from behind the padding id."""
+    table = position_table(model)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def reads_length(config: Any) -> bool:
+    """Whether a model turns its positions by a factor that depends on how long the longest text of a batch is."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None)
+    kinds = [rope, *rope.values()] if isinstance(rope, dict) else []
+    return any(isinstance(kind, dict) and kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
 def position_table(model: Any) -> nn.Embedding | None:

@@ -75,14 +75,14 @@ def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
         yield {name: torch.as_tensor(value).clone() for name, value in row.items()}
 
 
-def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], truncate: bool) -> TextSample:
+def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], truncate: bool | None) -> TextSample:
     """Tokenise one text, or take its tokens as they were given; padding is stripped.
 
     Args:
         raw: The text, pair of texts or tokenised mapping of one row.
         text: The model that is to read it.
         padding: What fills up each field when rows are joined.
-        truncate: Whether a longer text is cut.
+        truncate: Whether a longer text is cut; None where it cannot be.
 
     Raises:
         InputError: if the text is empty or longer than the limit.
@@ -99,13 +99,15 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
     # Length is checked below with a better message than the tokenizer's warning.
     encoding: Any = tokenizer(*texts, verbose=False, return_special_tokens_mask=True, **options)
     ids = torch.tensor(encoding["input_ids"])
-    check_length(len(ids), text.limit, "pass truncation=True to cut it, or a shorter text")
-    special = torch.tensor(encoding["special_tokens_mask"]).bool()
+    cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
+    check_length(len(ids), text.limit, cure)
+    added = torch.tensor(encoding["special_tokens_mask"]).bool() | special(tokenizer, ids)
     if tokenizer.is_fast:
         spans = torch.tensor(encoding["offset_mapping"])
         sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
+        sequence = torch.where(added, -1, sequence)
     else:
-        sequence = _sequence_of(special).clamp(max=len(texts) - 1)
+        sequence = _sequence_of(added).clamp(max=len(texts) - 1)
         spans = align(_pieces(tokenizer, ids), texts, sequence)
     rows = rows_of(encoding, ids, text.fields, padding)
     return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
@@ -131,12 +133,16 @@ def _encode_given(given: Mapping[str, Any], text: TextModel, padding: Mapping[st
 
 
 def _added(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
-    """Which tokens the tokenizer put around the text. Unknown and masked words are words of the text."""
+    """Which tokens the tokenizer put around the text."""
     mask = torch.tensor(tokenizer.get_special_tokens_mask(ids.tolist(), already_has_special_tokens=True)).bool()
+    return mask & special(tokenizer, ids)
+
+
+def special(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
+    """Which tokens are none of a text's own; unknown and masked words are words of the text."""
     around = {getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep", "pad")}
-    words = [tokenizer.unk_token_id, tokenizer.mask_token_id]
-    own = torch.tensor([token for token in words if token is not None and token not in around], dtype=torch.long)
-    return mask & ~torch.isin(ids, own)
+    words = {tokenizer.unk_token_id, tokenizer.mask_token_id} - around
+    return torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids) - words), dtype=torch.long))
 
 
 def rows_of(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:

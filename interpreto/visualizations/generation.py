@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from interpreto.attributions.result import AttributionOutput
 from interpreto.visualizations.figures import Html
 from interpreto.visualizations.html import page, table
-from interpreto.visualizations.panels import Panel, sample_rows
+from interpreto.visualizations.panels import Panel, sample_rows, shortened
 
 _STYLE = """
 .interpreto .text { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; margin: .4rem 0; }
@@ -94,7 +94,7 @@ def of_generations(rows: list[list[Panel]]) -> Html:
 def _section(rows: list[list[Panel]]) -> str:
     blocks = "".join(_block(panel.method, panel.output) for panel in rows[0])
     said = str(rows[0][0].output.raw_input[0] if isinstance(rows[0][0].output.raw_input, tuple) else "")
-    title = " ".join(said.split())[:80]
+    title = shortened(said)
     return f'<section><h2 dir="auto">{escape(title)}</h2>{blocks}</section>'
 
 

@@ -6,12 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
 from interpreto.visualizations.figures import Picture
-from interpreto.visualizations.panels import Panel, sample_rows, scale
+from interpreto.visualizations.panels import Panel, sample_rows, scale, shortened
 
 _COLUMNS = 40
 """Units side by side; longer texts go on below."""
 _CELL, _LETTER, _KEY = 0.26, 0.07, 0.75
 """Inches of a cell's side, of a letter, and of the room for a colour bar."""
+_HEAD = 0.55
+"""Inches above a block, for its title."""
 _WIDTH = 20.0
 """Inches of a figure, at most, where methods stand side by side."""
 _LETTERS = 18
@@ -24,7 +26,8 @@ def draw(rows: list[list[Panel]]) -> Picture:
 
     Cells of units without a say, behind a target, stay blank.
     """
-    samples = [[_Block(panel) for panel in sample[0]] for sample in sample_rows(rows)]
+    several = sample_rows(rows)
+    samples = [[_Block(panel, len(several) > 1 and not number) for number, panel in enumerate(s[0])] for s in several]
     wide = max(block.width for blocks in samples for block in blocks)
     across = max(1, min(len(samples[0]), int(_WIDTH / wide)))
     lines = [blocks[start : start + across] for blocks in samples for start in range(0, len(blocks), across)]
@@ -52,14 +55,16 @@ class _Canvas:
 class _Block:
     """One result: its strips of units, below each other."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Panel, begins: bool) -> None:
         self.panel, self.output = panel, panel.output
+        prompt = panel.output.raw_input[0] if isinstance(panel.output.raw_input, tuple) else ""
+        self.title = f"{shortened(str(prompt))}\n{panel.method}" if begins else panel.method
         self.names = [_short(name) for name in self.output.target_names]
         units = [_short(str(element)) for element in self.output.elements]
         self.strips = [units[start : start + _COLUMNS] for start in range(0, len(units), _COLUMNS)]
         self.left = 0.25 + _LETTER * max(map(len, self.names))
         self.width = self.left + len(self.strips[0]) * _CELL + _KEY
-        self.height = 0.4 + sum(map(self._room, self.strips))
+        self.height = _HEAD + sum(map(self._room, self.strips))
 
     def _room(self, units: list[str]) -> float:
         """Inches of a strip: its lines, and the units written upright below."""
@@ -68,7 +73,7 @@ class _Block:
     def draw(self, canvas: _Canvas, left: float, top: float) -> None:
         colours, norm = scale(self.output.attributions)
         high, lines = len(self.names) * _CELL, range(len(self.names))
-        left, below = left + self.left, top + 0.4
+        left, below = left + self.left, top + _HEAD
         for number, units in enumerate(self.strips):
             place = canvas.axes(left, below, len(units) * _CELL, high)
             begin = number * _COLUMNS
@@ -81,9 +86,9 @@ class _Block:
             place.tick_params(which="both", length=0)
             place.grid(which="minor", color="#dddddd", linewidth=0.5)
             if not number:
-                place.set_title(self.panel.method, fontsize=10, weight="bold", loc="left", parse_math=False)
+                place.set_title(self.title, fontsize=10, weight="bold", loc="left", parse_math=False)
             below += self._room(units)
-        key = canvas.axes(left + len(self.strips[0]) * _CELL + 0.1, top + 0.4, 0.1, high)
+        key = canvas.axes(left + len(self.strips[0]) * _CELL + 0.1, top + _HEAD, 0.1, high)
         canvas.figure.colorbar(ScalarMappable(norm, colours), cax=key)
         key.tick_params(labelsize=7)
         key.locator_params(nbins=max(2, min(5, len(lines))))

@@ -13,6 +13,9 @@ from torch import Tensor
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
 
+_LINE = 80
+"""Letters of a sample's title."""
+
 Outputs = AttributionOutput | Sequence[AttributionOutput] | Mapping[str, Any]
 
 
@@ -63,8 +66,13 @@ def gather(outputs: Outputs) -> list[list[Panel]]:
         raise InputError("Results of texts and of images do not go into one figure: plot them apart.")
     rows = []
     for sample in zip(*columns.values(), strict=True):
+        if len({str(output.raw_input) for output in sample if output.modality == "text"}) > 1:
+            raise InputError("The methods explain different texts: give each of them the same inputs.")
         if len({output.target_names for output in sample}) > 1:
-            raise InputError("The methods explain different targets of a sample: give them the same targets=.")
+            raise InputError(
+                "The methods explain different targets of a sample, or cut its generation into different units: give "
+                "them the same targets= and granularity=."
+            )
         names = [
             name or output.info.get("method", "attributions") for name, output in zip(columns, sample, strict=True)
         ]
@@ -76,6 +84,12 @@ def gather(outputs: Outputs) -> list[list[Panel]]:
 def sample_rows(rows: list[list[Panel]]) -> list[list[list[Panel]]]:
     """The rows of each sample."""
     return [list(some) for _, some in groupby(rows, key=lambda row: id(row[0].output))]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LINE else f"{line[: _LINE - 1].rstrip()}…"
 
 
 def _listed(some: Any) -> list[AttributionOutput]:

@@ -17,15 +17,19 @@ from interpreto import (
     IntegratedGradients,
     KernelShap,
     Occlusion,
+    Patches,
     Prompt,
+    Rise,
     Saliency,
     Segments,
     plot_attributions,
 )
+from interpreto.attributions.granularity.units import TextUnits
 from interpreto.errors import InputError, ModelError, OptionError, TargetError
 from tests.attributions.test_invariants import assert_same, snapshot
 from tests.generators import GENERATORS, generator, slow_scores
 from tests.models import light
+from tests.models import tokenizer as text_tokenizer
 
 PROMPT, CONTINUATION = "The plot was not good and the film", " was very long"
 
@@ -324,6 +328,7 @@ def test_half_precision_models_run():
     ("prompt", "targets", "error", "message"),
     [
         ("", None, InputError, "is empty"),
+        (PROMPT, lambda logits: None, TargetError, "it returned NoneType"),
         (PROMPT, "", TargetError, "has no tokens"),
         (PROMPT, (), TargetError, "has no tokens"),
         (PROMPT, [399_999], TargetError, "are no token ids"),
@@ -360,8 +365,8 @@ def test_segments_are_units():
     prompt = Prompt("{context} Question: {question}", context="The film was long.", question="was it good?")
     (output,) = KernelShap(model, tokenizer, granularity=Segments())(prompt, targets=" very long")
     assert output.attributions.shape == (2, 4)
-    assert "".join(output.elements) == prompt + " very long"
-    assert output.elements[0] == "The film was long."
+    assert output.elements == ["The film was long.", " was it good?", " very", " long"]
+    assert output.granularity == "segments"
     begin = prompt.index("was it")
     spans = {"context": (0, 18), "question": (begin, len(prompt))}
     (same,) = KernelShap(model, tokenizer, segments=spans)(str(prompt), targets=" very long")
@@ -429,6 +434,128 @@ def test_lengths_and_paddings_change_nothing(model_and_tokenizer, method):
             assert torch.allclose(one.attributions, other.attributions, atol=1e-4 * scale, equal_nan=True)
 
 
+def kept_as_they_are(model, tokenizer, prompts, continuation, places=(0, 1)):
+    """Scores of one row at a time against those in company."""
+    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=5)
+    for prompt, output in zip(prompts, explain(prompts, continuation), strict=True):
+        ids, begin = joined(tokenizer, prompt, continuation)
+        with torch.no_grad():
+            base = model(input_ids=torch.tensor([ids])).logits[0]
+        for target, place in enumerate(range(begin, len(ids))):
+            assert float(output.scores[target]) == pytest.approx(float(base[place - 1, ids[place]]), abs=1e-4)
+        for unit in places:
+            changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([changed])).logits[0]
+            for target, place in enumerate(range(begin, len(ids))):
+                expected = float(base[place - 1, ids[place]] - logits[place - 1, ids[place]])
+                assert float(output.attributions[target, unit]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_positions_are_counted_as_the_model_counts_them():
+    words = text_tokenizer("roberta")
+    torch.manual_seed(0)
+    config = hf.RobertaConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        initializer_range=0.4, is_decoder=True, pad_token_id=1,
+    )  # fmt: skip
+    model = hf.RobertaForCausalLM(config).eval()
+    words.pad_token_id = 1
+    kept_as_they_are(model, words, [PROMPT, "a film"], " was very long")
+
+
+def test_factors_that_depend_on_length_keep_company_apart():
+    _, words = generator("llama")
+    torch.manual_seed(0)
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 1e4,
+            "original_max_position_embeddings": 16}  # fmt: skip
+    config = hf.Phi3Config(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=64, initializer_range=0.4, rope_parameters=rope, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    model = hf.Phi3ForCausalLM(config).eval()
+    kept_as_they_are(model, words, ["a film", PROMPT], " was very long")
+
+
+@pytest.mark.parametrize(("build", "config", "options"), [
+    (hf.Lfm2ForCausalLM, hf.Lfm2Config, {"layer_types": ["conv", "full_attention"]}),
+    (hf.MiniMaxForCausalLM, hf.MiniMaxConfig, {"layer_types": ["linear_attention", "full_attention"], "block_size": 8}),
+])  # fmt: skip
+def test_layers_without_keys_and_values_run_whole(build, config, options):
+    _, words = generator("llama")
+    torch.manual_seed(0)
+    model = build(config(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=24, max_position_embeddings=64, initializer_range=0.4, **options,
+    )).eval()  # fmt: skip
+    kept_as_they_are(model, words, [PROMPT], " was very long")
+
+
+def test_models_that_read_ahead_are_refused():
+    words = text_tokenizer("bert")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    model = hf.BertLMHeadModel(hf.BertConfig(vocab_size=len(words), **sizes, initializer_range=0.4)).eval()
+    with pytest.raises(ModelError, match="is no causal model"):
+        Occlusion(model, words, task="text-generation")("a film", targets="was very long")
+
+
+def test_units_may_be_numbered_in_any_order():
+    class Reversed:
+        def units(self, sample):
+            index = sample.sequence * 0 + torch.arange(len(sample.sequence)).flip(0)
+            return TextUnits(index, (len(index),))
+
+        def labels(self, sample):
+            return list(sample.tokens)[::-1]
+
+    model, tokenizer = generator("gpt2")
+    plain, turned = (
+        KernelShap(model, tokenizer, granularity=how)("a film", targets=" was")[0] for how in ("token", Reversed())
+    )
+    assert plain.attributions.shape == turned.attributions.shape
+    assert torch.allclose(plain.attributions.nansum(), turned.attributions.nansum(), atol=1e-4)
+    first = plain.attributions[0]
+    seen = ~first.isnan()
+    assert torch.allclose(turned.attributions[0].flip(0)[seen], first[seen], atol=1e-4)
+
+
+def test_messages_are_not_found_in_the_template():
+    model, tokenizer = generator("gpt2")
+    words = copy.deepcopy(tokenizer)
+    words.chat_template = TEMPLATE
+    (output,) = Occlusion(model, words)([{"role": "user", "content": "user"}], targets=" very")
+    rendered = "<|user|>user\n<|assistant|>"
+    spans = words(rendered, return_offsets_mapping=True)["offset_mapping"]
+    ids = words(rendered)["input_ids"]
+    said = [place for place, (start, end) in enumerate(spans) if start < 12 and end > 8]
+    changed = [stand_in(words) if place in said else token for place, token in enumerate(ids)]
+    behind = words(" very")["input_ids"]
+    places = [len(ids) + number for number in range(len(behind))]
+    base, hidden = (sum(slow_scores(model, row + behind, places)) for row in (ids, changed))
+    assert float(output.attributions[0, 0]) == pytest.approx(base - hidden, abs=1e-4)
+    (one,) = Occlusion(model, words, granularity=Segments())([{"role": "user", "content": "user"}], targets=" very")
+    assert float(one.attributions[0, 0]) == pytest.approx(base - hidden, abs=1e-4)
+
+
+def test_special_tokens_in_a_prompt_are_no_units_and_numbers_of_all_kinds_are_ids():
+    model, tokenizer = generator("llama")
+    text = f"The film{tokenizer.eos_token} was good"
+    (output,) = Occlusion(model, tokenizer)(text, targets=" very")
+    assert tokenizer.eos_token not in [element.strip() for element in output.elements]
+    (found,) = Occlusion(model, tokenizer)(PROMPT, targets=Contrast(np.int64(5), torch.tensor(6)))
+    (expected,) = Occlusion(model, tokenizer)(PROMPT, targets=Contrast(5, 6))
+    assert torch.equal(found.attributions.nan_to_num(), expected.attributions.nan_to_num())
+
+
+def test_scores_of_units_that_no_row_kept_are_unknown():
+    model, tokenizer = generator("gpt2")
+    (output,) = Rise(model, tokenizer, n_samples=12, keep=0.05)(PROMPT, targets=" very")
+    assert output.attributions[0, :-1].isnan().any()
+    assert output.standard_errors[0].isnan().tolist() == output.attributions[0].isnan().tolist()
+
+
 STATEFUL = {
     "mamba": (hf.MambaForCausalLM, hf.MambaConfig, {
         "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "initializer_range": 0.4,
@@ -486,3 +613,71 @@ def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
     assert_same(before, snapshot(model))
     assert files == words.backend_tokenizer.to_str()
     assert special == dict(words.special_tokens_map)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"generation_kwargs": 5}, OptionError, "must map the names"),
+        ({"generation_kwargs": {"max_new_tokens": 0}}, OptionError, "does not take generation_kwargs"),
+        ({"generation_kwargs": {"max_new_token": 3}}, OptionError, "does not take generation_kwargs"),
+        ({"generation_kwargs": {"num_return_sequences": 2}}, OptionError, "one continuation of a prompt"),
+        ({"generation_kwargs": {"max_new_tokens": 60}}, InputError, "there is no room for 60 new tokens"),
+        ({"joint": "no"}, OptionError, "must be True or False"),
+        ({"truncation": True}, OptionError, "shorten the prompt"),
+        ({"granularity": Segments}, OptionError, "is a class"),
+        ({"granularity": Patches(4)}, OptionError, "is for images"),
+        ({"segments": {}}, OptionError, "must map names"),
+    ],
+)
+def test_bad_options_are_one_clear_error(options, error, message):
+    model, tokenizer = generator("gpt2")
+    with pytest.raises(error, match=message):
+        Occlusion(model, tokenizer, **options)(PROMPT)
+
+
+def test_generation_follows_its_config_and_stays_within_the_model():
+    model, tokenizer = generator("gpt2")
+    config = hf.GenerationConfig(max_new_tokens=2, pad_token_id=0)
+    options = ({"generation_config": config}, {"max_new_tokens": 2})
+    short, same = (
+        Saliency(model, tokenizer, granularity="token", generation_kwargs=given)(PROMPT)[0] for given in options
+    )
+    assert len(short.targets) == 2
+    assert short.targets == same.targets
+    long = "film film film " * 8
+    length = len(tokenizer(long)["input_ids"])
+    assert 64 - 20 < length < 64
+    (output,) = Saliency(model, tokenizer, granularity="token")(long)
+    assert len(output.targets) <= 64 - length
+
+
+def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
+    model, tokenizer = generator("gpt2")
+    with pytest.raises(ModelError, match="does not depend on the input"):
+        Saliency(model, tokenizer)(PROMPT, targets=lambda logits: logits[:, 0].detach())
+    with pytest.raises(TargetError, match="functions go without it"):
+        Occlusion(model, tokenizer, joint=True)(PROMPT, targets=lambda logits: logits[:, 0])
+
+
+def test_messages_are_the_segments_of_a_chat_and_templates_may_refuse_it():
+    model, tokenizer = generator("gpt2")
+    words = copy.deepcopy(tokenizer)
+    words.chat_template = TEMPLATE
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
+    with pytest.raises(InputError, match="Segments\\(\\) without spans"):
+        Occlusion(model, words, segments={"a": (0, 8)})(chat)
+    words.chat_template = "{{ raise_exception('no system message') }}"
+    with pytest.raises(InputError, match="refuses this chat: no system message"):
+        Occlusion(model, words)(chat)
+
+
+def test_prompts_are_templates_of_strings():
+    for template, values, message in (
+        ("{a}", {"a": 3}, "must be a string"),
+        ("{a:>10}", {"a": "x"}, "as they are"),
+        ("{a!r}", {"a": "x"}, "as they are"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            Prompt(template, **values)
+    assert Prompt("{template}", template="x") == "x"

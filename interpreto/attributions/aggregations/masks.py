@@ -48,8 +48,8 @@ class MaskAggregator(ABC):
 
         Args:
             base: The scores when nothing is hidden.
-            visible: Which units can have a say in which target, the first ones of each; None where all can. The
-                scores of others are never read.
+            visible: Which units can have a say in which target; None where all can. The scores of others are never
+                read.
         """
 
 
@@ -81,7 +81,7 @@ class _DifferencesFold(MaskFold):
 @final
 @dataclass(frozen=True)
 class KeptMean(MaskAggregator):
-    """The mean score of the rows that keep a unit, weighted by how much of it they keep.
+    """The mean score of the rows that keep a unit, weighted by how much of it they keep; NaN where none does.
 
     Standard errors are those of a ratio of means.
 
@@ -118,7 +118,7 @@ class _KeptMeanFold(MaskFold):
 
     def result(self) -> Estimate:
         sums, n = self.sums, self.rows
-        kept = sums[0, 1].clamp(min=1e-12)
+        kept = torch.where(sums[0, 1] > 0, sums[0, 1], torch.nan)
         mean = sums[1, 1] / kept
         per_target = (-1, *[1] * (mean.ndim - 1))
         overall, second = (sums[power, 0].reshape(per_target) / n for power in (1, 2))

@@ -41,7 +41,7 @@ class _Observed(MaskFold):
 
     Attributes:
         base: The scores when nothing is hidden.
-        visible: Which units can have a say in which target, the first ones of each; None where all can.
+        visible: Which units can have a say in which target; None where all can.
     """
 
     base: Float[Tensor, " t"]
@@ -61,11 +61,12 @@ class _Observed(MaskFold):
         kept, scores = 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
         targets, g = scores.shape[1], kept.shape[1]
         found, errors = torch.zeros(targets, g), torch.zeros(targets, g)
-        seen = torch.full((targets,), g) if self.visible is None else self.visible.flatten(1).sum(1)
-        for count in seen.unique().tolist():
-            those = seen == count
-            slopes, spread = self.fit(kept[:, :count], scores[:, those], self.base[those])
-            found[those, :count], errors[those, :count] = slopes.T.float(), spread.T.float()
+        seen = torch.ones(targets, g, dtype=torch.bool) if self.visible is None else self.visible.flatten(1)
+        for units in seen.unique(dim=0):
+            those = (seen == units).all(1)
+            slopes, spread = self.fit(kept[:, units], scores[:, those], self.base[those])
+            place = torch.meshgrid(those.nonzero()[:, 0], units.nonzero()[:, 0], indexing="ij")
+            found[place], errors[place] = slopes.T.float(), spread.T.float()
         shape = (targets, *self.shape)
         return Estimate(found.reshape(shape), errors.reshape(shape), self.empty(scores))
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from interpreto.attributions.granularity import image, text
 from interpreto.attributions.granularity.image import Grid, Patches, Pixels
+from interpreto.attributions.granularity.segments import Segments
 from interpreto.attributions.granularity.units import Combine, Units
 from interpreto.errors import OptionError, choices
 
@@ -46,6 +47,9 @@ KNOWN: dict[str, dict[Granularity, Unitization]] = {
 }
 
 
+_CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches, Pixels)}
+
+
 def resolve(given: Any, modality: str) -> Unitization:
     """The object behind a granularity's name.
 
@@ -53,6 +57,13 @@ def resolve(given: Any, modality: str) -> Unitization:
         OptionError: if this modality lacks it; the message lists those it has.
     """
     if not isinstance(given, str):
+        if isinstance(given, type):
+            raise OptionError(f"granularity={given.__name__} is a class; give an object of it: {given.__name__}(...).")
+        other = next(
+            (kind for kind, classes in _CLASSES.items() if kind != modality and isinstance(given, classes)), None
+        )
+        if other is not None:
+            raise OptionError(f"granularity={given!r} is for {other}s; this model reads a {modality}.")
         if isinstance(given, Unitization):
             return given
         raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")
@@ -89,6 +100,7 @@ __all__ = [
     "Grid",
     "Patches",
     "Pixels",
+    "Segments",
     "Unitization",
     "Units",
     "name_of",

@@ -29,16 +29,20 @@ class Prompt(str):
     __slots__ = ("segments",)
     segments: Mapping[str, tuple[int, int]]
 
-    def __new__(cls, template: str, **values: str) -> "Prompt":
+    def __new__(cls, template: str, /, **values: Any) -> "Prompt":
         text, segments = "", {}
-        for literal, name, _, _ in Formatter().parse(template):
+        for literal, name, shape, conversion in Formatter().parse(template):
             text += literal
             if name is None:
                 continue
+            if shape or conversion:
+                raise OptionError(f"The template formats {{{name}}}; values go in as they are, so format them before.")
             if name not in values:
                 raise OptionError(f"The template names {{{name}}}, which is not among the values {sorted(values)}.")
             if name in segments:
                 raise OptionError(f"The template names {{{name}}} twice; a segment lies at one place.")
+            if not isinstance(values[name], str):
+                raise OptionError(f"The value of {{{name}}} must be a string, not {type(values[name]).__name__}.")
             segments[name] = (len(text), len(text) + len(values[name]))
             text += values[name]
         if unused := sorted(set(values) - set(segments)):
@@ -56,11 +60,25 @@ class Segments:
     What a language model generates is cut into words.
 
     Args:
-        spans: First and last character of every segment, the last one excluded. None takes the values of a `Prompt`,
-            or the messages of a chat.
+        spans: A mapping from names to first and last characters, the last one excluded. None takes the values of a
+            `Prompt`, or the messages of a chat.
     """
 
-    spans: Mapping[str, tuple[int, int]] | None = field(default=None)
+    spans: Any = field(default=None)
+
+    def __post_init__(self) -> None:
+        is_spans = isinstance(self.spans, Mapping) and all(
+            isinstance(span, tuple | list) and len(span) == 2 and all(isinstance(place, int) for place in span)
+            for span in self.spans.values()
+        )
+        if self.spans is not None and (not is_spans or not self.spans):
+            raise OptionError(
+                f"Segments({self.spans!r}) must map names to the first and last character, such as "
+                "{'system': (0, 120)}."
+            )
+
+    def __str__(self) -> str:
+        return "segments" if self.spans is None else f"segments {', '.join(map(str, self.spans))}"
 
     def units(self, sample: TextSample) -> TextUnits:
         """Which positions make up each unit.
@@ -84,12 +102,18 @@ class Segments:
         whole = sample.texts[0]
         spans = self.spans if self.spans is not None else _known(sample)
         if spans is None:
-            if prompts < 2:
+            raw = sample.raw[0] if isinstance(sample.raw, tuple) else sample.raw
+            # A chat of one message has the template around it.
+            if prompts < 2 and raw == whole:
                 raise InputError(
                     "Segments() takes the values of a Prompt or the messages of a chat; for any other text say where "
                     "they lie: Segments({'system': (0, 120), ...})."
                 )
             return torch.where(sample.sequence < prompts, sample.sequence, -1)
+        if prompts > 1:
+            raise InputError(
+                f"This prompt has {prompts} messages or texts, which are its segments: say Segments() without spans."
+            )
         if sample.spans is None:
             raise InputError("Segments need to know where tokens lie in the text, which this tokenizer does not tell.")
         _check(spans, whole)
@@ -133,20 +157,3 @@ def _inside(name: str, start: int, end: int, sample: TextSample, text: str) -> T
     if not kept.any():
         raise InputError(f"The segment {name!r}, {start} to {end}, holds no token.")
     return kept
-
-
-def resolve(given: Any) -> Segments:
-    """What the option `segments=` stands for.
-
-    Raises:
-        OptionError: if it is no mapping from names to first and last characters.
-    """
-    is_spans = isinstance(given, Mapping) and all(
-        isinstance(span, tuple | list) and len(span) == 2 and all(isinstance(place, int) for place in span)
-        for span in given.values()
-    )
-    if not is_spans:
-        raise OptionError(
-            f"segments={given!r} must map names to the first and last character, such as {{'system': (0, 120)}}."
-        )
-    return Segments({str(name): (int(start), int(end)) for name, (start, end) in given.items()})

@@ -97,7 +97,7 @@ def numbered(index: Int[Tensor, " l"]) -> TextUnits:
 
 
 def pieces(sample: TextSample, units: TextUnits) -> list[str]:
-    """The piece of text of every unit; joined they give back all of the text that was read.
+    """The piece of text of every unit; joined they give back all of the text that was read, but for what is in no unit.
 
     White space goes with the unit behind it. Tokens that the tokenizer added have their own names.
     """
@@ -109,21 +109,28 @@ def pieces(sample: TextSample, units: TextUnits) -> list[str]:
     # Plain numbers: one look at a tensor per unit would cost more than a small model.
     index, sequence, ends = units.index.tolist(), sample.sequence.tolist(), sample.spans[:, 1].tolist()
     members: list[list[int]] = [[] for _ in range(units.shape[0])]
+    # Up to where each text is taken by tokens before this one: by units, or by tokens of the text in no unit.
+    reached, loose = [0] * len(sample.texts), [0] * len(sample.texts)
+    begins = {}
     for position, unit in enumerate(index):
         if unit >= 0:
+            if not members[unit]:
+                begins[unit] = loose[sequence[position]]
             members[unit].append(position)
+        elif sequence[position] >= 0:
+            loose[sequence[position]] = ends[position]
     last = {sequence[positions[0]]: number for number, positions in enumerate(members)}
     whole = _reads_to_the_end(sample)
-    reached, out = [0] * len(sample.texts), []
+    out = []
     for number, positions in enumerate(members):
         text = sequence[positions[0]]
         if text < 0:
             out.append(sample.tokens[positions[0]])
             continue
         end = max(reached[text], *(ends[position] for position in positions))
-        if number == last[text] and whole[text]:
+        if number == last[text] and whole[text] and loose[text] < end:
             end = len(sample.texts[text])
-        out.append(sample.texts[text][reached[text] : end])
+        out.append(sample.texts[text][max(reached[text], begins[number]) : end])
         reached[text] = end
     return out
 
