@@ -50,20 +50,7 @@ class Spans:
         Raises:
             InputError: if the tokenizer does not say where its tokens lie in the text.
         """
-        if sample.spans is None:
-            raise InputError(
-                f"granularity='{self.name}' needs to know where tokens lie in the text, which this tokenizer does not "
-                "tell and which could not be found out; use a fast tokenizer, or granularity='token'."
-            )
-        index = torch.full_like(sample.sequence, -1)
-        offset = 0
-        for number, text in enumerate(sample.texts):
-            starts = torch.tensor(_cut(self.split, text) or (0,))
-            here = sample.sequence == number
-            letters = _first_letters(text, sample.spans[here])
-            index[here] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
-            offset += len(starts)
-        return numbered(index)
+        return _cut_up(self.name, self.split, sample)
 
     def labels(self, sample: TextSample) -> list[str]:
         """The units as pieces of the text."""
@@ -71,8 +58,27 @@ class Spans:
 
 
 @lru_cache(maxsize=256)
+def _cut_up(name: str, split: Split, sample: TextSample) -> TextUnits:
+    """The units of a sample; they are asked for again for their labels."""
+    if sample.spans is None:
+        raise InputError(
+            f"granularity='{name}' needs to know where tokens lie in the text, which this tokenizer does not "
+            "tell and which could not be found out; use a fast tokenizer, or granularity='token'."
+        )
+    index = torch.full_like(sample.sequence, -1)
+    offset = 0
+    for number, text in enumerate(sample.texts):
+        starts = torch.tensor(_cut(split, text) or (0,))
+        here = sample.sequence == number
+        letters = _first_letters(text, sample.spans[here])
+        index[here] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
+        offset += len(starts)
+    return numbered(index)
+
+
+@lru_cache(maxsize=256)
 def _cut(split: Split, text: str) -> tuple[int, ...]:
-    """Where units begin; the same text is cut for its units and for their labels."""
+    """Where units begin; methods that are compared cut the same text."""
     return tuple(split(text))
 
 
