@@ -11,6 +11,9 @@ from interpreto.attributions.methods.paths import GradientShap, IntegratedGradie
 from interpreto.attributions.methods.rise import Rise
 from interpreto.attributions.methods.smoothing import SmoothGrad, SquareGrad, VarGrad
 from interpreto.attributions.methods.sobol import Sobol
+from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
+from interpreto.attributions.metrics.curves import Deletion, Insertion
+from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
@@ -38,21 +41,29 @@ __version__ = "0.1.0"
 __all__ = [
     "METHODS",
     "AttributionOutput",
+    "Completeness",
     "Contrast",
+    "Deletion",
+    "Entropy",
+    "Gini",
     "GradientShap",
     "Granularity",
     "Grid",
+    "Infidelity",
     "InputXGradient",
+    "Insertion",
     "IntegratedGradients",
     "InterpretoError",
     "KernelShap",
     "Lime",
+    "MuFidelity",
     "Occlusion",
     "Patches",
     "Prompt",
     "Rise",
     "Saliency",
     "Segments",
+    "SensitivityN",
     "SmoothGrad",
     "Sobol",
     "SquareGrad",

@@ -137,8 +137,12 @@ class Setup:
 
     def hiding(self, method: MaskMethod) -> Perturbator[MaskMethod, MaskModality]:
         """This method on the modality that hides parts."""
+        return Perturbator(method, self.masking())
+
+    def masking(self) -> MaskModality:
+        """The modality that hides parts, with the removal that the user named."""
         modality: Any = self.entry.masks
-        return Perturbator(method, modality.of(self.wrapper, self.removal))
+        return modality.of(self.wrapper, self.removal)
 
     def moving(self, method: PointMethod) -> Perturbator[PointMethod, TensorModality]:
         """This method on the modality that moves through a tensor's space.

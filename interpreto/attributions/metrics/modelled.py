@@ -1,0 +1,152 @@
+"""Metrics that ask the model: outputs are put back onto their samples, and a plan of the metric's own is run."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from interpreto.attributions import granularity
+from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
+from interpreto.attributions.metrics.measured import Curve, Measured, listed
+from interpreto.attributions.perturbations.seams import Layout, MaskModality
+from interpreto.attributions.pipeline import Opened, Pipeline, Work
+from interpreto.attributions.recipes.case import Case
+from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.setup import Setup
+from interpreto.errors import InputError, OptionError
+from interpreto.model_wrapping.conversation import Plan
+from interpreto.model_wrapping.sample import ImageSample, Sample
+from interpreto.model_wrapping.targets import Contrast
+from interpreto.typing import UnitScores
+
+Found = TypeVar("Found")
+
+
+class ModelledMetric(ABC):
+    """A metric that hides units and looks at the scores.
+
+    Attributes:
+        setup: The wrapped model and the shared options.
+        higher_is_better: Whether large values are good.
+    """
+
+    setup: Setup
+    higher_is_better: bool
+
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
+        """Measure attributions of this model.
+
+        Args:
+            outputs: What a method said: for the targets, in the units, that it was said for.
+            inputs: The samples, in the same order, as they were explained. None takes the raw inputs that the outputs
+                keep; tensors and tokenised mappings are not kept as they were and must be given.
+
+        Raises:
+            InputError: if outputs and inputs, or outputs and model, do not belong together.
+        """
+        outputs = listed(outputs)
+        samples = [_raw(output) for output in outputs] if inputs is None else inputs
+        self._check(outputs)
+        modality = self.setup.masking()
+
+        def plan(number: int, opened: Opened) -> Plan[list[float] | list[Curve]]:
+            attributions = _aligned(outputs[number], opened)
+            return self.measure(opened.case, attributions, modality)
+
+        work = Work(plan, self.rows, fine=False, cut=lambda number, sample: _cut(outputs[number], sample))
+        specs = [_spec(output) for output in outputs]
+        done = list(Pipeline(self.setup).all(samples, specs[0] if len(specs) == 1 else specs, work))
+        if len(done) != len(outputs):
+            raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
+        return self.measured([one.found for one in done], sum(one.rows for one in done))
+
+    @abstractmethod
+    def rows(self, layout: Layout) -> int:
+        """How many rows a sample takes."""
+
+    @abstractmethod
+    def measure(self, case: Case, attributions: UnitScores, modality: MaskModality) -> Plan[Any]:
+        """The conversation that measures one sample; attributions are `t *g`, NaN where a unit has no say."""
+
+    @abstractmethod
+    def measured(self, found: list[Any], rows: int) -> Measured:
+        """The values of all samples."""
+
+    def _check(self, outputs: Sequence[AttributionOutput]) -> None:
+        task, modality = self.setup.wrapper.task, self.setup.wrapper.modality
+        model = self.setup.wrapper.provenance()["model"]
+        for output in outputs:
+            if (output.task, output.modality) != (task, modality):
+                raise InputError(f"The outputs are of a model for {output.task}, the metric's is for {task}.")
+            if output.info.get("model", model) != model:
+                raise InputError(f"The outputs are of the model {output.info['model']!r}, not of {model!r}.")
+
+
+def _raw(output: AttributionOutput) -> Any:
+    raw = output.raw_input
+    # A prompt and what follows it: the rest is the target.
+    return raw[0] if output.task == "text-generation" and isinstance(raw, tuple) else raw
+
+
+def _spec(output: AttributionOutput) -> Any:
+    """The targets of an output as a user would name them."""
+    if any(isinstance(value, str) for value in output.targets):
+        raise InputError(
+            f"The targets {output.target_names} were functions and were saved by name alone: measure outputs before "
+            "they are saved."
+        )
+    if output.task != "text-generation":
+        return output.targets
+    tokens = [token for value in output.targets for token in (value if isinstance(value, tuple) else (value,))]
+    if all(isinstance(token, Contrast) for token in tokens):
+        return Contrast([token.for_ for token in tokens], [token.against for token in tokens])
+    return tuple(tokens)
+
+
+def _cut(output: AttributionOutput, sample: Sample) -> Unitization:
+    """The granularity of an output, found by its name, or for images by its boxes."""
+    modality = output.modality
+    known = {str(name): unitization for name, unitization in granularity.KNOWN[modality].items()}
+    if output.granularity == "segments":
+        return granularity.Segments()
+    if modality == "text":
+        if output.granularity not in known:
+            raise OptionError(f"The outputs are by {output.granularity}: say what that is with granularity=.")
+        return known[output.granularity]
+    assert isinstance(sample, ImageSample)
+    assert isinstance(output.elements, Tensor)
+    height, width = output.attributions.shape[1:]
+    tall, wide = sample.size
+    candidates: list[Grid | Patches | Pixels] = [Grid(height, width)] if height <= tall and width <= wide else []
+    candidates += [Patches((tall // height, wide // width))] if height <= tall and width <= wide else []
+    for candidate in candidates:
+        labels = candidate.labels(sample)
+        if labels.shape == output.elements.shape and torch.allclose(labels, output.elements, atol=1e-3):
+            return candidate
+    raise InputError(
+        f"The boxes of the outputs, {height} x {width}, do not lie on the image that this model reads: they are of "
+        "another image or model; or say their granularity=."
+    )
+
+
+def _aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
+    """The attributions of an output, if its units and targets are those of the sample."""
+    labels = opened.labels
+    alike = (
+        labels.shape == output.elements.shape and torch.allclose(labels, output.elements, atol=1e-3)
+        if isinstance(labels, Tensor) and isinstance(output.elements, Tensor)
+        else labels == output.elements
+    )
+    if not alike or output.attributions.shape[1:] != opened.case.units.shape:
+        raise InputError(
+            "The units of an output are not those of its sample: give the inputs that were explained, in the same "
+            "order, and the same granularity=."
+        )
+    if output.attributions.shape[0] != len(opened.targets):
+        raise InputError(
+            f"An output has {output.attributions.shape[0]} targets where the metric's sample has "
+            f"{len(opened.targets)}: {output.target_names} and {opened.targets.names}."
+        )
+    return output.attributions.float()

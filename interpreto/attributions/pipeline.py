@@ -1,0 +1,187 @@
+"""The pipeline without a method: samples are prepared, cut into units, settled, and worked on side by side."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+from interpreto.attributions import granularity
+from interpreto.attributions.driver import drive
+from interpreto.attributions.granularity import Unitization
+from interpreto.attributions.perturbations.seams import Layout
+from interpreto.attributions.recipes.case import Case
+from interpreto.attributions.setup import Setup
+from interpreto.errors import InputError, TargetError
+from interpreto.model_wrapping.conversation import NamedTargets, Plan
+from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.targets import per_sample
+
+Found = TypeVar("Found")
+
+_WINDOW = 4
+"""How many batches' worth of samples are looked at together to run those of like length side by side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A sample whose units and targets are settled.
+
+    Attributes:
+        case: What there is to work on.
+        granularity: What cut it into units.
+        labels: What a person sees of the units.
+        targets: What is asked about.
+    """
+
+    case: Case
+    granularity: Unitization
+    labels: Any
+    targets: NamedTargets
+
+
+@dataclass(frozen=True, eq=False)
+class Done(Generic[Found]):
+    """What came of one sample, the rows that it took, and its share of the seconds."""
+
+    opened: Opened
+    found: Found
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Work(Generic[Found]):
+    """What is done to each sample.
+
+    Attributes:
+        plan: The conversation about the sample of this number.
+        rows: How many rows it will take, for the progress bar.
+        fine: Whether every unit comes for free, as it does with gradients, or costs a row.
+        cut: What cuts the sample of this number into units, where the user said nothing of granularity.
+    """
+
+    plan: Callable[[int, Opened], Plan[Found]]
+    rows: Callable[[Layout], int]
+    fine: bool
+    cut: Callable[[int, Sample], Unitization] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """A wrapped model and the shared options, ready for any work."""
+
+    setup: Setup
+
+    def all(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found]]:
+        """Work through samples that are all at hand: bad ones are told of before any is worked on.
+
+        Raises:
+            InputError: if a sample cannot be read.
+            TargetError: if a target does not exist or the list of targets has the wrong length.
+        """
+        wrapper = self.setup.wrapper
+        alone = wrapper.is_one(inputs)
+        raws = list(wrapper.split(inputs))
+        if not raws:
+            raise InputError("The list of inputs is empty: there is nothing to explain.")
+        specs = per_sample(wrapper.plain(targets), len(raws), alone)
+        for spec in specs:
+            wrapper.check_target(spec)
+        pairs = zip(map(self._prepared, raws), specs, strict=True)
+        if wrapper.ragged:
+            # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
+            # large and prepared as their turn comes.
+            pairs = list(pairs)
+            for sample, spec in pairs:
+                wrapper.check_target(spec, sample)
+        yield from self._windows(pairs, len(raws), work)
+
+    def stream(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found]]:
+        """Work through samples from an iterator of any length; between two of them the model is as it was."""
+        wrapper = self.setup.wrapper
+        if wrapper.is_one(inputs):
+            yield from self.all(inputs, targets, work)
+            return
+        samples = map(self._prepared, wrapper.split(inputs))
+        specs = wrapper.plain(targets)
+        several = specs if isinstance(specs, list) else [specs]
+        for spec in several:
+            wrapper.check_target(per_sample([spec], 1, False)[0])
+        pairs = _alongside(samples, several) if specs is several else ((sample, specs) for sample in samples)
+        yield from self._windows(pairs, None, work)
+
+    def _prepared(self, raw: Any) -> Sample:
+        # Tensors made inside a caller's inference mode could not be used where gradients are taken.
+        with torch.inference_mode(False):
+            return self.setup.wrapper.prepare(raw)
+
+    def _windows(
+        self, pairs: Iterable[tuple[Sample, Any]], count: int | None, work: Work[Found]
+    ) -> Iterator[Done[Found]]:
+        """Some samples at a time; the model is held only while a window is worked on."""
+        pairs = iter(pairs)
+        size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.ragged else 1)
+        with _progress(self.setup.show_progress) as bar:
+            done = 0
+            while window := list(islice(pairs, size)):
+                finished = self._window(window, done, bar, (count or 0) - done, work)
+                done += len(window)
+                yield from finished
+
+    def _window(
+        self, window: list[tuple[Sample, Any]], start: int, bar: tqdm, left: int, work: Work[Found]
+    ) -> list[Done[Found]]:
+        wrapper, begin = self.setup.wrapper, time.perf_counter()
+        # Neighbours of like length share batches with little padding.
+        numbers = sorted(range(len(window)), key=lambda number: window[number][0].rows.length)
+        several = max(left, len(window))
+        plans = (self._plan(start + number, *window[number], bar, several, work) for number in numbers)
+        with wrapper.borrowed():
+            found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update, wrapper.arrange)
+        seconds = (time.perf_counter() - begin) / len(window)
+        done = {number: Done(*pair, rows, seconds) for number, (pair, rows) in zip(numbers, found, strict=True)}
+        return [done[number] for number in range(len(window))]
+
+    def _plan(
+        self, number: int, sample: Sample, spec: Any, bar: tqdm, samples: int, work: Work[Found]
+    ) -> Plan[tuple[Opened, Found]]:
+        setup = self.setup
+        chosen = setup.granularity or (
+            granularity.natural(sample, setup.wrapper.modality, work.fine)
+            if work.cut is None
+            else work.cut(number, sample)
+        )
+        # Before the model runs, so that what cannot be cut into units is told at once.
+        units = chosen.units(sample)
+        settled = yield from setup.wrapper.settle(sample, spec, setup.seed)
+        if settled.sample is not sample:
+            units = chosen.units(settled.sample)
+        labels = chosen.labels(settled.sample)
+        targets = settled.targets.by_unit(units.index, labels)
+        case = Case(settled.sample, units, targets, targets.select(settled.outputs)[0], setup.seed, setup.batch_size)
+        rows = work.rows(case.layout)
+        # The row of the unchanged sample has run and is counted already.
+        bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
+        opened = Opened(case, chosen, labels, targets)
+        found = yield from work.plan(number, opened)
+        return opened, found
+
+
+def _alongside(samples: Iterable[Sample], targets: list[Any]) -> Iterator[tuple[Sample, Any]]:
+    """Each sample with its entry of the list."""
+    count = 0
+    for count, sample in enumerate(samples, start=1):
+        if count > len(targets):
+            raise TargetError(f"targets is a list of {len(targets)} but there is a sample number {count}.")
+        yield sample, per_sample([targets[count - 1]], 1, False)[0]
+    if count < len(targets):
+        raise TargetError(f"targets is a list of {len(targets)} but there were only {count} samples.")
+
+
+def _progress(show: bool | None) -> tqdm:
+    """A bar over rows; without a wish of the user only on a terminal or in a notebook."""
+    return tqdm(unit="row", desc="explaining", delay=1.0, leave=False, disable=None if show is None else not show)

@@ -1,0 +1,250 @@
+"""Metrics against numpy derivations on models whose answers are known, and on every kind of task."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import pearsonr, spearmanr
+from torch import nn
+
+from interpreto import (
+    AttributionOutput,
+    Completeness,
+    Contrast,
+    Deletion,
+    Entropy,
+    Gini,
+    Infidelity,
+    InputXGradient,
+    Insertion,
+    IntegratedGradients,
+    KernelShap,
+    MuFidelity,
+    Occlusion,
+    Saliency,
+    SensitivityN,
+)
+from interpreto.attributions.metrics.measured import listed
+from interpreto.errors import InputError, OptionError
+from tests.generators import generator, slow_scores
+from tests.models import TEXTS, image_model, some_pictures, text_model
+
+
+class Linear(nn.Module):
+    """Scores that are linear in the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(2, 3, 8, 8))
+
+    def forward(self, pixels):
+        return torch.einsum("pchw,kchw->pk", pixels, self.weight)
+
+
+PIXELS = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1))
+OPTIONS = {"task": "image-classification"}
+
+
+def ideal():
+    """The exact share of every patch of 2 x 2 pixels in the score of class 0."""
+    model = Linear()
+    (output,) = Occlusion(model, patch_size=2, **OPTIONS)(PIXELS, targets=0)
+    shares = (model.weight[0] * PIXELS).sum(0).reshape(4, 2, 4, 2).sum((1, 3))
+    assert torch.allclose(output.attributions[0], shares, atol=1e-4)
+    return model, output
+
+
+def changed(output, scores):
+    return AttributionOutput(**{**vars(output), "attributions": scores})
+
+
+def hidden_score(model, hidden):
+    """The score of class 0 with some patches at zero, one row at a time."""
+    mask = np.kron(1 - hidden.reshape(4, 4), np.ones((2, 2)))
+    return float((model.weight[0].detach().numpy() * PIXELS.numpy() * mask).sum())
+
+
+def test_curves_are_those_of_a_loop():
+    model, output = ideal()
+    shares = output.attributions[0].flatten().numpy()
+    order = np.argsort(-shares, kind="stable")
+    for metric, inserts in ((Deletion, False), (Insertion, True)):
+        found = metric(model, n_steps=8, inference_mode="logits", **OPTIONS).evaluate(output, PIXELS)
+        values = []
+        for step in range(9):
+            hidden = np.full(16, float(inserts))
+            hidden[order[: 2 * step]] = 1 - inserts
+            values.append(hidden_score(model, hidden))
+        (curve,) = found.curves[0]
+        assert curve.x.tolist() == pytest.approx([step / 8 for step in range(9)])
+        assert curve.y.tolist() == pytest.approx(values, abs=1e-4)
+        # The formula of RISE's authors.
+        area = (sum(values) - values[0] / 2 - values[-1] / 2) / 8
+        assert float(found.values[0]) == pytest.approx(area, abs=1e-4)
+        assert found.mean == pytest.approx(area, abs=1e-4)
+        assert found.n_rows == 1 + 8
+
+
+def test_no_order_deletes_faster_than_that_of_the_ideal_attribution():
+    model, output = ideal()
+    deletion = Deletion(model, inference_mode="logits", **OPTIONS)
+    best = deletion.evaluate(output, PIXELS).mean
+    for seed in range(5):
+        other = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed))
+        assert deletion.evaluate(changed(output, other), PIXELS).mean > best
+
+
+@pytest.mark.parametrize(("metric", "best"), [(SensitivityN, 1.0), (MuFidelity, 1.0), (Infidelity, 0.0)])
+def test_the_ideal_attribution_is_faithful(metric, best):
+    model, output = ideal()
+    for scale in (1.0, 7.0):
+        found = metric(model, **OPTIONS).evaluate(changed(output, scale * output.attributions), PIXELS)
+        assert found.mean == pytest.approx(best, abs=1e-5)
+    assert Infidelity(model, normalize=False, **OPTIONS).evaluate(output, PIXELS).mean == pytest.approx(0, abs=1e-5)
+
+
+def test_fidelity_is_that_of_a_loop():
+    model, output = ideal()
+    noisy = output.attributions + torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(3))
+    flat, base = noisy[0].flatten().double().numpy(), hidden_score(model, np.zeros(16))
+    for metric, statistic in (
+        (SensitivityN(model, n=5, n_samples=40, **OPTIONS), lambda s, d: pearsonr(s, d).statistic),
+        (MuFidelity(model, n_samples=40, **OPTIONS), lambda s, d: spearmanr(s, d).statistic),
+        (Infidelity(model, n_samples=40, normalize=False, **OPTIONS), lambda s, d: np.mean((s - d) ** 2)),
+        (
+            Infidelity(model, n_samples=40, **OPTIONS),
+            lambda s, d: np.mean((s * (s @ d) / (s @ s) - d) ** 2) / np.mean(d**2),
+        ),
+    ):
+        rng = torch.Generator().manual_seed(0)
+        subsets = np.stack([metric.subset(16, rng).numpy() for _ in range(40)])
+        drops = np.array([base - hidden_score(model, hidden) for hidden in subsets])
+        expected = statistic(subsets @ flat, drops)
+        assert metric.evaluate(changed(output, noisy), PIXELS).mean == pytest.approx(expected, abs=1e-4)
+    assert {int(row.sum()) for row in subsets} <= set(range(1, 16))
+
+
+def test_random_attributions_are_as_good_as_chance():
+    """Without a relation correlations are 0 in the mean, with a variance of about 1 / (g - 1) over attributions."""
+    model, output = ideal()
+    metric = SensitivityN(model, n=8, n_samples=200, **OPTIONS)
+    draws = [torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(60)]
+    found = metric.evaluate([changed(output, draw) for draw in draws], [PIXELS] * 60)
+    assert abs(found.mean) < 3 / (15 * 60) ** 0.5
+    assert float(found.per_sample.std()) == pytest.approx(15**-0.5, rel=0.3)
+
+
+def test_constant_attributions_have_defined_values():
+    model, output = ideal()
+    flat = changed(output, torch.ones(1, 4, 4))
+    assert SensitivityN(model, **OPTIONS).evaluate(flat, PIXELS).mean == 0
+    assert np.isfinite(MuFidelity(model, **OPTIONS).evaluate(flat, PIXELS).mean)
+    assert np.isfinite(Deletion(model, **OPTIONS).evaluate(flat, PIXELS).mean)
+    nothing = changed(output, torch.zeros(1, 4, 4))
+    assert Infidelity(model, **OPTIONS).evaluate(nothing, PIXELS).mean == pytest.approx(1)
+    assert Entropy().evaluate([flat, nothing]).per_sample.tolist() == pytest.approx([1, 1])
+    assert Gini().evaluate([flat, nothing]).per_sample.tolist() == pytest.approx([0, 0])
+
+
+def test_a_score_that_never_changes_has_no_correlation():
+    model, output = ideal()
+    with torch.no_grad():
+        model.weight.zero_()
+    for metric in (SensitivityN, MuFidelity, Infidelity):
+        assert metric(model, **OPTIONS).evaluate(output, PIXELS).values[0].isnan().all()
+
+
+def test_entropy_and_gini_by_hand():
+    _, output = ideal()
+    shares = torch.tensor([4.0, -2.0, 1.0, 1.0, *[0.0] * 12]).reshape(1, 4, 4)
+    q = np.array([4, 2, 1, 1]) / 8
+    assert Entropy().evaluate(changed(output, shares)).mean == pytest.approx(-(q * np.log(q)).sum() / np.log(16))
+    x = np.sort(np.abs(shares.flatten().numpy()))
+    expected = np.abs(x[:, None] - x[None]).sum() / (2 * 16**2 * x.mean())
+    assert Gini().evaluate(changed(output, shares)).mean == pytest.approx(expected)
+    one = torch.zeros(1, 4, 4)
+    one[0, 1, 2] = -3
+    assert Entropy().evaluate(changed(output, one)).mean == 0
+    assert Gini().evaluate(changed(output, one)).mean == pytest.approx(15 / 16)
+
+
+def test_completeness_is_the_gap():
+    model, vision = image_model("vit")
+    outputs = IntegratedGradients(model, vision, n_steps=2)(some_pictures()[:2], targets=(0, 1))
+    found = Completeness().evaluate(outputs)
+    for output, values in zip(outputs, found.values, strict=True):
+        total = output.attributions.flatten(1).sum(1) + output.completeness_gap
+        assert torch.allclose(values.float(), (output.completeness_gap / total).abs(), rtol=1e-4)
+    assert Completeness().evaluate(Saliency(model, vision)(some_pictures()[0])).values[0].isnan().all()
+
+
+METRICS = [Deletion, Insertion, partial(SensitivityN, n_samples=20), partial(MuFidelity, n_samples=20), Infidelity]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["text", "pair", "image", "generation"])
+def test_every_metric_works_on_every_task_in_company(metric, kind):
+    if kind == "generation":
+        (model, processor), inputs, targets = generator("gpt2"), ["The plot was", "A film, and"], " very long"
+    elif kind == "image":
+        (model, processor), inputs, targets = image_model("vit"), some_pictures()[:2], (0, Contrast(1, 2))
+    else:
+        (model, processor), targets = text_model("bert"), (0, Contrast(1, 2))
+        inputs = TEXTS[:2] if kind == "text" else [tuple(TEXTS[:2]), ("a film", "not good")]
+    outputs = KernelShap(model, processor, n_samples=40)(inputs, targets=targets)
+    measure = metric(model, processor, batch_size=7)
+    together = measure.evaluate(outputs)
+    assert len(together.values) == 2
+    for output, sample, values in zip(outputs, inputs, together.values, strict=True):
+        assert values.shape == output.scores.shape
+        assert values.isfinite().all()
+        alone = measure.evaluate(output, [sample]).values[0]
+        assert torch.allclose(values.double(), alone.double(), atol=1e-4)
+
+
+def test_a_curve_of_a_generated_word_hides_only_what_it_can_see():
+    model, tokenizer = generator("gpt2")
+    (output,) = Occlusion(model, tokenizer, granularity="token")("The plot was", targets=" very")
+    (curves,) = Deletion(model, tokenizer, inference_mode="logits").evaluate(output).curves
+    ids = tokenizer("The plot was")["input_ids"] + [int(token) for token in output.targets]
+    begin = len(ids) - len(output.targets)
+    assert len(curves) == len(output.targets)
+    for target, curve in enumerate(curves):
+        place = begin + target
+        assert len(curve.x) == place + 1
+        assert float(curve.y[0]) == pytest.approx(slow_scores(model, ids, [place])[0], abs=1e-4)
+        unk = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        nothing = [unk] * place + ids[place:]
+        assert float(curve.y[-1]) == pytest.approx(slow_scores(model, nothing, [place])[0], abs=1e-4)
+
+
+def test_units_are_found_again_whatever_they_were():
+    model, vision = image_model("vit")
+    from interpreto import Grid
+
+    for granularity in (None, "pixel", Grid(3, 5), Grid(4, 4)):
+        outputs = InputXGradient(model, vision, granularity=granularity)(some_pictures()[:1], targets=1)
+        assert Deletion(model, vision, n_steps=4).evaluate(outputs).values[0].isfinite().all()
+
+
+def test_what_does_not_belong_together_is_told():
+    model, tokenizer = text_model("bert")
+    outputs = Occlusion(model, tokenizer)(TEXTS[:2], targets=0)
+    deletion = Deletion(model, tokenizer)
+    with pytest.raises(InputError, match="units of an output are not those of its sample"):
+        deletion.evaluate(outputs, TEXTS[1::-1])
+    with pytest.raises(InputError, match="no outputs to measure"):
+        deletion.evaluate([])
+    with pytest.raises(InputError, match="Expected outputs of a method, got str"):
+        listed(["a"])
+    with pytest.raises(InputError, match="of a model for image-classification"):
+        deletion.evaluate(Saliency(*image_model("vit"))(some_pictures()[0]))
+    function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",)})
+    with pytest.raises(InputError, match="functions and were saved by name"):
+        deletion.evaluate(function)
+    with pytest.raises(OptionError, match="must be a number of units"):
+        SensitivityN(model, tokenizer, n=2.5)
+    with pytest.raises(OptionError, match="has no option 'n_step'"):
+        Deletion(model, tokenizer, n_step=3)
