@@ -14,6 +14,7 @@ from interpreto.attributions.methods.sobol import Sobol
 from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
 from interpreto.attributions.metrics.curves import Deletion, Insertion
 from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
+from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
@@ -59,7 +60,10 @@ __all__ = [
     "MuFidelity",
     "Occlusion",
     "Patches",
+    "PointingGame",
     "Prompt",
+    "RelevanceMass",
+    "RelevanceRank",
     "Rise",
     "Saliency",
     "Segments",

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import pearsonr, spearmanr
 from torch import nn
 
@@ -22,6 +23,9 @@ from interpreto import (
     KernelShap,
     MuFidelity,
     Occlusion,
+    PointingGame,
+    RelevanceMass,
+    RelevanceRank,
     Saliency,
     SensitivityN,
 )
@@ -248,3 +252,78 @@ def test_what_does_not_belong_together_is_told():
         SensitivityN(model, tokenizer, n=2.5)
     with pytest.raises(OptionError, match="has no option 'n_step'"):
         Deletion(model, tokenizer, n_step=3)
+
+
+def scene(scores, size=(8, 8)):
+    """An output over a picture in patches of 2 x 2, or whatever divides it."""
+    _, output = ideal()
+    picture = Image.new("RGB", size)
+    return AttributionOutput(**{**vars(output), "attributions": scores, "raw_input": picture})
+
+
+def test_masks_against_pixels():
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[1:5, 2:5] = True
+    scores = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    output = scene(scores)
+    pixels = np.kron(scores[0].numpy(), np.ones((2, 2)))
+    top = pixels == pixels.max()
+    assert PointingGame().evaluate(output, mask).mean == float(mask[top].any())
+    share = mask[top].mean()
+    assert PointingGame(least=share + 0.01).evaluate(output, mask).mean == 0
+    positive = pixels.clip(0)
+    expected = positive[mask].sum() / positive.sum()
+    assert RelevanceMass().evaluate(output, mask).mean == pytest.approx(expected)
+    # Patches with no ties: the mask's 12 pixels are three whole patches.
+    chosen = np.sort(scores.flatten().numpy())[-3]
+    assert RelevanceRank().evaluate(output, mask).mean == pytest.approx(mask[pixels >= chosen].sum() / 12)
+
+
+def test_the_mask_itself_scores_one():
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:6, 0:4] = True
+    truth = torch.from_numpy(mask.reshape(4, 2, 4, 2).mean((1, 3))).float()[None]
+    for metric in (PointingGame(), RelevanceMass(), RelevanceRank()):
+        assert metric.evaluate(scene(truth), mask).mean == pytest.approx(1)
+        # Constant attributions get what chance would: the mask is a quarter of the picture.
+        for constant in (0.0, 1.0):
+            assert metric.evaluate(scene(torch.full((1, 4, 4), constant)), mask).mean == pytest.approx(0.25)
+
+
+def test_boxes_may_end_within_pixels():
+    _, output = ideal()
+    boxes = output.elements * 0.3
+    mask = np.zeros((3, 3), dtype=bool)
+    mask[0, 1] = True
+    small = AttributionOutput(**{**vars(output), "elements": boxes, "raw_input": Image.new("RGB", (3, 3))})
+    scores = torch.zeros(1, 4, 4)
+    # From 0.6 to 1.2 in x, from 0 to 0.6 in y: a third of it lies on the mask.
+    scores[0, 0, 1] = 1
+    assert RelevanceMass().evaluate(changed(small, scores), mask).mean == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_masks_of_texts_are_words_or_booleans():
+    model, tokenizer = text_model("bert")
+    (output,) = Occlusion(model, tokenizer)("the plot was good", targets=0)
+    scores = changed(output, torch.tensor([[0.0, 0.5, -1.0, 1.5]]))
+    for mask in (("good",), [False, False, False, True]):
+        assert PointingGame().evaluate(scores, mask).mean == 1
+        assert RelevanceMass().evaluate(scores, mask).mean == pytest.approx(0.75)
+        assert RelevanceRank().evaluate(scores, mask).mean == 1
+    with pytest.raises(InputError, match="one boolean for each of its 4 units"):
+        PointingGame().evaluate(scores, [True, False])
+    with pytest.raises(InputError, match="has none of the units"):
+        PointingGame().evaluate(scores, ("bad",))
+
+
+def test_masks_that_do_not_fit_are_told_of():
+    output = scene(torch.rand(1, 4, 4))
+    with pytest.warns(UserWarning, match="4 x 4 pixels is brought to the 8 x 8"):
+        found = PointingGame().evaluate(output, np.ones((4, 4), dtype=bool))
+    assert found.mean == 1
+    with pytest.raises(InputError, match="mask is empty"):
+        PointingGame().evaluate(output, np.zeros((8, 8), dtype=bool))
+    with pytest.raises(InputError, match=r"has the shape \(H, W\)"):
+        PointingGame().evaluate(output, np.zeros((8, 8, 3), dtype=bool))
+    with pytest.raises(InputError, match="2 masks for 1 outputs"):
+        PointingGame().evaluate([output], [np.ones((8, 8)), np.ones((8, 8))])
