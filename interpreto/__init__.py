@@ -15,6 +15,7 @@ from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
 from interpreto.attributions.metrics.curves import Deletion, Insertion
 from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
 from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
+from interpreto.attributions.metrics.randomization import ModelRandomization
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
@@ -57,6 +58,7 @@ __all__ = [
     "InterpretoError",
     "KernelShap",
     "Lime",
+    "ModelRandomization",
     "MuFidelity",
     "Occlusion",
     "Patches",

@@ -51,6 +51,10 @@ class ImageClassification(Wrapper):
         self.patch = patch_size(unwrapped(model))
         self._views: dict[tuple[int, int], images.Box | None] = {}
 
+    @property
+    def module(self) -> nn.Module:
+        return self.model
+
     def is_one(self, inputs: Any) -> bool:
         return images.is_one_image(inputs)
 

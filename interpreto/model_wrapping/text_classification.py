@@ -49,6 +49,10 @@ class TextClassification(Wrapper):
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if reads_padding else self.text.padding
 
+    @property
+    def module(self) -> nn.Module:
+        return self.text.model
+
     def is_one(self, inputs: Any) -> bool:
         return texts.is_one_text(inputs)
 

@@ -66,6 +66,10 @@ class TextGeneration(Wrapper):
         self.padding = {} if self._reads_length else self.text.padding
         self._probed = self._causal = False
 
+    @property
+    def module(self) -> nn.Module:
+        return self.text.model
+
     def is_one(self, inputs: Any) -> bool:
         return prompts.is_one_prompt(inputs)
 

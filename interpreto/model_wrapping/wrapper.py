@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from torch import nn
+
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.sample import Sample
@@ -20,6 +22,11 @@ class Wrapper(ABC):
     """Whether samples differ in length, so that it pays to run samples of like length together."""
     no_gradients: str
     """Why gradients cannot be asked for, as a sentence; empty where they can."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The model itself; None where it is not one of PyTorch."""
+        return None
 
     @abstractmethod
     def is_one(self, inputs: Any) -> bool:

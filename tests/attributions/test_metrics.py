@@ -21,6 +21,7 @@ from interpreto import (
     Insertion,
     IntegratedGradients,
     KernelShap,
+    ModelRandomization,
     MuFidelity,
     Occlusion,
     PointingGame,
@@ -31,6 +32,7 @@ from interpreto import (
 )
 from interpreto.attributions.metrics.measured import listed
 from interpreto.errors import InputError, OptionError
+from tests.attributions.test_invariants import assert_same, snapshot
 from tests.generators import generator, slow_scores
 from tests.models import TEXTS, image_model, some_pictures, text_model
 
@@ -327,3 +329,44 @@ def test_masks_that_do_not_fit_are_told_of():
         PointingGame().evaluate(output, np.zeros((8, 8, 3), dtype=bool))
     with pytest.raises(InputError, match="2 masks for 1 outputs"):
         PointingGame().evaluate([output], [np.ones((8, 8)), np.ones((8, 8))])
+
+
+def test_a_random_model_says_something_else():
+    model, vision = image_model("vit")
+    before = snapshot(model)
+    method = Saliency(model, vision)
+    outputs = method(some_pictures()[:3], targets=1)
+    found = ModelRandomization(method, n_steps=2).evaluate(outputs)
+    assert_same(before, snapshot(model))
+    for curves, values in zip(found.curves, found.values, strict=True):
+        assert curves[0].x.tolist() == [0, 0.5, 1]
+        assert float(curves[0].y[0]) == 1
+        assert float(curves[0].y[2]) == float(values[0])
+    assert found.mean < 0.9
+    again = ModelRandomization(method).evaluate(outputs)
+    assert torch.equal(again.per_sample, found.per_sample)
+    other = ModelRandomization(method, seed=1).evaluate(outputs)
+    assert not torch.equal(other.per_sample, found.per_sample)
+
+
+def test_an_attribution_that_tells_nothing_of_the_model_stays():
+    """On a model that is linear in the pixels an occlusion of equal weights keeps its order."""
+    model = Linear()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    method = Occlusion(model, patch_size=2, **OPTIONS)
+    outputs = method(PIXELS, targets=0)
+    # A matrix of equal numbers is drawn as itself.
+    assert ModelRandomization(method).evaluate(outputs, PIXELS).mean == pytest.approx(1)
+    with pytest.raises(InputError, match="the method is Occlusion"):
+        ModelRandomization(method).evaluate(Saliency(model, patch_size=2, **OPTIONS)(PIXELS, targets=0), PIXELS)
+
+
+def test_language_models_are_randomised_too():
+    model, tokenizer = generator("gpt2")
+    before = snapshot(model)
+    method = Occlusion(model, tokenizer)
+    outputs = method(["The plot was", "a film"], targets=" very long")
+    found = ModelRandomization(method).evaluate(outputs)
+    assert all(values.isfinite().all() and (values.abs() <= 1).all() for values in found.values)
+    assert_same(before, snapshot(model))

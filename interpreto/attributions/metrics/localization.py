@@ -24,9 +24,9 @@ class _Localization(ABC):
 
         Args:
             outputs: What a method said.
-            masks: One for a lone output, a list with one each for a list. For an image a boolean array `H W` of the raw picture's size; one of another size is
-                enlarged or reduced to it by nearest neighbours, with a warning. For a text the words that decide, or
-                one boolean per unit.
+            masks: One for a lone output, a list with one each for a list. For an image a boolean array `H W` of the raw
+                picture's size; one of another size is brought to it by nearest neighbours, with a warning. For a text
+                the words that decide, or one boolean per unit.
 
         Raises:
             InputError: if there are not as many masks as outputs, or a mask does not fit its output or is empty.

@@ -47,8 +47,8 @@ class ModelledMetric(ABC):
             InputError: if outputs and inputs, or outputs and model, do not belong together.
         """
         outputs = listed(outputs)
-        samples = [_raw(output) for output in outputs] if inputs is None else inputs
         self._check(outputs)
+        samples, specs = put_back(outputs, inputs)
         modality = self.setup.masking()
 
         def plan(number: int, opened: Opened) -> Plan[list[float] | list[Curve]]:
@@ -56,8 +56,7 @@ class ModelledMetric(ABC):
             return self.measure(opened.case, attributions, modality)
 
         work = Work(plan, self.rows, fine=False, cut=lambda number, sample: _cut(outputs[number], sample))
-        specs = [_spec(output) for output in outputs]
-        done = list(Pipeline(self.setup).all(samples, specs[0] if len(specs) == 1 else specs, work))
+        done = list(Pipeline(self.setup).all(samples, specs, work))
         if len(done) != len(outputs):
             raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
         return self.measured([one.found for one in done], sum(one.rows for one in done))
@@ -82,6 +81,16 @@ class ModelledMetric(ABC):
                 raise InputError(f"The outputs are of a model for {output.task}, the metric's is for {task}.")
             if output.info.get("model", model) != model:
                 raise InputError(f"The outputs are of the model {output.info['model']!r}, not of {model!r}.")
+
+
+def put_back(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, Any]:
+    """The samples and targets of outputs, as a user would give them to a method.
+
+    Raises:
+        InputError: if a target cannot be known any more.
+    """
+    specs = [_spec(output) for output in outputs]
+    return [_raw(output) for output in outputs] if inputs is None else inputs, specs[0] if len(specs) == 1 else specs
 
 
 def _raw(output: AttributionOutput) -> Any:
