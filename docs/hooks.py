@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 from interpreto.cli import NAMES
 
 FORMULA = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.S)
+INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)
 BLOCK = re.compile(r"^```python exec\n(.*?)^```\n", re.M | re.S)
 
 
@@ -65,4 +66,5 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_page_content(html, page, config, files):
     """Write formulas as MathML, which browsers show by themselves: no script, no network."""
-    return FORMULA.sub(lambda match: convert(unescape(match.group(1)), display="block"), html)
+    html = FORMULA.sub(lambda match: convert(unescape(match.group(1)), display="block"), html)
+    return INLINE.sub(lambda match: convert(unescape(match.group(1))), html)
