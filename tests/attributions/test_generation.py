@@ -165,7 +165,7 @@ def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
     for one, other in zip(fast(prompts, CONTINUATION), slow(prompts, CONTINUATION), strict=True):
         assert torch.allclose(one.attributions, other.attributions, atol=1e-4, equal_nan=True)
         assert torch.allclose(one.scores, other.scores, atol=1e-4)
-    assert fast.setup.wrapper.reuses, "the probe should find these models fit for it"
+    assert fast.setup.wrapper.language.reuses, "the probe should find these models fit for it"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -580,7 +580,7 @@ def test_recurrent_models_run_whole(name):
     model = build(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)).eval()
     explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3)
     (output,) = explain(PROMPT, targets=CONTINUATION)
-    assert not explain.setup.wrapper.reuses
+    assert not explain.setup.wrapper.language.reuses
     ids, begin = joined(tokenizer)
     for unit in (1, 4, begin):
         changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]

@@ -1,0 +1,216 @@
+"""A causal language model as it is run: rows in, scores at the asked positions out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interpreto.errors import ModelError
+from interpreto.model_wrapping import prefix
+from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.head import Head, applied_at, gradients
+from interpreto.model_wrapping.precision import precision
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import Runtime
+from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.text_model import TextModel, first_position, reads_length
+from interpreto.model_wrapping.token_targets import TokenTargets
+
+_LOGITS = 2**26
+"""Numbers in the logits of one run, at most (256 MB)."""
+
+
+@final
+class LanguageModel:
+    """Rows are a prompt and what follows it. Only the positions from which a target is predicted reach the head; rows
+    that agree with the unchanged text up to some position go on from there, with its keys and values.
+
+    Attributes:
+        text: The model and its tokenizer.
+        runtime: How the model is run.
+        reuses: Whether rows go on from the unchanged text.
+        padding: What fills up rows of different lengths.
+    """
+
+    def __init__(self, text: TextModel, runtime: Runtime) -> None:
+        inner = unwrapped(text.model)
+        self.text, self.runtime = text, runtime
+        self._begins = first_position(inner)
+        self._reads_length = reads_length(inner.config)
+        self.reuses = runtime.reuse_prefix and prefix.can_be_cut(inner) and not self._reads_length
+        # Without anything that may be padded, only rows of one length share a batch.
+        self.padding = {} if self._reads_length else text.padding
+        self._probed = self._causal = False
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Run the rows of asks of one kind."""
+        if not asks[0].keep and asks[0].of is None:
+            return [self._scored(ask) for ask in asks]
+        run = self._begun if asks[0].keep else self._differentiated
+        return [answer for some in self._portioned(asks) for answer in run(some)]
+
+    def check_causal(self, rows: Rows, targets: TokenTargets, outputs: Float[Tensor, "1 q k"]) -> None:
+        """Once per model: whether what it says at a position is the same whatever comes behind.
+
+        Raises:
+            ModelError: if it is not.
+        """
+        if self._causal or self._reads_length or len(targets.at) < 2:
+            return
+        with torch.no_grad():
+            first, _ = self._outputs(rows, targets.at[:1])
+        expected = outputs[:, :1]
+        if (first.cpu().float() - expected).abs().max() > self._tolerance * (1 + expected.abs().max()):
+            raise ModelError(
+                f"{type(unwrapped(self.text.model)).__name__} is no causal model: what it says at a position changes "
+                "with what comes behind. A model of the BERT family needs is_decoder=True in its config."
+            )
+        self._causal = True
+
+    def proven(self, unchanged: prefix.Unchanged, targets: TokenTargets) -> prefix.Unchanged:
+        """Once per model: whether going on from the unchanged text gives what a whole run gives."""
+        if not self.reuses or self._probed or length(unchanged.rows) < 3:
+            return unchanged if self.reuses else replace(unchanged, layers=None)
+        middle = int(targets.at[0]) // 2 + 1
+        ids = unchanged.rows.fields["input_ids"].clone()
+        ids[0, middle] = (ids[0, middle] + 1) % len(self.text.tokenizer)
+        ask = Ask(unchanged.rows.put(input_ids=ids), replace(targets, unchanged=unchanged))
+        whole = replace(ask, targets=replace(targets, unchanged=replace(unchanged, layers=None)))
+        (short,), (long,) = (self.answer([one]) for one in (ask, whole))
+        scale = 1 + float(long.scores.abs().max())
+        self.reuses = bool((short.scores - long.scores).abs().max() <= self._tolerance * scale)
+        self._probed = True
+        return unchanged if self.reuses else replace(unchanged, layers=None)
+
+    @property
+    def _tolerance(self) -> float:
+        half = self.runtime.autocast is not None or self.text.embedding.weight.dtype != torch.float32
+        return 5e-2 if half else 1e-3
+
+    def _begun(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Unchanged texts: outputs at the targets' positions, keys and values."""
+        out = []
+        rows, at = self._joined(asks)
+        cache = prefix.recording() if self.reuses else None
+        with torch.no_grad():
+            outputs, _ = self._outputs(rows, at, cache=cache)
+        for number, ask in enumerate(asks):
+            own = outputs[number : number + 1, torch.searchsorted(at, _targets(ask).at)].float().cpu()
+            layers = None if cache is None else prefix.recorded(cache, number, length(ask.rows))
+            out.append(Answer(_targets(ask).select(own), kept=(own, layers)))
+        return out
+
+    def _scored(self, ask: Ask) -> Answer:
+        """Rows of one text, from the first position on at which any of them differs."""
+        targets = _targets(ask)
+        unchanged = targets.unchanged
+        assert unchanged is not None
+        begin, end = 0, int(targets.at[-1]) + 1
+        if unchanged.layers is not None and EMBEDDINGS not in ask.rows.fields:
+            begin = min(int(prefix.first_changes(ask.rows, unchanged.rows).min()), end - 1)
+        at = targets.at[targets.at >= begin]
+        each = unchanged.scores.expand(len(ask.rows), -1).clone()
+        later = targets.places - 1 >= begin
+        with torch.no_grad():
+            found = []
+            for rows in self._portions(ask.rows, len(at)):
+                cache = None if not begin else prefix.going_on(unchanged.layers or (), begin)
+                outputs, _ = self._outputs(rows, at, begin, cache)
+                found.append(targets.each(outputs, at).float().cpu())
+            each[:, later] = torch.cat(found)
+        return Answer(targets.summed(each))
+
+    def _differentiated(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Scores and their gradients for the token embeddings."""
+        out: list[Answer] = []
+        rows, at = self._joined(asks)
+        leaf = rows.fields[EMBEDDINGS].detach().clone().requires_grad_()
+        with torch.enable_grad():
+            outputs, head = self._outputs(rows.put(**{EMBEDDINGS: leaf}), at, cut=True)
+            count = max(len(ask.targets) for ask in asks)
+            scores, places, begin = [], torch.zeros(len(rows), count, len(at), dtype=torch.bool), 0
+            for ask in asks:
+                targets, part = _targets(ask), slice(begin, begin := begin + len(ask.rows))
+                own = torch.searchsorted(at, targets.at)
+                found = targets.select(outputs[part][:, own])
+                scores.append(nn.functional.pad(found, (0, count - len(targets))))
+                places[part, : len(targets), own] = targets.used
+            found = torch.cat(scores)
+            if not found.requires_grad:
+                raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
+            together = leaf.device.type != "cpu"
+            grown = gradients(found, places.to(leaf.device), head, leaf, together)
+        for ask, own, part in zip(asks, scores, grown.split([len(ask.rows) for ask in asks]), strict=True):
+            count = len(ask.targets)
+            out.append(Answer(own[:, :count].detach().float().cpu(), part[:, :count, : length(ask.rows)]))
+        return out
+
+    def _joined(self, asks: Sequence[Ask]) -> tuple[Rows, Int[Tensor, " q"]]:
+        """The rows of several texts, and all positions from which any of their targets is predicted."""
+        at = torch.cat([_targets(ask).at for ask in asks]).unique()
+        return Rows.join([ask.rows for ask in asks]), at
+
+    def _portioned(self, asks: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
+        """Asks of several texts, no more at a time than their logits leave room for."""
+        some: list[Ask] = []
+        for ask in asks:
+            tried = [*some, ask]
+            positions = torch.cat([_targets(one).at for one in tried]).unique()
+            size = sum(len(one.rows) for one in tried) * len(positions) * self.text.config.vocab_size
+            if some and size > _LOGITS:
+                yield some
+                some = []
+            some.append(ask)
+        yield some
+
+    def _portions(self, rows: Rows, positions: int) -> Iterator[Rows]:
+        """Rows, no more at a time than their logits leave room for."""
+        size = max(1, _LOGITS // (positions * self.text.config.vocab_size))
+        for start in range(0, len(rows), size):
+            yield rows.take(slice(start, start + size))
+
+    def _outputs(
+        self, rows: Rows, at: Int[Tensor, " q"], begin: int = 0, cache: Any = None, cut: bool = False
+    ) -> tuple[Float[Tensor, "p q k"], Head]:
+        """The explained outputs at some positions; positions before `begin` are in the cache."""
+        text, end = self.text, int(at[-1]) + 1
+        end = length(rows) if self._reads_length or (cache is not None and not begin) else end
+        fields = rows.to(text.device).fields
+        # A tokenizer may know no padding token; what stands in for it is hidden by the mask.
+        ids = fields["input_ids"][:, begin:end].clamp(min=0)
+        options: dict[str, Any] = {"attention_mask": fields["attention_mask"][:, :end]}
+        if "position_ids" in text.parameters:
+            positions = torch.arange(begin, end, device=text.device) + self._begins
+            options["position_ids"] = positions.expand(len(ids), -1)
+        if "use_cache" in text.parameters:
+            options["use_cache"] = cache is not None
+        if cache is not None:
+            options["past_key_values"] = cache
+        embeddings = fields.get(EMBEDDINGS)
+        place = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
+        module = unwrapped(text.model).get_output_embeddings()
+        exact = precision(text.model, self.runtime.autocast, text.device)
+        with exact, place, applied_at(module, (at - begin).to(text.device), cut) as head:
+            logits = text.model(input_ids=ids, **options).logits
+        if head.below is None:
+            raise ModelError(
+                f"{type(unwrapped(text.model)).__name__} does not call its output embedding, so that its logits cannot "
+                "be had at the asked positions alone."
+            )
+        shape = logits.shape
+        return self.runtime.explained(logits.float().flatten(0, 1)).reshape(*shape[:2], -1), head
+
+
+def length(rows: Rows) -> int:
+    """How many tokens rows have."""
+    return rows.fields["input_ids"].shape[1]
+
+
+def _targets(ask: Ask) -> TokenTargets:
+    assert isinstance(ask.targets, TokenTargets)
+    return ask.targets
