@@ -16,6 +16,7 @@ from interpreto.attributions.metrics.curves import Deletion, Insertion
 from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
 from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
 from interpreto.attributions.metrics.randomization import ModelRandomization
+from interpreto.attributions.metrics.stability import MaxSensitivity
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
@@ -58,6 +59,7 @@ __all__ = [
     "InterpretoError",
     "KernelShap",
     "Lime",
+    "MaxSensitivity",
     "ModelRandomization",
     "MuFidelity",
     "Occlusion",

@@ -155,8 +155,12 @@ class Setup:
                 f"{self.method} needs gradients and this model gives none: {self.wrapper.no_gradients} Methods that "
                 "hide parts (Occlusion, Lime, KernelShap, Sobol, Rise) do without."
             )
+        return Perturbator(method, self.tensors())
+
+    def tensors(self) -> TensorModality:
+        """The modality that moves through a tensor's space."""
         modality: Any = self.entry.tensors
-        return Perturbator(method, modality.of(self.wrapper, self.removal))
+        return modality.of(self.wrapper, self.removal)
 
     def finish(self, reduction: str, *, sums: bool = False) -> Finish:
         """How raw attributions become scores of units: as the user said, else in a way that keeps promised sums."""

@@ -21,6 +21,7 @@ from interpreto import (
     Insertion,
     IntegratedGradients,
     KernelShap,
+    MaxSensitivity,
     ModelRandomization,
     MuFidelity,
     Occlusion,
@@ -370,3 +371,52 @@ def test_language_models_are_randomised_too():
     found = ModelRandomization(method).evaluate(outputs)
     assert all(values.isfinite().all() and (values.abs() <= 1).all() for values in found.values)
     assert_same(before, snapshot(model))
+
+
+def test_the_gradient_of_a_linear_model_never_moves():
+    model = Linear()
+    method = Saliency(model, patch_size=2, **OPTIONS)
+    found = MaxSensitivity(method, n_samples=3).evaluate(method(PIXELS, targets=(0, 1)), PIXELS)
+    assert found.values[0].tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_sensitivity_is_the_largest_change_of_a_loop():
+    model = Linear()
+    method = Occlusion(model, patch_size=2, removal=0.0, **OPTIONS)
+    output = method(PIXELS, targets=0)[0]
+    found = MaxSensitivity(method, radius=0.1, n_samples=4).evaluate(output, PIXELS)
+    rng, worst = torch.Generator().manual_seed(0), 0.0
+    scale = 0.1 * float(PIXELS.max() - PIXELS.min())
+    own = output.attributions[0].numpy()
+    for _ in range(4):
+        noise = scale * (2 * torch.rand(PIXELS.shape, generator=rng) - 1)
+        other = (model.weight[0] * (PIXELS + noise)).sum(0).reshape(4, 2, 4, 2).sum((1, 3)).detach().numpy()
+        worst = max(worst, np.linalg.norm(other - own) / np.linalg.norm(own))
+    assert found.mean == pytest.approx(worst, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [Occlusion, Saliency, partial(KernelShap, n_samples=70)])
+@pytest.mark.parametrize("kind", ["text", "image", "generation"])
+def test_sensitivity_grows_with_the_radius_on_every_task(method, kind):
+    (model, processor), inputs, targets = {
+        "text": (text_model("bert"), TEXTS[:2], 0),
+        "image": (image_model("vit"), some_pictures()[:2], 0),
+        "generation": (generator("gpt2"), ["The plot was", "A film, and"], " very long"),
+    }[kind]
+    explain = method(model, processor)
+    outputs = explain(inputs, targets=targets)
+    small, large = (
+        MaxSensitivity(explain, radius=radius, n_samples=2).evaluate(outputs).per_sample for radius in (1e-5, 0.2)
+    )
+    assert (small < 0.02).all()
+    assert (large > small).all()
+    assert large.isfinite().all()
+
+
+def test_attributions_that_leave_zero_are_infinitely_sensitive():
+    model, output = ideal()
+    method = Occlusion(model, patch_size=2, **OPTIONS)
+    nothing = changed(output, torch.zeros(1, 4, 4))
+    assert MaxSensitivity(method).evaluate(nothing, PIXELS).values[0].isinf().all()
+    with pytest.raises(OptionError, match="must be positive"):
+        MaxSensitivity(method, radius=0.0)

@@ -1,13 +1,14 @@
 """Metrics that ask the model: outputs are put back onto their samples, and a plan of the metric's own is run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from interpreto.attributions import granularity
+from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
 from interpreto.attributions.metrics.measured import Curve, Measured, listed
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
@@ -52,10 +53,10 @@ class ModelledMetric(ABC):
         modality = self.setup.masking()
 
         def plan(number: int, opened: Opened) -> Plan[list[float] | list[Curve]]:
-            attributions = _aligned(outputs[number], opened)
+            attributions = aligned(outputs[number], opened)
             return self.measure(opened.case, attributions, modality)
 
-        work = Work(plan, self.rows, fine=False, cut=lambda number, sample: _cut(outputs[number], sample))
+        work = Work(plan, self.rows, fine=False, cut=cutting(outputs))
         done = list(Pipeline(self.setup).all(samples, specs, work))
         if len(done) != len(outputs):
             raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
@@ -91,6 +92,24 @@ def put_back(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, An
     """
     specs = [_spec(output) for output in outputs]
     return [_raw(output) for output in outputs] if inputs is None else inputs, specs[0] if len(specs) == 1 else specs
+
+
+def cutting(outputs: Sequence[AttributionOutput]) -> Callable[[int, Sample], Unitization]:
+    """What cuts each sample into the units of its output."""
+    return lambda number, sample: _cut(outputs[number], sample)
+
+
+def check_method(outputs: Any, method: Explainer) -> list[AttributionOutput]:
+    """Outputs as a list, if this method may have made them.
+
+    Raises:
+        InputError: if another one has.
+    """
+    found, own = listed(outputs), type(method).__name__
+    said = sorted({str(output.info.get("method", own)) for output in found} - {own})
+    if said:
+        raise InputError(f"The outputs are of {', '.join(said)}, the method is {own}.")
+    return found
 
 
 def _raw(output: AttributionOutput) -> Any:
@@ -140,7 +159,7 @@ def _cut(output: AttributionOutput, sample: Sample) -> Unitization:
     )
 
 
-def _aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
+def aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
     """The attributions of an output, if its units and targets are those of the sample."""
     labels = opened.labels
     alike = (

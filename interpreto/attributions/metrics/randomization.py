@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.fidelity import correlation
-from interpreto.attributions.metrics.measured import Curve, Measured, listed
-from interpreto.attributions.metrics.modelled import put_back
+from interpreto.attributions.metrics.measured import Curve, Measured
+from interpreto.attributions.metrics.modelled import check_method, put_back
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, UnsupportedError
@@ -52,11 +52,7 @@ class ModelRandomization:
         Raises:
             InputError: if outputs and method do not belong together.
         """
-        outputs = listed(outputs)
-        own = type(self.method).__name__
-        said = sorted({str(output.info.get("method", own)) for output in outputs} - {own})
-        if said:
-            raise InputError(f"The outputs are of {', '.join(said)}, the method is {own}.")
+        outputs = check_method(outputs, self.method)
         samples, specs = put_back(outputs, inputs)
         model = self.method.setup.wrapper.module
         if model is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import Block, MaskModality
 from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
@@ -82,12 +83,13 @@ class TokenIds(MaskModality):
     """Tokens of hidden units are replaced; the length of the text stays as it is."""
 
     removal: Removal
+    text: TextModel
     ahead = 64
 
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "TokenIds":
         """The modality for a model and what the user said of removal."""
-        return TokenIds(removal_of(wrapper.text, removal))
+        return TokenIds(removal_of(wrapper.text, removal), wrapper.text)
 
     def blank(self, sample: TextSample, rng: torch.Generator) -> Rows:
         name = "attention_mask" if self.removal.token is None else "input_ids"
@@ -97,8 +99,13 @@ class TokenIds(MaskModality):
         cells = cells.round()
         name = "attention_mask" if self.removal.token is None else "input_ids"
         hidden = units.spread(cells).bool()
-        changed = torch.where(hidden, blank.fields[name], sample.rows.fields[name])
-        return Block(sample.rows.repeat(len(cells)).put(**{name: changed}), cells)
+        fields = {name: torch.where(hidden, blank.fields[name], sample.rows.fields[name])}
+        if EMBEDDINGS in sample.rows.fields and self.removal.token is not None:
+            # A sample that was moved in the space of its embeddings: what hides a token is read there too.
+            stand_in = self.text.embed(torch.tensor(self.removal.token))
+            given = sample.rows.fields[EMBEDDINGS]
+            fields[EMBEDDINGS] = torch.where(hidden[..., None].to(given.device), stand_in.to(given), given)
+        return Block(sample.rows.repeat(len(cells)).put(**fields), cells)
 
     def describe(self) -> str:
         return self.removal.name

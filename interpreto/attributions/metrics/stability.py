@@ -1,0 +1,97 @@
+"""Stability: how far an attribution moves if its sample hardly does."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.metrics.measured import Measured
+from interpreto.attributions.metrics.modelled import aligned, check_method, cutting, put_back
+from interpreto.attributions.perturbations.masks import at_least
+from interpreto.attributions.pipeline import Opened, Pipeline, Work
+from interpreto.attributions.recipes.case import Explained
+from interpreto.attributions.result import AttributionOutput
+from interpreto.errors import InputError, OptionError
+from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.typing import UnitScores
+
+
+class MaxSensitivity:
+    r"""The largest relative change of the attributions under small changes of the sample (Yeh et al. 2019, arXiv
+    1901.09392).
+
+    \[ \max_{\delta} \; \frac{\lVert \phi(x + \delta) - \phi(x) \rVert}{\lVert \phi(x) \rVert} \]
+
+    over random \(\delta\), uniform in every number of the tensor that the model reads (pixel values, token
+    embeddings), within `radius` times the tensor's range; positions that belong to no unit stay. Low is good. 0 where
+    attributions never change, infinite where they leave zero. A maximum over more samples is larger: compare with the
+    same number.
+
+    Args:
+        method: A method on the model, as it explained the outputs.
+        radius: How far to go, as a part of the tensor's range.
+        n_samples: How many changed samples are explained.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, method: Explainer, *, radius: float = 0.02, n_samples: int = 10) -> None:
+        at_least("n_samples", n_samples, 1)
+        if not radius > 0:
+            raise OptionError(f"radius={radius} must be positive.")
+        self.method, self.radius, self.n_samples = method, radius, n_samples
+
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
+        """Measure attributions of this method.
+
+        Args:
+            outputs: What the method said.
+            inputs: The samples, in the same order; None takes the raw inputs that the outputs keep.
+
+        Raises:
+            InputError: if outputs and method do not belong together.
+        """
+        outputs = check_method(outputs, self.method)
+        samples, specs = put_back(outputs, inputs)
+
+        def plan(number: int, opened: Opened) -> Plan[list[float]]:
+            return self._measure(opened, aligned(outputs[number], opened))
+
+        recipe = self.method.recipe
+        work = Work(plan, lambda layout: self.n_samples * (1 + recipe.rows(layout)), fine=False, cut=cutting(outputs))
+        done = list(Pipeline(self.method.setup).all(samples, specs, work))
+        if len(done) != len(outputs):
+            raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
+        values = [torch.tensor(one.found, dtype=torch.float64) for one in done]
+        return Measured(type(self).__name__, values, False, n_rows=sum(one.rows for one in done))
+
+    def _measure(self, opened: Opened, attributions: UnitScores) -> Plan[list[float]]:
+        case, modality = opened.case, self.method.setup.tensors()
+        rng, tensor = case.rng(), modality.read(case.sample)
+        scale = self.radius * float(tensor.max() - tensor.min())
+        worst = [0.0] * len(attributions)
+        for _ in range(self.n_samples):
+            noise = scale * (2 * torch.rand(tensor.shape, generator=rng) - 1)
+            rows = modality.write(case.sample, case.units, (tensor + noise.to(tensor))[None])
+            answer = yield Ask(rows, case.targets)
+            moved = replace(case, sample=replace(case.sample, rows=rows), scores=answer.scores[0])
+            explained: Explained = yield from self.method.recipe.plan(moved)
+            changes = _changes(attributions, explained.within(case.visible).scores)
+            worst = [max(pair) for pair in zip(worst, changes, strict=True)]
+        return worst
+
+
+def _changes(before: UnitScores, after: UnitScores) -> list[float]:
+    one, other = (scores.flatten(1).double().nan_to_num() for scores in (before, after))
+    return [_ratio(*pair) for pair in zip((other - one).norm(dim=1), one.norm(dim=1), strict=True)]
+
+
+def _ratio(change: Float[Tensor, ""], size: Float[Tensor, ""]) -> float:
+    if float(size) == 0:
+        return math.inf if float(change) else 0.0
+    return float(change / size)
