@@ -1,13 +1,13 @@
 """The progress bar counts rows done and rows to come, and is there only when wanted."""
 
 from interpreto import IntegratedGradients, Occlusion
-from interpreto.attributions import explainer
+from interpreto.attributions import pipeline
 
 
 def test_the_bar_knows_what_is_to_come(setting, monkeypatch):
     bars = []
 
-    class Bar(explainer.tqdm):
+    class Bar(pipeline.tqdm):
         def __init__(self, *given, **options):
             super().__init__(*given, **{**options, "delay": 0, "mininterval": 0})
             bars.append(self)
@@ -17,7 +17,7 @@ def test_the_bar_knows_what_is_to_come(setting, monkeypatch):
             return super().update(rows)
 
     seen = []
-    monkeypatch.setattr(explainer, "tqdm", Bar)
+    monkeypatch.setattr(pipeline, "tqdm", Bar)
     model, processor, inputs = setting
     outputs = IntegratedGradients(model, processor, n_steps=4, batch_size=2, show_progress=True)(inputs)
     (bar,) = bars
