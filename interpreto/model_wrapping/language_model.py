@@ -42,7 +42,8 @@ class LanguageModel:
         self.text, self.runtime = text, runtime
         self._begins = first_position(inner)
         self._reads_length = reads_length(inner.config)
-        self.reuses = runtime.reuse_prefix and prefix.can_be_cut(inner) and not self._reads_length
+        takes = runtime.reuse_prefix and "past_key_values" in text.parameters
+        self.reuses = takes and prefix.can_be_cut(inner) and not self._reads_length
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if self._reads_length else text.padding
         self._probed = self._causal = False
@@ -111,7 +112,7 @@ class LanguageModel:
         unchanged = targets.unchanged
         assert unchanged is not None
         begin, end = 0, int(targets.at[-1]) + 1
-        if unchanged.layers is not None and EMBEDDINGS not in ask.rows.fields:
+        if unchanged.layers is not None:
             begin = min(int(prefix.first_changes(ask.rows, unchanged.rows).min()), end - 1)
         at = targets.at[targets.at >= begin]
         each = unchanged.scores.expand(len(ask.rows), -1).clone()

@@ -1,6 +1,5 @@
 """What a causal model has computed of a text, to go on from where a changed copy begins to differ."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from interpreto.model_wrapping.arrangement import Arrangement
+from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
 
 Layers = Sequence[tuple[Float[Tensor, "1 h l d"], Float[Tensor, "1 h l e"]]]
@@ -23,9 +23,8 @@ _CUT = {"full_attention", "sliding_attention", "chunked_attention"}
 
 def can_be_cut(model: Any) -> bool:
     """Whether all that a model remembers of a text is keys and values: a recurrent state cannot be cut."""
-    if getattr(model, "_is_stateful", False) or "past_key_values" not in inspect.signature(model.forward).parameters:
-        return False
-    return set(getattr(model.config.get_text_config(), "layer_types", None) or ()) <= _CUT
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    return not getattr(model, "_is_stateful", False) and set(kinds) <= _CUT
 
 
 def recording() -> DynamicCache:
@@ -87,13 +86,21 @@ class Unchanged:
 
 def first_changes(rows: Rows, unchanged: Rows) -> Int[Tensor, " p"]:
     """The first position at which each row differs from the unchanged one; the length where none does."""
+    if EMBEDDINGS in rows.fields:
+        # Tokens do not tell where rows of embeddings differ: anywhere.
+        return torch.zeros(len(rows), dtype=torch.long)
     pairs = ((rows.fields[name], unchanged.fields[name]) for name in ("input_ids", "attention_mask"))
     differs = torch.stack([one != other for one, other in pairs]).any(0)
     return torch.where(differs.any(1), differs.long().argmax(1), differs.shape[1])
 
 
-def arranged(rows: Rows, unchanged: Rows) -> Arrangement:
-    """Rows in the order in which they begin to differ from the unchanged one, latest first; equal rows once."""
+def arranged(rows: Rows, unchanged: Rows) -> Arrangement | None:
+    """Rows in the order in which they begin to differ from the unchanged one, latest first; equal rows once.
+
+    None where tokens do not tell rows apart.
+    """
+    if EMBEDDINGS in rows.fields:
+        return None
     both = torch.cat([rows.fields["input_ids"], rows.fields["attention_mask"]], dim=1)
     _, back = both.unique(dim=0, return_inverse=True)
     firsts = torch.full((int(back.max()) + 1,), len(back)).scatter_reduce_(0, back, torch.arange(len(back)), "amin")

@@ -12,7 +12,6 @@ from interpreto.errors import ModelError, TargetError
 from interpreto.model_wrapping import continuations, prefix, prompts
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
-from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.language_model import LanguageModel, length
 from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
 from interpreto.model_wrapping.sample import TextSample
@@ -99,8 +98,7 @@ class TextGeneration(Wrapper):
         targets = ask.targets
         if ask.of is not None or ask.keep or not isinstance(targets, TokenTargets) or targets.unchanged is None:
             return None
-        # Positions are told apart by their tokens; rows of embeddings differ from each other in every one.
-        return None if EMBEDDINGS in ask.rows.fields else prefix.arranged(ask.rows, targets.unchanged.rows)
+        return prefix.arranged(ask.rows, targets.unchanged.rows)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self.language.answer(asks)

@@ -434,7 +434,7 @@ def test_lengths_and_paddings_change_nothing(model_and_tokenizer, method):
             assert torch.allclose(one.attributions, other.attributions, atol=1e-4 * scale, equal_nan=True)
 
 
-def kept_as_they_are(model, tokenizer, prompts, continuation, places=(0, 1)):
+def assert_rows_score_as_alone(model, tokenizer, prompts, continuation, places=(0, 1)):
     """Scores of one row at a time against those in company."""
     explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=5)
     for prompt, output in zip(prompts, explain(prompts, continuation), strict=True):
@@ -461,7 +461,7 @@ def test_positions_are_counted_as_the_model_counts_them():
     )  # fmt: skip
     model = hf.RobertaForCausalLM(config).eval()
     words.pad_token_id = 1
-    kept_as_they_are(model, words, [PROMPT, "a film"], " was very long")
+    assert_rows_score_as_alone(model, words, [PROMPT, "a film"], " was very long")
 
 
 def test_factors_that_depend_on_length_keep_company_apart():
@@ -475,7 +475,7 @@ def test_factors_that_depend_on_length_keep_company_apart():
         eos_token_id=2,
     )  # fmt: skip
     model = hf.Phi3ForCausalLM(config).eval()
-    kept_as_they_are(model, words, ["a film", PROMPT], " was very long")
+    assert_rows_score_as_alone(model, words, ["a film", PROMPT], " was very long")
 
 
 @pytest.mark.parametrize(("build", "config", "options"), [
@@ -489,7 +489,7 @@ def test_layers_without_keys_and_values_run_whole(build, config, options):
         vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
         intermediate_size=24, max_position_embeddings=64, initializer_range=0.4, **options,
     )).eval()  # fmt: skip
-    kept_as_they_are(model, words, [PROMPT], " was very long")
+    assert_rows_score_as_alone(model, words, [PROMPT], " was very long")
 
 
 def test_models_that_read_ahead_are_refused():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interpreto.attributions.metrics.measured import Curve, Measured
 from interpreto.attributions.metrics.modelled import ModelledMetric
-from interpreto.attributions.perturbations.masks import at_least, blocks
+from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Options, Setup
@@ -28,7 +28,6 @@ class _Curve(ModelledMetric):
             options.setdefault("inference_mode", "softmax")
         self.setup = Setup.of(type(self), model, processor, options)
         self.n_steps = n_steps
-        self.higher_is_better = self.inserts
 
     def rows(self, layout: Layout) -> int:
         return min(self.n_steps, layout.count)
@@ -43,10 +42,8 @@ class _Curve(ModelledMetric):
             rows = cells.reshape(len(cells), *case.units.shape)
             # The end that nothing hides has been scored already.
             rows = rows[:-1] if self.inserts else rows[1:]
-            start = 0
-            for size in blocks(len(rows), case.block):
-                block = modality.hide(case.sample, blank, case.units, rows[start : start + size])
-                start += size
+            for some in rows.split(case.block):
+                block = modality.hide(case.sample, blank, case.units, some)
                 answer = yield Ask(block.rows, part)
                 found.append(answer.scores[:, 0])
             if self.inserts:
@@ -92,7 +89,7 @@ class Deletion(_Curve):
         options: Options of every method; `removal=` says what hiding means.
     """
 
-    inserts = False
+    inserts = higher_is_better = False
 
 
 class Insertion(_Curve):
@@ -108,4 +105,4 @@ class Insertion(_Curve):
         options: Options of every method; `removal=` says what hiding means.
     """
 
-    inserts = True
+    inserts = higher_is_better = True

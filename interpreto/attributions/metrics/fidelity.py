@@ -51,9 +51,9 @@ class _OnSubsets(ModelledMetric):
         cells[torch.randperm(count, generator=rng)[: self.size(count, rng)]] = 1
         return cells
 
-    @abstractmethod
     def size(self, count: int, rng: torch.Generator) -> int:
-        """How many of the units to hide."""
+        """How many of the units to hide: any number of them, but not all."""
+        return int(torch.randint(1, max(count, 2), (), generator=rng))
 
     @abstractmethod
     def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
@@ -120,9 +120,6 @@ class MuFidelity(_OnSubsets):
         self.setup = Setup.of(type(self), model, processor, options)
         self.n_samples = n_samples
 
-    def size(self, count: int, rng: torch.Generator) -> int:
-        return int(torch.randint(1, max(count, 2), (), generator=rng))
-
     def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
         return correlation(ranks(sums), ranks(drops))
 
@@ -161,9 +158,6 @@ class Infidelity(_OnSubsets):
         self.setup = Setup.of(type(self), model, processor, options)
         self.n_samples, self.normalize = n_samples, normalize
 
-    def size(self, count: int, rng: torch.Generator) -> int:
-        return int(torch.randint(1, max(count, 2), (), generator=rng))
-
     def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
         if not self.normalize:
             return float((sums - drops).square().mean())
@@ -185,7 +179,7 @@ def correlation(one: Float[Tensor, " p"], other: Float[Tensor, " p"]) -> float:
     """Pearson's correlation: 0 where the first is constant, NaN where the second is."""
     one, other = one - one.mean(), other - other.mean()
     # What is left of equal numbers is rounding.
-    if float(other.abs().max()) <= 1e-12 * max(1.0, float(other.abs().max())):
+    if float(other.abs().max()) <= 1e-12:
         return math.nan
     power = float(one.norm() * other.norm())
     return float(one @ other) / power if power > 1e-12 * float(other.norm()) else 0.0

@@ -10,9 +10,9 @@ from torch import Tensor
 from interpreto.attributions import granularity
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
-from interpreto.attributions.metrics.measured import Curve, Measured, listed
+from interpreto.attributions.metrics.measured import Measured, listed
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
-from interpreto.attributions.pipeline import Opened, Pipeline, Work
+from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
@@ -49,17 +49,12 @@ class ModelledMetric(ABC):
         """
         outputs = listed(outputs)
         self._check(outputs)
-        samples, specs = put_back(outputs, inputs)
         modality = self.setup.masking()
 
-        def plan(number: int, opened: Opened) -> Plan[list[float] | list[Curve]]:
-            attributions = aligned(outputs[number], opened)
+        def plan(opened: Opened, attributions: UnitScores) -> Plan[Any]:
             return self.measure(opened.case, attributions, modality)
 
-        work = Work(plan, self.rows, fine=False, cut=cutting(outputs))
-        done = list(Pipeline(self.setup).all(samples, specs, work))
-        if len(done) != len(outputs):
-            raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
+        done = on_samples(self.setup, outputs, inputs, plan, self.rows)
         return self.measured([one.found for one in done], sum(one.rows for one in done))
 
     @abstractmethod
@@ -94,9 +89,36 @@ def put_back(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, An
     return [_raw(output) for output in outputs] if inputs is None else inputs, specs[0] if len(specs) == 1 else specs
 
 
-def cutting(outputs: Sequence[AttributionOutput]) -> Callable[[int, Sample], Unitization]:
-    """What cuts each sample into the units of its output."""
-    return lambda number, sample: _cut(outputs[number], sample)
+def on_samples(
+    setup: Setup,
+    outputs: Sequence[AttributionOutput],
+    inputs: Any,
+    plan: Callable[[Opened, UnitScores], Plan[Found]],
+    rows: Callable[[Layout], int],
+) -> list[Done[Found]]:
+    """Work through the samples of outputs, each with its attributions.
+
+    Args:
+        setup: The model that is asked.
+        outputs: What a method said.
+        inputs: The samples; None takes what the outputs keep of them.
+        plan: What is done to a sample, given its attributions.
+        rows: How many rows a sample takes.
+
+    Raises:
+        InputError: if outputs and samples do not belong together.
+    """
+    samples, specs = put_back(outputs, inputs)
+    work = Work(
+        lambda number, opened: plan(opened, _aligned(outputs[number], opened)),
+        rows,
+        fine=False,
+        cut=lambda number, sample: _cut(outputs[number], sample),
+    )
+    done = list(Pipeline(setup).all(samples, specs, work))
+    if len(done) != len(outputs):
+        raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
+    return done
 
 
 def check_method(outputs: Any, method: Explainer) -> list[AttributionOutput]:
@@ -159,7 +181,7 @@ def _cut(output: AttributionOutput, sample: Sample) -> Unitization:
     )
 
 
-def aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
+def _aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
     """The attributions of an output, if its units and targets are those of the sample."""
     labels = opened.labels
     alike = (

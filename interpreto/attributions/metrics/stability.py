@@ -11,12 +11,12 @@ from torch import Tensor
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.measured import Measured
-from interpreto.attributions.metrics.modelled import aligned, check_method, cutting, put_back
+from interpreto.attributions.metrics.modelled import check_method, on_samples
 from interpreto.attributions.perturbations.masks import at_least
-from interpreto.attributions.pipeline import Opened, Pipeline, Work
+from interpreto.attributions.pipeline import Opened
 from interpreto.attributions.recipes.case import Explained
 from interpreto.attributions.result import AttributionOutput
-from interpreto.errors import InputError, OptionError
+from interpreto.errors import OptionError
 from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.typing import UnitScores
 
@@ -57,16 +57,14 @@ class MaxSensitivity:
             InputError: if outputs and method do not belong together.
         """
         outputs = check_method(outputs, self.method)
-        samples, specs = put_back(outputs, inputs)
-
-        def plan(number: int, opened: Opened) -> Plan[list[float]]:
-            return self._measure(opened, aligned(outputs[number], opened))
-
         recipe = self.method.recipe
-        work = Work(plan, lambda layout: self.n_samples * (1 + recipe.rows(layout)), fine=False, cut=cutting(outputs))
-        done = list(Pipeline(self.method.setup).all(samples, specs, work))
-        if len(done) != len(outputs):
-            raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
+        done = on_samples(
+            self.method.setup,
+            outputs,
+            inputs,
+            self._measure,
+            lambda layout: self.n_samples * (1 + recipe.rows(layout)),
+        )
         values = [torch.tensor(one.found, dtype=torch.float64) for one in done]
         return Measured(type(self).__name__, values, False, n_rows=sum(one.rows for one in done))
 
