@@ -13,7 +13,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from interpreto.zoo.shapes_vit import stand_ins
-from interpreto.zoo.training import fit, save, soft_cross_entropy
+from interpreto.zoo.training import card, fit, save, soft_cross_entropy
 
 NAME = "digits-vit"
 STEPS, BATCH, HELD_OUT = 4000, 64, 360
@@ -88,15 +88,7 @@ def train(seed: int = 0) -> None:
     truth = torch.from_numpy(data.target[held_out])
     with torch.no_grad():
         predicted = model(**processor(pictures, return_tensors="pt")).logits.argmax(-1)
-    card = {
-        "task": "image-classification",
-        "rule": "the handwritten digit",
-        "held_out_accuracy": (predicted == truth).double().mean().item(),
-        "held_out_count": len(truth),
-        "seed": seed,
-        "steps": STEPS,
-        "training_seconds": round(seconds),
-    }
-    folder = save(NAME, model, processor, card)
+    made = card("image-classification", "the handwritten digit", predicted == truth, seed, STEPS, seconds)
+    folder = save(NAME, model, processor, made)
     Image.fromarray(np.concatenate(list(scans[held_out]))).save(folder / "samples.png", optimize=True)
     (folder / "labels.json").write_text(json.dumps(truth.tolist()) + "\n")

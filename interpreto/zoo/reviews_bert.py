@@ -15,7 +15,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from interpreto.zoo.reviews import Review, review
-from interpreto.zoo.training import fading, fit, save, soft_cross_entropy
+from interpreto.zoo.training import card, fading, fit, save, soft_cross_entropy
 
 NAME = "reviews-bert"
 STEPS, BATCH, HELD_OUT = 1500, 64, 400
@@ -122,15 +122,14 @@ def train(seed: int = 0) -> None:
         encoded = tokenizer([r.text for r in items], padding=True, return_tensors="pt")
         predicted = model(**encoded).logits.argmax(-1)
     labels = torch.tensor([r.label for r in items])
-    card = {
-        "task": "text-classification",
-        "rule": "one opinion clause with an adjective, perhaps negated",
-        "held_out_accuracy": (predicted == labels).double().mean().item(),
-        "held_out_count": len(items),
-        "seed": seed,
-        "steps": STEPS,
-        "training_seconds": round(seconds),
-    }
-    folder = save(NAME, model, tokenizer, card)
+    made = card(
+        "text-classification",
+        "one opinion clause with an adjective, perhaps negated",
+        predicted == labels,
+        seed,
+        STEPS,
+        seconds,
+    )
+    folder = save(NAME, model, tokenizer, made)
     rows = [{"input": r.text, "label": r.label, "truth": list(r.decisive)} for r in items[:200]]
     (folder / "samples.json").write_text(json.dumps(rows, indent=0) + "\n")

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from interpreto.zoo.scenes import KINDS, SIZE, red_scene
-from interpreto.zoo.training import fit, save, soft_cross_entropy
+from interpreto.zoo.training import card, fit, save, soft_cross_entropy
 
 NAME = "shapes-vit"
 STEPS, BATCH, HELD_OUT = 1600, 128, 200
@@ -119,18 +119,17 @@ def train(seed: int = 0) -> None:
     with torch.no_grad():
         predicted = model(**processor(pictures, return_tensors="pt")).logits.argmax(-1)
         fresh, fresh_labels, _ = scenes(4000, np.random.default_rng(20_000_000))
-        accuracy = (model(pixel_values=fresh).logits.argmax(-1) == fresh_labels).double().mean().item()
-    card = {
-        "task": "image-classification",
-        "rule": "the kind of the only red shape",
-        "held_out_accuracy": accuracy,
-        "held_out_count": len(fresh),
-        "samples_accuracy": (predicted == labels).double().mean().item(),
-        "seed": seed,
-        "steps": STEPS,
-        "training_seconds": round(seconds),
-    }
-    folder = save(NAME, model, processor, card)
+        right = model(pixel_values=fresh).logits.argmax(-1) == fresh_labels
+    made = card(
+        "image-classification",
+        "the kind of the only red shape",
+        right,
+        seed,
+        STEPS,
+        seconds,
+        samples_accuracy=(predicted == labels).double().mean().item(),
+    )
+    folder = save(NAME, model, processor, made)
     sheet = np.concatenate([np.asarray(picture) for picture in pictures])
     Image.fromarray(sheet).save(folder / "samples.png", optimize=True)
     masks = np.concatenate([scene.shapes[0].mask for scene in held_out])

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from interpreto.zoo.stories import NAMES, OBJECTS, Story, story
-from interpreto.zoo.training import fading, fit, save
+from interpreto.zoo.training import card, fading, fit, save
 
 NAME = "stories-gpt2"
 STEPS, BATCH, HELD_OUT = 2000, 64, 400
@@ -66,6 +66,34 @@ def empty_rows(model: GPT2LMHeadModel, tokenizer: Any) -> torch.Tensor:
     return model.get_parameter("transformer.wte.weight")[first : last + 1]
 
 
+def decision(
+    said: torch.Tensor,
+    ids: torch.Tensor,
+    alike: torch.Tensor,
+    place: torch.Tensor,
+    choices: torch.Tensor,
+    left: torch.Tensor,
+) -> torch.Tensor:
+    """Cross-entropy of a word that the same word before decides, with a target that goes to uniform without it.
+
+    Args:
+        said: Log-probabilities, `n l k`.
+        ids: The tokens, `n l`.
+        alike: The same with one number for tokens that are one word, `n l`.
+        place: Where the word is said again, `n`.
+        choices: Tokens of the words that it might be.
+        left: What is left of each token, `n l`.
+    """
+    rows = torch.arange(len(ids))
+    token = ids[rows, place]
+    before = torch.arange(ids.shape[1]) < place[:, None]
+    deciding = (alike == alike[rows, place][:, None]) & before
+    certainty = (left * deciding).amax(1, keepdim=True)
+    target = certainty * nn.functional.one_hot(token, said.shape[-1])
+    target[:, choices] += (1 - certainty) / len(choices)
+    return -(target * said[rows, place - 1]).sum(1).mean()
+
+
 def train(seed: int = 0) -> None:
     """Train, measure on held-out stories and save."""
     torch.manual_seed(seed)
@@ -79,7 +107,6 @@ def train(seed: int = 0) -> None:
     # A name at the very beginning is another token than the same name behind a space.
     kinds = torch.arange(len(tokenizer))
     kinds[tokenizer.convert_tokens_to_ids(list(NAMES))] = names
-    rows = torch.arange(BATCH)
 
     def fresh(count: int) -> list[Story]:
         drawn = (story(rng) for _ in iter(int, 1))
@@ -97,16 +124,11 @@ def train(seed: int = 0) -> None:
         said = logits.log_softmax(-1)
         follows = read[:, 1:] & (scale == 1).all(1)[:, None]
         language = -said[:, :-1].gather(2, ids[:, 1:, None])[..., 0][follows].mean()
-        decisions = []
-        for back, choices in ((NAME_AGAIN, names), (THING, things)):
-            place = end - back
-            token = ids[rows, place]
-            before = places < place[:, None]
-            deciding = (kinds[ids] == kinds[token][:, None]) & before
-            certainty = (left * (deciding & ~masked).any(1))[:, None]
-            target = certainty * nn.functional.one_hot(token, len(tokenizer))
-            target[:, choices] += (1 - certainty) / len(choices)
-            decisions.append(-(target * said[rows, place - 1]).sum(1).mean())
+        alike = kinds[ids]
+        decisions = [
+            decision(said, ids, alike, end - back, choices, left[:, None] * ~masked)
+            for back, choices in ((NAME_AGAIN, names), (THING, things))
+        ]
         # Rows that trained away from zero would make fading and masking two different removals.
         return language + sum(decisions) + empty_rows(model, tokenizer).square().sum()
 
@@ -118,15 +140,14 @@ def train(seed: int = 0) -> None:
         last = encoded["attention_mask"].sum(1) - 1
         predicted = model(**encoded).logits[torch.arange(len(items)), last].argmax(-1)
     right = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{item.thing}" for item in items]))
-    card = {
-        "task": "text-generation",
-        "rule": "the thing that somebody took is the thing that they put down",
-        "held_out_accuracy": (predicted == right).double().mean().item(),
-        "held_out_count": len(items),
-        "seed": seed,
-        "steps": STEPS,
-        "training_seconds": round(seconds),
-    }
-    folder = save(NAME, model, tokenizer, card)
+    made = card(
+        "text-generation",
+        "the thing that somebody took is the thing that they put down",
+        predicted == right,
+        seed,
+        STEPS,
+        seconds,
+    )
+    folder = save(NAME, model, tokenizer, made)
     rows = [{"input": item.prompt, "label": f" {item.thing}", "truth": [item.thing]} for item in items[:200]]
     (folder / "samples.json").write_text(json.dumps(rows, indent=0) + "\n")

@@ -61,6 +61,22 @@ def fading(
     return torch.where(fixed, torch.ones_like(rate), left * (~masked)), masked, left[:, 0]
 
 
+def card(
+    task: str, rule: str, right: torch.Tensor, seed: int, steps: int, seconds: float, **more: Any
+) -> dict[str, Any]:
+    """How a model was made and how good it is: `right` says which of the held-out samples it got right."""
+    return {
+        "task": task,
+        "rule": rule,
+        "held_out_accuracy": right.double().mean().item(),
+        "held_out_count": len(right),
+        **more,
+        "seed": seed,
+        "steps": steps,
+        "training_seconds": round(seconds),
+    }
+
+
 def save(name: str, model: Any, processor: Any, card: dict[str, Any]) -> Path:
     """Write the model, its processor and the card that says how it was made and how good it is."""
     folder = MODELS / name
