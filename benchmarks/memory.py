@@ -1,27 +1,20 @@
 """Peak memory of 4,000 RISE masks on an image of 224 px above that of the model alone (on Linux)."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from benchmarks.overhead import vit
 from interpreto import Rise
+from interpreto.attributions.comparison.memory import watched
 
 
 def taken(work: Callable[[], Any]) -> float:
     """Gigabytes that the process takes for this at most, above what it has before."""
-    # Sets the peak, which may lie in the past, to what is in use.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    work()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1e6
+    with watched() as peak:
+        work()
+    return peak.gigabytes
 
 
 def main() -> None:

@@ -1,49 +1,56 @@
 """Which words of a text or patches of an image a model's output rests on."""
 
 from interpreto import zoo
+from interpreto.attributions.comparison.comparison import Comparison
+from interpreto.attributions.comparison.run import compare
 from interpreto.attributions.granularity import Granularity, Grid, Patches
 from interpreto.attributions.granularity.segments import Prompt, Segments
-from interpreto.attributions.methods.gradients import InputXGradient, Saliency
-from interpreto.attributions.methods.kernel_shap import KernelShap
-from interpreto.attributions.methods.lime import Lime
-from interpreto.attributions.methods.occlusion import Occlusion
-from interpreto.attributions.methods.paths import GradientShap, IntegratedGradients
-from interpreto.attributions.methods.rise import Rise
-from interpreto.attributions.methods.smoothing import SmoothGrad, SquareGrad, VarGrad
-from interpreto.attributions.methods.sobol import Sobol
-from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
-from interpreto.attributions.metrics.curves import Deletion, Insertion
-from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
-from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
-from interpreto.attributions.metrics.randomization import ModelRandomization
-from interpreto.attributions.metrics.stability import MaxSensitivity
+from interpreto.attributions.methods import (
+    CONTROLS,
+    METHODS,
+    GradientShap,
+    InputXGradient,
+    IntegratedGradients,
+    KernelShap,
+    Lime,
+    Occlusion,
+    Rise,
+    Saliency,
+    SmoothGrad,
+    Sobol,
+    SquareGrad,
+    VarGrad,
+)
+from interpreto.attributions.metrics import (
+    METRICS,
+    Completeness,
+    Deletion,
+    Entropy,
+    Gini,
+    Infidelity,
+    Insertion,
+    MaxSensitivity,
+    ModelRandomization,
+    MuFidelity,
+    PointingGame,
+    RelevanceMass,
+    RelevanceRank,
+    SensitivityN,
+)
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
 from interpreto.model_wrapping.targets import Contrast
 from interpreto.visualizations import plot_attributions
 
-METHODS = (
-    Occlusion,
-    Lime,
-    KernelShap,
-    Sobol,
-    Rise,
-    Saliency,
-    InputXGradient,
-    IntegratedGradients,
-    SmoothGrad,
-    SquareGrad,
-    VarGrad,
-    GradientShap,
-)
-"""All methods, for those who want to try every one."""
-
 __version__ = "0.1.0"
 
 __all__ = [
+    "CONTROLS",
     "METHODS",
+    "METRICS",
     "AttributionOutput",
+    "Comparison",
     "Completeness",
     "Contrast",
     "Deletion",
@@ -76,6 +83,7 @@ __all__ = [
     "Sobol",
     "SquareGrad",
     "VarGrad",
+    "compare",
     "from_callables",
     "plot_attributions",
     "zoo",

@@ -1,9 +1,6 @@
 """Results as folders: JSON for words, safetensors for numbers, PNG for the picture."""
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.whole import whole_folder
 from interpreto.errors import SavedFileError
 from interpreto.model_wrapping.targets import Contrast
 
@@ -26,28 +24,9 @@ _TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap")
 
 def save(output: AttributionOutput, path: Path) -> Path:
     """Write a result beside its place and move it there when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        _write(output, beside)
-        # mkdtemp makes folders for the owner alone.
-        beside.chmod(0o755)
-        _replace(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with whole_folder(path, WORDS) as folder:
+        _write(output, folder)
     return path
-
-
-def _replace(beside: Path, path: Path) -> None:
-    if not path.exists():
-        beside.rename(path)
-        return
-    if not (path / WORDS).exists():
-        raise SavedFileError(f"{str(path)!r} exists and holds no saved result: it is not overwritten.")
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-    os.rename(path, old / path.name)
-    beside.rename(path)
-    shutil.rmtree(old)
 
 
 def _write(output: AttributionOutput, folder: Path) -> None:

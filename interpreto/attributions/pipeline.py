@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from interpreto.attributions import granularity
 from interpreto.attributions.driver import drive
-from interpreto.attributions.granularity import Unitization
+from interpreto.attributions.granularity import Natural, Unitization
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Setup
@@ -132,6 +132,13 @@ class Pipeline:
                 done += len(window)
                 yield from finished
 
+    def _granularity(self, number: int, sample: Sample, work: Work[Found]) -> Unitization:
+        given = self.setup.granularity
+        if given is None:
+            modality = self.setup.wrapper.modality
+            return granularity.natural(sample, modality, work.fine) if work.cut is None else work.cut(number, sample)
+        return given.of(sample) if isinstance(given, Natural) else given
+
     def _window(
         self, window: list[tuple[Sample, Any]], start: int, bar: tqdm, left: int, work: Work[Found]
     ) -> list[Done[Found]]:
@@ -150,11 +157,7 @@ class Pipeline:
         self, number: int, sample: Sample, spec: Any, bar: tqdm, samples: int, work: Work[Found]
     ) -> Plan[tuple[Opened, Found]]:
         setup = self.setup
-        chosen = setup.granularity or (
-            granularity.natural(sample, setup.wrapper.modality, work.fine)
-            if work.cut is None
-            else work.cut(number, sample)
-        )
+        chosen = self._granularity(number, sample, work)
         # Before the model runs, so that what cannot be cut into units is told at once.
         units = chosen.units(sample)
         settled = yield from setup.wrapper.settle(sample, spec, setup.seed)

@@ -20,8 +20,13 @@ def record(setup: Setup, recipe: Recipe, seconds: float) -> dict[str, Any]:
         **recipe.describe(),
         "seed": setup.seed,
         "seconds": round(seconds, 4),
-        "versions": {name: _version(name) for name in ("interpreto", "torch", "transformers")},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package and of those it rests on."""
+    return {name: _version(name) for name in ("interpreto", "torch", "transformers")}
 
 
 def _plain(value: Any) -> Any:

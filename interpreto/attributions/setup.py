@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from interpreto.attributions.granularity import Combine, Patches, Segments, Unitization, resolve
+from interpreto.attributions.granularity import Combine, Natural, Patches, Segments, Unitization, resolve
 from interpreto.attributions.perturbations.seams import (
     MaskMethod,
     MaskModality,
@@ -94,7 +94,7 @@ class Setup:
     method: str
     wrapper: Wrapper
     entry: Entry
-    granularity: Unitization | None
+    granularity: Unitization | Natural | None
     batch_size: int
     removal: Any
     show_progress: bool | None
@@ -175,8 +175,10 @@ class Setup:
         return {name: value for name, value in self.given.items() if name not in model_options}
 
 
-def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | None:
+def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | Natural | None:
     patch, given = options.get("patch_size"), options.get("granularity")
+    if isinstance(given, Natural):
+        return given
     if (spans := options.get("segments")) is not None:
         if modality != "text" or given is not None:
             raise OptionError("segments= is a granularity of its own, for texts: leave granularity= out.")

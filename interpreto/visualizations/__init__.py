@@ -7,7 +7,9 @@ from interpreto.visualizations.figures import Html, Picture, write
 from interpreto.visualizations.panels import Outputs, gather
 
 
-def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> Picture | Html:
+def plot_attributions(
+    outputs: Outputs, save_path: str | Path | None = None, *, one_scale: bool = False
+) -> Picture | Html:
     """Draw results of one or several methods, samples and targets in one figure or page.
 
     Images become a figure: maps over the raw picture, each with a colour bar of its own unnormalised scores, diverging
@@ -20,6 +22,8 @@ def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> 
             side.
         save_path: Where to write it. The suffix decides: `.html` writes a page, any format of matplotlib (`.png`,
             `.pdf`, `.svg`) a figure, for texts too.
+        one_scale: Whether every result's scores are divided by the largest magnitude among them, so that methods whose
+            scores are of different kinds share one scale from -1 to 1.
 
     Returns:
         What was written; without a path the figure of images and the page of texts.
@@ -27,7 +31,7 @@ def plot_attributions(outputs: Outputs, save_path: str | Path | None = None) -> 
     Raises:
         InputError: if there is nothing to plot or results do not fit together.
     """
-    rows = gather(outputs)
+    rows = gather(outputs, one_scale)
     wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
     if rows[0][0].output.modality == "image":
         figure = image.draw(rows)

@@ -6,7 +6,7 @@ from html import escape
 from matplotlib.colors import to_hex
 
 from interpreto.visualizations.figures import Html, Picture, png
-from interpreto.visualizations.panels import Panel, scale
+from interpreto.visualizations.panels import Panel
 
 _STYLE = """
 .interpreto { font: 16px/1.9 system-ui, sans-serif; color: #111; background: #fff; max-width: 60rem; margin: 1rem auto;
@@ -37,7 +37,7 @@ def page(body: str, title: str, style: str = "") -> Html:
 
 def of_texts(rows: list[list[Panel]]) -> Html:
     """One section per sample and target: every method's colours over the text, and all scores as a table."""
-    return page("\n".join(_section(row) for row in rows), "Attributions")
+    return page("\n".join(section(row) for row in rows), "Attributions")
 
 
 def of_figure(figure: Picture) -> Html:
@@ -46,13 +46,14 @@ def of_figure(figure: Picture) -> Html:
     return page(f'<img alt="Attribution maps" src="data:image/png;base64,{data}">', "Attributions")
 
 
-def _section(row: list[Panel]) -> str:
+def section(row: list[Panel]) -> str:
+    """One sample and target: every method's colours over the text, and all scores as a table."""
     blocks = "".join(_block(panel) for panel in row)
     return f"<section><h2>{escape(row[0].title)}</h2>{blocks}{_table(row)}</section>"
 
 
 def _block(panel: Panel) -> str:
-    colours, norm = scale(panel.scores)
+    colours, norm = panel.colours
     stops = ", ".join(to_hex(colours(step / 8)) for step in range(9))
     key = (
         f'<small>{norm.vmin:.3g}<span class="key" style="background:linear-gradient(to right,{stops})"></span>'
@@ -64,7 +65,7 @@ def _block(panel: Panel) -> str:
 
 def _mark(panel: Panel, unit: int) -> str:
     """A unit in its colour; white space around it stays uncoloured, so that words do not run into each other."""
-    colours, norm = scale(panel.scores)
+    colours, norm = panel.colours
     element = str(panel.output.elements[unit])
     word = element.strip()
     colour = colours(norm(float(panel.scores[unit])))
@@ -80,7 +81,7 @@ def _mark(panel: Panel, unit: int) -> str:
 def _number(panel: Panel, unit: int) -> str:
     if bool(panel.scores[unit].isnan()):
         return ""
-    errors = panel.output.standard_errors
+    errors = None if panel.relative else panel.output.standard_errors
     spread = "" if errors is None else f" ± {float(errors[panel.target][unit]):.2g}"
     return f"{float(panel.scores[unit]):+.4g}{spread}"
 

@@ -1,12 +1,13 @@
 """Maps over pictures."""
 
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 from torch import Tensor
 
 from interpreto.visualizations.figures import Picture
-from interpreto.visualizations.panels import Panel, scale
+from interpreto.visualizations.panels import Panel
 
 _SIDE = 2.4
 """Inches of a picture's side."""
@@ -28,16 +29,17 @@ def draw(rows: list[list[Panel]]) -> Picture:
             places[0].imshow(row[0].output.raw_input)
             places[0].set_title(row[0].title, fontsize=10)
         for panel, place in zip(line, places[1:], strict=False):
-            overlay(panel, place)
+            # Where one scale serves all, one bar does.
+            overlay(panel, place, bar=not panel.relative or panel is line[-1])
     return figure
 
 
-def overlay(panel: Panel, place: Axes) -> None:
-    """A map over the picture in grey."""
+def overlay(panel: Panel, place: Axes, bar: bool) -> None:
+    """A map over the picture in grey, with or without a colour bar."""
     picture, boxes = panel.output.raw_input, panel.output.elements
     assert isinstance(picture, Image.Image)
     assert isinstance(boxes, Tensor)
-    colours, norm = scale(panel.scores)
+    colours, norm = panel.colours
     place.imshow(picture.convert("L"), cmap="gray", vmin=-60, vmax=315)
     left, top, right, bottom = (
         float(boxes[:, 0].min()),
@@ -53,6 +55,11 @@ def overlay(panel: Panel, place: Axes) -> None:
     place.set_xlim(-0.5, picture.width - 0.5)
     place.set_ylim(picture.height - 0.5, -0.5)
     place.set_title(panel.method, fontsize=10)
+    if bar:
+        _colour_bar(place, drawn)
+
+
+def _colour_bar(place: Axes, drawn: AxesImage) -> None:
     # Inside the axes, so that it is as high as the picture, whatever the picture's shape.
     bar = place.figure.colorbar(drawn, cax=place.inset_axes((1.04, 0, 0.05, 1)))
     bar.ax.tick_params(labelsize=7)

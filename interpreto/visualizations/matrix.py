@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
 from interpreto.visualizations.figures import Picture
-from interpreto.visualizations.panels import Panel, sample_rows, scale, shortened
+from interpreto.visualizations.panels import Panel, sample_rows, shortened
 
 _COLUMNS = 40
 """Units side by side; longer texts go on below."""
@@ -71,13 +71,13 @@ class _Block:
         return len(self.names) * _CELL + 0.25 + _LETTER * max(map(len, units))
 
     def draw(self, canvas: _Canvas, left: float, top: float) -> None:
-        colours, norm = scale(self.output.attributions)
+        colours, norm = self.panel.all_colours
         high, lines = len(self.names) * _CELL, range(len(self.names))
         left, below = left + self.left, top + _HEAD
         for number, units in enumerate(self.strips):
             place = canvas.axes(left, below, len(units) * _CELL, high)
             begin = number * _COLUMNS
-            part = self.output.attributions[:, begin : begin + len(units)].numpy()
+            part = self.panel.all_scores[:, begin : begin + len(units)].numpy()
             place.imshow(part, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
             place.set_xticks(range(len(units)), units, rotation=90, fontsize=_SIZE, parse_math=False)
             place.set_yticks(lines, self.names, fontsize=_SIZE, parse_math=False)

@@ -27,16 +27,34 @@ class Panel:
         method: What to call the method.
         output: The result.
         target: The number of the target in it.
+        relative: Whether scores are divided by the largest magnitude in the result, and drawn from -1 to 1.
     """
 
     method: str
     output: AttributionOutput
     target: int
+    relative: bool = False
 
     @property
     def scores(self) -> Float[Tensor, "*g"]:
         """The scores that are drawn."""
-        return self.output.attributions[self.target]
+        return self.all_scores[self.target]
+
+    @property
+    def all_scores(self) -> Float[Tensor, "t *g"]:
+        """The scores of all targets of the result."""
+        scores = self.output.attributions
+        return scores / scores.abs().nan_to_num().max().clamp(min=1e-12) if self.relative else scores
+
+    @property
+    def colours(self) -> tuple[Colormap, Normalize]:
+        """The colours of the scores."""
+        return scale(self.scores, self.relative)
+
+    @property
+    def all_colours(self) -> tuple[Colormap, Normalize]:
+        """The colours of the scores of all targets, on one scale."""
+        return scale(self.all_scores, self.relative)
 
     @property
     def title(self) -> str:
@@ -44,12 +62,13 @@ class Panel:
         return f"{self.output.target_names[self.target]} ({float(self.output.scores[self.target]):.3g})"
 
 
-def gather(outputs: Outputs) -> list[list[Panel]]:
+def gather(outputs: Outputs, relative: bool = False) -> list[list[Panel]]:
     """One row per sample and target, one panel per method in it.
 
     Args:
         outputs: One result, a list of results (one row each), or a mapping from method names to either; then each
             position of the lists is one sample.
+        relative: Whether scores are drawn relative to the largest of each result.
 
     Raises:
         InputError: if there is nothing in it, or things of different kinds or lengths.
@@ -77,7 +96,7 @@ def gather(outputs: Outputs) -> list[list[Panel]]:
             name or output.info.get("method", "attributions") for name, output in zip(columns, sample, strict=True)
         ]
         targets = range(len(sample[0].target_names))
-        rows += [[Panel(*pair, target) for pair in zip(names, sample, strict=True)] for target in targets]
+        rows += [[Panel(*pair, target, relative) for pair in zip(names, sample, strict=True)] for target in targets]
     return rows
 
 
@@ -100,8 +119,13 @@ def _listed(some: Any) -> list[AttributionOutput]:
     return found
 
 
-def scale(scores: Float[Tensor, "*g"]) -> tuple[Colormap, Normalize]:
-    """Colours for unnormalised scores: diverging around 0 where there are both signs or negative ones, else from 0."""
+def scale(scores: Float[Tensor, "*g"], relative: bool) -> tuple[Colormap, Normalize]:
+    """Colours for unnormalised scores: diverging around 0 where there are both signs or negative ones, else from 0.
+
+    Relative ones are drawn from -1 to 1, so that one scale serves all.
+    """
+    if relative:
+        return mpl.colormaps["RdBu_r"], Normalize(-1, 1)
     drawn = scores[~scores.isnan()]
     high = max(float(drawn.abs().max()) if len(drawn) else 0.0, 1e-12)
     if len(drawn) and float(drawn.min()) < 0:

@@ -7,7 +7,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
 from interpreto.visualizations.figures import Picture
-from interpreto.visualizations.panels import Panel, scale
+from interpreto.visualizations.panels import Panel
 
 _COLUMNS = 84
 """Letters in a line."""
@@ -26,7 +26,7 @@ def draw(rows: list[list[Panel]]) -> Picture:
     axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     figure.subplots_adjust(left=0.15 / (width + 1.0), right=width / (width + 1.0), top=1, bottom=0, hspace=0)
     for panel, place, layout, height in zip(panels, axes, layouts, heights, strict=True):
-        colours, norm = scale(panel.scores)
+        colours, norm = panel.colours
         place.set(xlim=(0, _COLUMNS), ylim=(height, 0))
         place.set_axis_off()
         place.text(0, 0.75, f"{panel.method}: {panel.title}", fontsize=9, weight="bold", va="center", parse_math=False)

@@ -1,5 +1,6 @@
 """Granularity: what gets a score."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -86,6 +87,17 @@ def natural(sample: Any, modality: str, fine: bool) -> Unitization:
         fine: Whether every unit comes for free, as it does with gradients, or costs a row.
     """
     return text.natural(sample) if modality == "text" else image.natural(sample, fine)
+
+
+@dataclass(frozen=True)
+class Natural:
+    """The granularity of each sample where every unit costs a row, for methods that would each choose their own."""
+
+    modality: str
+
+    def of(self, sample: Any) -> Unitization:
+        """The granularity of one sample."""
+        return natural(sample, self.modality, fine=False)
 
 
 def name_of(chosen: Unitization) -> str:

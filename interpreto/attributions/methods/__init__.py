@@ -1,1 +1,36 @@
 """The methods: each a choice of parts."""
+
+from interpreto.attributions.methods.controls import (
+    CentreGaussian,
+    InputNorm,
+    PositionOnly,
+    RandomScores,
+    TokenFrequency,
+)
+from interpreto.attributions.methods.gradients import InputXGradient, Saliency
+from interpreto.attributions.methods.kernel_shap import KernelShap
+from interpreto.attributions.methods.lime import Lime
+from interpreto.attributions.methods.occlusion import Occlusion
+from interpreto.attributions.methods.paths import GradientShap, IntegratedGradients
+from interpreto.attributions.methods.rise import Rise
+from interpreto.attributions.methods.smoothing import SmoothGrad, SquareGrad, VarGrad
+from interpreto.attributions.methods.sobol import Sobol
+
+METHODS = (
+    Occlusion,
+    Lime,
+    KernelShap,
+    Sobol,
+    Rise,
+    Saliency,
+    InputXGradient,
+    IntegratedGradients,
+    SmoothGrad,
+    SquareGrad,
+    VarGrad,
+    GradientShap,
+)
+"""All methods, for those who want to try every one."""
+
+CONTROLS = (RandomScores, PositionOnly, CentreGaussian, InputNorm, TokenFrequency)
+"""Scores that know nothing of the model: what a method must beat to have said anything."""

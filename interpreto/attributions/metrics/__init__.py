@@ -1,1 +1,25 @@
 """Metrics: how good attributions are, by what the model, a mask or the attributions themselves say."""
+
+from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
+from interpreto.attributions.metrics.curves import Deletion, Insertion
+from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
+from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
+from interpreto.attributions.metrics.randomization import ModelRandomization
+from interpreto.attributions.metrics.stability import MaxSensitivity
+
+METRICS = (
+    Deletion,
+    Insertion,
+    SensitivityN,
+    MuFidelity,
+    Infidelity,
+    Completeness,
+    PointingGame,
+    RelevanceMass,
+    RelevanceRank,
+    ModelRandomization,
+    MaxSensitivity,
+    Entropy,
+    Gini,
+)
+"""All metrics."""

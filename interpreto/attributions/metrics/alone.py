@@ -2,17 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.metrics.measured import Measured, listed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed
 from interpreto.attributions.result import AttributionOutput
 
 
 class _OfShares(ABC):
     """A number of how the absolute scores are shared out among the units that have a say."""
+
+    needs: ClassVar[Needs] = Needs.NOTHING
+    higher_is_better: ClassVar[bool | None] = None
 
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> Measured:
         """Measure attributions.
@@ -75,6 +79,9 @@ class Completeness:
 
     0 is best. NaN for methods that promise no sum, and where the score difference is 0.
     """
+
+    needs: ClassVar[Needs] = Needs.NOTHING
+    higher_is_better: ClassVar[bool] = False
 
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> Measured:
         """Measure attributions.

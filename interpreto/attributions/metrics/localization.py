@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,13 +11,16 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from interpreto.attributions.metrics.measured import Measured, listed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
 
 
 class _Localization(ABC):
     """How attributions lie on a mask."""
+
+    needs: ClassVar[Needs] = Needs.MASKS
+    higher_is_better: ClassVar[bool] = True
 
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], masks: Any) -> Measured:
         """Measure attributions.

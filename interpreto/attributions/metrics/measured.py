@@ -1,6 +1,7 @@
 """What a metric found."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -9,6 +10,15 @@ from torch import Tensor
 
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
+
+
+class Needs(StrEnum):
+    """What a metric is made with or must be told, beyond the outputs."""
+
+    NOTHING = "nothing"
+    MODEL = "a model and its processor"
+    METHOD = "the method that made the outputs"
+    MASKS = "masks of what decides"
 
 
 @dataclass(frozen=True, eq=False)

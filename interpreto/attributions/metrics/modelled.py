@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions import granularity
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
-from interpreto.attributions.metrics.measured import Measured, listed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
 from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case
@@ -33,6 +33,7 @@ class ModelledMetric(ABC):
         higher_is_better: Whether large values are good.
     """
 
+    needs: ClassVar[Needs] = Needs.MODEL
     setup: Setup
     higher_is_better: bool
 

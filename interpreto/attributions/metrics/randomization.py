@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from scipy.stats import rankdata
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.fidelity import correlation
-from interpreto.attributions.metrics.measured import Curve, Measured
+from interpreto.attributions.metrics.measured import Curve, Measured, Needs
 from interpreto.attributions.metrics.modelled import check_method, put_back
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
@@ -36,7 +36,8 @@ class ModelRandomization:
         seed: Where randomness starts.
     """
 
-    higher_is_better = False
+    needs: ClassVar[Needs] = Needs.METHOD
+    higher_is_better: ClassVar[bool] = False
 
     def __init__(self, method: Explainer, *, n_steps: int = 1, seed: int = 0) -> None:
         at_least("n_steps", n_steps, 1)

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.metrics.measured import Measured
+from interpreto.attributions.metrics.measured import Measured, Needs
 from interpreto.attributions.metrics.modelled import check_method, on_samples
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.pipeline import Opened
@@ -38,7 +38,8 @@ class MaxSensitivity:
         n_samples: How many changed samples are explained.
     """
 
-    higher_is_better = False
+    needs: ClassVar[Needs] = Needs.METHOD
+    higher_is_better: ClassVar[bool] = False
 
     def __init__(self, method: Explainer, *, radius: float = 0.02, n_samples: int = 10) -> None:
         at_least("n_samples", n_samples, 1)

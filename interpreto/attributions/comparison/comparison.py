@@ -1,0 +1,331 @@
+"""What a comparison found."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.comparison.agreement import rank_agreement, top_agreement
+from interpreto.attributions.comparison.asked import Asked
+from interpreto.attributions.comparison.folder import ASKED, RunFolder
+from interpreto.attributions.comparison.records import Failure, Record, failures
+from interpreto.attributions.comparison.standings import Standing, Verdict, standings, verdict
+from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.statistics import Interval, difference
+from interpreto.attributions.whole import whole_folder
+from interpreto.errors import InputError, OptionError, choices
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs.
+
+    Attributes:
+        method: The method's name.
+        rows: Rows sent through the model, per sample.
+        seconds: Per sample.
+        memory: Gigabytes at the peak above what was in use; NaN where a system does not tell.
+    """
+
+    method: str
+    rows: float
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods on a model and data, by several metrics. Made by `interpreto.compare`, or read with `Comparison.load`.
+
+    Printed, it is a table: the mean over samples with its 95 % interval for every method and metric; `*` marks the best
+    method and all that cannot be told from it, `°` what cannot be told from random scores or is worse.
+
+    Attributes:
+        asked: What was compared, by what, and how.
+        samples: The samples with their units and targets, as outputs of random scores; None for those that no method
+            could read.
+        records: What is known of each method (name) on each sample (number).
+    """
+
+    asked: Asked
+    samples: list[AttributionOutput | None]
+    records: Mapping[tuple[str, int], Record]
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of the methods, controls last."""
+        return list(self.asked.methods)
+
+    @property
+    def controls(self) -> list[str]:
+        """The names of the honest baselines."""
+        return [name for name, method in self.asked.methods.items() if method["control"]]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics."""
+        return list(self.asked.metrics)
+
+    def values(self, metric: str) -> dict[str, Float[Tensor, " n"]]:
+        """The values of a metric: for every method one per sample, NaN where there is none.
+
+        Raises:
+            OptionError: if there is no such metric.
+        """
+        _check(metric, self.metrics, "metric")
+        return {
+            method: torch.tensor(
+                [self._value(method, number, metric) for number in range(len(self.samples))], dtype=torch.float64
+            )
+            for method in self.methods
+        }
+
+    def outputs(self, method: str) -> list[AttributionOutput | None]:
+        """What a method said of every sample; None where it failed.
+
+        Raises:
+            OptionError: if there is no such method.
+        """
+        _check(method, self.methods, "method")
+        records = [self.records.get((method, number)) for number in range(len(self.samples))]
+        return [None if record is None else record.output for record in records]
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """Every method by every metric: mean, interval, paired differences to the best method and to random scores."""
+        return [
+            standing
+            for metric, about in self.asked.metrics.items()
+            for standing in standings(
+                metric,
+                self.values(metric),
+                self.controls,
+                about["higher_is_better"],
+                self.asked.n_bootstrap,
+                self.asked.seed,
+            )
+        ]
+
+    def standing(self, method: str, metric: str) -> Standing:
+        """One method by one metric.
+
+        Raises:
+            OptionError: if there is no such method or metric.
+        """
+        _check(method, self.methods, "method")
+        _check(metric, self.metrics, "metric")
+        return next(one for one in self.standings if (one.method, one.metric) == (method, metric))
+
+    def difference(self, method: str, other: str, metric: str) -> Interval:
+        """The paired difference of two methods, the first minus the second, and its interval.
+
+        Raises:
+            OptionError: if there is no such method or metric.
+        """
+        _check(method, self.methods, "method")
+        _check(other, self.methods, "method")
+        values = self.values(metric)
+        return difference(values[method], values[other], self.asked.n_bootstrap, self.asked.seed)
+
+    @property
+    def costs(self) -> list[Cost]:
+        """What every method costs; NaN for those that failed everywhere."""
+        return [self._cost(method) for method in self.methods]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """What failed, on which samples, and why."""
+        return failures(list(self.records.values()))
+
+    def agreement(self, *, top: float | None = None) -> Float[Tensor, "m m"]:
+        """How much methods agree, in the order of `methods`.
+
+        Args:
+            top: None for Spearman's correlation of the scores of units; a share, such as 0.1, for the part of the
+                highest units that two methods have in common.
+
+        Returns:
+            The means over samples and targets; NaN for two methods that never had the same units.
+        """
+        outputs = {method: self.outputs(method) for method in self.methods}
+        return rank_agreement(outputs) if top is None else top_agreement(outputs, top)
+
+    def verdicts(self) -> list[Verdict]:
+        """What metrics say with each removal operator, where `removals=` asked for several."""
+        bases = dict.fromkeys(about["base"] for about in self.asked.metrics.values() if about["removal"] is not None)
+        return [verdict(base, self._by_removal(base)) for base in bases]
+
+    def to_pandas(self, *, per_sample: bool = False) -> Any:
+        """A data frame: one row per method and metric, or with `per_sample` one per method, metric and sample."""
+        import pandas
+
+        header, rows = self._values_table() if per_sample else self._table()
+        return pandas.DataFrame(rows, columns=header)
+
+    def plot(self, save_path: str | Path | None = None) -> Any:
+        """A figure of the scores with their intervals against cost, one panel per metric.
+
+        Args:
+            save_path: Where to write it, in any format of matplotlib.
+        """
+        from interpreto.visualizations import scores
+
+        return scores.plot(self, save_path)
+
+    def plot_maps(self, sample: int = 0, save_path: str | Path | None = None) -> Any:
+        """All methods on one sample side by side, on one scale: each map is divided by its largest magnitude.
+
+        Args:
+            sample: The number of the sample.
+            save_path: Where to write it: `.html` is a page, any format of matplotlib a figure.
+
+        Raises:
+            InputError: if no method has an output for the sample.
+        """
+        from interpreto.visualizations import plot_attributions
+
+        return plot_attributions(self.of_sample(sample), save_path, one_scale=True)
+
+    def of_sample(self, sample: int) -> dict[str, AttributionOutput]:
+        """What each method said of a sample.
+
+        Raises:
+            InputError: if there is no such sample, or no method has an output for it.
+        """
+        if not 0 <= sample < len(self.samples):
+            raise InputError(f"There is no sample {sample}: they are numbered from 0 to {len(self.samples) - 1}.")
+        found = {method: output for method in self.methods if (output := self.outputs(method)[sample]) is not None}
+        if not found:
+            raise InputError(f"No method has an output for sample {sample}: {self.failures[0]}")
+        return found
+
+    def shown(self, count: int) -> list[int]:
+        """The numbers of the first samples for which there are outputs."""
+        explained = {number for (_, number), record in self.records.items() if record.output is not None}
+        return sorted(explained)[:count]
+
+    def report(self, path: str | Path) -> Path:
+        """Write everything into one page that needs no network."""
+        from interpreto.visualizations import report
+
+        return report.write(self, Path(path))
+
+    def save(self, path: str | Path) -> Path:
+        """Write a folder: all results for `Comparison.load`, `table.csv` and `values.csv`, `report.html` and figures.
+
+        Raises:
+            SavedFileError: if there is a folder that holds something else.
+        """
+        with whole_folder(Path(path), ASKED) as folder:
+            self._write(folder)
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Comparison":
+        """Read what `save` wrote, or what there is so far of a run that is under way or was killed.
+
+        Raises:
+            SavedFileError: if files are missing, damaged, or of a newer version.
+        """
+        folder = RunFolder(Path(path))
+        asked = folder.asked()
+        samples = folder.samples()
+        records = {(record.method, record.sample): record for record in folder.records(samples)}
+        return Comparison(asked, [samples.get(number) for number in range(asked.count)], records)
+
+    def __str__(self) -> str:
+        from interpreto.visualizations import scores
+
+        return scores.text(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Comparison of {len(self.methods)} methods by {len(self.metrics)} metrics on {self.asked.count} samples>"
+        )
+
+    def _repr_html_(self) -> str:
+        from interpreto.visualizations import report
+
+        return report.tables(self)
+
+    def _value(self, method: str, number: int, metric: str) -> float:
+        record = self.records.get((method, number))
+        return math.nan if record is None else record.values.get(metric, math.nan)
+
+    def _cost(self, method: str) -> Cost:
+        outputs = [output for output in self.outputs(method) if output is not None]
+        memory = [record.memory for (name, _), record in self.records.items() if name == method]
+        if not outputs:
+            return Cost(method, math.nan, math.nan, math.nan)
+        rows = sum(output.n_rows for output in outputs) / len(outputs)
+        seconds = sum(float(output.info["seconds"]) for output in outputs) / len(outputs)
+        return Cost(method, rows, seconds, max(memory, default=math.nan))
+
+    def _by_removal(self, base: str) -> dict[str, list[Standing]]:
+        return {
+            about["removal"]: [one for one in self.standings if one.metric == metric]
+            for metric, about in self.asked.metrics.items()
+            if about["base"] == base
+        }
+
+    def _table(self) -> tuple[list[str], list[list[Any]]]:
+        header = [
+            "method", "control", "metric", "higher_is_better", "mean", "low", "high", "count",
+            "to_best", "to_best_low", "to_best_high", "leads", "beats_random", "rows", "seconds", "gigabytes",
+        ]  # fmt: skip
+        costs = {cost.method: cost for cost in self.costs}
+        rows = []
+        for one in self.standings:
+            cost, gap = costs[one.method], one.to_best or Interval(math.nan, math.nan, math.nan, 0)
+            mean = [one.mean.mean, one.mean.low, one.mean.high, one.mean.count]
+            start = [one.method, one.control, one.metric, one.higher_is_better, *mean, gap.mean, gap.low, gap.high]
+            rows.append([*start, one.leads, one.beats_random, cost.rows, cost.seconds, cost.memory])
+        return header, rows
+
+    def _values_table(self) -> tuple[list[str], list[list[Any]]]:
+        rows = [
+            [method, metric, number, value]
+            for metric in self.metrics
+            for method, values in self.values(metric).items()
+            for number, value in enumerate(values.tolist())
+        ]
+        return ["method", "metric", "sample", "value"], rows
+
+    def _write(self, path: Path) -> None:
+        folder = RunFolder(path)
+        folder.begin(self.asked)
+        for number, sample in enumerate(self.samples):
+            if sample is not None:
+                folder.put_sample(number, sample)
+        for method in self.methods:
+            records = [r for n in range(len(self.samples)) if (r := self.records.get((method, n))) is not None]
+            if records:
+                folder.append(records, self.samples)
+        (path / "table.csv").write_text(_csv(*self._table()), encoding="utf-8")
+        (path / "values.csv").write_text(_csv(*self._values_table()), encoding="utf-8")
+        self.report(path / "report.html")
+        self.plot(path / "figures" / "scores.png")
+        for number in self.shown(3):
+            self.plot_maps(number, path / "figures" / f"maps-{number:05}.png")
+
+
+def _check(name: str, known: Iterable[str], what: str) -> None:
+    known = list(known)
+    if name not in known:
+        raise OptionError(f"The comparison has no {what} {name!r}: {choices(name, known)}")
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(header)
+    writer.writerows(["" if isinstance(v, float) and math.isnan(v) else v for v in row] for row in rows)
+    return buffer.getvalue()

@@ -1,0 +1,296 @@
+"""A comparison as it runs: some samples at a time, every method and metric on them, kept as they come."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interpreto.attributions import granularity, provenance
+from interpreto.attributions.comparison import entrants
+from interpreto.attributions.comparison.asked import Asked
+from interpreto.attributions.comparison.comparison import Comparison
+from interpreto.attributions.comparison.entrants import Entrant, Judge
+from interpreto.attributions.comparison.folder import RunFolder
+from interpreto.attributions.comparison.memory import watched
+from interpreto.attributions.comparison.records import Record, each, told
+from interpreto.attributions.methods import RandomScores
+from interpreto.attributions.metrics.measured import Measured, Needs
+from interpreto.attributions.metrics.modelled import put_back
+from interpreto.attributions.result import AttributionOutput
+from interpreto.errors import InputError, SavedFileError
+from interpreto.model_wrapping.targets import per_sample
+
+
+def compare(
+    model: Any,
+    processor: Any,
+    inputs: Any,
+    methods: Any = "all",
+    metrics: Any = None,
+    targets: Any = None,
+    masks: Any = None,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+    *,
+    removals: Sequence[Any] = (),
+    corpus: Any = None,
+    folder: str | Path | None = None,
+    show_progress: bool | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare methods on a model and on data: what each of them scores by each metric, how sure that is, what it costs.
+
+    Honest baselines, which do not ask the model, are always compared too: random scores, the position alone, the norm
+    of the input where the model has gradients, a Gaussian in the centre of images, the rarity of tokens where a corpus
+    of texts is given. A method that fails on a sample is reported and the rest goes on. All methods explain the same
+    targets in the same units, unless a partial sets its own.
+
+    Args:
+        model: The model, or a wrapped one.
+        processor: Its processor or tokenizer; None for a wrapped model.
+        inputs: The samples, as methods take them.
+        methods: Names, classes or `functools.partial` of classes; a mapping gives them names of your own. "all" is
+            every method.
+        metrics: The same for metrics; "all" is every metric. None: Deletion, Insertion, MuFidelity, Completeness and
+            Entropy, and with masks PointingGame, RelevanceMass and RelevanceRank.
+        targets: What is explained, as methods take it; None is the predicted class or the model's own generation.
+        masks: What is known to decide, one per sample, as `PointingGame` takes it.
+        n_bootstrap: Resamples of the intervals.
+        seed: Where the randomness of methods, metrics and intervals starts.
+        removals: Removal operators. Metrics that hide units run once for each; `Comparison.verdicts` says how much
+            they agree.
+        corpus: Texts in which the frequency of tokens is counted.
+        folder: Where to keep what is found as it comes. A run that was killed goes on where it stopped if it is called
+            again with the same arguments, and ends with the same numbers.
+        show_progress: False for no progress bar.
+        options: Options of every method, such as granularity, inference_mode, batch_size, removal, device.
+
+    Raises:
+        InputError: if there are no samples, or not one mask per sample.
+        OptionError: if a name or option does not exist.
+        SavedFileError: if the folder holds another run or is damaged.
+    """
+    run = _Run.of(model, processor, inputs, methods, metrics, targets, masks, removals, corpus, seed, options)
+    return run.all(None if folder is None else RunFolder(Path(folder)), n_bootstrap, show_progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """All that is asked, settled."""
+
+    settler: RandomScores
+    entrants: list[Entrant]
+    judges: list[Judge]
+    raws: list[Any]
+    targets: list[Any]
+    masks: list[Any] | None
+    seed: int
+    size: int
+
+    @staticmethod
+    def of(
+        model: Any,
+        processor: Any,
+        inputs: Any,
+        methods: Any,
+        metrics: Any,
+        targets: Any,
+        masks: Any,
+        removals: Sequence[Any],
+        corpus: Any,
+        seed: int,
+        options: Mapping[str, Any],
+    ) -> "_Run":
+        shared: dict[str, Any] = {**options, "seed": seed, "show_progress": False}
+        wrapper = RandomScores(model, processor, **shared).setup.wrapper
+        if not {"granularity", "patch_size", "segments"} & set(options):
+            shared["granularity"] = granularity.Natural(wrapper.modality)
+        settler = RandomScores(model, processor, **shared)
+        raws = list(wrapper.split(inputs))
+        if not raws:
+            raise InputError("The list of inputs is empty: there is nothing to compare on.")
+        alone = wrapper.is_one(inputs)
+        masks = None if masks is None else [masks] if alone else list(masks)
+        if masks is not None and len(masks) != len(raws):
+            raise InputError(f"There are {len(masks)} masks for {len(raws)} samples: give one per sample.")
+        # Metrics find the units in the outputs, since methods may have units of their own.
+        measuring = {name: v for name, v in shared.items() if name != "granularity" or _of_the_user(v)}
+        return _Run(
+            settler,
+            entrants.methods(methods, wrapper, model, processor, shared, corpus),
+            entrants.metrics(metrics, masks is not None, model, processor, measuring, removals),
+            raws,
+            per_sample(wrapper.plain(targets), len(raws), alone),
+            masks,
+            seed,
+            # Results are kept this many samples at a time: enough to fill batches, few enough to lose little.
+            max(1, settler.setup.batch_size // 4),
+        )
+
+    def all(self, folder: RunFolder | None, n_bootstrap: int, show_progress: bool | None) -> Comparison:
+        asked = self._asked(n_bootstrap)
+        known, stored = self._resumed(folder, asked)
+        samples: list[AttributionOutput | None] = [None] * len(self.raws)
+        records: dict[tuple[str, int], Record] = {}
+        total = len(self.entrants) * len(self.raws)
+        with tqdm(
+            total=total,
+            unit="map",
+            desc="comparing",
+            smoothing=0,
+            delay=1.0,
+            leave=False,
+            disable=None if show_progress is None else not show_progress,
+        ) as bar:
+            for numbers in _chunks(len(self.raws), self.size):
+                settled = self._settled(numbers)
+                for number, sample in zip(numbers, settled, strict=True):
+                    if isinstance(sample, AttributionOutput):
+                        samples[number] = sample
+                        self._kept(folder, number, sample, stored)
+                for entrant in self.entrants:
+                    bar.set_postfix_str(entrant.name)
+                    found = [known[key] for n in numbers if (key := (entrant.name, n)) in known]
+                    if len(found) < len(numbers):
+                        found = self._found(entrant, numbers, settled)
+                        if folder is not None:
+                            folder.append(found, samples)
+                    records |= {(record.method, record.sample): record for record in found}
+                    bar.update(len(numbers))
+        if not any(record.output is not None for record in records.values()):
+            raise InputError(f"No method worked on any sample: {next(iter(records.values())).error}")
+        comparison = Comparison(asked, samples, records)
+        if folder is not None:
+            comparison.save(folder.path)
+        return comparison
+
+    def _asked(self, n_bootstrap: int) -> Asked:
+        return Asked(
+            model=self.settler.setup.wrapper.provenance(),
+            methods={entrant.name: entrant.described() for entrant in self.entrants},
+            metrics={judge.name: judge.described() for judge in self.judges},
+            masks=None if self.masks is None else [_digest(mask) for mask in self.masks],
+            count=len(self.raws),
+            seed=self.seed,
+            n_bootstrap=n_bootstrap,
+            versions=provenance.versions(),
+        )
+
+    def _resumed(
+        self, folder: RunFolder | None, asked: Asked
+    ) -> tuple[dict[tuple[str, int], Record], dict[int, AttributionOutput]]:
+        """What a folder knows already."""
+        if folder is None:
+            return {}, {}
+        stored = {}
+        records: list[Record] = []
+        if folder.begun:
+            asked.check_same(folder.asked(), str(folder.path))
+            stored = folder.samples()
+            records = folder.records(stored)
+        folder.begin(asked)
+        return {(record.method, record.sample): record for record in records}, stored
+
+    def _kept(
+        self, folder: RunFolder | None, number: int, sample: AttributionOutput, stored: dict[int, AttributionOutput]
+    ) -> None:
+        """See that a sample is in the folder, and is the same."""
+        if folder is None:
+            return
+        if number not in stored:
+            folder.put_sample(number, sample)
+        elif not _same(sample, stored[number]):
+            raise SavedFileError(
+                f"Sample {number} of the comparison in {str(folder.path)!r} is not the one that was given, or the "
+                "model scores it differently now: give a new folder."
+            )
+
+    def _settled(self, numbers: list[int]) -> list[AttributionOutput | Exception]:
+        """The samples with their units and targets."""
+        return each(
+            lambda some: self.settler.explain([self.raws[n] for n in some], [self.targets[n] for n in some]), numbers
+        )
+
+    def _found(
+        self, entrant: Entrant, numbers: list[int], settled: list[AttributionOutput | Exception]
+    ) -> list[Record]:
+        """One method's records of some samples."""
+        errors = {n: told(one) for n, one in zip(numbers, settled, strict=True) if isinstance(one, Exception)}
+        samples = {n: one for n, one in zip(numbers, settled, strict=True) if isinstance(one, AttributionOutput)}
+        explainer = entrant.explainer
+        if explainer is None:
+            return [Record(entrant.name, n, None, f"UnsupportedError: {entrant.error}") for n in numbers]
+
+        def explain(some: list[int]) -> list[AttributionOutput]:
+            return explainer.explain(*put_back([samples[n] for n in some], [self.raws[n] for n in some]))
+
+        with watched() as peak:
+            made = each(explain, list(samples))
+        outputs = dict(zip(samples, made, strict=True))
+        errors |= {n: told(one) for n, one in outputs.items() if isinstance(one, Exception)}
+        good = {n: one for n, one in outputs.items() if isinstance(one, AttributionOutput)}
+        values: dict[int, dict[str, float]] = {n: {} for n in numbers}
+        troubles: dict[int, dict[str, str]] = {n: {} for n in numbers}
+        for judge in self.judges:
+            for n, value in zip(good, each(partial(self._judged, judge, entrant, good), list(good)), strict=True):
+                if isinstance(value, Exception):
+                    troubles[n][judge.name] = told(value)
+                else:
+                    values[n][judge.name] = value
+        return [
+            Record(entrant.name, n, good.get(n), errors.get(n, ""), values[n], troubles[n], peak.gigabytes)
+            for n in numbers
+        ]
+
+    def _judged(
+        self, judge: Judge, entrant: Entrant, outputs: dict[int, AttributionOutput], some: list[int]
+    ) -> list[float]:
+        made, raws = [outputs[n] for n in some], [self.raws[n] for n in some]
+        if judge.needs is Needs.MODEL:
+            measured: Measured = judge.make().evaluate(made, raws)
+        elif judge.needs is Needs.METHOD:
+            measured = judge.make(entrant.explainer).evaluate(made, raws)
+        elif judge.needs is Needs.MASKS:
+            assert self.masks is not None
+            measured = judge.make().evaluate(made, [self.masks[n] for n in some])
+        else:
+            measured = judge.make().evaluate(made)
+        return measured.per_sample.tolist()
+
+
+def _chunks(count: int, size: int) -> Iterator[list[int]]:
+    for begin in range(0, count, size):
+        yield list(range(begin, min(begin + size, count)))
+
+
+def _of_the_user(chosen: Any) -> bool:
+    """Whether a granularity is an object that no name stands for."""
+    return not isinstance(chosen, str | granularity.Natural)
+
+
+def _digest(mask: Any) -> int:
+    if isinstance(mask, Tensor):
+        mask = mask.numpy()
+    content = mask.tobytes() + str(mask.shape).encode() if isinstance(mask, np.ndarray) else repr(mask).encode()
+    return zlib.crc32(content)
+
+
+def _same(sample: AttributionOutput, stored: AttributionOutput) -> bool:
+    """Whether two are the same sample, with the same targets and scores."""
+    mine, theirs = sample.raw_input, stored.raw_input
+    text = isinstance(mine, str | tuple)
+    alike = mine == theirs if text else np.array_equal(np.asarray(mine), np.asarray(theirs))
+    largest = max(1.0, float(stored.scores.abs().max()))
+    return bool(
+        alike
+        and sample.target_names == stored.target_names
+        and sample.attributions.shape == stored.attributions.shape
+        and torch.allclose(sample.scores, stored.scores, rtol=1e-3, atol=1e-4 * largest)
+    )

@@ -1,0 +1,39 @@
+"""What classes are called on the command line and in options."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from interpreto.errors import OptionError, choices
+
+
+def slug(cls: type) -> str:
+    """A class's name on the command line: KernelShap is kernel-shap, RISE and LIME are lower-case words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=X)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+def look_up(given: str, known: Sequence[type], what: str) -> Any:
+    """The class that a user names in any spelling: `KernelShap`, `kernel-shap`, `kernel_shap`.
+
+    Raises:
+        OptionError: if there is none; the message has the closest.
+    """
+    plain = re.sub(r"[^a-z0-9]", "", given.lower())
+    for cls in known:
+        if cls.__name__.lower() == plain:
+            return cls
+    raise OptionError(f"There is no {what} {given!r}: {choices(given, [slug(cls) for cls in known])}")
+
+
+def title(made: Any) -> str:
+    """A class's name; of a `functools.partial` with its options."""
+    if not isinstance(made, partial):
+        return getattr(made, "__name__", type(made).__name__)
+    options = ", ".join(f"{name}={title(v) if callable(v) else repr(v)}" for name, v in made.keywords.items())
+    return f"{title(made.func)}({options})"
+
+
+def core(made: Any) -> Any:
+    """The class inside of a `functools.partial`, or the class itself."""
+    return core(made.func) if isinstance(made, partial) else made

@@ -1,0 +1,198 @@
+"""A comparison as one page: scores, costs, agreement, maps, and what failed."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from torch import Tensor
+
+from interpreto.attributions.comparison.comparison import Comparison
+from interpreto.attributions.comparison.standings import Standing, Verdict
+from interpreto.visualizations import html, image, matrix
+from interpreto.visualizations.figures import Html, Picture, png
+from interpreto.visualizations.figures import write as write_page
+from interpreto.visualizations.panels import gather
+from interpreto.visualizations.scores import KEY, arrow, marks, notes, number, plot, shown, spread
+from interpreto.visualizations.scores import title as scores_title
+
+_MAPS = 6
+"""Samples whose maps are in the page."""
+
+_STYLE = """
+.interpreto { max-width: 76rem; }
+.interpreto .wide { overflow-x: auto; }
+.interpreto table { margin: .5rem 0; }
+.interpreto th { vertical-align: bottom; }
+.interpreto td { white-space: nowrap; }
+.interpreto td small { font-size: .75rem; }
+.interpreto td.leads { background: #e2f2e2; font-weight: 600; }
+.interpreto td.chance { color: #a33; }
+.interpreto tr.control td:first-child { color: #666; font-style: italic; }
+.interpreto tr.control:not(tr.control + tr.control) td { border-top: 2px solid #999; }
+.interpreto .names th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: .4rem .1rem; }
+.interpreto .matrix td { text-align: center; min-width: 2.3rem; padding: .1rem .2rem; border: 1px solid #fff; }
+.interpreto .matrix td:first-child { text-align: right; padding-right: .6rem; min-width: 0; }
+.interpreto pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; line-height: 1.4; }
+"""
+
+
+def write(comparison: Comparison, path: Path) -> Path:
+    """Write the page."""
+    write_page(path, page(comparison))
+    return path
+
+
+def page(comparison: Comparison) -> Html:
+    """The whole page; it needs no network and no script."""
+    title = f"Comparison on {scores_title(comparison)}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        _conclusions(comparison),
+        "<h2>Scores</h2>",
+        tables(comparison),
+        _notes(comparison),
+        "<h2>Scores against cost</h2>",
+        _figure(plot(comparison), "Scores with intervals against seconds per sample"),
+        "<h2>Cost per sample</h2>",
+        _costs(comparison),
+        *_agreements(comparison),
+        *_verdicts(comparison),
+        "<h2>Maps</h2><p><small>Every method's scores are divided by the largest magnitude among them.</small></p>",
+        *(_maps(comparison, number) for number in comparison.shown(_MAPS)),
+        "<h2>What was asked</h2>",
+        _asked(comparison),
+    ]
+    return html.page("\n".join(body), title, _STYLE)
+
+
+def _conclusions(comparison: Comparison) -> str:
+    """What the table says, in words."""
+    lines = []
+    for metric in comparison.metrics:
+        some = [s for s in comparison.standings if s.metric == metric and not s.control]
+        best = next((s for s in some if s.best), None)
+        if best is None:
+            continue
+        others = [s.method for s in some if s.leads and not s.best]
+        chance = [s.method for s in some if s.beats_random is False]
+        told = f", not to be told from {escape(', '.join(others))}" if others else ", ahead of all others"
+        random = f" No better than random for sure: {escape(', '.join(chance))}." if chance else ""
+        told = told if comparison.asked.count > 1 else ""
+        lines.append(f"<li><b>{escape(metric)}</b>: best is {escape(best.method)}{told}.{random}</li>")
+    return f"<ul>{''.join(lines)}</ul>"
+
+
+def tables(comparison: Comparison) -> str:
+    """The table of scores."""
+    head = "".join(f"<th>{escape(metric)} {arrow(comparison, metric)}</th>" for metric in comparison.metrics)
+    lines = []
+    for method in comparison.methods:
+        cells = "".join(_cell(comparison.standing(method, metric)) for metric in comparison.metrics)
+        lines.append(_line(comparison, method, cells))
+    return (
+        f'<div class="wide"><table><thead><tr><th>method</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _cell(standing: Standing) -> str:
+    classes = ["leads"] * standing.leads + ["chance"] * (standing.beats_random is False)
+    gap, tip = standing.to_best, ""
+    below = f"<br><small>{spread(standing)}</small>" if spread(standing) else ""
+    if gap is not None and not standing.best and not math.isnan(gap.low):
+        words = f"{gap.mean:+.3g} to the best, between {gap.low:+.3g} and {gap.high:+.3g}; {gap.count} samples"
+        tip = f' title="{words}"'
+    return f'<td class="{" ".join(classes)}"{tip}>{number(standing)}{marks(standing)}{below}</td>'
+
+
+def _line(comparison: Comparison, method: str, cells: str) -> str:
+    kind = ' class="control"' if method in comparison.controls else ""
+    return f"<tr{kind}><td>{escape(shown(comparison, method))}</td>{cells}</tr>"
+
+
+def _notes(comparison: Comparison) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison) if line != KEY)
+    return f"<p><small>{escape(KEY)}</small></p>" + (f"<ul>{lines}</ul>" if lines else "")
+
+
+def _costs(comparison: Comparison) -> str:
+    lines = [
+        _line(comparison, c.method, f"<td>{c.rows:.0f}</td><td>{c.seconds:.3g}</td><td>{c.memory:.3f}</td>")
+        for c in comparison.costs
+    ]
+    return (
+        "<table><thead><tr><th>method</th><th>rows</th><th>seconds</th><th>peak memory (GB)</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _agreements(comparison: Comparison) -> Iterable[str]:
+    names = [shown(comparison, method) for method in comparison.methods]
+    yield "<h2>Agreement between methods</h2><p>Rank correlation of the scores of units</p>"
+    yield _matrix(comparison.agreement(), names)
+    yield "<p>The part of the highest tenth of units that two methods share</p>"
+    yield _matrix(comparison.agreement(top=0.1), names)
+
+
+def _verdicts(comparison: Comparison) -> Iterable[str]:
+    for one in comparison.verdicts():
+        yield f"<h2>{escape(one.metric)} by removal operator</h2>{_leaders(one)}"
+        yield "<p>Rank correlation of the methods' means between operators</p>"
+        yield _matrix(one.agreement, list(one.removals))
+
+
+def _leaders(one: Verdict) -> str:
+    lines = "".join(
+        f"<tr><td>{escape(removal)}</td><td>{escape(best or '–')}</td>"
+        f"<td>{escape(', '.join(method for method in some if method != best))}</td></tr>"
+        for removal, best, some in zip(one.removals, one.best, one.leaders, strict=True)
+    )
+    head = "<tr><th>removal</th><th>best</th><th>not to be told from it</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"
+
+
+def _matrix(values: Float[Tensor, "m m"], names: list[str]) -> str:
+    colours = colormaps["RdBu"]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    lines = []
+    for name, row in zip(names, values.tolist(), strict=True):
+        cells = []
+        for value in row:
+            if math.isnan(value):
+                cells.append("<td>–</td>")
+                continue
+            colour = colours(0.5 + value / 2)
+            letters = "#fff" if sum(colour[:3]) < 1.35 else "#111"
+            cells.append(f'<td style="background:{to_hex(colour)};color:{letters}">{value:.2f}</td>')
+        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide"><table class="matrix"><thead class="names"><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _maps(comparison: Comparison, number: int) -> str:
+    rows = gather(comparison.of_sample(number), relative=True)
+    output = rows[0][0].output
+    title = f"<h3>Sample {number}</h3>"
+    if output.modality == "image":
+        return title + _figure(image.draw(rows), f"Maps of sample {number}")
+    if output.task == "text-generation" and len(output.target_names) > 1:
+        return title + _figure(matrix.draw(rows), f"Sources of sample {number}")
+    return title + "".join(html.section(row) for row in rows)
+
+
+def _figure(figure: Picture, title: str) -> str:
+    data = base64.b64encode(png(figure)).decode()
+    return f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def _asked(comparison: Comparison) -> str:
+    words = json.dumps(comparison.asked.as_json() | {"masks": comparison.asked.masks is not None}, indent=1)
+    return f"<details><summary>methods, metrics, options, versions</summary><pre>{escape(words)}</pre></details>"

@@ -1,0 +1,188 @@
+"""The scores of a comparison: as a printed table, and as a figure against cost."""
+
+import io
+import math
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from interpreto.attributions.comparison.comparison import Comparison
+from interpreto.attributions.comparison.standings import Standing
+from interpreto.visualizations.figures import Picture, write
+
+_WIDTH = 120
+"""Letters of a line of the printed table."""
+_CELL = 27
+"""Letters of a cell, with what separates it from the next."""
+
+KEY = (
+    "Mean over samples [95 % interval]. * best method, and all that cannot be told from it; ° cannot be told from "
+    "random scores, or is worse. (c) control, which does not ask the model; never best."
+)
+ALONE = "There is one sample: no interval can be made, and no method be told from another."
+
+
+def text(comparison: Comparison) -> str:
+    """The table of scores and costs, and what failed, as plain text."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=_WIDTH, no_color=True, highlight=False)
+    for table in tables(comparison):
+        console.print(table)
+    for line in notes(comparison):
+        console.print(line, markup=False)
+    return buffer.getvalue()
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Tables of scores, as many metrics in each as fit, and one of costs."""
+    names = {method: shown(comparison, method) for method in comparison.methods}
+    room = max(1, (_WIDTH - max(map(len, names.values())) - 4) // _CELL)
+    found = []
+    for start in range(0, len(comparison.metrics), room):
+        metrics = comparison.metrics[start : start + room]
+        heading = None if start else title(comparison)
+        table = Table("method", box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
+        for metric in metrics:
+            table.add_column(f"{metric} {arrow(comparison, metric)}".strip(), justify="left", no_wrap=True)
+        _fill(table, comparison, {m: [cell(comparison.standing(m, one)) for one in metrics] for m in names})
+        found.append(table)
+    costs = Table("method", box=box.SIMPLE_HEAD, title="Cost per sample", title_justify="left", pad_edge=False)
+    for column in ("rows", "seconds", "peak memory (GB)"):
+        costs.add_column(column, justify="right")
+    known = {c.method: [f"{c.rows:.0f}", f"{c.seconds:.3g}", f"{c.memory:.3f}"] for c in comparison.costs}
+    _fill(costs, comparison, known)
+    return [*found, costs]
+
+
+def _fill(table: Table, comparison: Comparison, cells: dict[str, list[str]]) -> None:
+    """One line per method, a rule above the controls."""
+    for number, (method, some) in enumerate(cells.items()):
+        if method in comparison.controls and comparison.methods[number - 1] not in comparison.controls:
+            table.add_section()
+        table.add_row(shown(comparison, method), *some)
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What must be said below the table."""
+    done = len(comparison.shown(comparison.asked.count))
+    found = [KEY]
+    if comparison.asked.count == 1:
+        found.append(ALONE)
+    missing = len(comparison.methods) * comparison.asked.count - len(comparison.records)
+    if missing:
+        found.append(f"The run is not finished: {done} of {comparison.asked.count} samples have results so far.")
+    for one in comparison.verdicts():
+        pairs = [f"{best or 'none'} ({removal})" for removal, best in zip(one.removals, one.best, strict=True)]
+        lowest = one.agreement[~one.agreement.isnan()]
+        least = f"; their rankings correlate by at least {float(lowest.min()):.2f}" if len(lowest) else ""
+        found.append(f"{one.metric}, best by removal operator: {', '.join(pairs)}{least}.")
+    return [*found, *map(str, comparison.failures)]
+
+
+def shown(comparison: Comparison, method: str) -> str:
+    """A method's name; controls are marked."""
+    return f"{method} (c)" if method in comparison.controls else method
+
+
+def arrow(comparison: Comparison, metric: str) -> str:
+    """Which way is good."""
+    return {True: "↑", False: "↓", None: ""}[comparison.asked.metrics[metric]["higher_is_better"]]
+
+
+def cell(standing: Standing) -> str:
+    """A mean, its interval and marks."""
+    low_to_high = spread(standing)
+    return f"{number(standing)}{f' [{low_to_high}]' if low_to_high else ''}{marks(standing)}"
+
+
+def number(standing: Standing) -> str:
+    """The mean."""
+    return f"{standing.mean.mean:.3g}" if standing.mean.count else "–"
+
+
+def spread(standing: Standing) -> str:
+    """The interval; empty where there is none."""
+    mean = standing.mean
+    return "" if math.isnan(mean.low) else f"{mean.low:.3g}, {mean.high:.3g}"
+
+
+def marks(standing: Standing) -> str:
+    """What the table says of a method beside its number."""
+    leads = " *" if standing.leads and not math.isnan(standing.mean.mean) else ""
+    return leads + (" °" if standing.beats_random is False else "")
+
+
+def title(comparison: Comparison) -> str:
+    """What was compared on what."""
+    model, count = str(comparison.asked.model["model"]), comparison.asked.count
+    # A folder's name says enough of a model that lies in one.
+    name = Path(model).name if Path(model).is_absolute() else model
+    return f"{name}, {count} sample{'s' * (count != 1)}"
+
+
+def plot(comparison: Comparison, save_path: str | Path | None = None) -> Picture:
+    """Scores with their intervals against seconds per sample, one panel per metric."""
+    metrics = [metric for metric in comparison.metrics if any(s.mean.count for s in _of(comparison, metric))]
+    columns = min(3, max(1, len(metrics)))
+    lines = -(-max(1, len(metrics)) // columns)
+    figure = Picture(figsize=(4.2 * columns, 3.4 * lines + 0.9), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for place in axes[len(metrics) :]:
+        place.set_axis_off()
+    colours = _colours(comparison)
+    for metric, place in zip(metrics, axes, strict=False):
+        _panel(comparison, metric, place, colours)
+    legends = [place.get_legend_handles_labels() for place in axes]
+    handles = {label: handle for pair in legends for handle, label in zip(*pair, strict=True)}
+    if handles:
+        across = min(6, 2 * columns)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=across, fontsize=8, frameon=False
+        )
+    if save_path is not None:
+        write(save_path, figure)
+    return figure
+
+
+def _of(comparison: Comparison, metric: str) -> list[Standing]:
+    return [standing for standing in comparison.standings if standing.metric == metric]
+
+
+def _colours(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for every method; controls are grey."""
+    palette = [f"C{number}" for number in range(10)]
+    shapes = "osD^vP"
+    methods = [method for method in comparison.methods if method not in comparison.controls]
+    found = {m: (palette[n % 10], shapes[n // 10 % len(shapes)]) for n, m in enumerate(methods)}
+    greys = {m: ("#888888", "x+1234"[n % 6]) for n, m in enumerate(comparison.controls)}
+    return found | greys
+
+
+def _panel(comparison: Comparison, metric: str, place: Axes, colours: dict[str, tuple[str, str]]) -> None:
+    costs = {cost.method: cost for cost in comparison.costs}
+    for standing in _of(comparison, metric):
+        mean, seconds = standing.mean, costs[standing.method].seconds
+        if not math.isfinite(mean.mean) or not math.isfinite(seconds):
+            continue
+        low, high = (0.0 if math.isnan(end) else abs(mean.mean - end) for end in (mean.low, mean.high))
+        colour, marker = colours[standing.method]
+        place.errorbar(
+            max(seconds, 1e-4),
+            mean.mean,
+            yerr=[[low], [high]],
+            color=colour,
+            marker=marker,
+            markersize=6,
+            capsize=2,
+            linestyle="none",
+            label=shown(comparison, standing.method),
+        )
+    good = {True: " (high is good)", False: " (low is good)", None: ""}
+    place.set_title(metric + good[comparison.asked.metrics[metric]["higher_is_better"]], fontsize=10)
+    place.set_xscale("log")
+    place.set_xlabel("seconds per sample", fontsize=8)
+    place.tick_params(labelsize=8)
+    place.grid(alpha=0.25)
