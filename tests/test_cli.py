@@ -10,6 +10,7 @@ import transformers as hf
 from typer.testing import CliRunner
 
 from interpreto import METHODS, AttributionOutput, InterpretoError, cli
+from interpreto.cli.app import console
 from tests.generators import generator
 from tests.models import some_pictures, text_model, tokenizer
 
@@ -20,7 +21,7 @@ def run(*arguments):
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(console, "width", 200)
 
 
 def test_methods_are_listed():

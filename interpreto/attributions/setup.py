@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import Combine, Natural, Patches, Segments, Unitization, resolve
 from interpreto.attributions.perturbations.seams import (
+    InformationModality,
     MaskMethod,
     MaskModality,
     Perturbator,
@@ -160,6 +161,11 @@ class Setup:
     def tensors(self) -> TensorModality:
         """The modality that moves through a tensor's space."""
         modality: Any = self.entry.tensors
+        return modality.of(self.wrapper, self.removal)
+
+    def information(self) -> InformationModality:
+        """The modality that tells a part of a sample."""
+        modality: Any = self.entry.information
         return modality.of(self.wrapper, self.removal)
 
     def finish(self, reduction: str, *, sums: bool = False) -> Finish:

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from interpreto.attributions.perturbations.information import Pictures, Texts
 from interpreto.attributions.perturbations.pixels import Pixels, PixelValues
-from interpreto.attributions.perturbations.seams import MaskModality, TensorModality
+from interpreto.attributions.perturbations.seams import InformationModality, MaskModality, TensorModality
 from interpreto.attributions.perturbations.token_embeddings import TokenEmbeddings
 from interpreto.attributions.perturbations.token_ids import TokenIds
 from interpreto.errors import ModelError
@@ -26,17 +27,19 @@ class Entry:
         wrapper: Made from a model, its processor and a `Runtime`.
         masks: The modality that hides parts.
         tensors: The modality that moves through the space of a tensor.
+        information: The modality that tells a part of a sample.
     """
 
     wrapper: type[Any]
     masks: type[MaskModality]
     tensors: type[TensorModality]
+    information: type[InformationModality]
 
 
 TABLE: dict[tuple[str, str], Entry] = {
-    ("text-classification", "text"): Entry(TextClassification, TokenIds, TokenEmbeddings),
-    ("text-generation", "text"): Entry(TextGeneration, TokenIds, TokenEmbeddings),
-    ("image-classification", "image"): Entry(ImageClassification, Pixels, PixelValues),
+    ("text-classification", "text"): Entry(TextClassification, TokenIds, TokenEmbeddings, Texts),
+    ("text-generation", "text"): Entry(TextGeneration, TokenIds, TokenEmbeddings, Texts),
+    ("image-classification", "image"): Entry(ImageClassification, Pixels, PixelValues, Pictures),
 }
 
 

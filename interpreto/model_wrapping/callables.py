@@ -76,7 +76,7 @@ class CallableImages(Wrapper):
         self.labels = None if labels is None else tuple(labels)
         self.preprocess, self.patch = preprocess, patch
         self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
-        self._views: dict[tuple[int, int], images.Box | None] = {}
+        self._lenses: dict[tuple[int, int], images.Lens] = {}
 
     def is_one(self, inputs: Any) -> bool:
         return images.is_one_image(inputs)
@@ -89,15 +89,17 @@ class CallableImages(Wrapper):
         if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
             picture = images.to_picture(given)
             values = self._preprocessed(picture)
-            if picture.size not in self._views:
-                self._views[picture.size] = images.view_of(self._preprocessed, picture.size)
-            view = self._views[picture.size]
+            if picture.size not in self._lenses:
+                self._lenses[picture.size] = images.lens_of(self._preprocessed, picture.size)
+            lens = self._lenses[picture.size]
+            view, levels = lens.view, lens.levels or images.levels_of(values)
         else:
             values, view, picture = _tensor(images.to_array(given), self.channels_last), None, None
+            levels = images.levels_of(values)
         height, width = values.shape[1:]
         shown = picture if picture is not None and view is not None else images.shown(values)
         whole = (0.0, 0.0, float(shown.width), float(shown.height))
-        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), view or whole, self.patch)
+        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), view or whole, self.patch, levels)
 
     def _preprocessed(self, picture: Any) -> Float[Tensor, "c H W"]:
         if self.preprocess is None:

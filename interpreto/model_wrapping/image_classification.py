@@ -49,7 +49,7 @@ class ImageClassification(Wrapper):
         self.config = getattr(unwrapped(model), "config", None)
         self.keyword = isinstance(unwrapped(model), PreTrainedModel)
         self.patch = patch_size(unwrapped(model))
-        self._views: dict[tuple[int, int], images.Box | None] = {}
+        self._lenses: dict[tuple[int, int], images.Lens] = {}
 
     @property
     def module(self) -> nn.Module:
@@ -64,18 +64,19 @@ class ImageClassification(Wrapper):
     def prepare(self, raw: Any) -> ImageSample:
         if self.processor is None or isinstance(raw, dict):
             values = images.pixel_values(raw)
-            picture, view = images.shown(values), None
+            picture, view, levels = images.shown(values), None, images.levels_of(values)
         else:
             picture = images.to_picture(raw)
             values = self._processed(picture)
-            if picture.size not in self._views:
-                self._views[picture.size] = images.view_of(self._processed, picture.size)
-            view = self._views[picture.size]
+            if picture.size not in self._lenses:
+                self._lenses[picture.size] = images.lens_of(self._processed, picture.size)
+            lens = self._lenses[picture.size]
+            view, levels = lens.view, lens.levels or images.levels_of(values)
             if view is None:
                 picture = images.shown(values)
         height, width = values.shape[1:]
         whole = (0.0, 0.0, float(width), float(height))
-        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view or whole, self.patch)
+        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view or whole, self.patch, levels)
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
         # The config of a module that is none of transformers may belong to a part of it.

@@ -1,18 +1,20 @@
 """From a user's images to pictures and pixel values, and where the model's view lies in the picture."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from interpreto.errors import InputError
 
 Box = tuple[float, float, float, float]
+Levels = tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
 Preprocess = Callable[[Image.Image], Float[Tensor, "c H W"]]
 
 
@@ -164,16 +166,46 @@ def shown(values: Float[Tensor, "c H W"]) -> Image.Image:
     return Image.fromarray((grey.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
 
 
-def view_of(preprocess: Preprocess, size: tuple[int, int]) -> Box | None:
-    """The part of a picture of this size (width, height) that the model sees, as left, top, right and bottom.
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """How a processor looks at pictures of one size.
+
+    Attributes:
+        view: The part that the model sees, as left, top, right and bottom; None where the processor does something
+            else to a picture than to resize and crop it.
+        levels: What the model reads of black and of white, per channel; None where both look the same to it.
+    """
+
+    view: Box | None
+    levels: Levels | None
+
+
+def lens_of(preprocess: Preprocess, size: tuple[int, int]) -> Lens:
+    """How a processor looks at pictures of this size (width, height).
 
     Found by sending ramps through the processor: a resize or crop of any library keeps them straight lines, and the
-    line tells the place. None where the processor does something else to a picture.
+    line tells the place.
     """
-    black, white = (preprocess(Image.new("RGB", size, colour)).mean(0) for colour in ("black", "white"))
+    frames = [preprocess(Image.new("RGB", size, colour)) for colour in ("black", "white")]
+    black, white = (frame.mean(0) for frame in frames)
     across = _ends(preprocess, size, black, white, axis=1)
     down = _ends(preprocess, size, black, white, axis=0)
-    return None if across is None or down is None else (across[0], down[0], across[1], down[1])
+    view = None if across is None or down is None else (across[0], down[0], across[1], down[1])
+    live = _live(black, white)
+    levels = (frames[0][:, live].median(1).values, frames[1][:, live].median(1).values) if live.any() else None
+    return Lens(view, levels)
+
+
+def levels_of(values: Float[Tensor, "c H W"]) -> Levels:
+    """Black and white of pixel values that no picture belongs to: 0 and 1, or their range where they leave these."""
+    low, high = float(values.min()), float(values.max())
+    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    return torch.full((len(values),), low), torch.full((len(values),), high)
+
+
+def _live(black: Float[Tensor, "H W"], white: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    # Padding that the processor adds is the same for a black and for a white picture; what it blends with is left out.
+    return (white - black) > 0.5 * (white - black).max()
 
 
 def _ends(
@@ -182,8 +214,7 @@ def _ends(
     extent = size[1 - axis]
     ramp = np.round(255 * (np.arange(extent) + 0.5) / extent).astype(np.uint8)
     grey = np.broadcast_to(ramp if axis == 1 else ramp[:, None], size[::-1])
-    # Padding that the processor adds is the same for a black and for a white picture; what it blends with is left out.
-    live = (white - black) > 0.5 * (white - black).max()
+    live = _live(black, white)
     seen = (preprocess(Image.fromarray(grey).convert("RGB")).mean(0) - black) / torch.where(live, white - black, 1.0)
     lines = live.sum(1 - axis)
     place = ((seen * live).sum(1 - axis) / lines.clamp(min=1)).double().numpy()

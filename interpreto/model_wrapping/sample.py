@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -43,6 +43,7 @@ class ImageSample:
         view: Left, top, right and bottom of what the model sees, in pixels of the raw picture; it may lie partly
             outside where the processor pads.
         patch: Height and width of the model's patches in its own pixels, None where it has none.
+        levels: What the model reads where the picture is black, and where it is white, per channel.
     """
 
     rows: Rows
@@ -50,6 +51,7 @@ class ImageSample:
     size: tuple[int, int]
     view: tuple[float, float, float, float]
     patch: tuple[int, int] | None
+    levels: tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
 
 
 Sample = TextSample | ImageSample

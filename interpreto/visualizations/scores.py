@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from interpreto.attributions.comparison.comparison import Comparison
 from interpreto.attributions.comparison.standings import Standing
@@ -15,8 +16,6 @@ from interpreto.visualizations.figures import Picture, write
 
 _WIDTH = 120
 """Letters of a line of the printed table."""
-_CELL = 27
-"""Letters of a cell, with what separates it from the next."""
 
 KEY = (
     "Mean over samples [95 % interval]. * best method, and all that cannot be told from it; ° cannot be told from "
@@ -38,16 +37,21 @@ def text(comparison: Comparison) -> str:
 
 def tables(comparison: Comparison) -> list[Table]:
     """Tables of scores, as many metrics in each as fit, and one of costs."""
-    names = {method: shown(comparison, method) for method in comparison.methods}
-    room = max(1, (_WIDTH - max(map(len, names.values())) - 4) // _CELL)
+    methods = comparison.methods
+    columns = {
+        metric: [
+            f"{metric} {arrow(comparison, metric)}".strip(),
+            *(cell(comparison.standing(m, metric)) for m in methods),
+        ]
+        for metric in comparison.metrics
+    }
     found = []
-    for start in range(0, len(comparison.metrics), room):
-        metrics = comparison.metrics[start : start + room]
-        heading = None if start else title(comparison)
+    for metrics in _packed(columns, _WIDTH - max(len(shown(comparison, method)) for method in methods) - 2):
+        heading = None if found else title(comparison)
         table = Table("method", box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
         for metric in metrics:
-            table.add_column(f"{metric} {arrow(comparison, metric)}".strip(), justify="left", no_wrap=True)
-        _fill(table, comparison, {m: [cell(comparison.standing(m, one)) for one in metrics] for m in names})
+            table.add_column(Text(columns[metric][0]), no_wrap=True)
+        _fill(table, comparison, {m: [columns[one][n] for one in metrics] for n, m in enumerate(methods, start=1)})
         found.append(table)
     costs = Table("method", box=box.SIMPLE_HEAD, title="Cost per sample", title_justify="left", pad_edge=False)
     for column in ("rows", "seconds", "peak memory (GB)"):
@@ -62,7 +66,22 @@ def _fill(table: Table, comparison: Comparison, cells: dict[str, list[str]]) -> 
     for number, (method, some) in enumerate(cells.items()):
         if method in comparison.controls and comparison.methods[number - 1] not in comparison.controls:
             table.add_section()
-        table.add_row(shown(comparison, method), *some)
+        # What stands in brackets is no markup.
+        table.add_row(*map(Text, (shown(comparison, method), *some)))
+
+
+def _packed(columns: dict[str, list[str]], room: int) -> list[list[str]]:
+    """The columns, as many in each group as fit side by side."""
+    groups: list[list[str]] = []
+    left = 0
+    for name, cells in columns.items():
+        width = max(map(len, cells)) + 3
+        if not groups or width > left:
+            groups.append([])
+            left = room
+        groups[-1].append(name)
+        left -= width
+    return groups
 
 
 def notes(comparison: Comparison) -> list[str]:

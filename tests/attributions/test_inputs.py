@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occlusion, Patches, Saliency
-from interpreto.model_wrapping.images import to_picture, view_of
+from interpreto.model_wrapping.images import lens_of, to_picture
 from interpreto.model_wrapping.precision import precision
 from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
 
@@ -208,13 +208,13 @@ def test_the_place_of_the_models_view_is_found(size):
     """Resize and centre crop of torchvision: the crop's box in the picture is known."""
     from torchvision.transforms import v2
 
-    whole = view_of(transform(32), size)
+    whole = lens_of(transform(32), size).view
     assert whole == (0, 0, *size)
     crop = v2.Compose([v2.Resize(36), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     short = min(size)
     side = short * 32 / 36
     expected = ((size[0] - side) / 2, (size[1] - side) / 2, (size[0] + side) / 2, (size[1] + side) / 2)
-    assert np.allclose(view_of(crop, size), expected, atol=0.02 * max(size))
+    assert np.allclose(lens_of(crop, size).view, expected, atol=0.02 * max(size))
 
 
 def test_boxes_lie_in_the_raw_picture():
@@ -308,7 +308,7 @@ def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
         padded = v2.functional.pad(picture, [across, down, across, down])
         return transform(48)(padded)
 
-    assert np.allclose(view_of(letterbox, size), expected, atol=3)
+    assert np.allclose(lens_of(letterbox, size).view, expected, atol=3)
 
 
 def coarse(values):

@@ -38,8 +38,11 @@ class Standing:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the best method, or cannot be told from it, or is better (which only a control can be)."""
-        if self.to_best is None or not self.to_best.count:
+        """Whether it is the best method, or cannot be told from it, or is better (which only a control can be).
+
+        Never of a single sample, which tells no method from another.
+        """
+        if self.to_best is None or self.to_best.count < 2:
             return False
         return self.best or not self.to_best.excludes(0) or self._better(self.to_best)
 

@@ -3,6 +3,7 @@
 from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
 from interpreto.attributions.metrics.curves import Deletion, Insertion
 from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
+from interpreto.attributions.metrics.information import Pic
 from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
 from interpreto.attributions.metrics.randomization import ModelRandomization
 from interpreto.attributions.metrics.stability import MaxSensitivity
@@ -13,6 +14,7 @@ METRICS = (
     SensitivityN,
     MuFidelity,
     Infidelity,
+    Pic,
     Completeness,
     PointingGame,
     RelevanceMass,

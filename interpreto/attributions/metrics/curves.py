@@ -7,13 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interpreto.attributions.metrics.measured import Curve, Measured
-from interpreto.attributions.metrics.modelled import ModelledMetric
+from interpreto.attributions.metrics.modelled import ModelledMetric, as_probability
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Options, Setup
 from interpreto.model_wrapping.conversation import Ask, Plan
-from interpreto.model_wrapping.wrapper import Wrapper
 from interpreto.typing import UnitScores
 
 
@@ -24,9 +23,7 @@ class _Curve(ModelledMetric):
 
     def __init__(self, model: Any, processor: Any = None, *, n_steps: int = 20, **options: Unpack[Options]) -> None:
         at_least("n_steps", n_steps, 1)
-        if not isinstance(model, Wrapper):
-            options.setdefault("inference_mode", "softmax")
-        self.setup = Setup.of(type(self), model, processor, options)
+        self.setup = Setup.of(type(self), model, processor, as_probability(model, dict(options)))
         self.n_steps = n_steps
 
     def rows(self, layout: Layout) -> int:
@@ -78,7 +75,8 @@ class Deletion(_Curve):
 
     \[ \text{Deletion} = \sum_{k=1}^{K} \frac{p(x_{k-1}) + p(x_k)}{2} (x_k - x_{k-1}), \qquad x_0 = 0, \; x_K = 1 . \]
 
-    Low is good. The score is the target's softmax probability unless `inference_mode=` says otherwise. Ties keep the
+    Low is good. The score is the target's softmax probability unless `inference_mode=` says otherwise
+    (for `joint=True` the log-probability). Ties keep the
     order of the units; units without a say in a target are never hidden for it. With K that divides g this is the
     area that RISE's authors compute (Petsiuk et al. 2018, arXiv 1806.07421).
 

@@ -49,6 +49,10 @@ class _Localization(ABC):
         self, scores: Float[Tensor, " g"], area: Float[Tensor, " g"], inside: Float[Tensor, " g"], total: float
     ) -> Float[Tensor, ""]:
         seen = ~scores.isnan()
+        # What can have no say in a target cannot be asked for.
+        total -= float(inside[~seen].sum())
+        if total <= 0:
+            return torch.tensor(torch.nan, dtype=torch.float64)
         return self.value(scores[seen], area[seen], inside[seen], total)
 
     @abstractmethod

@@ -67,6 +67,20 @@ class Measured:
         """The mean over the samples for which it is defined."""
         return float(self.per_sample.nanmean())
 
+    @property
+    def median_curve(self) -> Curve:
+        """The median, at each x, of the curves of all samples and targets for which it is defined.
+
+        Raises:
+            InputError: if the metric rests on no curves, or they have different x.
+        """
+        curves = [curve for some in self.curves or [] for curve in some]
+        if not curves or any(curve.x.shape != curves[0].x.shape for curve in curves):
+            raise InputError(
+                f"{self.metric} has no curves, or curves of different lengths: there is no median of them."
+            )
+        return Curve(curves[0].x, torch.stack([curve.y.double() for curve in curves]).nanquantile(0.5, dim=0))
+
     def __repr__(self) -> str:
         return f"<{self.metric} of {len(self.values)} samples: {self.mean:.4g}>"
 

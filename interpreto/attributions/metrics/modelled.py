@@ -11,7 +11,7 @@ from interpreto.attributions import granularity
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
 from interpreto.attributions.metrics.measured import Measured, Needs, listed
-from interpreto.attributions.perturbations.seams import Layout, MaskModality
+from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.result import AttributionOutput
@@ -20,6 +20,7 @@ from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.sample import ImageSample, Sample
 from interpreto.model_wrapping.targets import Contrast
+from interpreto.model_wrapping.wrapper import Wrapper
 from interpreto.typing import UnitScores
 
 Found = TypeVar("Found")
@@ -50,7 +51,7 @@ class ModelledMetric(ABC):
         """
         outputs = listed(outputs)
         self._check(outputs)
-        modality = self.setup.masking()
+        modality = self.modality()
 
         def plan(opened: Opened, attributions: UnitScores) -> Plan[Any]:
             return self.measure(opened.case, attributions, modality)
@@ -58,12 +59,16 @@ class ModelledMetric(ABC):
         done = on_samples(self.setup, outputs, inputs, plan, self.rows)
         return self.measured([one.found for one in done], sum(one.rows for one in done))
 
+    def modality(self) -> Any:
+        """What changes samples: by default what hides parts."""
+        return self.setup.masking()
+
     @abstractmethod
     def rows(self, layout: Layout) -> int:
         """How many rows a sample takes."""
 
     @abstractmethod
-    def measure(self, case: Case, attributions: UnitScores, modality: MaskModality) -> Plan[Any]:
+    def measure(self, case: Case, attributions: UnitScores, modality: Any) -> Plan[Any]:
         """The conversation that measures one sample; attributions are `t *g`, NaN where a unit has no say."""
 
     @abstractmethod
@@ -78,6 +83,15 @@ class ModelledMetric(ABC):
                 raise InputError(f"The outputs are of a model for {output.task}, the metric's is for {task}.")
             if output.info.get("model", model) != model:
                 raise InputError(f"The outputs are of the model {output.info['model']!r}, not of {model!r}.")
+
+
+def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a metric that looks at probabilities unless its user says otherwise.
+
+    A wrapped model says already which score it gives; a whole continuation's is its log-probability.
+    """
+    fixed = isinstance(model, Wrapper) or options.get("joint")
+    return options if fixed else {"inference_mode": "softmax", **options}
 
 
 def put_back(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.granularity import Units
@@ -87,6 +87,26 @@ class MaskModality(ABC):
     @abstractmethod
     def describe(self) -> str:
         """What stands in for a hidden unit, for the record."""
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """Rows of which only a part is told, and how much information each holds, in bytes."""
+
+    rows: Rows
+    sizes: Int[Tensor, " p"]
+
+
+class InformationModality(ABC):
+    """Says what a sample is like of which only some positions are told, and how much information that is."""
+
+    @abstractmethod
+    def known(self, sample: Sample, units: Units, share: float, rng: torch.Generator) -> Bool[Tensor, "*l"]:
+        """The positions that are told from the beginning: a random share of them."""
+
+    @abstractmethod
+    def tell(self, sample: Sample, told: Bool[Tensor, "p *l"]) -> Told:
+        """One row per mask of positions, 1 = told."""
 
 
 class PointMethod(ABC):

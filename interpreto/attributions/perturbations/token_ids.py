@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interpreto.attributions.granularity import Units
@@ -97,15 +97,18 @@ class TokenIds(MaskModality):
 
     def hide(self, sample: TextSample, blank: Rows, units: Units, cells: Float[Tensor, "p g"]) -> Block:
         cells = cells.round()
+        return Block(self.replaced(sample, blank, units.spread(cells).bool()), cells)
+
+    def replaced(self, sample: TextSample, blank: Rows, hidden: Bool[Tensor, "p l"]) -> Rows:
+        """One row per mask of positions, 1 = hidden."""
         name = "attention_mask" if self.removal.token is None else "input_ids"
-        hidden = units.spread(cells).bool()
         fields = {name: torch.where(hidden, blank.fields[name], sample.rows.fields[name])}
         if EMBEDDINGS in sample.rows.fields and self.removal.token is not None:
             # A sample that was moved in the space of its embeddings: what hides a token is read there too.
             stand_in = self.text.embed(torch.tensor(self.removal.token))
             given = sample.rows.fields[EMBEDDINGS]
             fields[EMBEDDINGS] = torch.where(hidden[..., None].to(given.device), stand_in.to(given), given)
-        return Block(sample.rows.repeat(len(cells)).put(**fields), cells)
+        return sample.rows.repeat(len(hidden)).put(**fields)
 
     def describe(self) -> str:
         return self.removal.name

@@ -1,0 +1,97 @@
+"""Samples of which only a part is told, and how much information that is: compressed pictures and texts."""
+
+import io
+import zlib
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from scipy.interpolate import LinearNDInterpolator
+from torch import Tensor
+
+from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.seams import InformationModality, Told
+from interpreto.attributions.perturbations.token_ids import TokenIds
+from interpreto.model_wrapping.image_classification import PIXELS
+from interpreto.model_wrapping.sample import ImageSample, TextSample
+
+
+@final
+@dataclass(frozen=True)
+class Pictures(InformationModality):
+    """Pixels that are not told are interpolated linearly from those that are; size is that of a lossless WebP."""
+
+    @staticmethod
+    def of(wrapper: Any, removal: Any) -> "Pictures":
+        """The modality for a model."""
+        return Pictures()
+
+    def known(self, sample: ImageSample, units: Units, share: float, rng: torch.Generator) -> Bool[Tensor, "H W"]:
+        height, width = sample.size
+        told = torch.zeros(height * width, dtype=torch.bool)
+        told[torch.randperm(len(told), generator=rng)[: int(share * len(told))]] = True
+        return told.reshape(height, width)
+
+    def tell(self, sample: ImageSample, told: Bool[Tensor, "p H W"]) -> Told:
+        black, white = (level[:, None, None] for level in sample.levels)
+        values = sample.rows.fields[PIXELS][0].cpu().float()
+        picture = (255 * (values - black) / (white - black)).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        pictures = [_interpolated(picture, mask.numpy()) for mask in told]
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+        rows = sample.rows.repeat(len(told)).put(**{PIXELS: black + (white - black) * pixels})
+        return Told(rows, torch.tensor([_size_of_picture(one) for one in pictures]))
+
+
+@final
+@dataclass(frozen=True)
+class Texts(InformationModality):
+    """Tokens that are not told are hidden; size is that of the tokens that are, compressed by zlib."""
+
+    hiding: TokenIds
+
+    @staticmethod
+    def of(wrapper: Any, removal: Any) -> "Texts":
+        """The modality for a model and what the user said of removal."""
+        return Texts(TokenIds.of(wrapper, removal))
+
+    def known(self, sample: TextSample, units: Units, share: float, rng: torch.Generator) -> Bool[Tensor, " l"]:
+        # What belongs to no unit, special tokens among it, is there from the beginning.
+        told = ~units.movable
+        places = units.movable.nonzero()[:, 0]
+        told[places[torch.randperm(len(places), generator=rng)[: int(share * len(places))]]] = True
+        return told
+
+    def tell(self, sample: TextSample, told: Bool[Tensor, "p l"]) -> Told:
+        blank = self.hiding.blank(sample, torch.Generator())
+        rows = self.hiding.replaced(sample, blank, ~told)
+        texts = [
+            " ".join(token for token, there in zip(sample.tokens, mask, strict=True) if there) for mask in told.tolist()
+        ]
+        return Told(rows, torch.tensor([len(zlib.compress(text.encode(), 9)) for text in texts]))
+
+
+def _interpolated(picture: UInt8[np.ndarray, "H W c"], told: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W c"]:
+    """A picture from some of its pixels, corners always among them."""
+    told = told.copy()
+    told[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    if told.all():
+        return picture
+    between = LinearNDInterpolator(np.argwhere(told), picture[told].astype(np.float64))(np.argwhere(~told))
+    # Outside of all triangles, which only rounding can be, stands the mean colour.
+    missing = np.isnan(between)
+    between[missing] = np.broadcast_to(picture.mean((0, 1)), between.shape)[missing]
+    out = picture.copy()
+    # Halves are halves again in single precision, and are rounded as the authors round them.
+    out[~told] = np.round(between.astype(np.float32))
+    return out
+
+
+def _size_of_picture(picture: UInt8[np.ndarray, "H W c"]) -> int:
+    buffer = io.BytesIO()
+    Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0]).save(
+        buffer, format="webp", lossless=True, quality=100
+    )
+    return buffer.tell()

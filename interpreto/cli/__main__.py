@@ -1,0 +1,5 @@
+"""`python -m interpreto.cli`."""
+
+from interpreto.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""The application, and how words of the command line become methods, options and samples."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from interpreto import METHODS, AttributionOutput, InterpretoError
+from interpreto.attributions.naming import slug
+from interpreto.errors import choices
+
+app = typer.Typer(
+    help="Which words of a text or patches of an image a model's output rests on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Results = dict[str, list[AttributionOutput]]
+Method = type[Any]
+"""A class of `interpreto.METHODS`, each with options of its own."""
+
+NAMES: dict[str, Method] = {slug(method): method for method in METHODS}
+
+
+def methods_named(names: list[str]) -> list[Method]:
+    if names == ["all"]:
+        return list(NAMES.values())
+    for name in names:
+        if name not in NAMES:
+            raise typer.BadParameter(f"There is no method {name!r}: {choices(name, [*NAMES, 'all'])}")
+    return [NAMES[name] for name in names]
+
+
+def options_of(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs, values as Python literals where they are some, else as text."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not of the form KEY=VALUE, for example n_samples=1000.")
+        try:
+            found[key.replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key.replace("-", "_")] = value
+    return found
+
+
+def target_of(text: str | None) -> Any:
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else text
+
+
+def chat_of(path: Path) -> Any:
+    """The messages of a chat, a list of objects with role and content, from a file."""
+    try:
+        messages = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise InterpretoError(f"{str(path)!r} is no JSON file: {error}.") from error
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
+        raise InterpretoError(f"{str(path)!r} holds no chat: one list of objects with 'role' and 'content'.")
+    return messages

@@ -1,0 +1,102 @@
+"""`interpreto compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import interpreto
+from interpreto import InterpretoError, zoo
+from interpreto.cli.app import app, console, options_of, target_of
+from interpreto.model_wrapping.loading import load
+from interpreto.model_wrapping.task import TASKS, find_task
+from interpreto.visualizations.scores import notes, tables
+
+
+@app.command()
+def compare(
+    model: Annotated[str, typer.Option(help="zoo:NAME, a folder, or a hub id.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[INPUT]...", help="Texts or paths of images; for models of the zoo their own samples."),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Names with commas between them (see `interpreto methods`).")] = "all",
+    metrics: Annotated[
+        str | None, typer.Option(help="Names with commas between them, such as deletion,pointing-game; or all.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="For models of the zoo: how many held-out samples.")] = 32,
+    file: Annotated[
+        Path | None, typer.Option(help="A text file with one sample per line, beside or for INPUT.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Class index or label; a continuation. What the model predicts if left out.")
+    ] = None,
+    removal: Annotated[
+        list[str], typer.Option(help="A removal operator for the metrics; several compare their verdicts.")
+    ] = [],  # noqa: B006
+    corpus: Annotated[
+        Path | None, typer.Option(help="A text file in which tokens are counted, for the baseline of rare tokens.")
+    ] = None,
+    granularity: Annotated[str | None, typer.Option(help="word, token, sentence, ...; patch, pixel.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:3])}.")] = None,
+    seed: Annotated[int, typer.Option(help="Where randomness starts.")] = 0,
+    option: Annotated[
+        list[str], typer.Option("--option", "-o", help="KEY=VALUE, any other option of all methods.")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder for results as they come, tables, figures and a report; a killed run goes on there."
+        ),
+    ] = None,
+) -> None:
+    """Compare methods on a model and samples, with intervals, costs and honest baselines."""
+    given = [*(inputs or []), *([] if file is None else _lines(file))]
+    options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
+    loaded, processor = load(model, task)
+    speaks = find_task(loaded, task) == "text-generation"
+    wanted: Any = target if speaks else target_of(target)
+    arguments: dict[str, Any] = {"inputs": given, "targets": None if wanted is None else [wanted] * len(given)}
+    if not given:
+        if not model.startswith("zoo:"):
+            raise InterpretoError("There is nothing to compare on: give texts, images or --file.")
+        arguments = _of_the_zoo(model.removeprefix("zoo:"), samples, wanted, speaks)
+    comparison = interpreto.compare(
+        loaded,
+        processor,
+        methods=methods,
+        metrics=metrics,
+        seed=seed,
+        removals=removal,
+        corpus=None if corpus is None else _lines(corpus),
+        folder=out,
+        **arguments,
+        **({} if task is None else {"task": task}),
+        **options,
+    )
+    for table in tables(comparison):
+        console.print(table)
+    for line in notes(comparison):
+        console.print(line, markup=False, highlight=False)
+    if out is not None:
+        console.print(f"Tables, figures, all results and [bold]report.html[/bold] are in [bold]{out}[/bold].")
+
+
+def _of_the_zoo(name: str, count: int, target: Any, speaks: bool) -> dict[str, Any]:
+    """Held-out samples of a model, with the truth where it is known; stories with the word that is right."""
+    examples = zoo.samples(name, count)
+    truths = [example.truth for example in examples]
+    targets = [example.label for example in examples] if speaks else None
+    return {
+        "inputs": [example.input for example in examples],
+        "targets": targets if target is None else [target] * len(examples),
+        "masks": None if None in truths else truths,
+    }
+
+
+def _lines(path: Path) -> list[str]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    found = [line for line in lines if line]
+    if not found:
+        raise InterpretoError(f"{str(path)!r} holds no line of text.")
+    return found

@@ -1,0 +1,50 @@
+"""`interpreto explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interpreto import InterpretoError
+from interpreto.cli.app import app, chat_of, console, methods_named, options_of, target_of
+from interpreto.cli.results import details, draw, run, save, summarise
+from interpreto.model_wrapping.loading import load
+from interpreto.model_wrapping.task import TASKS, find_task
+
+
+@app.command()
+def explain(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Texts, paths of images, or JSON files with a chat each.")
+    ],
+    model: Annotated[str, typer.Option(help="zoo:NAME, a folder, or a hub id.")],
+    method: Annotated[list[str], typer.Option(help="A method's name (see `interpreto methods`), or all.")] = ["all"],  # noqa: B006
+    target: Annotated[
+        str | None,
+        typer.Option(help="Class index or label, or all; a continuation. What the model predicts if left out."),
+    ] = None,
+    granularity: Annotated[str | None, typer.Option(help="word, token, sentence, ...; patch, pixel.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:3])}.")] = None,
+    option: Annotated[
+        list[str], typer.Option("--option", "-o", help="KEY=VALUE, any other option of the method.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="A folder for the figure, the page and the results.")] = None,
+) -> None:
+    """Explain a model's prediction for texts or images."""
+    methods = methods_named(method)
+    options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
+    loaded, processor = load(model, task)
+    speaks = find_task(loaded, task) == "text-generation"
+    samples = [chat_of(Path(text)) if speaks and text.endswith(".json") else text for text in inputs]
+    wanted = target if speaks else target_of(target)
+    results, seconds = run(methods, loaded, processor, samples, wanted, {"task": task, **options})
+    if not results:
+        raise InterpretoError("None of the methods worked on this model.")
+    summarise(model, results, seconds)
+    if len(methods) == 1:
+        for output in next(iter(results.values())):
+            details(output)
+    if out is not None:
+        draw(results, out, "attributions")
+        save(results, out / "results")
+        console.print(f"Figure, page and results are in [bold]{out}[/bold].")
