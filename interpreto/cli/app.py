@@ -29,6 +29,11 @@ NAMES: dict[str, Method] = {slug(method): method for method in METHODS}
 
 
 def methods_named(names: list[str]) -> list[Method]:
+    """The methods of these names; `all` is every one.
+
+    Raises:
+        BadParameter: if there is none of a name.
+    """
     if names == ["all"]:
         return list(NAMES.values())
     for name in names:
@@ -52,6 +57,7 @@ def options_of(pairs: list[str]) -> dict[str, Any]:
 
 
 def target_of(text: str | None) -> Any:
+    """A class index where it is one, else the text."""
     return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else text
 
 

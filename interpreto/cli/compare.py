@@ -18,7 +18,7 @@ def compare(
     model: Annotated[str, typer.Option(help="zoo:NAME, a folder, or a hub id.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUT]...", help="Texts or paths of images; for models of the zoo their own samples."),
+        typer.Argument(metavar="INPUT", help="Texts or paths of images; for models of the zoo their own samples."),
     ] = None,
     methods: Annotated[str, typer.Option(help="Names with commas between them (see `interpreto methods`).")] = "all",
     metrics: Annotated[
@@ -61,6 +61,7 @@ def compare(
         if not model.startswith("zoo:"):
             raise InterpretoError("There is nothing to compare on: give texts, images or --file.")
         arguments = _of_the_zoo(model.removeprefix("zoo:"), samples, wanted, speaks)
+    shared: dict[str, Any] = {**({} if task is None else {"task": task}), **options}
     comparison = interpreto.compare(
         loaded,
         processor,
@@ -71,8 +72,7 @@ def compare(
         corpus=None if corpus is None else _lines(corpus),
         folder=out,
         **arguments,
-        **({} if task is None else {"task": task}),
-        **options,
+        **shared,
     )
     for table in tables(comparison):
         console.print(table)
@@ -90,7 +90,7 @@ def _of_the_zoo(name: str, count: int, target: Any, speaks: bool) -> dict[str, A
     return {
         "inputs": [example.input for example in examples],
         "targets": targets if target is None else [target] * len(examples),
-        "masks": None if None in truths else truths,
+        "masks": None if any(truth is None for truth in truths) else truths,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.markup import escape
 from rich.table import Table
 
@@ -36,6 +37,7 @@ def _each(target: Any, count: int) -> Any:
 
 
 def summarise(model: str, results: Results, seconds: dict[str, float]) -> None:
+    """A table of every method's top unit and cost."""
     count = len(next(iter(results.values())))
     table = Table(
         "method",
@@ -100,6 +102,7 @@ def draw(results: Results, out: Path, name: str) -> None:
 
 
 def save(results: Results, folder: Path) -> None:
+    """Every result in a folder of its own."""
     for method, outputs in results.items():
         for number, output in enumerate(outputs):
             output.save(folder / f"{method}-{number}")
