@@ -177,7 +177,7 @@ def test_errors_of_the_users_making_exit_with_1_and_no_traceback(arguments, mess
 def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
     """With the quickest methods; `make demo` runs all."""
     quick = {name: cli.NAMES[name] for name in ("occlusion", "saliency")}
-    monkeypatch.setattr(cli, "NAMES", quick)
+    monkeypatch.setattr(cli.demo, "NAMES", quick)
     result = run("demo", "--out", str(tmp_path / "demo"))
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "demo").iterdir()}
@@ -189,5 +189,5 @@ def test_the_command_is_installed():
     shown = subprocess.run(
         [sys.executable, "-m", "interpreto.cli", "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("explain", "methods", "demo"):
+    for command in ("explain", "compare", "methods", "demo"):
         assert command in shown.stdout

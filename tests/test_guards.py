@@ -9,6 +9,7 @@ import pytest
 
 import interpreto
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.metrics.measured import Needs
 
 ROOT = Path(interpreto.__file__).parent
 # Lower layers first; an import may only point downwards or sideways.
@@ -20,6 +21,7 @@ LAYERS = [
     ("interpreto.attributions.perturbations", "interpreto.attributions.aggregations"),
     ("interpreto.attributions",),
     ("interpreto.attributions.methods",),
+    ("interpreto.attributions.comparison",),
     ("interpreto.visualizations",),
     ("interpreto",),
     ("interpreto.cli",),
@@ -66,7 +68,7 @@ def test_public_names_are_documented(name):
     assert inspect.getdoc(getattr(interpreto, name))
 
 
-@pytest.mark.parametrize("method", interpreto.METHODS)
+@pytest.mark.parametrize("method", interpreto.METHODS + interpreto.CONTROLS)
 def test_methods_are_a_choice_of_parts(method):
     assert method.__bases__ == (Explainer,)
     own = [name for name, value in vars(method).items() if inspect.isfunction(value)]
@@ -83,6 +85,7 @@ def test_methods_are_a_choice_of_parts(method):
 def test_all_methods_are_public():
     listed = {method.__name__ for method in interpreto.METHODS}
     assert listed <= set(interpreto.__all__)
+    listed |= {control.__name__ for control in interpreto.CONTROLS}
     assert listed == {cls.__name__ for cls in Explainer.__subclasses__() if cls.__module__.startswith("interpreto.")}
 
 
@@ -97,6 +100,14 @@ def test_sources_keep_the_habits(path):
         )
         assert not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "super", "np.trapz"))
     assert ast.get_docstring(tree), "every module says what it is for"
+
+
+def test_all_metrics_are_public_and_say_what_they_need():
+    listed = {metric.__name__ for metric in interpreto.METRICS}
+    assert listed <= set(interpreto.__all__)
+    for metric in interpreto.METRICS:
+        assert isinstance(metric.needs, Needs)
+        assert metric.higher_is_better in (True, False, None)
 
 
 def test_deserialisation_is_safe():

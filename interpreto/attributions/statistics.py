@@ -36,14 +36,15 @@ def interval(values: Float[Tensor, " n"], n_bootstrap: int = 2000, seed: int = 0
     Percentiles of the resampled means, taken as much further out as Student's interval is wider than the normal one
     (Hesterberg 2015, arXiv 1411.5279): plain percentiles of 20 samples cover 92 % instead of 95 %.
 
-    NaN values are left out. The same seed gives the same interval. Values that are all the same have an interval of no
-    width.
+    NaN values are left out; with infinite ones there is no interval. The same seed gives the same interval. Values that
+    are all the same have an interval of no width.
     """
     known = values[~values.isnan()].double().numpy()
     if not len(known):
         return Interval(np.nan, np.nan, np.nan, 0)
     mean = float(known.mean())
-    if len(known) < 2:
+    # Infinite values have an infinite mean, of which no interval can be made.
+    if len(known) < 2 or not np.isfinite(mean):
         return Interval(mean, np.nan, np.nan, len(known))
     if np.ptp(known) <= 1e-12 * max(1.0, abs(mean)):
         return Interval(mean, mean, mean, len(known))

@@ -21,7 +21,7 @@ from interpreto.visualizations.panels import gather
 from interpreto.visualizations.scores import KEY, arrow, marks, notes, number, plot, shown, spread
 from interpreto.visualizations.scores import title as scores_title
 
-_MAPS = 6
+_MAPS = 4
 """Samples whose maps are in the page."""
 
 _STYLE = """

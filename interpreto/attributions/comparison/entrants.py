@@ -174,6 +174,7 @@ def metrics(
             own = dict(options) if removal is None else {**options, "removal": removal}
             # Made here, so that a wrong option is told of before anything runs.
             metric = make(model, processor, **_besides(make, own))
+            metric.modality()
             shown = name if removal is None else f"{name} [{removal}]"
             found.append(judge(shown, lambda metric=metric: metric, removal=None if removal is None else str(removal)))
     return found

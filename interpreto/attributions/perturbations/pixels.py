@@ -81,6 +81,10 @@ class Pixels(MaskModality):
     removal: Any = None
     ahead = 1
 
+    def __post_init__(self) -> None:
+        if isinstance(self.removal, str) and self.removal not in NAMES:
+            raise OptionError(f"There is no removal={self.removal!r}: {choices(self.removal, NAMES)}")
+
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "Pixels":
         """The modality for a model and what the user said of removal."""
