@@ -1,7 +1,7 @@
 """The pipeline without a method: samples are prepared, cut into units, settled, and worked on side by side."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -79,26 +79,28 @@ class Pipeline:
     def all(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found]]:
         """Work through samples that are all at hand: bad ones are told of before any is worked on.
 
+        A list may hold samples that are prepared already, for those who work on the same ones again and again.
+
         Raises:
             InputError: if a sample cannot be read.
             TargetError: if a target does not exist or the list of targets has the wrong length.
         """
         wrapper = self.setup.wrapper
-        alone = wrapper.is_one(inputs)
-        raws = list(wrapper.split(inputs))
+        ready = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
+        alone = not ready and wrapper.is_one(inputs)
+        raws = inputs if ready else list(wrapper.split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
         specs = per_sample(wrapper.plain(targets), len(raws), alone)
         for spec in specs:
             wrapper.check_target(spec)
-        pairs = zip(map(self._prepared, raws), specs, strict=True)
         if wrapper.ragged:
             # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
             # large and prepared as their turn comes.
-            pairs = list(pairs)
-            for sample, spec in pairs:
+            raws = self._prepared(raws)
+            for sample, spec in zip(raws, specs, strict=True):
                 wrapper.check_target(spec, sample)
-        yield from self._windows(pairs, len(raws), work)
+        yield from self._windows(zip(raws, specs, strict=True), len(raws), work)
 
     def stream(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found]]:
         """Work through samples from an iterator of any length; between two of them the model is as it was."""
@@ -106,29 +108,32 @@ class Pipeline:
         if wrapper.is_one(inputs):
             yield from self.all(inputs, targets, work)
             return
-        samples = map(self._prepared, wrapper.split(inputs))
+        raws = wrapper.split(inputs)
         specs = wrapper.plain(targets)
         several = specs if isinstance(specs, list) else [specs]
         for spec in several:
             wrapper.check_target(per_sample([spec], 1, False)[0])
-        pairs = _alongside(samples, several) if specs is several else ((sample, specs) for sample in samples)
+        pairs = _alongside(raws, several) if specs is several else ((raw, specs) for raw in raws)
         yield from self._windows(pairs, None, work)
 
-    def _prepared(self, raw: Any) -> Sample:
+    def _prepared(self, raws: Sequence[Any]) -> list[Sample]:
+        if raws and all(isinstance(raw, Sample) for raw in raws):
+            return list(raws)
         # Tensors made inside a caller's inference mode could not be used where gradients are taken.
         with torch.inference_mode(False):
-            return self.setup.wrapper.prepare(raw)
+            return self.setup.wrapper.prepare_all(raws)
 
-    def _windows(
-        self, pairs: Iterable[tuple[Sample, Any]], count: int | None, work: Work[Found]
-    ) -> Iterator[Done[Found]]:
+    def _windows(self, pairs: Iterable[tuple[Any, Any]], count: int | None, work: Work[Found]) -> Iterator[Done[Found]]:
         """Some samples at a time; the model is held only while a window is worked on."""
         pairs = iter(pairs)
         size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.ragged else 1)
         with _progress(self.setup.show_progress) as bar:
             done = 0
             while window := list(islice(pairs, size)):
-                finished = self._window(window, done, bar, (count or 0) - done, work)
+                samples = self._prepared([raw for raw, _ in window])
+                specs = [spec for _, spec in window]
+                ready = list(zip(samples, specs, strict=True))
+                finished = self._window(ready, done, bar, (count or 0) - done, work)
                 done += len(window)
                 yield from finished
 
@@ -174,7 +179,7 @@ class Pipeline:
         return opened, found
 
 
-def _alongside(samples: Iterable[Sample], targets: list[Any]) -> Iterator[tuple[Sample, Any]]:
+def _alongside(samples: Iterable[Any], targets: list[Any]) -> Iterator[tuple[Any, Any]]:
     """Each sample with its entry of the list."""
     count = 0
     for count, sample in enumerate(samples, start=1):

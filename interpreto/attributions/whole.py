@@ -21,7 +21,7 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
         SavedFileError: if something else has the place.
     """
     if path.exists() and not (path / mark).exists() and (path.is_file() or any(path.iterdir())):
-        raise SavedFileError(f"{str(path)!r} exists and holds no {mark}: it is not overwritten.")
+        raise SavedFileError(f"{str(path)!r} exists and holds no saved result, no {mark}: it is not overwritten.")
     path.parent.mkdir(parents=True, exist_ok=True)
     around = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import groupby
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -62,21 +64,37 @@ class ImageClassification(Wrapper):
         return images.split_images(inputs)
 
     def prepare(self, raw: Any) -> ImageSample:
-        if self.processor is None or isinstance(raw, dict):
-            values = images.pixel_values(raw)
-            picture, view, levels = images.shown(values), None, images.levels_of(values)
-        else:
-            picture = images.to_picture(raw)
-            values = self._processed(picture)
-            if picture.size not in self._lenses:
-                self._lenses[picture.size] = images.lens_of(self._processed, picture.size)
-            lens = self._lenses[picture.size]
-            view, levels = lens.view, lens.levels or images.levels_of(values)
-            if view is None:
-                picture = images.shown(values)
+        return self.prepare_all([raw])[0]
+
+    def prepare_all(self, raws: Sequence[Any]) -> list[ImageSample]:
+        ready = [self.processor is None or isinstance(raw, dict) for raw in raws]
+        pictures = [images.to_picture(raw) for raw, done in zip(raws, ready, strict=True) if not done]
+        # Pictures of one size go through the processor together.
+        alike = [list(some) for _, some in groupby(pictures, key=lambda picture: picture.size)]
+        values = [one for some in alike for one in self._processed(some)]
+        seen = map(self._seen, pictures, values)
+        return [self._read(raw) if done else next(seen) for raw, done in zip(raws, ready, strict=True)]
+
+    def _seen(self, picture: Image.Image, values: Float[Tensor, "c H W"]) -> ImageSample:
+        """A picture and what the processor makes of it."""
+        if picture.size not in self._lenses:
+            self._lenses[picture.size] = images.lens_of(lambda one: self._processed([one])[0], picture.size)
+        lens = self._lenses[picture.size]
+        levels = lens.levels or images.levels_of(values)
+        if lens.view is None:
+            return self._sample(values, images.shown(values), _whole(values), levels)
+        return self._sample(values, picture, lens.view, levels)
+
+    def _read(self, raw: Any) -> ImageSample:
+        """What the model reads as it is."""
+        values = images.pixel_values(raw)
+        return self._sample(values, images.shown(values), _whole(values), images.levels_of(values))
+
+    def _sample(
+        self, values: Float[Tensor, "c H W"], picture: Image.Image, view: images.Box, levels: images.Levels
+    ) -> ImageSample:
         height, width = values.shape[1:]
-        whole = (0.0, 0.0, float(width), float(height))
-        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view or whole, self.patch, levels)
+        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view, self.patch, levels)
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
         # The config of a module that is none of transformers may belong to a part of it.
@@ -95,13 +113,15 @@ class ImageClassification(Wrapper):
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)
 
-    def _processed(self, picture: Any) -> Float[Tensor, "c H W"]:
+    def _processed(self, pictures: list[Image.Image]) -> list[Float[Tensor, "c H W"]]:
+        """Pictures of one size as the model reads them."""
         if isinstance(self.processor, _ImageProcessor):
-            return images.checked(self.processor(picture)[0])
-        values = self.processor(picture)
-        if not isinstance(values, Tensor):
-            raise InputError(f"The transform must return a tensor c H W; it returned {type(values).__name__}.")
-        return images.checked(values.float())
+            return [images.checked(values) for values in self.processor(pictures)]
+        found = [self.processor(picture) for picture in pictures]
+        for values in found:
+            if not isinstance(values, Tensor):
+                raise InputError(f"The transform must return a tensor c H W; it returned {type(values).__name__}.")
+        return [images.checked(values.float()) for values in found]
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
         device = device_of(self.model)
@@ -111,14 +131,19 @@ class ImageClassification(Wrapper):
         return self.runtime.explained(logits_of(output))
 
 
+def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
+    """All that the model reads."""
+    return 0.0, 0.0, float(values.shape[2]), float(values.shape[1])
+
+
 class _ImageProcessor:
-    """An image processor of transformers, as a function from a picture to pixel values `1 c H W`."""
+    """An image processor of transformers, as a function from pictures to pixel values `n c H W`."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, picture: Any) -> Float[Tensor, "1 c H W"]:
-        return torch.as_tensor(self.processor(images=picture, return_tensors="pt")[PIXELS]).float()
+    def __call__(self, pictures: Any) -> Float[Tensor, "n c H W"]:
+        return torch.as_tensor(self.processor(images=pictures, return_tensors="pt")[PIXELS]).float()
 
 
 def _image_processor(processor: Any) -> Any:

@@ -40,6 +40,10 @@ class Wrapper(ABC):
     def prepare(self, raw: Any) -> Sample:
         """What the model reads of one sample, and what a person sees of it."""
 
+    def prepare_all(self, raws: Sequence[Any]) -> list[Sample]:
+        """Several samples prepared; wrappers for which it is faster prepare them together."""
+        return [self.prepare(raw) for raw in raws]
+
     def plain(self, targets: Any) -> Any:
         """The user's targets without tensors and arrays: a list has one entry per sample, all else serves every one."""
         return plain(targets)

@@ -104,6 +104,7 @@ def sample(height, width, patch=None):
         (height, width),
         (0.0, 0.0, 64.0, 64.0),
         patch,
+        (torch.zeros(3), torch.ones(3)),
     )
 
 
@@ -136,3 +137,18 @@ def test_resizing_keeps_level_or_total():
     for how in ("bilinear", "bicubic", "nearest"):
         assert units.combine(scores, Combine(resize=how)).shape == (2, 3, 4)
     assert torch.allclose(resized(scores, (24, 16), "sum").sum((1, 2)), scores.sum((1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("extent", "cut"), [((8, 12), Patches((2, 3))), ((9, 13), Patches((2, 3))), ((8, 12), Grid(4, 6))]
+)
+def test_tiles_are_found_by_reshaping_as_by_their_index(extent, cut):
+    """The quick way through tiles against the one that serves any units."""
+    units = cut.units(sample(*extent))
+    assert units.tile is not None
+    plain = ImageUnits(units.index, units.shape)
+    cells, scores = torch.rand(5, *units.shape), torch.randn(3, *extent)
+    assert torch.equal(units.spread(cells), plain.spread(cells))
+    for how in ("mean", "sum", "max", "signed_max", "first"):
+        assert torch.allclose(units.reduce(scores, how), plain.reduce(scores, how), atol=1e-5)
+    assert Grid(3, 5).units(sample(8, 12)).tile is None

@@ -334,3 +334,33 @@ def test_attention_is_exact_on_a_cpu_where_gradients_are_taken():
         assert attend(query, query, query).dtype == torch.bfloat16
         with torch.no_grad():
             assert attend(leaf, leaf, leaf).dtype == torch.bfloat16
+
+
+def test_pictures_are_prepared_together_as_alone():
+    """Pictures of several sizes, paths and pixel values in one list."""
+    model, processor = image_model("vit")
+    wrapper = Occlusion(model, processor).setup.wrapper
+    pictures = some_pictures()
+    values = {"pixel_values": torch.rand(3, 32, 32)}
+    several = [pictures[0], pictures[0].rotate(90), values, pictures[1], pictures[0]]
+    for one, alone in zip(wrapper.prepare_all(several), map(wrapper.prepare, several), strict=True):
+        assert torch.equal(one.rows.fields["pixel_values"], alone.rows.fields["pixel_values"])
+        assert (one.view, one.size, one.raw.size) == (alone.view, alone.size, alone.raw.size)
+
+
+def test_black_and_white_are_what_the_processor_makes_of_them():
+    model, processor = image_model("vit")
+    sample = Occlusion(model, processor).setup.wrapper.prepare(some_pictures()[0])
+    for level, colour in zip(sample.levels, ("black", "white"), strict=True):
+        picture = Image.new("RGB", some_pictures()[0].size, colour)
+        assert torch.allclose(
+            processor(images=picture, return_tensors="pt")["pixel_values"][0, :, 5, 5], level, atol=1e-6
+        )
+
+
+def test_samples_that_are_ready_are_taken_as_they_are():
+    for pair, raws in ((image_model("vit"), some_pictures()), (text_model("bert"), TEXTS)):
+        method = Occlusion(*pair)
+        ready = method.setup.wrapper.prepare_all(raws)
+        for one, other in zip(method(ready), method(raws), strict=True):
+            assert torch.allclose(one.attributions, other.attributions, atol=1e-6)

@@ -11,10 +11,10 @@ from torch import Tensor
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Rise, Saliency, SmoothGrad
 from interpreto.attributions.driver import drive, together
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.masks import OneAtATime
+from interpreto.attributions.perturbations.masks import OneAtATime, SmoothMasks, enlarged
 from interpreto.attributions.perturbations.pixels import PixelValues
 from interpreto.attributions.perturbations.points import AtInput
-from interpreto.attributions.perturbations.seams import Perturbator
+from interpreto.attributions.perturbations.seams import Layout, Perturbator
 from interpreto.attributions.recipes.case import Explained
 from interpreto.attributions.recipes.differentiable import Differentiable, Finish
 from interpreto.attributions.setup import Setup
@@ -230,3 +230,24 @@ def test_recipes_compare_and_show_their_parts():
     assert KernelShap(model, processor, n_samples=64).recipe != KernelShap(model, processor).recipe
     assert "Coalitions(n_samples=64)" in repr(KernelShap(model, processor, n_samples=64).recipe)
     assert isinstance(Saliency(model, processor).recipe.modality.reduce(torch.ones(1, 3, 2, 2), "sum"), Tensor)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (30, 47), (3, 2)])
+def test_masks_are_enlarged_bilinearly(size):
+    cells = torch.rand(4, 7, 5)
+    slow = torch.nn.functional.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    assert torch.allclose(enlarged(cells, size), slow, atol=1e-6)
+
+
+def test_smooth_masks_are_shifted_pieces_of_an_enlarged_grid():
+    """RISE's masks one by one, as its authors make them, from the same random numbers."""
+    layout = Layout((8, 8), (60, 44))
+    (masks,) = SmoothMasks(5, grid_size=7).masks(layout, torch.Generator().manual_seed(3), 5)
+    rng = torch.Generator().manual_seed(3)
+    tall, wide = -(-60 // 7), -(-44 // 7)
+    for mask in masks:
+        drawn = torch.rand(7 * 7 + 2, generator=rng)
+        coarse = (drawn[2:].reshape(1, 1, 7, 7) >= 0.5).float()
+        fine = torch.nn.functional.interpolate(coarse, size=(8 * tall, 8 * wide), mode="bilinear", align_corners=False)
+        y, x = int(drawn[0] * tall), int(drawn[1] * wide)
+        assert torch.allclose(mask, fine[0, 0, y : y + 60, x : x + 44], atol=1e-6)

@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from tqdm.auto import tqdm
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.comparison import entrants
 from interpreto.attributions.comparison.asked import Asked
+from interpreto.attributions.comparison.chunk import Chunk
 from interpreto.attributions.comparison.comparison import Comparison
 from interpreto.attributions.comparison.entrants import Entrant, Judge
 from interpreto.attributions.comparison.folder import RunFolder
-from interpreto.attributions.comparison.memory import watched
-from interpreto.attributions.comparison.records import Record, each, told
+from interpreto.attributions.comparison.records import Record
 from interpreto.attributions.methods import RandomScores
-from interpreto.attributions.metrics.measured import Measured, Needs
-from interpreto.attributions.metrics.modelled import put_back
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
@@ -150,16 +147,15 @@ class _Run:
             disable=None if show_progress is None else not show_progress,
         ) as bar:
             for numbers in _chunks(len(self.raws), self.size):
-                settled = self._settled(numbers)
-                for number, sample in zip(numbers, settled, strict=True):
-                    if isinstance(sample, AttributionOutput):
-                        samples[number] = sample
-                        self._kept(folder, number, sample, stored)
+                chunk = Chunk.of(numbers, self.raws, self.targets, self.settler)
+                for number, sample in chunk.settled.items():
+                    samples[number] = sample
+                    self._kept(folder, number, sample, stored)
                 for entrant in self.entrants:
                     bar.set_postfix_str(entrant.name)
                     found = [known[key] for n in numbers if (key := (entrant.name, n)) in known]
                     if len(found) < len(numbers):
-                        found = self._found(entrant, numbers, settled)
+                        found = chunk.records(entrant, self.judges, self.masks)
                         if folder is not None:
                             folder.append(found, samples)
                     records |= {(record.method, record.sample): record for record in found}
@@ -211,58 +207,6 @@ class _Run:
                 f"Sample {number} of the comparison in {str(folder.path)!r} is not the one that was given, or the "
                 "model scores it differently now: give a new folder."
             )
-
-    def _settled(self, numbers: list[int]) -> list[AttributionOutput | Exception]:
-        """The samples with their units and targets."""
-        return each(
-            lambda some: self.settler.explain([self.raws[n] for n in some], [self.targets[n] for n in some]), numbers
-        )
-
-    def _found(
-        self, entrant: Entrant, numbers: list[int], settled: list[AttributionOutput | Exception]
-    ) -> list[Record]:
-        """One method's records of some samples."""
-        errors = {n: told(one) for n, one in zip(numbers, settled, strict=True) if isinstance(one, Exception)}
-        samples = {n: one for n, one in zip(numbers, settled, strict=True) if isinstance(one, AttributionOutput)}
-        explainer = entrant.explainer
-        if explainer is None:
-            return [Record(entrant.name, n, None, f"UnsupportedError: {entrant.error}") for n in numbers]
-
-        def explain(some: list[int]) -> list[AttributionOutput]:
-            return explainer.explain(*put_back([samples[n] for n in some], [self.raws[n] for n in some]))
-
-        with watched() as peak:
-            made = each(explain, list(samples))
-        outputs = dict(zip(samples, made, strict=True))
-        errors |= {n: told(one) for n, one in outputs.items() if isinstance(one, Exception)}
-        good = {n: one for n, one in outputs.items() if isinstance(one, AttributionOutput)}
-        values: dict[int, dict[str, float]] = {n: {} for n in numbers}
-        troubles: dict[int, dict[str, str]] = {n: {} for n in numbers}
-        for judge in self.judges:
-            for n, value in zip(good, each(partial(self._judged, judge, entrant, good), list(good)), strict=True):
-                if isinstance(value, Exception):
-                    troubles[n][judge.name] = told(value)
-                else:
-                    values[n][judge.name] = value
-        return [
-            Record(entrant.name, n, good.get(n), errors.get(n, ""), values[n], troubles[n], peak.gigabytes)
-            for n in numbers
-        ]
-
-    def _judged(
-        self, judge: Judge, entrant: Entrant, outputs: dict[int, AttributionOutput], some: list[int]
-    ) -> list[float]:
-        made, raws = [outputs[n] for n in some], [self.raws[n] for n in some]
-        if judge.needs is Needs.MODEL:
-            measured: Measured = judge.make().evaluate(made, raws)
-        elif judge.needs is Needs.METHOD:
-            measured = judge.make(entrant.explainer).evaluate(made, raws)
-        elif judge.needs is Needs.MASKS:
-            assert self.masks is not None
-            measured = judge.make().evaluate(made, [self.masks[n] for n in some])
-        else:
-            measured = judge.make().evaluate(made)
-        return measured.per_sample.tolist()
 
 
 def _chunks(count: int, size: int) -> Iterator[list[int]]:

@@ -1,10 +1,11 @@
 """Units of an image: grids of patches, of a given number of cells, or of single pixels."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.granularity.units import ImageUnits
@@ -38,15 +39,17 @@ class Grid:
             )
         down = torch.arange(height) * self.rows // height
         across = torch.arange(width) * self.columns // width
-        return ImageUnits(down[:, None] * self.columns + across, (self.rows, self.columns))
+        even = height % self.rows == 0 and width % self.columns == 0
+        tile = (height // self.rows, width // self.columns) if even else None
+        return ImageUnits(down[:, None] * self.columns + across, (self.rows, self.columns), tile)
 
     def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
         """The box of every cell in pixels of the raw picture."""
         height, width = sample.size
         # The first pixel of row r is the smallest y with y * rows // height == r.
-        down = -(-torch.arange(self.rows + 1) * height // self.rows)
-        across = -(-torch.arange(self.columns + 1) * width // self.columns)
-        return boxes(sample, down, across)
+        down = tuple(-(-row * height // self.rows) for row in range(self.rows + 1))
+        across = tuple(-(-column * width // self.columns) for column in range(self.columns + 1))
+        return boxes(sample.size, sample.view, down, across)
 
 
 @final
@@ -76,12 +79,13 @@ class Patches:
         down, across = (torch.arange(extent) for extent in sample.size)
         index = (down // tall)[:, None] * columns + across // wide
         outside = (down >= rows * tall)[:, None] | (across >= columns * wide)
-        return ImageUnits(torch.where(outside, -1, index), (rows, columns))
+        return ImageUnits(torch.where(outside, -1, index), (rows, columns), (tall, wide))
 
     def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
         """The box of every patch in pixels of the raw picture."""
         (rows, columns), (tall, wide) = self._grid(sample)
-        return boxes(sample, torch.arange(rows + 1) * tall, torch.arange(columns + 1) * wide)
+        down, across = range(0, (rows + 1) * tall, tall), range(0, (columns + 1) * wide, wide)
+        return boxes(sample.size, sample.view, tuple(down), tuple(across))
 
     def _grid(self, sample: ImageSample) -> tuple[tuple[int, int], tuple[int, int]]:
         size = self.size or sample.patch
@@ -100,11 +104,14 @@ class Patches:
         return (rows, columns), (tall, wide)
 
 
-def boxes(sample: ImageSample, down: Int[Tensor, " r"], across: Int[Tensor, " s"]) -> Float[Tensor, "g 4"]:
+@lru_cache(maxsize=64)
+def boxes(
+    size: tuple[int, int], view: tuple[float, float, float, float], down: tuple[int, ...], across: tuple[int, ...]
+) -> Float[Tensor, "g 4"]:
     """Left, top, right and bottom of every cell between these edges, row by row, in pixels of the raw picture."""
-    left, top, right, bottom = sample.view
-    y = top + down.float() * (bottom - top) / sample.size[0]
-    x = left + across.float() * (right - left) / sample.size[1]
+    left, top, right, bottom = view
+    y = top + torch.tensor(down).float() * (bottom - top) / size[0]
+    x = left + torch.tensor(across).float() * (right - left) / size[1]
     tops, lefts = torch.meshgrid(y[:-1], x[:-1], indexing="ij")
     bottoms, rights = torch.meshgrid(y[1:], x[1:], indexing="ij")
     return torch.stack([lefts, tops, rights, bottoms], dim=-1).flatten(0, 1)

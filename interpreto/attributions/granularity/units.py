@@ -54,37 +54,16 @@ class Units(ABC):
         out.scatter_reduce_(0, flat[inside], torch.arange(len(flat))[inside], "amin")
         return out.reshape(self.shape)
 
+    @abstractmethod
     def spread(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
         """The value of its unit at every position, 0 where there is none."""
-        flat = cells.flatten(1)
-        padded = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
-        # Index -1 finds the zero that was put last.
-        return padded[:, self.index]
 
+    @abstractmethod
     def reduce(self, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
         """Scores of units by pooling those of their positions.
 
         `signed_max` takes the score of largest magnitude with its sign.
         """
-        inside = self.movable
-        values, index = scores[:, inside], self.index[inside].to(scores.device)
-        if how in ("first", "last"):
-            order = index if how == "first" else index.flip(0)
-            values = values if how == "first" else values.flip(1)
-            fresh = torch.ones_like(order, dtype=torch.bool)
-            fresh[1:] = order[1:] != order[:-1]
-            values, index = values[:, fresh], order[fresh]
-            how = "sum"
-        if how == "signed_max":
-            top, low = self._scattered(values, index, "amax"), self._scattered(values, index, "amin")
-            return torch.where(top >= -low, top, low)
-        return self._scattered(values, index, {"max": "amax", "min": "amin"}.get(how, how))
-
-    def _scattered(self, values: Float[Tensor, "t s"], index: Int[Tensor, " s"], how: str) -> Float[Tensor, "t *g"]:
-        count = int(torch.tensor(self.shape).prod())
-        out = values.new_zeros(len(values), count)
-        out.scatter_reduce_(1, index.expand_as(values), values, how, include_self=False)
-        return out.reshape(len(values), *self.shape)
 
     @abstractmethod
     def combine(self, scores: Float[Tensor, "t *l"], how: Combine) -> Float[Tensor, "t *g"]:
@@ -95,9 +74,49 @@ class Units(ABC):
         """Scores of units from those of a method's own cells."""
 
 
+def spread(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tensor, "p *l"]:
+    """The value at every position of the unit that the index names, 0 where that is -1."""
+    flat = cells.flatten(1)
+    padded = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
+    # Index -1 finds the zero that was put last.
+    return padded[:, index]
+
+
+def reduce(units: Units, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
+    """Scores of units, whatever positions they are made of."""
+    inside = units.movable
+    values, index = scores[:, inside], units.index[inside].to(scores.device)
+    if how in ("first", "last"):
+        order = index if how == "first" else index.flip(0)
+        values = values if how == "first" else values.flip(1)
+        fresh = torch.ones_like(order, dtype=torch.bool)
+        fresh[1:] = order[1:] != order[:-1]
+        values, index = values[:, fresh], order[fresh]
+        how = "sum"
+    if how == "signed_max":
+        top, low = _scattered(units.shape, values, index, "amax"), _scattered(units.shape, values, index, "amin")
+        return torch.where(top >= -low, top, low)
+    return _scattered(units.shape, values, index, {"max": "amax", "min": "amin"}.get(how, how))
+
+
+def _scattered(
+    shape: tuple[int, ...], values: Float[Tensor, "t s"], index: Int[Tensor, " s"], how: str
+) -> Float[Tensor, "t *g"]:
+    count = int(torch.tensor(shape).prod())
+    out = values.new_zeros(len(values), count)
+    out.scatter_reduce_(1, index.expand_as(values), values, how, include_self=False)
+    return out.reshape(len(values), *shape)
+
+
 @final
 class TextUnits(Units):
     """Units of a text: one list."""
+
+    def spread(self, cells: Float[Tensor, "p g"]) -> Float[Tensor, "p l"]:
+        return spread(cells, self.index)
+
+    def reduce(self, scores: Float[Tensor, "t l"], how: str) -> Float[Tensor, "t g"]:
+        return reduce(self, scores, how)
 
     def combine(self, scores: Float[Tensor, "t l"], how: Combine) -> Float[Tensor, "t g"]:
         return self.reduce(scores, how.pooling)
@@ -107,8 +126,31 @@ class TextUnits(Units):
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class ImageUnits(Units):
-    """Units of an image on a grid."""
+    """Units of an image on a grid.
+
+    Attributes:
+        tile: Height and width of the units where all are the same and lie side by side from the upper left corner on;
+            what they make up is then found by reshaping, which is several times faster.
+    """
+
+    tile: tuple[int, int] | None = None
+
+    def spread(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p H W"]:
+        if self.tile is None:
+            return spread(cells, self.index)
+        (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
+        fine = cells[:, :, None, :, None].expand(-1, -1, tall, -1, wide).reshape(len(cells), h * tall, w * wide)
+        # Pixels beyond the last whole unit belong to none.
+        return nn.functional.pad(fine, (0, width - w * wide, 0, height - h * tall))
+
+    def reduce(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
+        if self.tile is None or how not in ("mean", "sum"):
+            return reduce(self, scores, how)
+        (h, w), (tall, wide) = self.shape, self.tile
+        tiles = scores[:, : h * tall, : w * wide].reshape(len(scores), h, tall, w, wide)
+        return tiles.mean((2, 4)) if how == "mean" else tiles.sum((2, 4))
 
     def combine(self, scores: Float[Tensor, "t H W"], how: Combine) -> Float[Tensor, "t h w"]:
         if how.resize in ("area", "sum"):

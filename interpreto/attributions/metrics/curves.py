@@ -50,17 +50,14 @@ class _Curve(ModelledMetric):
 
     def _path(self, scores: Float[Tensor, " g"]) -> tuple[Int[Tensor, " s"], Float[Tensor, "s g"]]:
         """How many units have changed at every step, and what is hidden then."""
-        visible = ~scores.isnan()
-        # Ties keep the order of the units.
-        order = scores[visible].argsort(descending=True, stable=True)
-        count = len(order)
+        # Ties keep the order of the units; those without a say, which sorting puts first, never change.
+        rank = scores.argsort(descending=True, stable=True).argsort()
+        silent = scores.isnan()
+        rank = rank - silent.sum() if silent.any() else rank
+        count = len(scores) - int(silent.sum())
         counts = torch.linspace(0, count, min(self.n_steps, count) + 1).round().long()
-        rank = torch.empty(count, dtype=torch.long)
-        rank[order] = torch.arange(count)
         changed = rank < counts[:, None]
-        cells = torch.zeros(len(counts), len(scores))
-        cells[:, visible] = (~changed if self.inserts else changed).float()
-        return counts, cells
+        return counts, ((~changed if self.inserts else changed) & ~silent).float()
 
     def measured(self, found: list[list[Curve]], rows: int) -> Measured:
         values = [torch.tensor([curve.area for curve in curves]) for curves in found]

@@ -188,7 +188,7 @@ def _cut(output: AttributionOutput, sample: Sample) -> Unitization:
     candidates += [Patches((tall // height, wide // width))] if height <= tall and width <= wide else []
     for candidate in candidates:
         labels = candidate.labels(sample)
-        if labels.shape == output.elements.shape and torch.allclose(labels, output.elements, atol=1e-3):
+        if _alike(labels, output.elements):
             return candidate
     raise InputError(
         f"The boxes of the outputs, {height} x {width}, do not lie on the image that this model reads: they are of "
@@ -196,15 +196,16 @@ def _cut(output: AttributionOutput, sample: Sample) -> Unitization:
     )
 
 
+def _alike(labels: Any, elements: Any) -> bool:
+    """Whether units are called the same, boxes up to rounding."""
+    if labels is elements or not isinstance(labels, Tensor) or not isinstance(elements, Tensor):
+        return labels is elements or labels == elements
+    return labels.shape == elements.shape and torch.allclose(labels, elements, atol=1e-3)
+
+
 def _aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
     """The attributions of an output, if its units and targets are those of the sample."""
-    labels = opened.labels
-    alike = (
-        labels.shape == output.elements.shape and torch.allclose(labels, output.elements, atol=1e-3)
-        if isinstance(labels, Tensor) and isinstance(output.elements, Tensor)
-        else labels == output.elements
-    )
-    if not alike or output.attributions.shape[1:] != opened.case.units.shape:
+    if not _alike(opened.labels, output.elements) or output.attributions.shape[1:] != opened.case.units.shape:
         raise InputError(
             "The units of an output are not those of its sample: give the inputs that were explained, in the same "
             "order, and the same granularity=."

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -103,8 +104,21 @@ class SmoothMasks(MaskMethod):
         height, width = positions
         tall, wide = -(-height // self.grid_size), -(-width // self.grid_size)
         drawn = each(rows, lambda: torch.rand(self.grid_size**2 + 2, generator=rng))
-        coarse = (drawn[:, 2:].reshape(rows, 1, self.grid_size, self.grid_size) >= self.keep).float()
-        large = (self.grid_size + 1) * tall, (self.grid_size + 1) * wide
-        fine = nn.functional.interpolate(coarse, size=large, mode="bilinear", align_corners=False)[:, 0]
-        top, left = (drawn[:, 0] * tall).long().tolist(), (drawn[:, 1] * wide).long().tolist()
-        return torch.stack([f[y : y + height, x : x + width] for f, y, x in zip(fine, top, left, strict=True)])
+        coarse = (drawn[:, 2:].reshape(rows, self.grid_size, self.grid_size) >= self.keep).float()
+        top, left = (drawn[:, 0] * tall).long(), (drawn[:, 1] * wide).long()
+        # The rows and columns of the enlarged grid that each mask sees, as weights of its cells.
+        down = linear_weights(self.grid_size, (self.grid_size + 1) * tall)[top[:, None] + torch.arange(height)]
+        across = linear_weights(self.grid_size, (self.grid_size + 1) * wide)[left[:, None] + torch.arange(width)]
+        return down @ coarse @ across.mT
+
+
+@lru_cache(maxsize=64)
+def linear_weights(cells: int, size: int) -> Float[Tensor, "s g"]:
+    """How much each cell of a line weighs at each of `size` places when the line is enlarged linearly."""
+    return nn.functional.interpolate(torch.eye(cells)[None], size=size, mode="linear", align_corners=False)[0].T
+
+
+def enlarged(cells: Float[Tensor, "p h w"], size: tuple[int, int]) -> Float[Tensor, "p H W"]:
+    """Masks at a finer resolution, bilinearly: as two products of matrices, many times faster than `interpolate`."""
+    height, width = size
+    return linear_weights(cells.shape[1], height) @ cells @ linear_weights(cells.shape[2], width).T

@@ -6,10 +6,11 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.masks import enlarged
 from interpreto.attributions.perturbations.seams import Block, MaskModality, TensorModality, reduce_axis
 from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.image_classification import PIXELS
@@ -110,7 +111,7 @@ def stretched(
     if cells.shape[1:] == units.shape:
         return units.spread(cells), cells
     if cells.shape[1:] != size:
-        cells = nn.functional.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        cells = enlarged(cells, size)
     # Pixels that belong to no unit cannot be charged to one, so they stay.
     masks = cells * units.movable
     return masks, units.reduce(masks, "mean")

@@ -185,5 +185,6 @@ def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:
     if reduction == "sum":
         return scores.sum(axis)
     if reduction == "norm":
-        return scores.norm(dim=axis)
+        # Several times faster than norm() along a short axis.
+        return scores.square().sum(axis).sqrt()
     return scores.abs().sum(axis) if reduction == "abs_sum" else scores.abs().amax(axis)

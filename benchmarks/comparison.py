@@ -1,0 +1,102 @@
+"""What comparing costs: the share of the time that the model itself works, and deletion curves against the bare model.
+
+`python -m benchmarks.comparison [all | deletion]` compares all methods by six metrics on 32 scenes and prints where the
+time goes, and the median ratio of 32 deletion curves of 20 steps to the bare model on as many rows.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from benchmarks.overhead import ratio
+from interpreto import Deletion, Occlusion, compare, zoo
+
+COUNT = 32
+METRICS = "deletion,insertion,mu-fidelity,pointing-game,relevance-mass,model-randomization"
+
+
+class Clock:
+    """Seconds spent in functions, and how often they were called."""
+
+    def __init__(self) -> None:
+        self.seconds, self.calls = 0.0, 0
+
+    def watch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                self.seconds += time.perf_counter() - begin
+                self.calls += 1
+
+        return timed
+
+
+@contextmanager
+def profiled(model: Any) -> Iterator[tuple[Clock, Clock]]:
+    """Clocks for the forward of a model and for gradients."""
+    forward, backward = Clock(), Clock()
+    grad, plain = torch.autograd.grad, type(model).forward
+    torch.autograd.grad = backward.watch(grad)
+    type(model).forward = forward.watch(plain)
+    try:
+        yield forward, backward
+    finally:
+        torch.autograd.grad, type(model).forward = grad, plain
+
+
+def everything() -> None:
+    model, processor = zoo.load("shapes-vit")
+    examples = zoo.samples("shapes-vit", COUNT)
+    with profiled(model) as (forward, backward):
+        begin = time.perf_counter()
+        comparison = compare(
+            model,
+            processor,
+            [example.input for example in examples],
+            metrics=METRICS,
+            masks=[example.truth for example in examples],
+            show_progress=False,
+        )
+        ran = time.perf_counter() - begin
+        assert not comparison.failures
+    str(comparison)
+    whole = time.perf_counter() - begin
+    inside = forward.seconds + backward.seconds
+    print(f"{len(comparison.methods)} methods and controls, {len(comparison.metrics)} metrics, {COUNT} scenes")
+    print(f"run {ran:.1f} s, with intervals and table {whole:.1f} s")
+    print(f"forward {forward.seconds:.1f} s in {forward.calls} calls, backward {backward.seconds:.1f} s")
+    print(f"inside the model: {inside / whole:.3f} of all")
+
+
+def deletion() -> None:
+    model, processor = zoo.load("shapes-vit")
+    pictures = [example.input for example in zoo.samples("shapes-vit", COUNT)]
+    outputs = Occlusion(model, processor, show_progress=False)(pictures)
+    metric = Deletion(model, processor, n_steps=20, show_progress=False)
+    rows = metric.evaluate(outputs, pictures).n_rows
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+
+    def bare() -> None:
+        # As a user would write it for rows that are there already.
+        for start in range(0, rows, 32):
+            with torch.no_grad():
+                model(pixel_values=pixels[: min(32, rows - start)].clone())
+
+    found, mine, theirs = ratio(lambda: metric.evaluate(outputs, pictures), bare)
+    print(
+        f"{COUNT} deletion curves of 20 steps, {rows} rows: {mine:.3f} s, bare model {theirs:.3f} s, ratio {found:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or ["deletion", "all"]
+    if "deletion" in chosen:
+        deletion()
+    if "all" in chosen:
+        everything()

@@ -1,0 +1,110 @@
+"""Some samples of a comparison: prepared and settled once, then explained and judged for every method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from interpreto.attributions.comparison.entrants import Entrant, Judge
+from interpreto.attributions.comparison.memory import watched
+from interpreto.attributions.comparison.records import Record, each, told
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.metrics.measured import Measured, Needs
+from interpreto.attributions.metrics.modelled import put_back
+from interpreto.attributions.result import AttributionOutput
+from interpreto.model_wrapping.sample import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Samples that are worked on together.
+
+    Attributes:
+        numbers: Of the samples.
+        ready: Those that could be read, prepared.
+        settled: Those that the model could score, with their units and targets.
+        errors: Why others could not be read or scored.
+    """
+
+    numbers: list[int]
+    ready: dict[int, Sample]
+    settled: dict[int, AttributionOutput]
+    errors: dict[int, str]
+
+    @staticmethod
+    def of(numbers: list[int], raws: Sequence[Any], targets: Sequence[Any], settler: Explainer) -> "Chunk":
+        """Prepare and settle samples.
+
+        Args:
+            numbers: Of the samples.
+            raws: All samples, as the user gave them.
+            targets: What is explained of each.
+            settler: A method that costs nothing, with the units and targets that all methods get.
+        """
+        wrapper = settler.setup.wrapper
+        # Tensors made inside a caller's inference mode could not be used where gradients are taken.
+        with torch.inference_mode(False):
+            read = each(lambda some: wrapper.prepare_all([raws[n] for n in some]), numbers)
+        ready = {n: one for n, one in zip(numbers, read, strict=True) if not isinstance(one, Exception)}
+        explained = each(
+            lambda some: settler.explain([ready[n] for n in some], [targets[n] for n in some]), list(ready)
+        )
+        found = [*zip(numbers, read, strict=True), *zip(ready, explained, strict=True)]
+        return Chunk(
+            numbers,
+            ready,
+            {n: one for n, one in zip(ready, explained, strict=True) if not isinstance(one, Exception)},
+            {n: told(one) for n, one in found if isinstance(one, Exception)},
+        )
+
+    def records(self, entrant: Entrant, judges: Sequence[Judge], masks: Sequence[Any] | None) -> list[Record]:
+        """What one method and every metric of it find."""
+        explainer = entrant.explainer
+        if explainer is None:
+            return [Record(entrant.name, n, None, f"UnsupportedError: {entrant.error}") for n in self.numbers]
+
+        def explain(some: list[int]) -> list[AttributionOutput]:
+            return explainer.explain(*put_back([self.settled[n] for n in some], [self.ready[n] for n in some]))
+
+        with watched() as peak:
+            made = dict(zip(self.settled, each(explain, list(self.settled)), strict=True))
+        errors = self.errors | {n: told(one) for n, one in made.items() if isinstance(one, Exception)}
+        outputs = {n: one for n, one in made.items() if not isinstance(one, Exception)}
+        found: dict[int, dict[str, float | Exception]] = {n: {} for n in self.numbers}
+        for judge in judges:
+            judged = each(partial(self._judged, judge, explainer, outputs, masks), list(outputs))
+            for n, value in zip(outputs, judged, strict=True):
+                found[n][judge.name] = value
+        return [
+            Record(
+                entrant.name,
+                n,
+                outputs.get(n),
+                errors.get(n, ""),
+                {metric: value for metric, value in found[n].items() if not isinstance(value, Exception)},
+                {metric: told(value) for metric, value in found[n].items() if isinstance(value, Exception)},
+                peak.gigabytes,
+            )
+            for n in self.numbers
+        ]
+
+    def _judged(
+        self,
+        judge: Judge,
+        explainer: Explainer,
+        outputs: dict[int, AttributionOutput],
+        masks: Sequence[Any] | None,
+        some: list[int],
+    ) -> list[float]:
+        made, samples = [outputs[n] for n in some], [self.ready[n] for n in some]
+        if judge.needs is Needs.MODEL:
+            measured: Measured = judge.make().evaluate(made, samples)
+        elif judge.needs is Needs.METHOD:
+            measured = judge.make(explainer).evaluate(made, samples)
+        elif judge.needs is Needs.MASKS and masks is not None:
+            measured = judge.make().evaluate(made, [masks[n] for n in some])
+        else:
+            measured = judge.make().evaluate(made)
+        return measured.per_sample.tolist()
