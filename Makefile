@@ -30,6 +30,7 @@ bench: $(DEVELOPING)
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.comparison
 
 zoo: $(DEVELOPING)
 	$(BIN)/python -m interpreto.zoo.train

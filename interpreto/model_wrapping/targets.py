@@ -52,6 +52,9 @@ class ClassTargets:
             TargetError: if a function returns anything but one score per row.
         """
         classes = [value for value in self.values if isinstance(value, int)]
+        if len(classes) == len(self.values) == 1:
+            # A slice is several times faster to take than a list of one.
+            return outputs[:, classes[0] : classes[0] + 1]
         if len(classes) == len(self.values):
             return outputs[:, classes]
         return torch.stack([score_of(value, outputs) for value in self.values], dim=1)

@@ -37,11 +37,7 @@ class Grid:
                 f"A grid of {self.rows} x {self.columns} is finer than the image that the model reads, "
                 f"{height} x {width} pixels."
             )
-        down = torch.arange(height) * self.rows // height
-        across = torch.arange(width) * self.columns // width
-        even = height % self.rows == 0 and width % self.columns == 0
-        tile = (height // self.rows, width // self.columns) if even else None
-        return ImageUnits(down[:, None] * self.columns + across, (self.rows, self.columns), tile)
+        return _cells(sample.size, self.rows, self.columns)
 
     def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
         """The box of every cell in pixels of the raw picture."""
@@ -102,6 +98,16 @@ class Patches:
                 f"{sample.size[0]} x {sample.size[1]} pixels."
             )
         return (rows, columns), (tall, wide)
+
+
+@lru_cache(maxsize=64)
+def _cells(size: tuple[int, int], rows: int, columns: int) -> ImageUnits:
+    """Cells that cover an image of this size."""
+    height, width = size
+    down, across = torch.arange(height) * rows // height, torch.arange(width) * columns // width
+    even = height % rows == 0 and width % columns == 0
+    tile = (height // rows, width // columns) if even else None
+    return ImageUnits(down[:, None] * columns + across, (rows, columns), tile)
 
 
 @lru_cache(maxsize=64)

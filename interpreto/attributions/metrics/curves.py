@@ -1,5 +1,6 @@
 """Insertion and deletion: what becomes of the score as units go, or come, in the order of their attributions."""
 
+from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -55,13 +56,19 @@ class _Curve(ModelledMetric):
         silent = scores.isnan()
         rank = rank - silent.sum() if silent.any() else rank
         count = len(scores) - int(silent.sum())
-        counts = torch.linspace(0, count, min(self.n_steps, count) + 1).round().long()
+        counts = _counts(count, min(self.n_steps, count))
         changed = rank < counts[:, None]
         return counts, ((~changed if self.inserts else changed) & ~silent).float()
 
     def measured(self, found: list[list[Curve]], rows: int) -> Measured:
         values = [torch.tensor([curve.area for curve in curves]) for curves in found]
         return Measured(type(self).__name__, values, self.higher_is_better, found, rows)
+
+
+@lru_cache(maxsize=256)
+def _counts(units: int, steps: int) -> Int[Tensor, " s"]:
+    """How many units have changed at every step."""
+    return torch.linspace(0, units, steps + 1).round().long()
 
 
 class Deletion(_Curve):
