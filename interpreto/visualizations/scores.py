@@ -14,6 +14,9 @@ from interpreto.attributions.comparison.comparison import Comparison
 from interpreto.attributions.comparison.standings import Standing
 from interpreto.visualizations.figures import Picture, write
 
+_PALETTE = tuple(f"C{number}" for number in range(10) if number != 7)
+"""Colours of methods, but for matplotlib's grey, which is that of the controls."""
+_GREY = "#888888"
 _WIDTH = 120
 """Letters of a line of the printed table."""
 
@@ -171,13 +174,11 @@ def _of(comparison: Comparison, metric: str) -> list[Standing]:
 
 
 def _colours(comparison: Comparison) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for every method; controls are grey."""
-    palette = [f"C{number}" for number in range(10)]
+    """A colour and a marker for every method; controls are hollow and grey."""
     shapes = "osD^vP"
     methods = [method for method in comparison.methods if method not in comparison.controls]
-    found = {m: (palette[n % 10], shapes[n // 10 % len(shapes)]) for n, m in enumerate(methods)}
-    greys = {m: ("#888888", "x+1234"[n % 6]) for n, m in enumerate(comparison.controls)}
-    return found | greys
+    found = {m: (_PALETTE[n % len(_PALETTE)], shapes[n // len(_PALETTE) % len(shapes)]) for n, m in enumerate(methods)}
+    return found | {m: (_GREY, shapes[n % len(shapes)]) for n, m in enumerate(comparison.controls)}
 
 
 def _panel(comparison: Comparison, metric: str, place: Axes, colours: dict[str, tuple[str, str]]) -> None:
@@ -195,6 +196,7 @@ def _panel(comparison: Comparison, metric: str, place: Axes, colours: dict[str, 
             color=colour,
             marker=marker,
             markersize=6,
+            markerfacecolor="white" if colour == _GREY else colour,
             capsize=2,
             linestyle="none",
             label=shown(comparison, standing.method),
