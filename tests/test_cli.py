@@ -9,7 +9,7 @@ import pytest
 import transformers as hf
 from typer.testing import CliRunner
 
-from interpreto import METHODS, AttributionOutput, InterpretoError, cli
+from interpreto import METHODS, AttributionOutput, Comparison, InterpretoError, cli, zoo
 from interpreto.cli.app import console
 from tests.generators import generator
 from tests.models import some_pictures, text_model, tokenizer
@@ -191,3 +191,53 @@ def test_the_command_is_installed():
     )
     for command in ("explain", "compare", "methods", "demo"):
         assert command in shown.stdout
+
+
+def test_comparing_leaves_a_folder_that_goes_on(tmp_path):
+    out = tmp_path / "comparison"
+    asked = ["compare", "--model", "zoo:shapes-vit", "--methods", "occlusion,saliency", "--out", str(out)]
+    asked += ["--metrics", "deletion,pointing-game", "--samples", "2"]
+    result = run(*asked)
+    assert result.exit_code == 0, result.output
+    for word in ("Deletion", "PointingGame", "RandomScores (c)", "peak memory", "report.html"):
+        assert word in result.output
+    assert {"report.html", "table.csv", "values.csv", "figures", "run.json"} <= {path.name for path in out.iterdir()}
+    first = Comparison.load(out)
+    again = run(*asked)
+    assert again.exit_code == 0
+    assert [cost.seconds for cost in Comparison.load(out).costs] == [cost.seconds for cost in first.costs]
+
+
+def test_comparing_texts_from_a_file(tmp_path):
+    (tmp_path / "reviews.txt").write_text("The plot was not good.\n\nA truly charming film.\n")
+    (tmp_path / "corpus.txt").write_text("a film\na plot\n")
+    arguments = ["--model", "zoo:reviews-bert", "--methods", "occlusion", "--metrics", "deletion", "--target", "1"]
+    arguments += ["--removal", "mask", "--removal", "unk", "--granularity", "token"]
+    result = run(
+        "compare", "--file", str(tmp_path / "reviews.txt"), "--corpus", str(tmp_path / "corpus.txt"), *arguments
+    )
+    assert result.exit_code == 0, result.output
+    for word in ("Deletion [mask]", "Deletion [unk]", "TokenFrequency (c)", "reviews-bert, 2 samples"):
+        assert word in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "occlusionn"], "did you mean 'occlusion'"),
+        (["--metrics", "pointing-game", "a good film"], "needs masks="),
+        (["--file", "EMPTY"], "holds no line"),
+    ],
+)
+def test_wrong_comparisons_are_told(tmp_path, arguments, message):
+    (tmp_path / "empty.txt").write_text("\n")
+    arguments = [str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in arguments]
+    result = run("compare", "--model", "zoo:reviews-bert", "--samples", "2", *arguments)
+    assert result.exit_code == 1
+    assert message in str(result.exception)
+
+
+def test_a_model_of_ones_own_needs_something_to_compare_on(tmp_path):
+    result = run("compare", "--model", str(zoo.path("reviews-bert")))
+    assert result.exit_code == 1
+    assert "nothing to compare on" in str(result.exception)

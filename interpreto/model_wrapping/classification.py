@@ -8,6 +8,7 @@ from torch import Tensor
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Ask, Plan, Settled
+from interpreto.model_wrapping.finite import all_finite
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import Everything, labels_of, resolve
 
@@ -21,7 +22,7 @@ def settle(sample: Sample, spec: Any, config: Any) -> Plan[Settled]:
     """
     answer = yield Ask(sample.rows, Everything())
     outputs = answer.scores
-    if not outputs.isfinite().all():
+    if not all_finite(outputs):
         raise ModelError(
             f"The model's outputs for the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
             "or the input hold NaN or overflow, so no attribution would mean anything."

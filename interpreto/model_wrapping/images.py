@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from interpreto.errors import InputError
+from interpreto.model_wrapping.finite import all_finite
 
 Box = tuple[float, float, float, float]
 Levels = tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
@@ -152,7 +153,7 @@ def checked(values: Float[Tensor, "..."]) -> Float[Tensor, "c H W"]:
     """
     if values.ndim != 3 or 0 in values.shape:
         raise InputError(f"Pixel values have the shape c H W and some pixels; got {tuple(values.shape)}.")
-    if not values.isfinite().all():
+    if not all_finite(values):
         raise InputError("The pixel values hold NaN or infinite values.")
     return values
 

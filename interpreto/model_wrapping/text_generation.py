@@ -12,6 +12,7 @@ from interpreto.errors import ModelError, TargetError
 from interpreto.model_wrapping import continuations, prefix, prompts
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.finite import all_finite
 from interpreto.model_wrapping.language_model import LanguageModel, length
 from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
 from interpreto.model_wrapping.sample import TextSample
@@ -85,7 +86,7 @@ class TextGeneration(Wrapper):
         targets = self._targets(said, length(sample.rows))
         answer = yield Ask(whole.rows, targets, keep=True)
         outputs, layers = answer.kept
-        if not outputs.isfinite().all():
+        if not all_finite(outputs):
             raise ModelError(
                 "The model's outputs for the unchanged text are not finite: its weights hold NaN or overflow, so no "
                 "attribution would mean anything."

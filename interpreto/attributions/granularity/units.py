@@ -142,6 +142,8 @@ class ImageUnits(Units):
             return spread(cells, self.index)
         (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
         fine = cells[:, :, None, :, None].expand(-1, -1, tall, -1, wide).reshape(len(cells), h * tall, w * wide)
+        if (height, width) == (h * tall, w * wide):
+            return fine
         # Pixels beyond the last whole unit belong to none.
         return nn.functional.pad(fine, (0, width - w * wide, 0, height - h * tall))
 
