@@ -22,14 +22,18 @@ def whole_folder(path: Path, mark: str) -> Iterator[Path]:
     """
     if path.exists() and not (path / mark).exists() and (path.is_file() or any(path.iterdir())):
         raise SavedFileError(f"{str(path)!r} exists and holds no saved result, no {mark}: it is not overwritten.")
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     around = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    beside, before = around / path.name, around / "before"
     try:
-        beside = around / path.name
         beside.mkdir()
         yield beside
         if path.exists():
-            path.rename(around / "before")
+            path.rename(before)
         beside.rename(path)
     finally:
+        # Whatever came between the two, one of them has the place.
+        if before.exists() and not path.exists():
+            before.rename(path)
         shutil.rmtree(around, ignore_errors=True)

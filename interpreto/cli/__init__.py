@@ -4,6 +4,7 @@ import sys
 
 import transformers
 from rich.console import Console
+from rich.markup import escape
 
 from interpreto.cli import compare, demo, explain, methods
 from interpreto.cli.app import NAMES, app
@@ -17,7 +18,7 @@ def main() -> None:
     try:
         app()
     except (InterpretoError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         sys.exit(1)
 
 

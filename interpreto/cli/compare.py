@@ -1,5 +1,7 @@
 """`interpreto compare`."""
 
+import ast
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +9,8 @@ import typer
 
 import interpreto
 from interpreto import InterpretoError, zoo
-from interpreto.cli.app import app, console, options_of, target_of
+from interpreto.attributions.comparison.entrants import words
+from interpreto.cli.app import app, chat_of, console, options_of, target_of
 from interpreto.model_wrapping.loading import load
 from interpreto.model_wrapping.task import TASKS, find_task
 from interpreto.visualizations.scores import notes, tables
@@ -52,9 +55,13 @@ def compare(
 ) -> None:
     """Compare methods on a model and samples, with intervals, costs and honest baselines."""
     given = [*(inputs or []), *([] if file is None else _lines(file))]
-    options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
+    options = _shared(options_of(option)) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
+    if corpus is not None and find_task(loaded, task) == "image-classification":
+        raise InterpretoError("--corpus counts tokens of texts; this model reads images.")
     speaks = find_task(loaded, task) == "text-generation"
+    if speaks:
+        given = [chat_of(Path(text)) if text.endswith(".json") else text for text in given]
     wanted: Any = target if speaks else target_of(target)
     arguments: dict[str, Any] = {"inputs": given, "targets": None if wanted is None else [wanted] * len(given)}
     if not given:
@@ -68,18 +75,18 @@ def compare(
         methods=methods,
         metrics=metrics,
         seed=seed,
-        removals=removal,
+        removals=[one for text in removal for one in _operators(text)],
         corpus=None if corpus is None else _lines(corpus),
         folder=out,
         **arguments,
         **shared,
     )
-    for table in tables(comparison):
+    for table in tables(comparison, console.width):
         console.print(table)
     for line in notes(comparison):
         console.print(line, markup=False, highlight=False)
     if out is not None:
-        console.print(f"Tables, figures, all results and [bold]report.html[/bold] are in [bold]{out}[/bold].")
+        console.print(f"Tables, figures, all results and report.html are in {out}.", markup=False, highlight=False)
 
 
 def _of_the_zoo(name: str, count: int, target: Any, speaks: bool) -> dict[str, Any]:
@@ -92,6 +99,22 @@ def _of_the_zoo(name: str, count: int, target: Any, speaks: bool) -> dict[str, A
         "targets": targets if target is None else [target] * len(examples),
         "masks": None if any(truth is None for truth in truths) else truths,
     }
+
+
+def _shared(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of all methods, but for what the command has options of its own for."""
+    for name in options:
+        if name in inspect.signature(interpreto.compare).parameters:
+            raise InterpretoError(f"-o {name}= is no option of the methods: see `interpreto compare --help`.")
+    return options
+
+
+def _operators(text: str) -> list[Any]:
+    """Removal operators: a number or a colour as Python writes it, or names with commas between them."""
+    try:
+        return [ast.literal_eval(text)]
+    except (ValueError, SyntaxError):
+        return list(words(text))
 
 
 def _lines(path: Path) -> list[str]:

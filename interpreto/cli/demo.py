@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from interpreto import plot_attributions, zoo
 from interpreto.cli.app import NAMES, Results, app, console
@@ -27,8 +28,8 @@ def demo(
     draw(stories, out, "stories")
     sources(next(iter(stories.values()))[0])
     console.print(
-        f"Figures, pages and all results are in [bold]{out}[/bold]: images.png, texts.png, texts.html, stories.png and "
-        "stories.html, a page to explore."
+        f"Figures, pages and all results are in [bold]{escape(str(out))}[/bold]: images.png, texts.png, texts.html, "
+        "stories.png and stories.html, a page to explore."
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from interpreto import InterpretoError
 from interpreto.cli.app import app, chat_of, console, methods_named, options_of, target_of
@@ -47,4 +48,4 @@ def explain(
     if out is not None:
         draw(results, out, "attributions")
         save(results, out / "results")
-        console.print(f"Figure, page and results are in [bold]{out}[/bold].")
+        console.print(f"Figure, page and results are in [bold]{escape(str(out))}[/bold].")

@@ -4,6 +4,7 @@ import inspect
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from interpreto import InterpretoError
@@ -31,5 +32,5 @@ def _works(method: Method, model: Any, processor: Any, task: str | None) -> str:
     try:
         method(model, processor, task=task)
     except InterpretoError as error:
-        return f"no: {error}"
+        return escape(f"no: {error}")
     return "yes"

@@ -27,7 +27,7 @@ def run(
         except InterpretoError as error:
             if len(methods) == 1:
                 raise
-            console.print(f"[yellow]{method.__name__} left out:[/yellow] {error}", highlight=False)
+            console.print(f"[yellow]{method.__name__} left out:[/yellow] {escape(str(error))}", highlight=False)
         seconds[method.__name__] = time.perf_counter() - begin
     return results, seconds
 

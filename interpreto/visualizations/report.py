@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from torch import Tensor
 
 from interpreto.attributions.comparison.comparison import Comparison
-from interpreto.attributions.comparison.standings import Standing, Verdict
+from interpreto.attributions.comparison.standings import ENOUGH, Standing, Verdict
 from interpreto.visualizations import html, image, matrix
 from interpreto.visualizations.figures import Html, Picture, png
 from interpreto.visualizations.figures import write as write_page
@@ -75,16 +75,19 @@ def _conclusions(comparison: Comparison) -> str:
     """What the table says, in words."""
     lines = []
     for metric in comparison.metrics:
-        some = [s for s in comparison.standings if s.metric == metric and not s.control]
+        everybody = [s for s in comparison.standings if s.metric == metric]
+        some = [s for s in everybody if not s.control]
+        controls = [s.method for s in everybody if s.control and s.leads]
         best = next((s for s in some if s.best), None)
         if best is None:
             continue
         others = [s.method for s in some if s.leads and not s.best]
         chance = [s.method for s in some if s.beats_random is False]
-        told = f", not to be told from {escape(', '.join(others))}" if others else ", ahead of all others"
+        told = f", not to be told from {escape(', '.join(others))}" if others else ", ahead of all other methods"
+        level = f" Controls that do as well or better: {escape(', '.join(controls))}." if controls else ""
         random = f" No better than random for sure: {escape(', '.join(chance))}." if chance else ""
-        told = told if comparison.asked.count > 1 else ""
-        lines.append(f"<li><b>{escape(metric)}</b>: best is {escape(best.method)}{told}.{random}</li>")
+        told = told if comparison.asked.count >= ENOUGH else ""
+        lines.append(f"<li><b>{escape(metric)}</b>: best is {escape(best.method)}{told}.{level}{random}</li>")
     return f"<ul>{''.join(lines)}</ul>"
 
 

@@ -11,12 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from interpreto.attributions.comparison.comparison import Comparison
-from interpreto.attributions.comparison.standings import Standing
+from interpreto.attributions.comparison.standings import ENOUGH, Standing
 from interpreto.visualizations.figures import Picture, write
 
 _PALETTE = tuple(f"C{number}" for number in range(10) if number != 7)
 """Colours of methods, but for matplotlib's grey, which is that of the controls."""
 _GREY = "#888888"
+_NAME = 40
+"""Letters of a method's name in a line."""
 _WIDTH = 120
 """Letters of a line of the printed table."""
 
@@ -25,21 +27,22 @@ KEY = (
     "random scores, or is worse. (c) control, which does not ask the model; never best."
 )
 ALONE = "There is one sample: no interval can be made, and no method be told from another."
+FEW = f"There are fewer than {ENOUGH} samples: intervals mean little, and nothing is marked."
 
 
 def text(comparison: Comparison) -> str:
     """The table of scores and costs, and what failed, as plain text."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=_WIDTH, no_color=True, highlight=False)
-    for table in tables(comparison):
+    for table in tables(comparison, _WIDTH):
         console.print(table)
     for line in notes(comparison):
         console.print(line, markup=False)
     return buffer.getvalue()
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """Tables of scores, as many metrics in each as fit, and one of costs."""
+def tables(comparison: Comparison, width: int) -> list[Table]:
+    """Tables of scores, as many metrics in each as fit into a line of this many letters, and one of costs."""
     methods = comparison.methods
     columns = {
         metric: [
@@ -49,19 +52,27 @@ def tables(comparison: Comparison) -> list[Table]:
         for metric in comparison.metrics
     }
     found = []
-    for metrics in _packed(columns, _WIDTH - max(len(shown(comparison, method)) for method in methods) - 2):
+    longest = max(len(shown(comparison, method)) for method in methods)
+    for metrics in _packed(columns, width - min(longest, _NAME) - 2):
         heading = None if found else title(comparison)
-        table = Table("method", box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
+        table = _begun(heading)
         for metric in metrics:
             table.add_column(Text(columns[metric][0]), no_wrap=True)
         _fill(table, comparison, {m: [columns[one][n] for one in metrics] for n, m in enumerate(methods, start=1)})
         found.append(table)
-    costs = Table("method", box=box.SIMPLE_HEAD, title="Cost per sample", title_justify="left", pad_edge=False)
+    costs = _begun("Cost per sample")
     for column in ("rows", "seconds", "peak memory (GB)"):
         costs.add_column(column, justify="right")
     known = {c.method: [f"{c.rows:.0f}", f"{c.seconds:.3g}", f"{c.memory:.3f}"] for c in comparison.costs}
     _fill(costs, comparison, known)
     return [*found, costs]
+
+
+def _begun(heading: str | None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
+    # Long names go on below instead of being cut off.
+    table.add_column("method", max_width=_NAME, overflow="fold")
+    return table
 
 
 def _fill(table: Table, comparison: Comparison, cells: dict[str, list[str]]) -> None:
@@ -91,8 +102,8 @@ def notes(comparison: Comparison) -> list[str]:
     """What must be said below the table."""
     done = len(comparison.shown(comparison.asked.count))
     found = [KEY]
-    if comparison.asked.count == 1:
-        found.append(ALONE)
+    if comparison.asked.count < ENOUGH:
+        found.append(ALONE if comparison.asked.count == 1 else FEW)
     missing = len(comparison.methods) * comparison.asked.count - len(comparison.records)
     if missing:
         found.append(f"The run is not finished: {done} of {comparison.asked.count} samples have results so far.")
@@ -164,6 +175,9 @@ def plot(comparison: Comparison, save_path: str | Path | None = None) -> Picture
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=across, fontsize=8, frameon=False
         )
+        for legend in figure.legends:
+            for label in legend.get_texts():
+                label.set_parse_math(False)
     if save_path is not None:
         write(save_path, figure)
     return figure
@@ -202,7 +216,8 @@ def _panel(comparison: Comparison, metric: str, place: Axes, colours: dict[str, 
             label=shown(comparison, standing.method),
         )
     good = {True: " (high is good)", False: " (low is good)", None: ""}
-    place.set_title(metric + good[comparison.asked.metrics[metric]["higher_is_better"]], fontsize=10)
+    name = metric + good[comparison.asked.metrics[metric]["higher_is_better"]]
+    place.set_title(name, fontsize=10, parse_math=False)
     place.set_xscale("log")
     place.set_xlabel("seconds per sample", fontsize=8)
     place.tick_params(labelsize=8)

@@ -5,6 +5,7 @@ import json
 import math
 from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -19,9 +20,12 @@ from interpreto import (
     Comparison,
     Deletion,
     Entropy,
+    Grid,
     InputXGradient,
+    Insertion,
     IntegratedGradients,
     KernelShap,
+    ModelRandomization,
     MuFidelity,
     Occlusion,
     PointingGame,
@@ -32,12 +36,14 @@ from interpreto import (
     from_callables,
     zoo,
 )
+from interpreto.attributions.comparison import fingerprint
 from interpreto.attributions.comparison.standings import standings
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.recipes.unasked import Unasked
 from interpreto.attributions.setup import Options, Setup
-from interpreto.errors import InputError, OptionError, SavedFileError, TargetError
+from interpreto.attributions.whole import whole_folder
+from interpreto.errors import InputError, InterpretoError, OptionError, SavedFileError, TargetError
 from tests.conftest import loaded
 from tests.generators import generator
 from tests.models import ALL_LIGHT, TEXTS, image_model, light, some_pictures, text_model
@@ -90,7 +96,7 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def shapes_comparison():
-    return shapes_run()
+    return shapes_run(8, batch_size=32)
 
 
 def test_methods_beat_random_scores_where_the_truth_is_known():
@@ -136,7 +142,7 @@ def test_gradients_depend_on_what_the_model_has_learned():
 
 def test_numbers_are_those_of_the_methods_and_metrics(shapes_comparison):
     model, processor = loaded("shapes-vit")
-    examples = zoo.samples("shapes-vit", 4)
+    examples = zoo.samples("shapes-vit", 8)
     pictures, masks = [e.input for e in examples], [e.truth for e in examples]
     outputs = Occlusion(model, processor)(pictures)
     for mine, theirs in zip(shapes_comparison.outputs("Occlusion"), outputs, strict=True):
@@ -360,6 +366,13 @@ def test_a_finished_run_is_not_run_again(tmp_path):
         ({"seed": 1}, "other methods|other seed"),
         ({"masks": None, "metrics": "deletion"}, "other metrics"),
         ({"masks": [np.ones((64, 64), bool)] * 4}, "other masks"),
+        (
+            {"metrics": {"Deletion": partial(Deletion, n_steps=5), "PointingGame": PointingGame}},
+            "other metrics: Deletion",
+        ),
+        ({"metrics": {"Deletion": Insertion, "PointingGame": PointingGame}}, "other metrics: Deletion"),
+        ({"inference_mode": "softmax"}, "other methods: Occlusion, options"),
+        ({"count": 2}, "comparison of 4 samples, more than the 2"),
     ],
 )
 def test_a_folder_of_another_run_is_refused(tmp_path_factory, change, words):
@@ -368,7 +381,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path_factory, change, words):
         shapes_run(folder=folder)
     before = (folder / "run.json").read_text()
     with pytest.raises(SavedFileError, match=words):
-        shapes_run(folder=folder, **change)
+        shapes_run(**{"folder": folder, **change})
     assert (folder / "run.json").read_text() == before
 
 
@@ -455,6 +468,149 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
     assert {row["method"] for row in rows} == set(found.methods)
     assert {path.name for path in (tmp_path / "comparison").iterdir()} >= {"report.html", "values.csv", "figures"}
     assert (tmp_path / "comparison" / "figures" / "scores.png").stat().st_size > 1000
+
+
+def test_what_cannot_be_read_any_more_is_kept(tmp_path):
+    """Files that were deleted after they had been explained."""
+    paths = []
+    for number, picture in enumerate(some_pictures()[:2]):
+        paths.append(tmp_path / f"{number}.png")
+        picture.save(paths[-1])
+    model, processor = image_model("vit")
+    arguments = {"methods": [Occlusion], "metrics": [Entropy], "folder": tmp_path / "run", "show_progress": False}
+    first = compare(model, processor, paths, **arguments)
+    paths[1].unlink()
+    same(compare(model, processor, paths, **arguments), first)
+    same(Comparison.load(tmp_path / "run"), first)
+
+
+def test_what_failed_is_tried_again(tmp_path):
+    broken = [True]
+
+    def act(case):
+        if broken[0]:
+            raise RuntimeError("no memory")
+        return torch.ones(case.units.shape)
+
+    arguments = {"methods": {"Fragile": partial(Doing, act=act), "Occlusion": Occlusion}, "metrics": "entropy"}
+    assert shapes_run(**arguments, masks=None, folder=tmp_path / "run").failures
+    broken[0] = False
+    again = shapes_run(**arguments, masks=None, folder=tmp_path / "run")
+    assert not again.failures
+    assert not Comparison.load(tmp_path / "run").failures
+
+
+def test_a_folder_keeps_what_else_is_in_it(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    shapes_run(2, folder=tmp_path / "link")
+    (tmp_path / "real" / "notes.txt").write_text("mine")
+    shapes_run(3, folder=tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "real" / "report.html").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shapes_run(2, folder=".")
+    assert len(Comparison.load(".").samples) == 2
+
+
+def test_a_folder_survives_what_comes_while_it_is_replaced(tmp_path, monkeypatch):
+    place = tmp_path / "kept"
+    place.mkdir()
+    (place / "mark").write_text("old")
+    rename = Path.rename
+
+    def interrupted(self, target):
+        if self.parent.name.startswith(".kept-") and self.name == "kept":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(place, "mark") as folder:
+        (folder / "mark").write_text("new")
+    assert (place / "mark").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_runs_are_recognised_in_another_process(tmp_path):
+    """Pictures and sets as masks, functions as options: none has the same text in every process."""
+    first, second = (
+        [fingerprint.digest(make()) for make in (lambda: Image.new("L", (4, 4)), lambda: {"plot", "not", "good"})]
+        for _ in range(2)
+    )
+    assert first == second
+    assert fingerprint.told({"b", "a"}) == ["a", "b"]
+    twice, thrice = (lambda x: x * 2), (lambda x: x * 3)
+    assert " at 0x" not in fingerprint.told(twice)
+    assert fingerprint.told(twice) != fingerprint.told(thrice)
+    assert fingerprint.told(partial(Occlusion, removal="mean")) == "Occlusion(removal='mean')"
+    assert fingerprint.told(torch.zeros(2)) != fingerprint.told(torch.ones(2))
+    assert " at 0x" not in json.dumps(fingerprint.told({"x": object(), "y": [torch.float32, Path("a")]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_bootstrap": 0}, "n_bootstrap"),
+        ({"metrics": [partial(Entropy, n_steps=1)]}, "Entropy has no option 'n_steps'"),
+        ({"metrics": [partial(ModelRandomization, steps=1)]}, "did you mean 'n_steps'"),
+        ({"masks": ["not", "charming", "Dull"]}, "'not' is a text"),
+        ({"removals": ["mask", "mask"], "metrics": "deletion"}, "mask is there twice"),
+        ({"methods": {1: Occlusion, "1": Saliency}}, "1 is there twice"),
+    ],
+)
+def test_more_wrong_arguments_are_told_before_anything_runs(change, words):
+    with pytest.raises(InterpretoError, match=words):
+        compare(
+            *text_model("bert"),
+            **{"inputs": TEXTS, "methods": [Occlusion], "metrics": "entropy", "show_progress": False, **change},
+        )
+
+
+def test_removals_are_given_in_any_form():
+    arguments = {"inputs": TEXTS[:2], "methods": [Occlusion], "show_progress": False}
+    for given in ("mask,unk", iter(["mask", "unk"]), ["mask", "unk"]):
+        found = compare(*text_model("bert"), metrics=[Deletion, Entropy], removals=given, **arguments)
+        assert found.metrics == ["Deletion [mask]", "Deletion [unk]", "Entropy"]
+    (verdict,) = compare(*text_model("bert"), metrics="deletion", removals=[None, "unk"], **arguments).verdicts()
+    assert verdict.removals == ("default", "unk")
+    own = compare(*text_model("bert"), metrics=[partial(Deletion, removal="mask")], removals=["unk"], **arguments)
+    assert own.metrics == ["Deletion(removal='mask')"]
+    pictures = {**arguments, "inputs": some_pictures()[:1]}
+    told = compare(*image_model("vit"), metrics="pic,deletion", removals=0.5, **pictures)
+    # Pixels that are not told are interpolated, whatever hides others.
+    assert told.metrics == ["Pic", "Deletion [0.5]"]
+
+
+def test_units_of_ones_own_go_beside_shared_ones(tmp_path):
+    methods = {"shared": Occlusion, "own": partial(Saliency, granularity="pixel")}
+    for shared in ({"granularity": Grid(3, 3)}, {"patch_size": 8}):
+        found = compare(*image_model("vit"), some_pictures()[:1], methods, "deletion", show_progress=False, **shared)
+        assert not found.failures
+    words = {"words": Occlusion, "tokens": partial(Occlusion, granularity="token")}
+    folder = tmp_path / "run"
+    said = compare(
+        *generator("gpt2"), TEXTS[:1], words, "deletion", targets=" good movie", folder=folder, show_progress=False
+    )
+    assert not said.failures
+    assert (folder / "report.html").exists()
+    # What a token rests on is no row beside what a word rests on.
+    assert "tokens" in said.methods
+
+
+def test_letters_of_any_kind_are_drawn(tmp_path):
+    name = "top $5_{$ " + "x" * 260
+    found = shapes_run(1, methods={name: Occlusion}, metrics={"$^": Entropy}, masks=None, folder=tmp_path / "run")
+    same(Comparison.load(tmp_path / "run"), found)
+    # The name goes on below, letter by letter.
+    assert "x" * 30 in str(found)
+
+
+def test_few_samples_leave_nothing_sure():
+    found = shapes_run(4)
+    assert not any(standing.leads or standing.beats_random for standing in found.standings)
+    assert "fewer than 6 samples" in str(found)
 
 
 # Statistics

@@ -47,7 +47,7 @@ class Asked:
         return Asked(**{field.name: words[field.name] for field in fields(Asked)})
 
     def check_same(self, other: "Asked", where: str) -> None:
-        """Refuse a run that was asked for something else; it may have more or fewer samples, or resamples.
+        """Refuse a run that was asked for something else; it may have had fewer samples, or resamples.
 
         Raises:
             SavedFileError: if it was; the message says what differs.
@@ -59,6 +59,11 @@ class Asked:
                     f"{where!r} holds a comparison with other {name}: {_difference(mine, theirs)}. Give a new folder, "
                     "or the same arguments to go on with that run."
                 )
+        if other.count > self.count:
+            raise SavedFileError(
+                f"{where!r} holds a comparison of {other.count} samples, more than the {self.count} given: give as "
+                "many, or a new folder."
+            )
         pairs = zip(self.masks or [], other.masks or [], strict=False)
         if (self.masks is None) != (other.masks is None) or any(mine != theirs for mine, theirs in pairs):
             raise SavedFileError(f"{where!r} holds a comparison with other masks: give a new folder.")

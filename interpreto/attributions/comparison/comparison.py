@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interpreto.attributions.comparison.agreement import rank_agreement, top_agreement
 from interpreto.attributions.comparison.asked import Asked
-from interpreto.attributions.comparison.folder import ASKED, RunFolder
+from interpreto.attributions.comparison.folder import ASKED, RunFolder, write_text
 from interpreto.attributions.comparison.records import Failure, Record, failures
 from interpreto.attributions.comparison.standings import Standing, Verdict, standings, verdict
 from interpreto.attributions.result import AttributionOutput
@@ -32,7 +32,8 @@ class Cost:
         method: The method's name.
         rows: Rows sent through the model, per sample.
         seconds: Per sample.
-        memory: Gigabytes at the peak above what was in use; NaN where a system does not tell.
+        memory: Gigabytes at the peak, with the few samples that were explained together, above what was in use; NaN
+            where a system does not tell.
     """
 
     method: str
@@ -154,7 +155,12 @@ class Comparison:
 
         Returns:
             The means over samples and targets; NaN for two methods that never had the same units.
+
+        Raises:
+            OptionError: if the share is none.
         """
+        if top is not None and not 0 < top <= 1:
+            raise OptionError(f"top={top} must be a share of the units, above 0 and at most 1.")
         outputs = {method: self.outputs(method) for method in self.methods}
         return rank_agreement(outputs) if top is None else top_agreement(outputs, top)
 
@@ -195,14 +201,17 @@ class Comparison:
         return plot_attributions(self.of_sample(sample), save_path, one_scale=True)
 
     def of_sample(self, sample: int) -> dict[str, AttributionOutput]:
-        """What each method said of a sample.
+        """What each method said of a sample, but for methods whose own units make other targets of a generation.
 
         Raises:
             InputError: if there is no such sample, or no method has an output for it.
         """
         if not 0 <= sample < len(self.samples):
             raise InputError(f"There is no sample {sample}: they are numbered from 0 to {len(self.samples) - 1}.")
-        found = {method: output for method in self.methods if (output := self.outputs(method)[sample]) is not None}
+        settled = self.samples[sample]
+        names = None if settled is None else settled.target_names
+        outputs = {method: self.outputs(method)[sample] for method in self.methods}
+        found = {m: one for m, one in outputs.items() if one is not None and one.target_names == names}
         if not found:
             raise InputError(f"No method has an output for sample {sample}: {self.failures[0]}")
         return found
@@ -237,8 +246,8 @@ class Comparison:
         """
         folder = RunFolder(Path(path))
         asked = folder.asked()
-        samples = folder.samples()
-        records = {(record.method, record.sample): record for record in folder.records(samples)}
+        samples, found = folder.read()
+        records = {(record.method, record.sample): record for record in found}
         return Comparison(asked, [samples.get(number) for number in range(asked.count)], records)
 
     def __str__(self) -> str:
@@ -309,8 +318,12 @@ class Comparison:
             records = [r for n in range(len(self.samples)) if (r := self.records.get((method, n))) is not None]
             if records:
                 folder.append(records, self.samples)
-        (path / "table.csv").write_text(_csv(*self._table()), encoding="utf-8")
-        (path / "values.csv").write_text(_csv(*self._values_table()), encoding="utf-8")
+        self.write_views(path)
+
+    def write_views(self, path: Path) -> None:
+        """Write tables, figures and the report into a folder, beside what else is there."""
+        write_text(path / "table.csv", _csv(*self._table()))
+        write_text(path / "values.csv", _csv(*self._values_table()))
         self.report(path / "report.html")
         self.plot(path / "figures" / "scores.png")
         for number in self.shown(3):

@@ -1,10 +1,14 @@
 """Who is compared and by what: methods, controls and metrics from names, classes and partials."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
+from interpreto.attributions.comparison.fingerprint import described, told
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods import (
     METHODS,
@@ -17,11 +21,13 @@ from interpreto.attributions.methods import (
 from interpreto.attributions.metrics import METRICS
 from interpreto.attributions.metrics.measured import Needs
 from interpreto.attributions.naming import core, look_up, title
-from interpreto.errors import OptionError, UnsupportedError
+from interpreto.errors import OptionError, UnsupportedError, choices
 from interpreto.model_wrapping.wrapper import Wrapper
 
 DEFAULT_METRICS = ("Deletion", "Insertion", "MuFidelity", "Completeness", "Entropy")
 LOCALIZATION = ("PointingGame", "RelevanceMass", "RelevanceRank")
+
+_UNITS = {"granularity", "patch_size", "segments"}
 
 Make = Callable[..., Any]
 
@@ -34,26 +40,21 @@ class Entrant:
         name: What it is called.
         explainer: The method on the model; None where it cannot work on it.
         control: Whether it is one of the honest baselines.
+        made: Its class and options.
         error: Why it cannot work.
     """
 
     name: str
     explainer: Explainer | None
     control: bool
+    made: dict[str, Any]
     error: str = ""
 
     def described(self) -> dict[str, Any]:
         """What it is, as JSON."""
         if self.explainer is None:
             return {"control": self.control, "error": self.error}
-        setup = self.explainer.setup
-        given = {name: str(value) for name, value in setup.given.items() if name not in ("show_progress", "batch_size")}
-        return {
-            "control": self.control,
-            "class": setup.method,
-            "recipe": {name: str(value) for name, value in self.explainer.recipe.describe().items()},
-            "options": given,
-        }
+        return {"control": self.control, **self.made}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class Judge:
         needs: What the metric needs beyond outputs.
         higher_is_better: Whether large values are good; None where the metric does not judge.
         base: The metric's name without the removal operator.
+        made: Its class and options.
         removal: The operator, where several are asked for.
     """
 
@@ -74,11 +76,14 @@ class Judge:
     needs: Needs
     higher_is_better: bool | None
     base: str
+    made: dict[str, Any]
     removal: str | None = None
 
     def described(self) -> dict[str, Any]:
         """What it is, as JSON."""
-        return {"higher_is_better": self.higher_is_better, "base": self.base, "removal": self.removal}
+        return {
+            "higher_is_better": self.higher_is_better, "base": self.base, "removal": self.removal, **self.made
+        }  # fmt: skip
 
 
 def named(given: Any, known: Sequence[type], what: str, default: Iterable[str] = ()) -> dict[str, Make]:
@@ -89,18 +94,22 @@ def named(given: Any, known: Sequence[type], what: str, default: Iterable[str] =
     """
     if given is None:
         given = list(default)
-    if isinstance(given, Mapping):
-        return {str(name): _made(one, known, what) for name, one in given.items()}
     if isinstance(given, str):
-        given = [cls.__name__ for cls in known] if given == "all" else [word.strip() for word in given.split(",")]
-    made = [_made(one, known, what) for one in (given if isinstance(given, Iterable) else [given])]
+        given = [cls.__name__ for cls in known] if given == "all" else words(given)
+    several = given if isinstance(given, Iterable) else [given]
+    made = [_made(one, known, what) for one in (given.values() if isinstance(given, Mapping) else several)]
     if not made:
         raise OptionError(f"There is no {what} to compare: give names, classes, or a mapping from names to these.")
-    names = [title(one) for one in made]
+    names = [str(name) for name in given] if isinstance(given, Mapping) else [title(one) for one in made]
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f"The {what} {name} is there twice: give a mapping, with a name of your own for each.")
     return dict(zip(names, made, strict=True))
+
+
+def words(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _made(given: Any, known: Sequence[type], what: str) -> Make:
@@ -144,14 +153,16 @@ def methods(
 def _entrant(
     name: str, make: Make, model: Any, processor: Any, options: Mapping[str, Any], *, control: bool
 ) -> Entrant:
+    own = _besides(make, options)
+    made = _described(make, own)
     try:
-        return Entrant(name, make(model, processor, **_besides(make, options)), control)
+        return Entrant(name, make(model, processor, **own), control, made)
     except UnsupportedError as error:
-        return Entrant(name, None, control, str(error))
+        return Entrant(name, None, control, made, str(error))
 
 
 def metrics(
-    given: Any, masked: bool, model: Any, processor: Any, options: Mapping[str, Any], removals: Sequence[Any]
+    given: Any, masked: bool, model: Any, processor: Any, options: Mapping[str, Any], removals: Mapping[str, Any]
 ) -> list[Judge]:
     """The metrics that a user asks for; those that hide units once for every removal operator asked for.
 
@@ -168,19 +179,69 @@ def metrics(
             raise OptionError(f"{name} needs masks=: for every sample what is known to decide it.")
         judge = partial(Judge, needs=cls.needs, higher_is_better=cls.higher_is_better, base=name)
         if cls.needs is not Needs.MODEL:
-            found.append(judge(name, make))
+            # Told of before anything runs, as for those that are made here.
+            _check_options(cls, make)
+            found.append(judge(name, make, made=_described(make, {})))
             continue
-        for removal in removals or [None]:
-            own = dict(options) if removal is None else {**options, "removal": removal}
-            # Made here, so that a wrong option is told of before anything runs.
-            metric = make(model, processor, **_besides(make, own))
-            metric.modality()
-            shown = name if removal is None else f"{name} [{removal}]"
-            found.append(judge(shown, lambda metric=metric: metric, removal=None if removal is None else str(removal)))
+        # A metric that sets its own operator, or hides nothing, runs once.
+        metric = _measuring(make, model, processor, options)
+        own = isinstance(make, partial) and "removal" in make.keywords
+        if not removals or own or not metric.hides:
+            found.append(judge(name, partial(_same, metric), made=_described(make, options)))
+            continue
+        for shown, removal in removals.items():
+            with_it = {**options, "removal": removal}
+            metric = _measuring(make, model, processor, with_it)
+            found.append(
+                judge(f"{name} [{shown}]", partial(_same, metric), made=_described(make, with_it), removal=shown)
+            )
     return found
 
 
+def operators(given: Any) -> dict[str, Any]:
+    """Removal operators by name: one or several, names with commas between them too.
+
+    Raises:
+        OptionError: if one is there twice.
+    """
+    if isinstance(given, str):
+        given = words(given)
+    several = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [given]
+    names = ["default" if one is None else str(told(one)) for one in several]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(f"The removal operator {name} is there twice.")
+    return dict(zip(names, several, strict=True))
+
+
+def _measuring(make: Make, model: Any, processor: Any, options: Mapping[str, Any]) -> Any:
+    """A metric on the model, whose removal operator is known to be one."""
+    metric = make(model, processor, **_besides(make, options))
+    metric.modality()
+    return metric
+
+
+def _same(metric: Any) -> Any:
+    return metric
+
+
+def _check_options(cls: type, make: Make) -> None:
+    options = make.keywords if isinstance(make, partial) else {}
+    known = [name for name in inspect.signature(cls).parameters if name not in ("method", "args", "kwargs")]
+    for name in options:
+        if name not in known:
+            raise OptionError(f"{cls.__name__} has no option {name!r}: {choices(name, known)}")
+
+
 def _besides(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The shared options that a partial does not set itself."""
-    own = make.keywords if isinstance(make, partial) else {}
+    """The shared options that a partial does not set itself; what cuts into units is one option of several names."""
+    own = set(make.keywords) if isinstance(make, partial) else set()
+    if own & _UNITS:
+        own |= _UNITS
     return {name: value for name, value in options.items() if name not in own}
+
+
+def _described(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A class and its options, but for those that change no number."""
+    found = described(make, options)
+    return {**found, "options": {k: v for k, v in found["options"].items() if k not in ("show_progress", "batch_size")}}

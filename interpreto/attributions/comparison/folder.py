@@ -5,11 +5,12 @@
 | `run.json` | what was asked |
 | `samples/00000/` | a sample with its units and targets, as `AttributionOutput.load` reads it |
 | `records.jsonl` | one line per method and sample |
-| `maps/METHOD/00000.safetensors` | what the method said of samples from this one on |
+| `maps/METHOD/00000-00007.safetensors` | what the method said of these samples |
 """
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interpreto.attributions.comparison.asked import Asked
+from interpreto.attributions.comparison.fingerprint import digest
 from interpreto.attributions.comparison.records import Record
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import SavedFileError
@@ -50,7 +52,7 @@ class RunFolder:
         if not self.begun and self.path.exists() and any(self.path.iterdir()):
             raise SavedFileError(f"{str(self.path)!r} holds other files than those of a comparison: give a new folder.")
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(self.path / ASKED, json.dumps({"version": VERSION, **asked.as_json()}, indent=1, ensure_ascii=False))
+        write_text(self.path / ASKED, json.dumps({"version": VERSION, **asked.as_json()}, indent=1, ensure_ascii=False))
 
     def asked(self) -> Asked:
         """What was asked.
@@ -74,47 +76,50 @@ class RunFolder:
         """Keep a sample."""
         sample.save(self.path / SAMPLES / f"{number:05}")
 
-    def samples(self) -> dict[int, AttributionOutput]:
-        """The samples that are there, by number.
+    def read(self) -> tuple[dict[int, AttributionOutput], list[Record]]:
+        """The samples, by number, and the records that are there; of two of the same method and sample the later one.
+
+        A last line that was cut off when a run was killed is left out: what it held is computed again.
 
         Raises:
-            SavedFileError: if one is damaged.
+            SavedFileError: if a sample, a line or a file of numbers is damaged.
         """
+        # A run that is under way writes a sample before its records: what is read first has its samples.
+        path = self.path / RECORDS
+        text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+        samples = self._samples()
+        return samples, self._records(text, samples)
+
+    def _samples(self) -> dict[int, AttributionOutput]:
         folders = sorted((self.path / SAMPLES).glob("[0-9]*"))
         return {int(folder.name): AttributionOutput.load(folder) for folder in folders}
 
     def append(self, records: Sequence[Record], samples: Sequence[AttributionOutput | None]) -> None:
         """Add records of one method; the numbers first, so that a line is there only if they are."""
         tensors, lines = {}, []
-        first = f"{records[0].sample:05}"
+        part = f"{records[0].sample:05}-{records[-1].sample:05}"
         for record in records:
             line, numbers = _line(record, samples[record.sample])
             if record.output is not None:
-                line["maps"] = first
+                line["maps"] = part
             tensors |= {f"{record.sample}.{name}": value for name, value in numbers.items()}
             lines.append(json.dumps(line, ensure_ascii=False))
         if tensors:
-            place = self._maps(records[0].method, first)
+            place = self._maps(records[0].method, part)
             place.parent.mkdir(parents=True, exist_ok=True)
             beside = place.with_suffix(".part")
             save_file(tensors, beside)
             beside.replace(place)
         with (self.path / RECORDS).open("a+b") as file:
-            file.seek(0)
-            # A line that was cut off when an earlier run was killed makes room.
-            file.truncate(file.read().rfind(b"\n") + 1)
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    # A line that was cut off when an earlier run was killed makes room.
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
             file.write("".join(f"{line}\n" for line in lines).encode())
 
-    def records(self, samples: dict[int, AttributionOutput]) -> list[Record]:
-        """The records that are there; of two of the same method and sample the later one.
-
-        A last line that was cut off when a run was killed is left out: what it held is computed again.
-
-        Raises:
-            SavedFileError: if a line or a file of numbers is damaged otherwise.
-        """
-        path = self.path / RECORDS
-        text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    def _records(self, text: str, samples: dict[int, AttributionOutput]) -> list[Record]:
         found: dict[tuple[str, int], Record] = {}
         opened: dict[Path, dict[str, Tensor]] = {}
         for number, line in enumerate(text.split("\n")[:-1], start=1):
@@ -140,6 +145,8 @@ class RunFolder:
             stored = opened[place]
             numbers: dict[str, Any] = {name: stored.get(f"{number}.{name}") for name in _NUMBERS}
             own: dict[str, Any] = {name: words[name] for name in ("granularity", "n_rows", "info")}
+            if numbers["attributions"] is None or numbers["scores"] is None:
+                raise KeyError("attributions")
             elements = words.get("elements", stored.get(f"{number}.elements"))
             if elements is None:
                 elements = samples[number].elements
@@ -147,8 +154,11 @@ class RunFolder:
         values = {metric: _number(value) for metric, value in words["values"].items()}
         return Record(method, number, output, words["error"], values, dict(words["troubles"]), _number(words["memory"]))
 
-    def _maps(self, method: str, first: str) -> Path:
-        return self.path / MAPS / quote(method, safe="") / f"{first}.safetensors"
+    def _maps(self, method: str, part: str) -> Path:
+        name = quote(method, safe="")
+        # File systems take names of up to 255 letters.
+        name = name if len(name) <= 100 else f"{name[:90]}-{digest(method):08x}"
+        return self.path / MAPS / name / f"{part}.safetensors"
 
 
 def _line(record: Record, sample: AttributionOutput | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -186,7 +196,8 @@ def _number(value: float | int | str | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)

@@ -1,14 +1,12 @@
 """A comparison as it runs: some samples at a time, every method and metric on them, kept as they come."""
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from interpreto.attributions import granularity, provenance
@@ -17,9 +15,12 @@ from interpreto.attributions.comparison.asked import Asked
 from interpreto.attributions.comparison.chunk import Chunk
 from interpreto.attributions.comparison.comparison import Comparison
 from interpreto.attributions.comparison.entrants import Entrant, Judge
+from interpreto.attributions.comparison.fingerprint import digest
 from interpreto.attributions.comparison.folder import RunFolder
 from interpreto.attributions.comparison.records import Record
+from interpreto.attributions.granularity import Grid, Patches, Pixels
 from interpreto.attributions.methods import RandomScores
+from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
@@ -36,7 +37,7 @@ def compare(
     n_bootstrap: int = 2000,
     seed: int = 0,
     *,
-    removals: Sequence[Any] = (),
+    removals: Any = (),
     corpus: Any = None,
     folder: str | Path | None = None,
     show_progress: bool | None = None,
@@ -61,11 +62,12 @@ def compare(
         masks: What is known to decide, one per sample, as `PointingGame` takes it.
         n_bootstrap: Resamples of the intervals.
         seed: Where the randomness of methods, metrics and intervals starts.
-        removals: Removal operators. Metrics that hide units run once for each; `Comparison.verdicts` says how much
-            they agree.
+        removals: Removal operators, one or several. Metrics that hide units run once for each; `Comparison.verdicts`
+            says how much they agree.
         corpus: Texts in which the frequency of tokens is counted.
         folder: Where to keep what is found as it comes. A run that was killed goes on where it stopped if it is called
-            again with the same arguments, and ends with the same numbers.
+            again with the same arguments, and ends with the same numbers; with more samples it goes on from those it
+            has. What failed is tried again. One run at a time.
         show_progress: False for no progress bar.
         options: Options of every method, such as granularity, inference_mode, batch_size, removal, device.
 
@@ -74,6 +76,7 @@ def compare(
         OptionError: if a name or option does not exist.
         SavedFileError: if the folder holds another run or is damaged.
     """
+    at_least("n_bootstrap", n_bootstrap, 1)
     run = _Run.of(model, processor, inputs, methods, metrics, targets, masks, removals, corpus, seed, options)
     return run.all(None if folder is None else RunFolder(Path(folder)), n_bootstrap, show_progress)
 
@@ -100,7 +103,7 @@ class _Run:
         metrics: Any,
         targets: Any,
         masks: Any,
-        removals: Sequence[Any],
+        removals: Any,
         corpus: Any,
         seed: int,
         options: Mapping[str, Any],
@@ -114,17 +117,18 @@ class _Run:
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to compare on.")
         alone = wrapper.is_one(inputs)
-        masks = None if masks is None else [masks] if alone else list(masks)
+        masks = _listed(masks, alone)
         if masks is not None and len(masks) != len(raws):
             raise InputError(f"There are {len(masks)} masks for {len(raws)} samples: give one per sample.")
         # Metrics find the units in the outputs, since methods may have units of their own.
-        measuring = {name: v for name, v in shared.items() if name != "granularity" or _of_the_user(v)}
+        cut = {"patch_size"} if _of_the_user(shared.get("granularity")) else {"patch_size", "granularity"}
+        measuring = {name: value for name, value in shared.items() if name not in cut}
         return _Run(
             settler,
             entrants.methods(methods, wrapper, model, processor, shared, corpus),
-            entrants.metrics(metrics, masks is not None, model, processor, measuring, removals),
+            entrants.metrics(metrics, masks is not None, model, processor, measuring, entrants.operators(removals)),
             raws,
-            per_sample(wrapper.plain(targets), len(raws), alone),
+            per_sample(wrapper.plain(list(targets) if isinstance(targets, Iterator) else targets), len(raws), alone),
             masks,
             seed,
             # Results are kept this many samples at a time: enough to fill batches, few enough to lose little.
@@ -148,9 +152,11 @@ class _Run:
         ) as bar:
             for numbers in _chunks(len(self.raws), self.size):
                 chunk = Chunk.of(numbers, self.raws, self.targets, self.settler)
-                for number, sample in chunk.settled.items():
-                    samples[number] = sample
-                    self._kept(folder, number, sample, stored)
+                for number in numbers:
+                    if (sample := chunk.settled.get(number)) is not None:
+                        self._kept(folder, number, sample, stored)
+                    # What cannot be read any more may have been read before.
+                    samples[number] = sample or stored.get(number)
                 for entrant in self.entrants:
                     bar.set_postfix_str(entrant.name)
                     found = [known[key] for n in numbers if (key := (entrant.name, n)) in known]
@@ -164,7 +170,7 @@ class _Run:
             raise InputError(f"No method worked on any sample: {next(iter(records.values())).error}")
         comparison = Comparison(asked, samples, records)
         if folder is not None:
-            comparison.save(folder.path)
+            comparison.write_views(folder.path)
         return comparison
 
     def _asked(self, n_bootstrap: int) -> Asked:
@@ -172,7 +178,7 @@ class _Run:
             model=self.settler.setup.wrapper.provenance(),
             methods={entrant.name: entrant.described() for entrant in self.entrants},
             metrics={judge.name: judge.described() for judge in self.judges},
-            masks=None if self.masks is None else [_digest(mask) for mask in self.masks],
+            masks=None if self.masks is None else [digest(mask) for mask in self.masks],
             count=len(self.raws),
             seed=self.seed,
             n_bootstrap=n_bootstrap,
@@ -189,10 +195,10 @@ class _Run:
         records: list[Record] = []
         if folder.begun:
             asked.check_same(folder.asked(), str(folder.path))
-            stored = folder.samples()
-            records = folder.records(stored)
+            stored, records = folder.read()
         folder.begin(asked)
-        return {(record.method, record.sample): record for record in records}, stored
+        # What failed is tried again: it may have been for want of memory.
+        return {(r.method, r.sample): r for r in records if not r.error and not r.troubles}, stored
 
     def _kept(
         self, folder: RunFolder | None, number: int, sample: AttributionOutput, stored: dict[int, AttributionOutput]
@@ -215,15 +221,24 @@ def _chunks(count: int, size: int) -> Iterator[list[int]]:
 
 
 def _of_the_user(chosen: Any) -> bool:
-    """Whether a granularity is an object that no name stands for."""
-    return not isinstance(chosen, str | granularity.Natural)
+    """Whether a granularity is an object that cannot be told from the outputs."""
+    return not isinstance(chosen, str | granularity.Natural | Grid | Patches | Pixels | None)
 
 
-def _digest(mask: Any) -> int:
-    if isinstance(mask, Tensor):
-        mask = mask.numpy()
-    content = mask.tobytes() + str(mask.shape).encode() if isinstance(mask, np.ndarray) else repr(mask).encode()
-    return zlib.crc32(content)
+def _listed(masks: Any, alone: bool) -> list[Any] | None:
+    """One mask per sample; that of a lone sample may be given alone or in a list.
+
+    Raises:
+        InputError: if one is a text instead of words.
+    """
+    if masks is None:
+        return None
+    in_list = isinstance(masks, list) and len(masks) == 1 and not isinstance(masks[0], str | bool)
+    found = [masks] if alone and not in_list else list(masks)
+    for mask in found:
+        if isinstance(mask, str):
+            raise InputError(f"The mask {mask!r} is a text; the mask of a text is a list of its decisive words.")
+    return found
 
 
 def _same(sample: AttributionOutput, stored: AttributionOutput) -> bool:

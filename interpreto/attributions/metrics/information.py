@@ -79,6 +79,11 @@ class Pic(ModelledMetric):
     def modality(self) -> InformationModality:
         return self.setup.information()
 
+    @property
+    def hides(self) -> bool:
+        # Pixels that are not told are interpolated.
+        return self.setup.wrapper.modality == "text"
+
     def rows(self, layout: Layout) -> int:
         return len(self.thresholds) + 1
 

@@ -63,6 +63,11 @@ class ModelledMetric(ABC):
         """What changes samples: by default what hides parts."""
         return self.setup.masking()
 
+    @property
+    def hides(self) -> bool:
+        """Whether what stands in for hidden parts matters."""
+        return True
+
     @abstractmethod
     def rows(self, layout: Layout) -> int:
         """How many rows a sample takes."""

@@ -32,7 +32,7 @@ class Unasked(Recipe):
         return Explained(self.of(case).float().expand(len(case.targets), *case.units.shape).clone())
 
     def describe(self) -> dict[str, Any]:
-        return {"asks": "nothing of the model"}
+        return {"asks": f"nothing of the model: {self!r}"}
 
     @abstractmethod
     def of(self, case: Case) -> Float[Tensor, "*g"]:
@@ -85,7 +85,7 @@ class Centre(Unasked):
 class Norm(Unasked):
     """The size of what the model reads."""
 
-    modality: TensorModality
+    modality: TensorModality = field(repr=False)
     finish_with: Finish
 
     def of(self, case: Case) -> Float[Tensor, "*g"]:
