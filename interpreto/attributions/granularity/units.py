@@ -141,7 +141,9 @@ class ImageUnits(Units):
         if self.tile is None:
             return spread(cells, self.index)
         (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
-        fine = cells[:, :, None, :, None].expand(-1, -1, tall, -1, wide).reshape(len(cells), h * tall, w * wide)
+        # One axis after the other, so that most of it is copied in long runs.
+        lines = cells[..., None].expand(-1, -1, -1, wide).reshape(len(cells), h, 1, w * wide)
+        fine = lines.expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
         if (height, width) == (h * tall, w * wide):
             return fine
         # Pixels beyond the last whole unit belong to none.
