@@ -481,6 +481,11 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     first = compare(model, processor, paths, **arguments)
     paths[1].unlink()
     same(compare(model, processor, paths, **arguments), first)
+    # Nor does it go where its neighbour's record is lost.
+    records = tmp_path / "run" / "records.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    records.write_text("".join(lines[1:]))
+    same(compare(model, processor, paths, **arguments), first)
     same(Comparison.load(tmp_path / "run"), first)
 
 
@@ -545,6 +550,9 @@ def test_runs_are_recognised_in_another_process(tmp_path):
     assert " at 0x" not in fingerprint.told(twice)
     assert fingerprint.told(twice) != fingerprint.told(thrice)
     assert fingerprint.told(partial(Occlusion, removal="mean")) == "Occlusion(removal='mean')"
+    corpus = [f"text {number}" for number in range(100)]
+    assert len(str(fingerprint.told(corpus))) < 50
+    assert fingerprint.told(corpus) != fingerprint.told(corpus[::-1])
     assert fingerprint.told(torch.zeros(2)) != fingerprint.told(torch.ones(2))
     assert " at 0x" not in json.dumps(fingerprint.told({"x": object(), "y": [torch.float32, Path("a")]}))
 

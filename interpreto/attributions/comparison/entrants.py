@@ -139,7 +139,8 @@ def methods(
     if wrapper.modality == "image":
         controls["CentreGaussian"] = CentreGaussian
     elif corpus is not None:
-        controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
+        texts = [corpus] if isinstance(corpus, str) else list(corpus)
+        controls["TokenFrequency"] = partial(TokenFrequency, corpus=texts)
     asked = named(given, METHODS, "method")
     clash = sorted(set(asked) & set(controls))
     if clash:

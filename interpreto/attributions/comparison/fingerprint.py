@@ -10,6 +10,9 @@ from torch import Tensor
 
 from interpreto.attributions.naming import core, title
 
+_MOST = 20
+"""Entries of a list that are written down."""
+
 
 def told(value: Any) -> Any:
     """A value as JSON: as it is where that can be, else in words that are the same in another process."""
@@ -20,7 +23,9 @@ def told(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     if isinstance(value, list | tuple):
-        return [told(one) for one in value]
+        parts = [told(one) for one in value]
+        # A corpus would fill the file.
+        return parts if len(parts) <= _MOST else f"{len(parts)} entries {_crc([repr(parts).encode()]):08x}"
     if isinstance(value, Tensor | np.ndarray | Image.Image):
         return f"{type(value).__name__} {digest(value):08x}"
     if isinstance(value, type) or core(value) is not value:

@@ -162,6 +162,8 @@ class _Run:
                     found = [known[key] for n in numbers if (key := (entrant.name, n)) in known]
                     if len(found) < len(numbers):
                         found = chunk.records(entrant, self.judges, self.masks)
+                        # What was found before does not go because it cannot be found again.
+                        found = [known.get((r.method, r.sample), r) if r.error else r for r in found]
                         if folder is not None:
                             folder.append(found, samples)
                     records |= {(record.method, record.sample): record for record in found}
