@@ -25,6 +25,8 @@ from interpreto.model_wrapping.wrapper import Wrapper
 from interpreto.typing import Tokenizer
 
 PIXELS = "pixel_values"
+_TOGETHER = 2**22
+"""Pixels of the pictures that go through a processor at once: of small ones many, of photographs one."""
 
 
 @final
@@ -116,7 +118,9 @@ class ImageClassification(Wrapper):
     def _processed(self, pictures: list[Image.Image]) -> list[Float[Tensor, "c H W"]]:
         """Pictures of one size as the model reads them."""
         if isinstance(self.processor, _ImageProcessor):
-            return [images.checked(values) for values in self.processor(pictures)]
+            count = max(1, _TOGETHER // (pictures[0].width * pictures[0].height))
+            parts = (pictures[start : start + count] for start in range(0, len(pictures), count))
+            return [images.checked(values) for part in parts for values in self.processor(part)]
         found = [self.processor(picture) for picture in pictures]
         for values in found:
             if not isinstance(values, Tensor):

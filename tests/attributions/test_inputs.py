@@ -348,6 +348,24 @@ def test_pictures_are_prepared_together_as_alone():
         assert (one.view, one.size, one.raw.size) == (alone.view, alone.size, alone.raw.size)
 
 
+def test_large_pictures_are_prepared_one_by_one(monkeypatch):
+    model, processor = image_model("vit")
+    wrapper = Occlusion(model, processor).setup.wrapper
+    counts, inner = [], wrapper.processor.processor
+
+    def counted(images, return_tensors):
+        counts.append(len(images))
+        return inner(images=images, return_tensors=return_tensors)
+
+    monkeypatch.setattr(wrapper.processor, "processor", counted)
+    for side, expected in ((30, [5]), (1500, [1, 1, 1]), (1000, [4, 1])):
+        pictures = [Image.new("RGB", (side, side))] * sum(expected)
+        wrapper.prepare(pictures[0])
+        counts.clear()
+        wrapper.prepare_all(pictures)
+        assert counts == expected
+
+
 def test_black_and_white_are_what_the_processor_makes_of_them():
     model, processor = image_model("vit")
     sample = Occlusion(model, processor).setup.wrapper.prepare(some_pictures()[0])
