@@ -81,12 +81,17 @@ def compare(
         **arguments,
         **shared,
     )
+    _show(comparison)
+    if out is not None:
+        console.print(f"Tables, figures, all results and report.html are in {out}.", markup=False, highlight=False)
+
+
+def _show(comparison: interpreto.Comparison) -> None:
+    """The tables, as wide as the screen, and what must be said of them."""
     for table in tables(comparison, console.width):
         console.print(table)
     for line in notes(comparison):
         console.print(line, markup=False, highlight=False)
-    if out is not None:
-        console.print(f"Tables, figures, all results and report.html are in {out}.", markup=False, highlight=False)
 
 
 def _of_the_zoo(name: str, count: int, target: Any, speaks: bool) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def shapes_run(count=4, **options):
     return compare(*loaded("shapes-vit"), [example.input for example in examples], **arguments)
 
 
-def same(one, other):
+def assert_same_numbers(one, other):
     """Whether two comparisons found the same numbers, whatever they took."""
     assert one.methods == other.methods
     for metric in one.metrics:
@@ -303,7 +303,7 @@ def test_constant_attributions_have_defined_values():
 def test_the_same_seed_gives_the_same_comparison():
     options = {"methods": {"Rise": partial(Rise, n_samples=50)}, "metrics": "mu-fidelity", "masks": None}
     first, again, other = (shapes_run(4, seed=seed, **options) for seed in (0, 0, 1))
-    same(first, again)
+    assert_same_numbers(first, again)
     assert not torch.equal(first.values("MuFidelity")["Rise"], other.values("MuFidelity")["Rise"])
 
 
@@ -341,15 +341,15 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     done = len(records.read_bytes().splitlines()) - 1
     resumed = shapes_run(methods=methods, folder=tmp_path / "run")
     assert done > 0
-    same(resumed, whole)
-    same(Comparison.load(tmp_path / "run"), whole)
+    assert_same_numbers(resumed, whole)
+    assert_same_numbers(Comparison.load(tmp_path / "run"), whole)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = shapes_run(folder=tmp_path / "run")
 
     again = shapes_run(folder=tmp_path / "run")
-    same(first, again)
+    assert_same_numbers(first, again)
     assert [cost.seconds for cost in again.costs] == [cost.seconds for cost in first.costs]
     # More samples of the same kind go on from there.
     more = shapes_run(5, folder=tmp_path / "run")
@@ -458,10 +458,10 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
     else:
         found = compare(*generator("gpt2"), TEXTS[:2], [Occlusion], targets=" film", show_progress=False)
     read = Comparison.load(found.save(tmp_path / "comparison"))
-    same(found, read)
+    assert_same_numbers(found, read)
     assert str(found) == str(read)
     again = Comparison.load(read.save(tmp_path / "comparison"))
-    same(again, read)
+    assert_same_numbers(again, read)
     with (tmp_path / "comparison" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(found.methods) * len(found.metrics)
@@ -480,13 +480,13 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     arguments = {"methods": [Occlusion], "metrics": [Entropy], "folder": tmp_path / "run", "show_progress": False}
     first = compare(model, processor, paths, **arguments)
     paths[1].unlink()
-    same(compare(model, processor, paths, **arguments), first)
+    assert_same_numbers(compare(model, processor, paths, **arguments), first)
     # Nor does it go where its neighbour's record is lost.
     records = tmp_path / "run" / "records.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[1:]))
-    same(compare(model, processor, paths, **arguments), first)
-    same(Comparison.load(tmp_path / "run"), first)
+    assert_same_numbers(compare(model, processor, paths, **arguments), first)
+    assert_same_numbers(Comparison.load(tmp_path / "run"), first)
 
 
 def test_what_failed_is_tried_again(tmp_path):
@@ -610,7 +610,7 @@ def test_units_of_ones_own_go_beside_shared_ones(tmp_path):
 def test_letters_of_any_kind_are_drawn(tmp_path):
     name = "top $5_{$ " + "x" * 260
     found = shapes_run(1, methods={name: Occlusion}, metrics={"$^": Entropy}, masks=None, folder=tmp_path / "run")
-    same(Comparison.load(tmp_path / "run"), found)
+    assert_same_numbers(Comparison.load(tmp_path / "run"), found)
     # The name goes on below, letter by letter.
     assert "x" * 30 in str(found)
 
@@ -746,7 +746,7 @@ def test_hostile_names_and_texts_are_escaped(tmp_path):
     assert nasty in reader.text
     assert "[bold]x" in str(found)
     assert "[mask]" in str(found)
-    same(found, Comparison.load(found.save(tmp_path / "saved")))
+    assert_same_numbers(found, Comparison.load(found.save(tmp_path / "saved")))
     assert nasty not in found._repr_html_()
 
 

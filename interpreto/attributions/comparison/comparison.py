@@ -1,7 +1,5 @@
 """What a comparison found."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interpreto.attributions.comparison import tables
 from interpreto.attributions.comparison.agreement import rank_agreement, top_agreement
 from interpreto.attributions.comparison.asked import Asked
 from interpreto.attributions.comparison.folder import ASKED, RunFolder, write_text
@@ -173,7 +172,7 @@ class Comparison:
         """A data frame: one row per method and metric, or with `per_sample` one per method, metric and sample."""
         import pandas
 
-        header, rows = self._values_table() if per_sample else self._table()
+        header, rows = tables.values(self) if per_sample else tables.scores(self)
         return pandas.DataFrame(rows, columns=header)
 
     def plot(self, save_path: str | Path | None = None) -> Any:
@@ -285,29 +284,6 @@ class Comparison:
             if about["base"] == base
         }
 
-    def _table(self) -> tuple[list[str], list[list[Any]]]:
-        header = [
-            "method", "control", "metric", "higher_is_better", "mean", "low", "high", "count",
-            "to_best", "to_best_low", "to_best_high", "leads", "beats_random", "rows", "seconds", "gigabytes",
-        ]  # fmt: skip
-        costs = {cost.method: cost for cost in self.costs}
-        rows = []
-        for one in self.standings:
-            cost, gap = costs[one.method], one.to_best or Interval(math.nan, math.nan, math.nan, 0)
-            mean = [one.mean.mean, one.mean.low, one.mean.high, one.mean.count]
-            start = [one.method, one.control, one.metric, one.higher_is_better, *mean, gap.mean, gap.low, gap.high]
-            rows.append([*start, one.leads, one.beats_random, cost.rows, cost.seconds, cost.memory])
-        return header, rows
-
-    def _values_table(self) -> tuple[list[str], list[list[Any]]]:
-        rows = [
-            [method, metric, number, value]
-            for metric in self.metrics
-            for method, values in self.values(metric).items()
-            for number, value in enumerate(values.tolist())
-        ]
-        return ["method", "metric", "sample", "value"], rows
-
     def _write(self, path: Path) -> None:
         folder = RunFolder(path)
         folder.begin(self.asked)
@@ -322,8 +298,8 @@ class Comparison:
 
     def write_views(self, path: Path) -> None:
         """Write tables, figures and the report into a folder, beside what else is there."""
-        write_text(path / "table.csv", _csv(*self._table()))
-        write_text(path / "values.csv", _csv(*self._values_table()))
+        write_text(path / "table.csv", tables.as_csv(*tables.scores(self)))
+        write_text(path / "values.csv", tables.as_csv(*tables.values(self)))
         self.report(path / "report.html")
         self.plot(path / "figures" / "scores.png")
         for number in self.shown(3):
@@ -334,11 +310,3 @@ def _check(name: str, known: Iterable[str], what: str) -> None:
     known = list(known)
     if name not in known:
         raise OptionError(f"The comparison has no {what} {name!r}: {choices(name, known)}")
-
-
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(header)
-    writer.writerows(["" if isinstance(v, float) and math.isnan(v) else v for v in row] for row in rows)
-    return buffer.getvalue()
