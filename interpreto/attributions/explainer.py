@@ -56,7 +56,7 @@ class Explainer(ABC):
         def plan(number: int, opened: Opened) -> Plan[Explained]:
             return self.recipe.plan(opened.case)
 
-        return Work(plan, self.recipe.rows, fine=isinstance(self.recipe, Differentiable))
+        return Work(plan, self.recipe.rows, fine=isinstance(self.recipe, Differentiable), probe=self.recipe.probe)
 
     def _output(self, done: Done[Explained]) -> AttributionOutput:
         opened, case = done.opened, done.opened.case

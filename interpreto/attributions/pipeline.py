@@ -17,6 +17,7 @@ from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Setup
 from interpreto.errors import InputError, TargetError
 from interpreto.model_wrapping.conversation import NamedTargets, Plan
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import per_sample
 
@@ -62,12 +63,14 @@ class Work(Generic[Found]):
         rows: How many rows it will take, for the progress bar.
         fine: Whether every unit comes for free, as it does with gradients, or costs a row.
         cut: What cuts the sample of this number into units, where the user said nothing of granularity.
+        probe: What the run of the unchanged sample is watched for.
     """
 
     plan: Callable[[int, Opened], Plan[Found]]
     rows: Callable[[Layout], int]
     fine: bool
     cut: Callable[[int, Sample], Unitization] | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +168,15 @@ class Pipeline:
         chosen = self._granularity(number, sample, work)
         # Before the model runs, so that what cannot be cut into units is told at once.
         units = chosen.units(sample)
-        settled = yield from setup.wrapper.settle(sample, spec, setup.seed)
-        if settled.sample is not sample:
+        settled = yield from setup.wrapper.settle(sample, spec, setup.seed, work.probe)
+        if setup.granularity is None and settled.inside is not None:
+            chosen = granularity.of_map(chosen, units, settled.inside.shape[1:])
+        if settled.sample is not sample or settled.inside is not None:
             units = chosen.units(settled.sample)
         labels = chosen.labels(settled.sample)
         targets = settled.targets.by_unit(units.index, labels)
-        case = Case(settled.sample, units, targets, targets.select(settled.outputs)[0], setup.seed, setup.batch_size)
+        scores = targets.select(settled.outputs)[0]
+        case = Case(settled.sample, units, targets, scores, setup.seed, setup.batch_size, inside=settled.inside)
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)

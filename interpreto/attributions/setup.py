@@ -18,8 +18,10 @@ from interpreto.attributions.perturbations.seams import (
     TensorModality,
 )
 from interpreto.attributions.recipes.differentiable import Finish
+from interpreto.attributions.recipes.traced import Traced
 from interpreto.attributions.table import Entry, pick
 from interpreto.errors import OptionError, UnsupportedError, choices
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.wrapper import Wrapper
 
@@ -81,6 +83,20 @@ class GradientOptions(Options, total=False):
     """
 
     reduction: str
+    pooling: str
+    resize: str
+
+
+class InsideOptions(Options, total=False):
+    """Options of methods that look inside the model: everything in `Options`, and how units are made.
+
+    Attributes:
+        pooling: How scores of tokens become those of a unit: "mean", "sum", "max", "min", "signed_max", "first",
+            "last".
+        resize: How a map becomes one of units where these are not its own cells: "area" (mean), "sum", "bilinear",
+            "bicubic", "nearest"; by default bilinear where units are finer, else their mean.
+    """
+
     pooling: str
     resize: str
 
@@ -162,6 +178,17 @@ class Setup:
         """The modality that moves through a tensor's space."""
         modality: Any = self.entry.tensors
         return modality.of(self.wrapper, self.removal)
+
+    def looking(self, probe: Probe) -> Traced:
+        """What a probe finds inside the model, as the user wants its units made.
+
+        Raises:
+            UnsupportedError: if the model's inside cannot be seen.
+        """
+        if self.wrapper.no_inside:
+            raise UnsupportedError(f"{self.method} looks inside the model: {self.wrapper.no_inside}")
+        chosen = Combine(self.given.get("pooling", "mean"), self.given.get("resize", "bilinear"))
+        return Traced(probe, chosen.pooling, chosen.resize if "resize" in self.given else None)
 
     def information(self) -> InformationModality:
         """The modality that tells a part of a sample."""

@@ -12,10 +12,12 @@ from interpreto.attributions.perturbations.token_embeddings import TokenEmbeddin
 from interpreto.attributions.perturbations.token_ids import TokenIds
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.image_classification import ImageClassification
+from interpreto.model_wrapping.image_similarity import ImageSimilarity
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.task import find_task
 from interpreto.model_wrapping.text_classification import TextClassification
 from interpreto.model_wrapping.text_generation import TextGeneration
+from interpreto.model_wrapping.text_similarity import TextSimilarity
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
@@ -40,6 +42,8 @@ TABLE: dict[tuple[str, str], Entry] = {
     ("text-classification", "text"): Entry(TextClassification, TokenIds, TokenEmbeddings, Texts),
     ("text-generation", "text"): Entry(TextGeneration, TokenIds, TokenEmbeddings, Texts),
     ("image-classification", "image"): Entry(ImageClassification, Pixels, PixelValues, Pictures),
+    ("zero-shot-image-classification", "image"): Entry(ImageSimilarity, Pixels, PixelValues, Pictures),
+    ("zero-shot-image-classification", "text"): Entry(TextSimilarity, TokenIds, TokenEmbeddings, Texts),
 }
 
 

@@ -13,7 +13,8 @@ from interpreto.errors import InputError, ModelError, OptionError, UnsupportedEr
 from interpreto.model_wrapping import images
 from interpreto.model_wrapping.classification import settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled, Targets
-from interpreto.model_wrapping.image_classification import PIXELS
+from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.targets import ClassTargets, Contrast, resolve
@@ -62,6 +63,7 @@ class CallableImages(Wrapper):
     """Functions of image arrays behind the questions of the pipeline. Made by `from_callables`."""
 
     task, modality, ragged = "image-classification", "image", False
+    no_inside = "nothing is known of what happens inside the functions of from_callables."
 
     def __init__(
         self,
@@ -110,7 +112,7 @@ class CallableImages(Wrapper):
         if self.labels is not None and spec is not None:
             resolve(spec, torch.zeros(len(self.labels)), self.labels)
 
-    def settle(self, sample: ImageSample, spec: Any, seed: int) -> Plan[Settled]:
+    def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, spec, self)
 
     @property

@@ -9,25 +9,30 @@ from torch import Tensor
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Ask, Plan, Settled
 from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import Everything, labels_of, resolve
+from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, resolve
 
 
-def settle(sample: Sample, spec: Any, config: Any) -> Plan[Settled]:
-    """Run the unchanged sample and settle which classes are explained.
+def settle(sample: Sample, spec: Any, config: Any, probe: Probe | None = None) -> Plan[Settled]:
+    """Run the unchanged sample and settle which classes are explained; a probe sees that run.
 
     Raises:
         ModelError: if the outputs are not finite.
         TargetError: if the model has no such target.
     """
-    answer = yield Ask(sample.rows, Everything())
+
+    def targets(outputs: Float[Tensor, "1 k"]) -> ClassTargets:
+        return resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
+
+    answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(targets), probe=probe)
     outputs = answer.scores
     if not all_finite(outputs):
         raise ModelError(
             f"The model's outputs for the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
             "or the input hold NaN or overflow, so no attribution would mean anything."
         )
-    return Settled(sample, resolve(spec, outputs[0], labels_of(config, outputs.shape[1])), outputs)
+    return Settled(sample, targets(outputs), outputs, None if answer.inside is None else answer.inside[0])
 
 
 def check_target(spec: Any, config: Any) -> None:

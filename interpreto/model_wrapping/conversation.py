@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import Scores
@@ -65,11 +66,13 @@ class Settled:
         sample: The sample with all that the model reads: a prompt goes on with what is generated.
         targets: What is explained.
         outputs: The model's outputs on the unchanged sample, from which targets select their scores.
+        inside: What came of the probe, where there was one: scores `t h w` or `t l`.
     """
 
     sample: Sample
     targets: NamedTargets
     outputs: Float[Tensor, "1 *k"]
+    inside: Float[Tensor, "t ..."] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,29 +84,33 @@ class Ask:
         targets: Whose scores are wanted.
         of: The field whose gradients are wanted too, one per score.
         keep: Whether what the model has computed of the rows is wanted too, to go on from there.
+        probe: What is wanted of the model's inside too, for every target of every row.
     """
 
     rows: Rows
     targets: Targets
     of: str | None = None
     keep: bool = False
+    probe: Probe | None = None
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind can share a batch."""
-        return (self.of, self.keep, self.rows.shape)
+        return (self.of, self.keep, self.probe, self.rows.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """Scores of the rows and, where asked for, gradients `p t *shape` of every score for its own row, or what was kept.
 
-    Scores are `p t`, or all outputs `p *k` where these were the target.
+    Scores are `p t`, or all outputs `p *k` where these were the target. `inside` is what came of the probe: scores
+    `p t h w` on the layer's grid of patches, or `p t l` of tokens.
     """
 
     scores: Float[Tensor, "p *k"]
     gradients: Float[Tensor, "p t ..."] | None = None
     kept: Any = None
+    inside: Float[Tensor, "p t ..."] | None = None
 
 
 Plan = Generator[Ask, Answer, Found]

@@ -2,31 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby
 from typing import Any, final
 
-import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping import autograd, images
 from interpreto.model_wrapping.classification import check_target, logits_of, settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.inside.inside import Inside
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.pictures import PIXELS, Pictures
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.wrapper import Wrapper
-from interpreto.typing import Tokenizer
-
-PIXELS = "pixel_values"
-_TOGETHER = 2**22
-"""Pixels of the pictures that go through a processor at once: of small ones many, of photographs one."""
 
 
 @final
@@ -44,16 +38,15 @@ class ImageClassification(Wrapper):
     """
 
     task, modality, ragged = "image-classification", "image", False
-    no_gradients = ""
+    no_gradients = no_inside = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = getattr(model, "_orig_mod", model)
         self.runtime = runtime
-        self.processor = _image_processor(processor)
         self.config = getattr(unwrapped(model), "config", None)
         self.keyword = isinstance(unwrapped(model), PreTrainedModel)
-        self.patch = patch_size(unwrapped(model))
-        self._lenses: dict[tuple[int, int], images.Lens] = {}
+        self.pictures = Pictures(processor, patch_size(unwrapped(model)))
+        self.inside = Inside(self.model, self._outputs, PIXELS)
 
     @property
     def module(self) -> nn.Module:
@@ -69,45 +62,18 @@ class ImageClassification(Wrapper):
         return self.prepare_all([raw])[0]
 
     def prepare_all(self, raws: Sequence[Any]) -> list[ImageSample]:
-        ready = [self.processor is None or isinstance(raw, dict) for raw in raws]
-        pictures = [images.to_picture(raw) for raw, done in zip(raws, ready, strict=True) if not done]
-        # Pictures of one size go through the processor together.
-        alike = [list(some) for _, some in groupby(pictures, key=lambda picture: picture.size)]
-        values = [one for some in alike for one in self._processed(some)]
-        seen = map(self._seen, pictures, values)
-        return [self._read(raw) if done else next(seen) for raw, done in zip(raws, ready, strict=True)]
-
-    def _seen(self, picture: Image.Image, values: Float[Tensor, "c H W"]) -> ImageSample:
-        """A picture and what the processor makes of it."""
-        if picture.size not in self._lenses:
-            self._lenses[picture.size] = images.lens_of(lambda one: self._processed([one])[0], picture.size)
-        lens = self._lenses[picture.size]
-        levels = lens.levels or images.levels_of(values)
-        if lens.view is None:
-            return self._sample(values, images.shown(values), _whole(values), levels)
-        return self._sample(values, picture, lens.view, levels)
-
-    def _read(self, raw: Any) -> ImageSample:
-        """What the model reads as it is."""
-        values = images.pixel_values(raw)
-        return self._sample(values, images.shown(values), _whole(values), images.levels_of(values))
-
-    def _sample(
-        self, values: Float[Tensor, "c H W"], picture: Image.Image, view: images.Box, levels: images.Levels
-    ) -> ImageSample:
-        height, width = values.shape[1:]
-        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view, self.patch, levels)
+        return self.pictures.prepare(raws)
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
         # The config of a module that is none of transformers may belong to a part of it.
         if self.keyword:
             check_target(spec, self.config)
 
-    def settle(self, sample: ImageSample, spec: Any, seed: int) -> Plan[Settled]:
-        return settle(sample, spec, self.config)
+    def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+        return settle(sample, spec, self.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return autograd.answers(asks, self._outputs)
+        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
 
     def borrowed(self) -> AbstractContextManager[None]:
         return borrowed(self.model, self.runtime)
@@ -115,49 +81,9 @@ class ImageClassification(Wrapper):
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)
 
-    def _processed(self, pictures: list[Image.Image]) -> list[Float[Tensor, "c H W"]]:
-        """Pictures of one size as the model reads them."""
-        if isinstance(self.processor, _ImageProcessor):
-            count = max(1, _TOGETHER // (pictures[0].width * pictures[0].height))
-            parts = (pictures[start : start + count] for start in range(0, len(pictures), count))
-            return [images.checked(values) for part in parts for values in self.processor(part)]
-        found = [self.processor(picture) for picture in pictures]
-        for values in found:
-            if not isinstance(values, Tensor):
-                raise InputError(f"The transform must return a tensor c H W; it returned {type(values).__name__}.")
-        return [images.checked(values.float()) for values in found]
-
     def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
         device = device_of(self.model)
         pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
         with precision(self.model, self.runtime.autocast, device):
             output = self.model(**{PIXELS: pixels}) if self.keyword else self.model(pixels)
         return self.runtime.explained(logits_of(output))
-
-
-def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
-    """All that the model reads."""
-    return 0.0, 0.0, float(values.shape[2]), float(values.shape[1])
-
-
-class _ImageProcessor:
-    """An image processor of transformers, as a function from pictures to pixel values `n c H W`."""
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def __call__(self, pictures: Any) -> Float[Tensor, "n c H W"]:
-        return torch.as_tensor(self.processor(images=pictures, return_tensors="pt")[PIXELS]).float()
-
-
-def _image_processor(processor: Any) -> Any:
-    inner = getattr(processor, "image_processor", processor)
-    if inner is None:
-        return None
-    if isinstance(inner, Tokenizer):
-        raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
-    if getattr(inner, "model_input_names", None) is not None:
-        return _ImageProcessor(inner)
-    if not callable(inner):
-        raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
-    return inner

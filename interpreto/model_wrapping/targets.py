@@ -78,6 +78,28 @@ class Everything:
         return outputs
 
 
+@dataclass(frozen=True, eq=False)
+class Foreseen:
+    """Targets that are not settled before the outputs are there; until then all outputs are wanted.
+
+    Attributes:
+        settle: From the outputs of the unchanged sample to its targets.
+    """
+
+    settle: Callable[[Float[Tensor, "1 k"]], Any]
+
+    def __len__(self) -> int:
+        return 0
+
+    def part(self, start: int, stop: int) -> "Foreseen":
+        """Nothing is known of parts yet."""
+        return self
+
+    def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
+        """The outputs."""
+        return outputs
+
+
 def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
     """The score of one target in the model's outputs.
 

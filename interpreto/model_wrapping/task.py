@@ -63,6 +63,9 @@ def find_task(model: Any, task: str | None = None) -> str:
             raise ModelError(f"There is no task {task!r}: {choices(task, TASKS)}")
         return task
     kinds = type(unwrapped(model)).__mro__
+    if all(callable(getattr(model, f"encode_{side}", None)) for side in ("image", "text")):
+        # OpenCLIP, and what follows its interface.
+        return "zero-shot-image-classification"
     found = next((task for kind in kinds if (task := find_task_of_class(kind.__name__))), None)
     if found is not None:
         return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -12,6 +13,8 @@ from interpreto.model_wrapping import autograd, texts
 from interpreto.model_wrapping.classification import check_target, logits_of, settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.inside.inside import Inside
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
@@ -38,6 +41,7 @@ class TextClassification(Wrapper):
     """
 
     task, modality, ragged = "text-classification", "text", True
+    no_inside = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         # Only a model with a plain table of absolute positions is known to leave the padding id alone.
@@ -48,6 +52,7 @@ class TextClassification(Wrapper):
         reads_padding = "attention_mask" not in self.text.parameters or self.text.config.model_type in _READ_PADDING
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if reads_padding else self.text.padding
+        self.inside = Inside(self.text.model, self._outputs, words=partial(texts.words, self.text))
 
     @property
     def module(self) -> nn.Module:
@@ -65,11 +70,11 @@ class TextClassification(Wrapper):
     def check_target(self, spec: Any, sample: Any = None) -> None:
         check_target(spec, self.text.config)
 
-    def settle(self, sample: TextSample, spec: Any, seed: int) -> Plan[Settled]:
-        return settle(sample, spec, self.text.config)
+    def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+        return settle(sample, spec, self.text.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return autograd.answers(asks, self._outputs)
+        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
 
     def borrowed(self) -> AbstractContextManager[None]:
         return borrowed(self.text.model, self.runtime)

@@ -13,6 +13,7 @@ from interpreto.model_wrapping import continuations, prefix, prompts
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.language_model import LanguageModel, length
 from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
 from interpreto.model_wrapping.sample import TextSample
@@ -37,6 +38,10 @@ class TextGeneration(Wrapper):
     """
 
     task, modality, ragged = "text-generation", "text", True
+    no_inside = (
+        "the attention of generated words is not looked at yet. Methods that take gradients, and those that hide "
+        "parts, explain language models."
+    )
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         inner = unwrapped(model)
@@ -77,7 +82,7 @@ class TextGeneration(Wrapper):
         elif (said := continuations.of(spec, self.text, sample)) is not None:
             prompts.continued(sample, said.ids, said.said, said.spans, self.text)
 
-    def settle(self, sample: TextSample, spec: Any, seed: int) -> Plan[Settled]:
+    def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         said = continuations.of(spec, self.text, sample)
         if said is None:
             options = self.runtime.generation_kwargs or {}

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -35,6 +35,8 @@ class TextModel:
         reads_padding: Whether the model counts positions or finds the last token by the padding token, so that no
             word may become it.
         no_gradients: Why gradients for the token embeddings cannot be had, empty where they can.
+        ends: The tokens by which the model finds where a text begins and ends; no word may become one of them.
+        table: The module that looks tokens up, where the model does not name it.
     """
 
     model: Any
@@ -46,6 +48,8 @@ class TextModel:
     limit: int
     reads_padding: bool
     no_gradients: str
+    ends: frozenset[int] = frozenset()
+    table: Any = None
 
     @staticmethod
     def of(model: nn.Module, processor: Any, reads_padding: bool) -> "TextModel":
@@ -82,15 +86,19 @@ class TextModel:
     @property
     def embedding(self) -> Any:
         """The module that looks tokens up."""
-        return unwrapped(self.model).get_input_embeddings()
+        return unwrapped(self.model).get_input_embeddings() if self.table is None else self.table
 
     def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
         """The model's token embeddings in float32, as its own module gives them: Gemma scales them there."""
         return self.embedding(ids.to(self.device)).detach().float()
 
     def reads_as_padding(self, token: int) -> bool:
-        """Whether a word must not become this token, because the model would take it for padding."""
-        return self.reads_padding and token == self.config.pad_token_id
+        """Whether a word must not become this token, because the model would take it for padding, or for the end."""
+        return token in self.ends or (self.reads_padding and token == self.config.pad_token_id)
+
+    def reading_end(self, ends: frozenset[int]) -> "TextModel":
+        """The same for a model that finds the end of a text by these tokens."""
+        return replace(self, ends=ends)
 
 
 def _tokenizer(processor: Any) -> Tokenizer:

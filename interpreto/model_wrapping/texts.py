@@ -138,11 +138,16 @@ def _added(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
     return mask & special(tokenizer, ids)
 
 
-def special(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
+def special(tokenizer: Any, ids: Int[Tensor, "*l"]) -> Bool[Tensor, "*l"]:
     """Which tokens are none of a text's own; unknown and masked words are words of the text."""
     around = {getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep", "pad")}
     words = {tokenizer.unk_token_id, tokenizer.mask_token_id} - around
     return torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids) - words), dtype=torch.long))
+
+
+def words(text: TextModel, rows: Rows) -> Bool[Tensor, "p l"]:
+    """Which tokens of rows are neither padding nor put around a text by the tokenizer."""
+    return ~special(text.tokenizer, rows.fields["input_ids"]) & rows.fields["attention_mask"].bool()
 
 
 def rows_of(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:

@@ -9,6 +9,7 @@ from torch import nn
 
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain
 
@@ -22,6 +23,11 @@ class Wrapper(ABC):
     """Whether samples differ in length, so that it pays to run samples of like length together."""
     no_gradients: str
     """Why gradients cannot be asked for, as a sentence; empty where they can."""
+    no_inside: str
+    """Why the inside cannot be asked for, as a sentence; empty where it can."""
+
+    reads_mean: ClassVar[bool] = False
+    """Whether what layers before the last one say of a target is told by the mean over their positions."""
 
     @property
     def module(self) -> nn.Module | None:
@@ -53,8 +59,8 @@ class Wrapper(ABC):
         """Refuse a target before the model runs, as far as that can be known then, with or without its sample."""
 
     @abstractmethod
-    def settle(self, sample: Sample, spec: Any, seed: int) -> Plan[Settled]:
-        """Run the unchanged sample and settle what is explained."""
+    def settle(self, sample: Sample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+        """Run the unchanged sample and settle what is explained; a probe sees that run."""
 
     def arrange(self, ask: Ask) -> Arrangement | None:
         """The rows of an ask in the order that suits the model best, equal ones once; None leaves them as they are."""

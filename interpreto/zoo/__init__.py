@@ -4,6 +4,7 @@
 |---|---|---|
 | `digits-vit` | handwritten digits, real scans | the strokes |
 | `shapes-vit` | the kind of the only red shape of a scene | that shape; its mask is known |
+| `shapes-clip` | how well a caption fits a scene of two objects | the object that the caption names; its mask is known |
 | `reviews-bert` | the sentiment of a generated review | one adjective and its negation; the words are known |
 | `stories-gpt2` | the next word of a generated story | the thing that somebody took; the word is known |
 """
@@ -25,6 +26,7 @@ _CLASSES = {
     "image-classification": ("AutoModelForImageClassification", "AutoImageProcessor"),
     "text-classification": ("AutoModelForSequenceClassification", "AutoTokenizer"),
     "text-generation": ("AutoModelForCausalLM", "AutoTokenizer"),
+    "zero-shot-image-classification": ("AutoModelForZeroShotImageClassification", "AutoProcessor"),
 }
 """Names, so that the zoo can be listed without importing transformers."""
 
@@ -35,7 +37,7 @@ class Example:
 
     Attributes:
         input: A picture, a text, or a prompt.
-        label: Index of the right class, or the right continuation.
+        label: Index of the right class, the right continuation, or a prompt that is true of the picture.
         truth: What decides it: the mask of an object `H W`, the decisive words with the most important first, or None
             where that is not known.
     """
@@ -82,18 +84,19 @@ def samples(name: str, count: int | None = None) -> list[Example]:
     if (folder / "samples.json").exists():
         rows = json.loads((folder / "samples.json").read_text())[:count]
         return [Example(row["input"], row["label"], tuple(row["truth"])) for row in rows]
-    labels = json.loads((folder / "labels.json").read_text())[:count]
-    pictures = _tiles(folder / "samples.png", len(labels))
-    masks = _tiles(folder / "masks.png", len(labels)) if (folder / "masks.png").exists() else [None] * len(labels)
+    labels = json.loads((folder / "labels.json").read_text())
+    pictures = [Image.fromarray(tile).convert("RGB") for tile in _tiles(folder / "samples.png")]
+    masks = _tiles(folder / "masks.png") if (folder / "masks.png").exists() else [None] * len(labels)
+    # One picture may be asked about several times.
+    questions = len(labels) // len(pictures)
     return [
-        Example(Image.fromarray(picture).convert("RGB"), label, None if mask is None else mask.astype(bool))
-        for picture, label, mask in zip(pictures, labels, masks, strict=True)
+        Example(pictures[number // questions], label, None if mask is None else mask.astype(bool))
+        for number, (label, mask) in enumerate(zip(labels[:count], masks[:count], strict=True))
     ]
 
 
-def _tiles(sheet: Path, count: int) -> list[np.ndarray]:
+def _tiles(sheet: Path) -> list[np.ndarray]:
     """Square pictures that are stacked in one file."""
     with Image.open(sheet) as file:
         stacked = np.asarray(file)
-    side = stacked.shape[1]
-    return [stacked[side * row : side * (row + 1)] for row in range(count)]
+    return np.split(stacked, len(stacked) // stacked.shape[1])

@@ -1,5 +1,6 @@
 """Scenes of coloured shapes on textured, nearly grey backgrounds, with the mask of every shape."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,12 @@ COLOURS = {
 }
 TEXTURES = ("stripes", "checkers", "noise", "blobs")
 SIZE = 64
+RADII: dict[str | None, tuple[float, float, float]] = {
+    None: (12, 15, 10.0),
+    "small": (9, 10.2, 9.0),
+    "large": (12.5, 14.5, 11.2),
+}
+"""The radius of a shape before it is placed, from and to, and the least that it shrinks to; None where none is named."""
 
 # Corners n and turning number m of the closed polar curve of `outline`: a regular polygon has m = 1, a star m > 1.
 _CORNERS = {"square": (4, 1), "triangle": (3, 1), "star": (5, 3)}
@@ -76,13 +83,15 @@ def background(texture: str, rng: np.random.Generator) -> Float[np.ndarray, "H W
     return (level + contrast * pattern[..., None] + tint).astype(np.float32)
 
 
-def draw(kinds: list[str], colours: list[str], rng: np.random.Generator) -> Scene:
+def draw(
+    kinds: list[str], colours: list[str], rng: np.random.Generator, sizes: Sequence[str | None] | None = None
+) -> Scene:
     """A scene with these shapes at random places, none touching another."""
     texture = str(rng.choice(TEXTURES))
     image = background(texture, rng)
     shapes: list[Shape] = []
-    for kind, colour in zip(kinds, colours, strict=True):
-        radius, centre = _place(shapes, rng)
+    for kind, colour, size in zip(kinds, colours, sizes or [None] * len(kinds), strict=True):
+        radius, centre = _place(shapes, rng, *RADII[size])
         mask = cover(kind, centre, radius, _UPRIGHT[kind] + rng.uniform(-0.2, 0.2))
         shade = np.asarray(COLOURS[colour], np.float32) * rng.uniform(0.85, 1.15)
         image = np.where(mask[..., None], shade, image)
@@ -98,11 +107,20 @@ def red_scene(rng: np.random.Generator) -> Scene:
     return draw(kinds, ["red", *others], rng)
 
 
-def _place(taken: list[Shape], rng: np.random.Generator) -> tuple[float, tuple[float, float]]:
+def two_objects(rng: np.random.Generator) -> Scene:
+    """A scene of two shapes that differ in kind and in colour, each small or large."""
+    kinds = [str(kind) for kind in rng.choice(KINDS, 2, replace=False)]
+    colours = [str(colour) for colour in rng.choice(list(COLOURS), 2, replace=False)]
+    return draw(kinds, colours, rng, [str(size) for size in rng.choice(["small", "large"], 2)])
+
+
+def _place(
+    taken: list[Shape], rng: np.random.Generator, low: float, high: float, least: float
+) -> tuple[float, tuple[float, float]]:
     """A radius and a centre apart from the shapes already there; smaller the longer it looks."""
-    radius = rng.uniform(12, 15)
+    radius = rng.uniform(low, high)
     while True:
         y, x = (float(c) for c in rng.uniform(radius + 1, SIZE - radius - 1, 2))
         if all(np.hypot(y - s.centre[0], x - s.centre[1]) > radius + s.radius + 1 for s in taken):
             return radius, (y, x)
-        radius = max(10.0, radius * 0.97)
+        radius = max(least, radius * 0.97)

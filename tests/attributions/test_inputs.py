@@ -351,13 +351,13 @@ def test_pictures_are_prepared_together_as_alone():
 def test_large_pictures_are_prepared_one_by_one(monkeypatch):
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
-    counts, inner = [], wrapper.processor.processor
+    counts, inner = [], wrapper.pictures.processor.processor
 
     def counted(images, return_tensors):
         counts.append(len(images))
         return inner(images=images, return_tensors=return_tensors)
 
-    monkeypatch.setattr(wrapper.processor, "processor", counted)
+    monkeypatch.setattr(wrapper.pictures.processor, "processor", counted)
     for side, expected in ((30, [5]), (1500, [1, 1, 1]), (1000, [4, 1])):
         pictures = [Image.new("RGB", (side, side))] * sum(expected)
         wrapper.prepare(pictures[0])

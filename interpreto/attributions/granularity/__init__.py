@@ -89,6 +89,11 @@ def natural(sample: Any, modality: str, fine: bool) -> Unitization:
     return text.natural(sample) if modality == "text" else image.natural(sample, fine)
 
 
+def of_map(chosen: Unitization, units: Units, shape: tuple[int, ...]) -> Unitization:
+    """The granularity of a map that a layer of the model gives: its own grid, unless that is the chosen one."""
+    return Grid(*shape) if len(shape) == 2 and shape != units.shape else chosen
+
+
 @dataclass(frozen=True)
 class Natural:
     """The granularity of each sample where every unit costs a row, for methods that would each choose their own."""

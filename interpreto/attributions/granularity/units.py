@@ -73,6 +73,13 @@ class Units(ABC):
     def fit(self, scores: Float[Tensor, "t *cells"], resize: str) -> Float[Tensor, "t *g"]:
         """Scores of units from those of a method's own cells."""
 
+    @abstractmethod
+    def gather(self, scores: Float[Tensor, "t ..."], pooling: str, resize: str | None) -> Float[Tensor, "t *g"]:
+        """Scores of units from those that a layer of the model gives: of tokens, or of cells on a grid of its own.
+
+        `resize=None` takes bilinear interpolation where units are finer than the layer's grid, else means.
+        """
+
 
 def spread(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tensor, "p *l"]:
     """The value at every position of the unit that the index names, 0 where that is -1."""
@@ -124,6 +131,9 @@ class TextUnits(Units):
     def fit(self, scores: Float[Tensor, "t g"], resize: str) -> Float[Tensor, "t g"]:
         return scores
 
+    def gather(self, scores: Float[Tensor, "t l"], pooling: str, resize: str | None) -> Float[Tensor, "t g"]:
+        return self.reduce(scores, pooling)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -163,6 +173,10 @@ class ImageUnits(Units):
 
     def fit(self, scores: Float[Tensor, "t a b"], resize: str) -> Float[Tensor, "t h w"]:
         return scores if scores.shape[1:] == self.shape else resized(scores, self.shape, resize)
+
+    def gather(self, scores: Float[Tensor, "t a b"], pooling: str, resize: str | None) -> Float[Tensor, "t h w"]:
+        finer = self.shape[0] > scores.shape[1] or self.shape[1] > scores.shape[2]
+        return self.fit(scores, resize or ("bilinear" if finer else "area"))
 
 
 def resized(scores: Float[Tensor, "t a b"], size: tuple[int, ...], how: str) -> Float[Tensor, "t h w"]:

@@ -1,5 +1,12 @@
 """The methods: each a choice of parts."""
 
+from interpreto.attributions.methods.attention import (
+    AGCam,
+    AttentionRollout,
+    AttentionSaliency,
+    GenericAttention,
+    RawAttention,
+)
 from interpreto.attributions.methods.controls import (
     CentreGaussian,
     InputNorm,
@@ -7,8 +14,11 @@ from interpreto.attributions.methods.controls import (
     RandomScores,
     TokenFrequency,
 )
+from interpreto.attributions.methods.grad_cam import GradCam
+from interpreto.attributions.methods.grad_eclip import GradEclip
 from interpreto.attributions.methods.gradients import InputXGradient, Saliency
 from interpreto.attributions.methods.kernel_shap import KernelShap
+from interpreto.attributions.methods.legrad import LeGrad
 from interpreto.attributions.methods.lime import Lime
 from interpreto.attributions.methods.occlusion import Occlusion
 from interpreto.attributions.methods.paths import GradientShap, IntegratedGradients
@@ -29,6 +39,14 @@ METHODS = (
     SquareGrad,
     VarGrad,
     GradientShap,
+    GradCam,
+    RawAttention,
+    AttentionRollout,
+    AttentionSaliency,
+    AGCam,
+    GenericAttention,
+    LeGrad,
+    GradEclip,
 )
 """All methods, for those who want to try every one."""
 

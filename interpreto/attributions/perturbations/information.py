@@ -15,7 +15,7 @@ from torch import Tensor
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import InformationModality, Told
 from interpreto.attributions.perturbations.token_ids import TokenIds
-from interpreto.model_wrapping.image_classification import PIXELS
+from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.sample import ImageSample, TextSample
 
 

@@ -13,7 +13,7 @@ from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.masks import enlarged
 from interpreto.attributions.perturbations.seams import Block, MaskModality, TensorModality, reduce_axis
 from interpreto.errors import OptionError, choices
-from interpreto.model_wrapping.image_classification import PIXELS
+from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 

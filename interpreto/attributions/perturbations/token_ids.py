@@ -36,6 +36,8 @@ def removal_of(text: TextModel, given: Any) -> Removal:
         OptionError: if the tokenizer has no such token or the model cannot take it.
     """
     if given == "attention":
+        if "attention_mask" not in text.parameters:
+            raise OptionError("removal='attention' needs an attention mask, which this model does not take.")
         return Removal(None, "attention")
     if given is None:
         known = ((name, _token(text.tokenizer, name)) for name in NAMES[:-1])

@@ -11,6 +11,7 @@ from torch import Tensor
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.model_wrapping.conversation import NamedTargets, Plan
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
 
@@ -27,6 +28,7 @@ class Case:
         seed: Where randomness starts, afresh for every sample.
         block: How many rows to ask for at a time.
         crowd: How many cases like this one ask at the same time, to share what memory there is.
+        inside: What a recipe's probe found in the run of the unchanged sample; None where none did.
     """
 
     sample: Sample
@@ -36,6 +38,7 @@ class Case:
     seed: int
     block: int
     crowd: int = 1
+    inside: Float[Tensor, "t ..."] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -75,6 +78,11 @@ class Explained:
 
 class Recipe(ABC):
     """A method without a model."""
+
+    @property
+    def probe(self) -> Probe | None:
+        """What the run of the unchanged sample is watched for; None where nothing is."""
+        return None
 
     @abstractmethod
     def rows(self, layout: Layout) -> int:

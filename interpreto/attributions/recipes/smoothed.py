@@ -81,6 +81,7 @@ class Smoothed(Differentiable):
         return replace(
             case,
             sample=replace(case.sample, rows=rows),
+            inside=None,
             seed=(case.seed * 1_000_003 + number + 1) % 2**63,
             block=max(1, case.block // crowd),
             crowd=case.crowd * crowd,

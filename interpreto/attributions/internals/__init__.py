@@ -1,0 +1,1 @@
+"""Methods that look inside, as pure functions of what is seen there."""

@@ -1,0 +1,210 @@
+"""From attention probabilities, and gradients for them, to scores of positions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.errors import ModelError, OptionError, choices
+from interpreto.model_wrapping.inside.probe import Layer, Seen
+
+Attention = Float[Tensor, "p h q k"]
+
+REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "sum": lambda values, axis: values.sum(axis),
+    "mean": lambda values, axis: values.mean(axis),
+    "max": lambda values, axis: values.amax(axis),
+    "min": lambda values, axis: values.amin(axis),
+    "prod": lambda values, axis: values.prod(axis),
+}
+
+ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda values: values,
+    "relu": torch.relu,
+    "abs": torch.abs,
+    "sigmoid": torch.sigmoid,
+}
+
+RULES: dict[str, Callable[[Attention, Attention], Attention]] = {
+    "attn": lambda attention, gradient: attention,
+    "grad": lambda attention, gradient: gradient,
+    "gradcam": lambda attention, gradient: gradient.relu() * attention,
+    "agcam": lambda attention, gradient: gradient.relu() * attention.sigmoid(),
+}
+
+
+def known(option: str, value: str | None, names: dict) -> None:
+    """Refuse a name that is none of these.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if value not in names:
+        raise OptionError(f"There is no {option}={value!r}: {choices(str(value), [str(name) for name in names])}")
+
+
+def read(seen: Seen, flow: Float[Tensor, "p q k"]) -> Float[Tensor, "p k"]:
+    """The rows of a matrix that the output reads, weighted as it reads them."""
+    return torch.einsum("pq,pqk->pk", seen.reads, flow)
+
+
+@final
+@dataclass(frozen=True)
+class Raw:
+    """What the output looks at in the last asked layer; in the pooler where there is one and no layer was named."""
+
+    head_reduce: str
+    named: bool
+
+    def __post_init__(self) -> None:
+        known("head_reduce", self.head_reduce, REDUCTIONS)
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
+        if seen.poolers and not self.named:
+            return seen.reads
+        return read(seen, REDUCTIONS[self.head_reduce](seen.layers[-1].attention, 1))
+
+
+@final
+@dataclass(frozen=True)
+class Rollout:
+    """The product over layers of attention and identity, half each."""
+
+    head_reduce: str
+    discard_ratio: float
+
+    def __post_init__(self) -> None:
+        known("head_reduce", self.head_reduce, REDUCTIONS)
+        if not 0 <= self.discard_ratio < 1:
+            raise OptionError(f"discard_ratio={self.discard_ratio!r} must be a share from 0 to below 1.")
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
+        flow = None
+        for layer in seen.layers:
+            step = self._step(REDUCTIONS[self.head_reduce](layer.attention, 1))
+            flow = step if flow is None else step @ flow
+        assert flow is not None
+        return read(seen, flow)
+
+    def _step(self, attention: Float[Tensor, "p l l"]) -> Float[Tensor, "p l l"]:
+        dropped = int(self.discard_ratio * attention.shape[-1])
+        if dropped:
+            lowest = attention.topk(dropped, largest=False).indices
+            attention = attention.scatter(-1, lowest, 0.0)
+        step = attention + torch.eye(attention.shape[-1], device=attention.device)
+        return step / step.sum(-1, keepdim=True)
+
+
+@final
+@dataclass(frozen=True)
+class Products:
+    """A function of attention and gradient, reduced over heads and layers, in the rows that the output reads."""
+
+    rule: str | Callable[[Attention, Attention], Attention]
+    activation: str | None = None
+    head_reduce: str = "sum"
+    layer_reduce: str = "sum"
+
+    def __post_init__(self) -> None:
+        if not callable(self.rule):
+            known("rule", self.rule, RULES)
+        known("activation", self.activation, ACTIVATIONS)
+        known("head_reduce", self.head_reduce, REDUCTIONS)
+        known("layer_reduce", self.layer_reduce, REDUCTIONS)
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the rule looks at gradients."""
+        return self.rule != "attn"
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
+        parts = [REDUCTIONS[self.head_reduce](self._product(layer), 1) for layer in seen.layers]
+        return read(seen, REDUCTIONS[self.layer_reduce](torch.stack(parts), 0))
+
+    def _product(self, layer: Layer) -> Attention:
+        rule = self.rule if callable(self.rule) else RULES[self.rule]
+        gradient = layer.attention if layer.gradient is None else layer.gradient
+        found = ACTIVATIONS[self.activation](rule(layer.attention, gradient))
+        if not isinstance(found, Tensor) or found.shape != layer.attention.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ModelError(
+                f"rule= must return a tensor of the shape of the attention, {tuple(layer.attention.shape)}; it "
+                f"returned {shape}."
+            )
+        return found
+
+
+@final
+@dataclass(frozen=True)
+class Generic:
+    """Relevance that goes from layer to layer with attention times positive gradient, and stays where it is."""
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
+        first = seen.layers[0].attention
+        own = torch.eye(first.shape[-1], device=first.device).expand(len(first), -1, -1)
+        relevance = own
+        for layer in seen.layers:
+            assert layer.gradient is not None
+            relevance = relevance + (layer.gradient * layer.attention).relu().mean(1) @ relevance
+        # What a position is to itself without any attention says nothing.
+        return read(seen, relevance - own)
+
+
+@final
+@dataclass(frozen=True)
+class Legrad:
+    """Positive gradients of each block's score for its attention, over heads and queries; of the pooler if there is."""
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
+        maps = []
+        for layer in seen.poolers or seen.layers:
+            assert layer.gradient is not None
+            positive = layer.gradient.relu().mean(1)
+            # Only one query of a pooler is read, so that the others have no gradient.
+            maps.append(positive.sum(1) if seen.poolers else positive.mean(1))
+        return torch.stack(maps).sum(0)
+
+
+@final
+@dataclass(frozen=True)
+class Eclip:
+    """Values weighted by the gradient of the attention's output, where the output reads, and by similarity."""
+
+    similarity: bool
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
+        return torch.stack([self._layer(layer, seen) for layer in seen.poolers or seen.layers]).sum(0)
+
+    def _layer(self, layer: Layer, seen: Seen) -> Float[Tensor, "p l"]:
+        assert layer.output_gradient is not None
+        assert layer.value is not None
+        slopes, values = _joined(layer.output_gradient), _joined(layer.value)
+        if not seen.poolers:
+            # In lower layers the score reaches other queries too.
+            slopes = slopes * (seen.reads > 0)[..., None]
+        found = torch.einsum("pqc,pkc->pqk", slopes, values)
+        if self.similarity:
+            found = found * self._loosened(layer, seen)
+        return found.sum(1).relu()
+
+    def _loosened(self, layer: Layer, seen: Seen) -> Float[Tensor, "p q k"]:
+        """How like a query's and a key's projections are, from 0 for the least to 1 for the most among the shown."""
+        if layer.project is None:
+            raise ModelError("similarity=True needs the layer that joins the heads, which was not found in this model.")
+        query, key = (
+            torch.nn.functional.normalize(layer.project(_joined(part)), dim=-1)
+            for part in (layer.query, layer.key)
+            if part is not None
+        )
+        cosine = query @ key.mT
+        shown = seen.shown[:, None]
+        low = cosine.masked_fill(~shown, torch.inf).amin(-1, keepdim=True)
+        high = cosine.masked_fill(~shown, -torch.inf).amax(-1, keepdim=True)
+        return ((cosine - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+
+
+def _joined(heads: Float[Tensor, "p h l d"]) -> Float[Tensor, "p l hd"]:
+    return heads.transpose(1, 2).flatten(2)

@@ -1,0 +1,41 @@
+"""GradCam: channels of a layer, weighted by their mean gradient."""
+
+from typing import Any, Unpack, final
+
+from torch import nn
+
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.internals.features import grad_cam
+from interpreto.attributions.setup import InsideOptions, Setup
+from interpreto.model_wrapping.inside.probe import FeatureProbe
+
+
+@final
+class GradCam(Explainer):
+    """Channels of a layer weighted by their mean gradient, where the sum is positive.
+
+    $$\\phi = \\operatorname{relu}\\Big(\\sum_c \\operatorname{mean}_{hw}\\!
+    \\Big(\\frac{\\partial s}{\\partial A_c}\\Big) A_c\\Big)$$
+
+    Where the places of a layer lie is found: channels first or last, or tokens, of which those that are no patches
+    are left out. The map has the grid of the layer unless `granularity=` says otherwise.
+
+    Args:
+        layer: A module of the model or its name, such as "layer4". By default the last one with places: the last stage
+            of a network of convolutions; for a ViT the patches as they enter the last block, since after it most read
+            their class token alone.
+
+    Source:
+        Selvaraju et al. 2017, *Grad-CAM*, arXiv:1610.02391, equations 1 and 2.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        layer: str | nn.Module | None = None,
+        **options: Unpack[InsideOptions],
+    ) -> None:
+        self.setup = Setup.of(GradCam, model, processor, options)
+        self.recipe = self.setup.looking(FeatureProbe(grad_cam, layer))

@@ -1,0 +1,123 @@
+"""The image side of models that compare images with texts: targets are prompts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interpreto.errors import InputError, TargetError
+from interpreto.model_wrapping import autograd, images, similarity
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.inside.inside import Inside
+from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.pictures import PIXELS, Pictures
+from interpreto.model_wrapping.precision import precision
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
+from interpreto.model_wrapping.sample import ImageSample
+from interpreto.model_wrapping.similarity import Embedding, SimilarityTargets
+from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.texts import check_length
+from interpreto.model_wrapping.towers import towers_of
+from interpreto.model_wrapping.two_sides import Sides, settle
+from interpreto.model_wrapping.wrapper import Wrapper
+
+_WANTED = "prompts such as 'a photo of a cat', or their embeddings; a tuple is several"
+
+
+@final
+class ImageSimilarity(Wrapper):
+    """The image tower of a model with two, and prompts that its images are compared with.
+
+    Args:
+        model: A model of transformers or OpenCLIP with an image and a text tower.
+        processor: What prepares both: a joint processor, or `(transform, tokenizer)`.
+        runtime: How the model is run.
+
+    Raises:
+        ModelError: if the model has no two towers, or the processor does not prepare both.
+    """
+
+    task, modality, ragged, reads_mean = "zero-shot-image-classification", "image", False, True
+    no_gradients = no_inside = ""
+
+    def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        self.model = getattr(model, "_orig_mod", model)
+        self.runtime = runtime
+        self.towers = towers_of(unwrapped(model), processor)
+        self.config = getattr(unwrapped(model), "config", None)
+        self.pictures = Pictures(self.towers.images, patch_size(self.towers.image_tower))
+        self.inside = Inside(self.model, self._outputs, PIXELS)
+        self.prompts = Sides(self._encoded)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model
+
+    def is_one(self, inputs: Any) -> bool:
+        return images.is_one_image(inputs)
+
+    def split(self, inputs: Any) -> Iterator[Any]:
+        return images.split_images(inputs)
+
+    def prepare(self, raw: Any) -> ImageSample:
+        return self.prepare_all([raw])[0]
+
+    def prepare_all(self, raws: Sequence[Any]) -> list[ImageSample]:
+        return self.pictures.prepare(raws)
+
+    def plain(self, targets: Any) -> Any:
+        return similarity.embeddings(targets)
+
+    def check_target(self, spec: Any, sample: Any = None) -> None:
+        for prompt in similarity.sides(similarity.several(spec, _WANTED)):
+            if isinstance(prompt, Embedding):
+                continue
+            if not isinstance(prompt, str):
+                raise TargetError(f"{prompt!r} is no prompt: give {_WANTED}.")
+            if not prompt.strip():
+                raise TargetError("A prompt is empty: there is nothing to compare the image with.")
+            try:
+                check_length(len(self.towers.tokens(prompt)), self.towers.text.limit, "use a shorter prompt")
+            except InputError as error:
+                raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
+
+    def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+        return settle(sample, self._targets(spec), probe)
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
+
+    def borrowed(self) -> AbstractContextManager[None]:
+        # Between calls the user may change the weights.
+        self.prompts.forget()
+        return borrowed(self.model, self.runtime)
+
+    def provenance(self) -> dict[str, Any]:
+        return provenance(self.model, self.config, self.runtime)
+
+    def _targets(self, spec: Any) -> SimilarityTargets:
+        targets = similarity.several(spec, _WANTED)
+        how = similarity.Similarity(self.towers.scale, self.towers.bias, self.runtime.explained)
+        return similarity.compared(targets, self.prompts(similarity.sides(targets)), how, _name)
+
+    def _encoded(self, prompts: Sequence[str]) -> Float[Tensor, "k d"]:
+        with precision(self.model, self.runtime.autocast, device_of(self.model)):
+            return self.towers.encode(prompts).float().cpu()
+
+    def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
+        device = device_of(self.model)
+        pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
+        with precision(self.model, self.runtime.autocast, device):
+            return self.towers.image_features(pixels).float()
+
+
+def _name(side: Any) -> str:
+    return side.name if isinstance(side, Embedding) else side
+
+
+def _cut(prompt: str) -> str:
+    return prompt if len(prompt) <= 60 else f"{prompt[:57]}..."

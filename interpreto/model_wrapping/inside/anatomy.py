@@ -1,0 +1,193 @@
+"""Where attention happens in a model, found by watching one run of it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from interpreto.model_wrapping.inside.tap import Tap
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """The blocks that hidden states go through, and what comes after them.
+
+    Attributes:
+        names: Of the blocks, in the order in which they run; one that runs several times (ALBERT) is there as often.
+        blocks: The modules of these names.
+        kinds: To which tower each block belongs: a list of modules of which it is one.
+        pooler: Whether attention after the last block makes one vector of all positions.
+        batch: Which axis of the hidden states holds the rows.
+    """
+
+    names: tuple[str, ...]
+    blocks: tuple[nn.Module, ...]
+    kinds: tuple[str, ...]
+    pooler: bool
+    batch: int
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+
+@dataclass(eq=False)
+class _Sighting:
+    """One attention, by the modules inside which it happened, from the outermost, with how often each had run."""
+
+    path: tuple[tuple[str, int], ...]
+
+
+class _Spotter(TorchFunctionMode):
+    """Notices attention and leaves it as it is."""
+
+    def __init__(self) -> None:
+        TorchFunctionMode.__init__(self)
+        self.path: list[tuple[str, int]] = []
+        self.seen: list[_Sighting] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if Tap.answers(func):
+            tensor = args[0] if args else next(iter((kwargs or {}).values()))
+            if func is functional.multi_head_attention_forward or tensor.ndim >= 3:
+                self.seen.append(_Sighting(tuple(self.path)))
+        return func(*args, **(kwargs or {}))
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The hidden states among what a block takes or returns."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple | list):
+        return next((found for part in output if (found := first_tensor(part)) is not None), None)
+    return first_tensor(tuple(output.values())) if isinstance(output, dict) else None
+
+
+def replaced(output: Any, old: Tensor | None, new: Tensor | None) -> Any:
+    """What a block takes or returns, with other hidden states."""
+    if output is old:
+        return new
+    if isinstance(output, tuple):
+        parts = [replaced(part, old, new) for part in output]
+        named = getattr(output, "_fields", None) is not None
+        return type(output)(*parts) if named else tuple(parts)
+    if isinstance(output, list):
+        return [replaced(part, old, new) for part in output]
+    if isinstance(output, dict):
+        return type(output)({name: replaced(part, old, new) for name, part in output.items()})
+    return output
+
+
+def explore(module: nn.Module, run: Callable[[], object], rows: int) -> Anatomy | str:
+    """Watch a run and say where its attention is, or why there is none that could be watched.
+
+    Args:
+        module: The model.
+        run: Runs it on some rows.
+        rows: How many these are; a number that no other axis has tells the axes of hidden states apart.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _Spotter() as spotter, _followed(module, spotter.path, shapes):
+        run()
+    seen = [sighting.path for sighting in spotter.seen]
+    if not seen:
+        return _why_none(module)
+    lists = {name for name, part in module.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential)}
+    busy = _busy(module, seen, lists)
+    entries: list[tuple[str, int]] = []
+    after = 0
+    for path in seen:
+        block = _block(path, busy)
+        if block is None:
+            after += bool(entries)
+        else:
+            after = 0
+            if block not in entries:
+                entries.append(block)
+    if not entries:
+        return (
+            f"{type(module).__name__} has attention in {_listed([path[-1][0] for path in seen])} alone, in no list of "
+            "blocks whose hidden states could be followed."
+        )
+    names = tuple(name for name, _ in entries)
+    shape = shapes[names[0]]
+    batch = 1 if len(shape) == 3 and shape[1] == rows != shape[0] else 0
+    kinds = tuple(name.rpartition(".")[0] for name in names)
+    return Anatomy(names, tuple(map(module.get_submodule, names)), kinds, after > 0, batch)
+
+
+def _busy(module: nn.Module, seen: Sequence[tuple[tuple[str, int], ...]], lists: set[str]) -> dict[str, bool]:
+    """The lists in whose items attention happens, and whether it does in each of them."""
+    items: dict[str, set[str]] = defaultdict(set)
+    for path in seen:
+        for name, _ in path:
+            parent = name.rpartition(".")[0]
+            if parent in lists:
+                items[parent].add(name)
+    return {name: len(found) == len(list(module.get_submodule(name).children())) for name, found in items.items()}
+
+
+def _block(path: tuple[tuple[str, int], ...], busy: dict[str, bool]) -> tuple[str, int] | None:
+    """The block that an attention belongs to: an item of the innermost list all of whose items attend.
+
+    Inside a block there may be lists as well, of an attention and something else; around it there are lists of stages.
+    """
+    inside = [entry for entry in path if entry[0].rpartition(".")[0] in busy]
+    whole = [entry for entry in inside if busy[entry[0].rpartition(".")[0]]]
+    return (whole or inside or [None])[-1]
+
+
+@contextmanager
+def _followed(module: nn.Module, path: list[tuple[str, int]], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+    """Keep `path` at the modules that are running, and note the shapes of what they return."""
+    runs: dict[str, int] = defaultdict(int)
+
+    def enter(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            runs[name] += 1
+            path.append((name, runs[name]))
+
+        return hook
+
+    def leave(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _given: Any, output: Any) -> None:
+            path.pop()
+            tensor = first_tensor(output)
+            if tensor is not None:
+                shapes.setdefault(name, tuple(tensor.shape))
+
+        return hook
+
+    handles = []
+    for name, part in module.named_modules():
+        if name:
+            handles.append(part.register_forward_pre_hook(enter(name)))
+            handles.append(part.register_forward_hook(leave(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _why_none(module: nn.Module) -> str:
+    """Why no attention was seen."""
+    suspects = [name for name, part in module.named_modules() if "attn" in (kind := type(part).__name__.lower()) or
+                "attention" in kind]  # fmt: skip
+    if not suspects:
+        return f"{type(module).__name__} has no attention: GradCam and the methods that take gradients do without."
+    return (
+        f"The attention of {type(module).__name__} cannot be seen: {_listed(suspects)} neither call PyTorch's "
+        "scaled_dot_product_attention or multi_head_attention_forward nor a softmax over keys."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:_SHOWN]) + (f" and {len(unique) - _SHOWN} more" if len(unique) > _SHOWN else "")

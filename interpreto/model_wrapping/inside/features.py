@@ -1,0 +1,192 @@
+"""Features of a layer as channels on a grid, whatever their layout, and a run in which they are watched."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interpreto.errors import OptionError, UnsupportedError, choices
+from interpreto.model_wrapping.inside.anatomy import first_tensor, replaced
+from interpreto.model_wrapping.inside.probe import FeatureProbe
+from interpreto.model_wrapping.inside.watch import Watch
+
+_MOST_EXTRA = 16
+"""Tokens beside those of the patches, at most: one of the class, some registers."""
+_SHOWN = 12
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
+
+Fold = Callable[[Tensor], Float[Tensor, "p c h w"]]
+
+
+def fold_of(shape: tuple[int, ...], size: tuple[int, int], positions: Int[Tensor, "h w"] | None) -> Fold | None:
+    """What brings features of this shape to `p c h w`; None where they have no places.
+
+    Args:
+        shape: Of the features, rows first: `p c h w`, `p h w c` or `p l c`.
+        size: Height and width of the image.
+        positions: Where the patches lie among the positions of a transformer, if that is known.
+    """
+    if len(shape) == 4:
+        if _is_grid(shape[2:], size):
+            return lambda features: features
+        return (lambda features: features.permute(0, 3, 1, 2)) if _is_grid(shape[1:3], size) else None
+    if len(shape) != 3:
+        return None
+    if positions is not None and shape[1] > int(positions.max()):
+        places = positions
+        return lambda features: features[:, places.to(features.device)].permute(0, 3, 1, 2)
+    grid = _grid(shape[1], size)
+    if grid is None:
+        return None
+    height, width = grid
+    extra = shape[1] - height * width
+    return lambda features: features[:, extra:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def _is_grid(grid: Sequence[int], size: tuple[int, int]) -> bool:
+    height, width = grid
+    if height * width == 1 or height > size[0] or width > size[1]:
+        return False
+    return abs(height - width * size[0] / size[1]) <= max(1.0, size[0] / size[1])
+
+
+def _grid(length: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid with the form of the image that leaves the fewest of so many tokens over."""
+    for extra in range(min(_MOST_EXTRA, length - 2) + 1):
+        width = round(math.sqrt((length - extra) * size[1] / size[0]))
+        height = (length - extra) // max(1, width)
+        if height * width == length - extra > 1 and _is_grid((height, width), size):
+            return height, width
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """A layer whose features can be watched: what a module returns or, for a transformer's block, what it is given."""
+
+    module: nn.Module
+    name: str
+    fold: Fold
+    entering: bool = False
+
+
+def spots(
+    module: nn.Module, run: Callable[[], object], size: tuple[int, int], positions: Int[Tensor, "h w"] | None
+) -> list[Spot]:
+    """The layers with places that run, in the order in which they end."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def leave(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _given: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            if tensor is not None and tensor.is_floating_point():
+                found.pop(name, None)
+                found[name] = tuple(tensor.shape)
+
+        return hook
+
+    parts = dict(module.named_modules())
+    handles = [part.register_forward_hook(leave(name)) for name, part in parts.items() if name]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    folds = {name: fold_of(shape, size, positions) for name, shape in found.items()}
+    return [Spot(parts[name], name, fold) for name, fold in folds.items() if fold is not None]
+
+
+def pick_spot(probe: FeatureProbe, known: Sequence[Spot], default: Spot | None, module: nn.Module) -> Spot:
+    """The layer that the user means.
+
+    Raises:
+        OptionError: if it is none of the model's, or has no places; the message lists those that can be used.
+    """
+    wanted = probe.layer
+    if wanted is None:
+        plain = [spot for spot in known if not isinstance(spot.module, _POOLS)]
+        if default is None and not plain:
+            raise UnsupportedError(f"No layer of {type(module).__name__} has features with places: GradCam needs one.")
+        return default or plain[-1]
+    names = {spot.name: spot for spot in known}
+    if isinstance(wanted, nn.Module):
+        found = [spot for spot in known if spot.module is wanted]
+        said = type(wanted).__name__
+    else:
+        found = [names[wanted]] if wanted in names else [s for s in known if s.name.endswith(f".{wanted}")]
+        said = repr(wanted)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OptionError(f"layer={said} fits several layers: {', '.join(spot.name for spot in found[:_SHOWN])}.")
+    outer = [spot.name for spot in known if spot.name.count(".") <= min(s.name.count(".") for s in known) + 1]
+    if isinstance(wanted, str) and wanted in dict(module.named_modules()):
+        usable = ", ".join(outer[-_SHOWN:])
+        raise OptionError(
+            f"layer={said} has no features with places, or does not run here. Layers that can be used: {usable}."
+        )
+    raise OptionError(f"The model has no layer={said}: {choices(str(said).strip(chr(39)), outer[-_SHOWN:])}")
+
+
+@final
+class FeatureWatch(Watch):
+    """Features of one layer."""
+
+    def __init__(self, spot: Spot, probe: FeatureProbe) -> None:
+        self.spot, self.probe = spot, probe
+        self.features: Tensor | None = None
+        self.handle: Any = None
+        self.graphs = False
+
+    def __enter__(self) -> Self:
+        self.graphs = torch.is_grad_enabled()
+        module = self.spot.module
+        if self.spot.entering:
+            self.handle = module.register_forward_pre_hook(self._enter, with_kwargs=True)
+        else:
+            self.handle = module.register_forward_hook(self._leave)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.handle.remove()
+        torch.set_grad_enabled(self.graphs)
+
+    def _enter(self, _module: nn.Module, args: Any, kwargs: Any) -> Any:
+        old = first_tensor((args, kwargs))
+        return replaced((args, kwargs), old, self._watched(old))
+
+    def _leave(self, _module: nn.Module, _given: Any, output: Any) -> Any:
+        old = first_tensor(output)
+        return replaced(output, old, self._watched(old))
+
+    def _watched(self, features: Tensor | None) -> Tensor:
+        assert features is not None
+        torch.set_grad_enabled(True)
+        self.features = features.detach().requires_grad_()
+        # A copy goes on, which layers that work in place may change.
+        return self.features.clone()
+
+    def objectives(self, outputs: Float[Tensor, "p k"]) -> list[Float[Tensor, "p k"]]:
+        return [outputs]
+
+    def leaves(self) -> list[Tensor]:
+        assert self.features is not None
+        return [self.features]
+
+    def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p h w"]:
+        assert self.features is not None
+        (gradient,) = gradients
+        folded = self.spot.fold(gradient.float())
+        if gradient.any() and not folded.any():
+            raise UnsupportedError(
+                f"The output does not read the patches of {self.spot.name}: it rests on another token alone. Use an "
+                "earlier layer, or leave layer= out."
+            )
+        return self.probe.rule(self.spot.fold(self.features.detach().float()), folded)

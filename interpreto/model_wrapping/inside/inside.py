@@ -1,0 +1,183 @@
+"""The inside of a wrapped model: answers to asks that come with a probe."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from interpreto.errors import UnsupportedError
+from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
+from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, pick_spot, spots
+from interpreto.model_wrapping.inside.grid import patch_positions
+from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
+from interpreto.model_wrapping.inside.watch import AttentionWatch, Watch
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.targets import Foreseen
+
+_EXPLORERS = 2
+"""Rows with which a model is explored; two tell the axis of rows from that of positions."""
+
+
+class Inside:
+    """What a wrapper needs to answer about the inside of its model.
+
+    A model is explored once, on its first rows; where patches lie, once per size of image.
+
+    Args:
+        module: The model.
+        outputs: Runs it.
+        pixels: The field of rows that holds an image; None where positions are tokens.
+        words: Which tokens of rows are none that a tokenizer adds.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        outputs: Callable[[Rows], Float[Tensor, "p k"]],
+        pixels: str | None = None,
+        words: Callable[[Rows], Bool[Tensor, "p l"]] | None = None,
+    ) -> None:
+        self.module, self.outputs, self.pixels, self.words = module, outputs, pixels, words
+        self._anatomy: Anatomy | str | None = None
+        self._positions: dict[tuple[int, ...], Int[Tensor, "h w"] | None] = {}
+        self._spots: dict[tuple[int, ...], list[Spot]] = {}
+
+    def answers(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Run the rows of asks as one batch; scores of positions come along, a backward pass per target at most.
+
+        Raises:
+            UnsupportedError: if the model has not inside what the probe asks for.
+            OptionError: if it asks for layers that do not exist.
+        """
+        rows, probe = Rows.join([ask.rows for ask in asks]), asks[0].probe
+        assert probe is not None
+        sizes = [len(ask.rows) for ask in asks]
+        with torch.no_grad(), self._watch(probe, rows) as watch:
+            outputs = self.outputs(rows)
+            plain = outputs.detach().split(sizes)
+            targets = [
+                ask.targets.settle(part.float().cpu()) if isinstance(ask.targets, Foreseen) else ask.targets
+                for ask, part in zip(asks, plain, strict=True)
+            ]
+            objectives = [part.split(sizes) for part in watch.objectives(outputs)]
+            found = [[target.select(part) for target, part in zip(targets, parts, strict=True)] for parts in objectives]
+            maps = self._maps(watch, found, max(map(len, targets)))
+        answers = []
+        for ask, target, part, own in zip(asks, targets, plain, maps.split(sizes), strict=True):
+            folded = self._folded(probe, ask.rows, own[:, : len(target)].float())
+            answers.append(Answer(ask.targets.select(part).float().cpu(), inside=folded.cpu()))
+        return answers
+
+    def _maps(self, watch: Watch, found: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
+        leaves, maps = watch.leaves(), []
+        for target in range(count if leaves else 1):
+            gradients: list[Tensor] = []
+            if leaves:
+                own = [scores[:, target] for parts in found for scores in parts if target < scores.shape[1]]
+                slopes = torch.autograd.grad(torch.cat(own).sum(), leaves, retain_graph=True, allow_unused=True)
+                gradients = [
+                    torch.zeros_like(leaf) if slope is None else slope
+                    for slope, leaf in zip(slopes, leaves, strict=True)
+                ]
+            maps.append(watch.scores(gradients).detach())
+        # Without gradients there is one map, whatever the target.
+        return torch.stack(maps if leaves else maps * count, dim=1)
+
+    def _watch(self, probe: Probe, rows: Rows) -> Watch:
+        if isinstance(probe, FeatureProbe):
+            return FeatureWatch(self._spot(probe, rows), probe)
+        anatomy = self.anatomy(rows)
+
+        def again(times: int) -> Float[Tensor, "np k"]:
+            return self.outputs(Rows.join([rows] * times))
+
+        def shown(length: int) -> Bool[Tensor, "p l"]:
+            return self._shown(rows, length)
+
+        return AttentionWatch(anatomy, probe, len(rows), again, shown)
+
+    def _shown(self, rows: Rows, length: int) -> Bool[Tensor, "p l"]:
+        """Which of so many positions can be shown to a person."""
+        found = torch.ones(len(rows), length, dtype=torch.bool) if self.words is None else self.words(rows)
+        positions = None if self.pixels is None else self.positions(rows)
+        if positions is not None and length > int(positions.max()):
+            found[:] = False
+            found[:, positions.flatten()] = True
+        return found
+
+    def anatomy(self, rows: Rows) -> Anatomy:
+        """Where attention happens.
+
+        Raises:
+            UnsupportedError: if there is no attention, or none that can be watched.
+        """
+        found = self._explored(rows)
+        if isinstance(found, str):
+            raise UnsupportedError(found)
+        towers = dict.fromkeys(found.kinds)
+        if len(towers) > 1 and self.pixels is None:
+            raise UnsupportedError(
+                f"{type(self.module).__name__} has several towers that attend ({', '.join(towers)}): methods that "
+                "look inside know what to do with one."
+            )
+        return found
+
+    def _explored(self, rows: Rows) -> Anatomy | str:
+        """The anatomy or why there is none; found with the first of these rows if it is not known yet."""
+        if self._anatomy is None:
+            some = rows.take(slice(1)).repeat(_EXPLORERS)
+            self._anatomy = explore(self.module, lambda: self.outputs(some), _EXPLORERS)
+        return self._anatomy
+
+    def positions(self, rows: Rows) -> Int[Tensor, "h w"] | None:
+        """The position of every patch of images of this size; None where there is no such grid."""
+        assert self.pixels is not None
+        field = self.pixels
+        pixels = rows.fields[field][:1]
+        size = tuple(pixels.shape[1:])
+        if size not in self._positions:
+            anatomy, one = self._explored(rows), rows.take(slice(1))
+
+            def run(some: Tensor) -> object:
+                return self.outputs(one.repeat(len(some)).put(**{field: some}))
+
+            self._positions[size] = None if isinstance(anatomy, str) else patch_positions(anatomy, run, pixels)
+        return self._positions[size]
+
+    def _spot(self, probe: FeatureProbe, rows: Rows) -> Spot:
+        if self.pixels is None:
+            raise UnsupportedError("GradCam makes maps of images; this model reads a text.")
+        size, one = tuple(rows.fields[self.pixels].shape[1:]), rows.take(slice(1))
+        positions, anatomy = self.positions(rows), self._explored(rows)
+        if size not in self._spots:
+            self._spots[size] = spots(self.module, lambda: self.outputs(one), (size[1], size[2]), positions)
+        # Where patches are merged on the way, there is no one grid of all blocks.
+        plain = not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1
+        default = _last_block(anatomy, positions) if plain and positions is not None else None
+        return pick_spot(probe, self._spots[size], default, self.module)
+
+    def _folded(self, probe: Probe, rows: Rows, found: Any) -> Float[Tensor, "p t ..."]:
+        """Scores of positions as a map of the image, or of the text without the padding of longer ones."""
+        if isinstance(probe, FeatureProbe):
+            return found
+        if self.pixels is None:
+            return found[..., : rows.length]
+        positions = self.positions(rows)
+        if positions is None or found.shape[-1] <= int(positions.max()):
+            raise UnsupportedError(
+                f"The patches of {type(self.module).__name__} do not lie on one grid among the keys of its attention, so "
+                "no map can be made. GradCam and methods that take gradients do without."
+            )
+        return found[..., positions.to(found.device)]
+
+
+def _last_block(anatomy: Anatomy, positions: Int[Tensor, "h w"]) -> Spot:
+    """What enters the last block: after it a model may read nothing but its class token."""
+
+    def fold(features: Tensor) -> Float[Tensor, "p c h w"]:
+        return features.movedim(anatomy.batch, 0)[:, positions.to(features.device)].permute(0, 3, 1, 2)
+
+    return Spot(anatomy.blocks[-1], f"the input of {anatomy.names[-1]}", fold, entering=True)

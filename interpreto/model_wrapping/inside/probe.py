@@ -1,0 +1,146 @@
+"""What may be asked of a model's inside, and what is then seen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from interpreto.errors import OptionError
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One attention of a batch of rows, in float32.
+
+    Attributes:
+        attention: The probabilities.
+        gradient: Of each row's score for them, 0 where a mask forbids; None where no gradients were asked for.
+        query: With heads, as all that follows; None where values were not asked for.
+        key: Keys.
+        value: Values.
+        output: What the heads give, before they are joined.
+        output_gradient: Of each row's score for that.
+        project: What joins the heads: from `p l h*d` to the width of the hidden states.
+    """
+
+    attention: Float[Tensor, "p h q k"]
+    gradient: Float[Tensor, "p h q k"] | None = None
+    query: Float[Tensor, "p h q d"] | None = None
+    key: Float[Tensor, "p h k d"] | None = None
+    value: Float[Tensor, "p h k e"] | None = None
+    output: Float[Tensor, "p h q e"] | None = None
+    output_gradient: Float[Tensor, "p h q e"] | None = None
+    project: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The inside of a batch of rows, for one target of each.
+
+    Attributes:
+        layers: The asked blocks, the first one first.
+        poolers: Attention after the last block, where there is one: as many as objectives.
+        find_reads: Tells what `reads` is.
+        shown: Which positions can be shown to a person: patches, words of the text.
+    """
+
+    layers: tuple[Layer, ...]
+    poolers: tuple[Layer, ...]
+    find_reads: Callable[[], Float[Tensor, "p l"]]
+    shown: Bool[Tensor, "p l"]
+
+    @cached_property
+    def reads(self) -> Float[Tensor, "p l"]:
+        """With which weights the output reads the positions after the last block; each row sums to 1.
+
+        One position where that is a class token or the end of a text, all alike where a model takes the mean, and the
+        attention of the pooler where there is one.
+        """
+        return self.find_reads()
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """From what was seen to scores of positions: what a method is."""
+
+    def __call__(self, seen: Seen) -> Float[Tensor, "p l"]: ...
+
+
+@dataclass(frozen=True)
+class AttentionProbe:
+    """Attention of some blocks, and what becomes of it.
+
+    Attributes:
+        rule: From what was seen to scores of positions.
+        layers: From this block on, or these; negative ones count from the end.
+        gradients: Whether gradients are wanted.
+        values: Whether queries, keys, values and outputs are.
+        by_block: Whether the score is taken of every block's output, as if it were the last one, and reaches the
+            attention of that block alone.
+        mean: For `by_block`, whether the output reads the mean over positions instead of what the model reads.
+        merge: Whether all heads are computed as one; the scores are then not the model's.
+    """
+
+    rule: Rule
+    layers: int | tuple[int, ...] = 0
+    gradients: bool = True
+    values: bool = False
+    by_block: bool = False
+    mean: bool = False
+    merge: bool = False
+
+    def chosen(self, count: int) -> tuple[int, ...]:
+        """The asked ones of so many blocks.
+
+        Raises:
+            OptionError: if there is no such block.
+        """
+        given = self.layers if isinstance(self.layers, tuple) else (self.layers,)
+        for layer in given:
+            if not -count <= layer < count:
+                raise OptionError(
+                    f"layers={_said(self.layers)} is out of range: the model has {count} blocks, 0 to {count - 1} "
+                    f"(or {-count} to -1, counted from the end)."
+                )
+        inside = sorted({layer % count for layer in given})
+        return tuple(inside) if isinstance(self.layers, tuple) else tuple(range(inside[0], count))
+
+
+@dataclass(frozen=True)
+class FeatureProbe:
+    """The features of a layer, weighted by their gradients.
+
+    Attributes:
+        rule: From features `p c h w` and their gradients to a map `p h w`.
+        layer: A module or its name; None for the last one with places: the last stage of a network of convolutions,
+            what enters the last block of a transformer.
+    """
+
+    rule: Callable[[Float[Tensor, "p c h w"], Float[Tensor, "p c h w"]], Float[Tensor, "p h w"]]
+    layer: str | nn.Module | None = None
+
+
+Probe = AttentionProbe | FeatureProbe
+
+
+def chosen_layers(layers: int | Sequence[int]) -> int | tuple[int, ...]:
+    """The user's layers, checked as far as can be without a model.
+
+    Raises:
+        OptionError: if they are no layers.
+    """
+    if isinstance(layers, int) and not isinstance(layers, bool):
+        return layers
+    if isinstance(layers, Sequence) and not isinstance(layers, str) and layers:
+        if all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers):
+            return tuple(layers)
+    raise OptionError(
+        f"layers={layers!r} must be a block's number, from which on all are meant, or a list of such numbers."
+    )
+
+
+def _said(layers: int | tuple[int, ...]) -> str:
+    return str(list(layers) if isinstance(layers, tuple) else layers)

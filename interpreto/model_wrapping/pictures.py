@@ -1,0 +1,110 @@
+"""Pictures of a user as a model reads them, whatever prepares them."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from interpreto.errors import InputError, ModelError
+from interpreto.model_wrapping import images
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import ImageSample
+from interpreto.typing import Tokenizer
+
+PIXELS = "pixel_values"
+"""The field of rows that holds images."""
+_TOGETHER = 2**22
+"""Pixels of the pictures that go through a processor at once: of small ones many, of photographs one."""
+
+
+@final
+class Pictures:
+    """What makes samples of a user's images.
+
+    Args:
+        processor: An image processor, a joint processor that has one, a transform from PIL to tensor, or None for
+            images that are already what the model reads.
+        patch: Height and width of the model's patches, None where it has none.
+
+    Raises:
+        ModelError: if the processor is none for images.
+    """
+
+    def __init__(self, processor: Any, patch: tuple[int, int] | None) -> None:
+        self.processor, self.patch = _image_processor(processor), patch
+        self._lenses: dict[tuple[int, int], images.Lens] = {}
+
+    def prepare(self, raws: Sequence[Any]) -> list[ImageSample]:
+        """Samples of images in any form that the user may give."""
+        ready = [self.processor is None or isinstance(raw, dict) for raw in raws]
+        pictures = [images.to_picture(raw) for raw, done in zip(raws, ready, strict=True) if not done]
+        # Pictures of one size go through the processor together.
+        alike = [list(some) for _, some in groupby(pictures, key=lambda picture: picture.size)]
+        values = [one for some in alike for one in self._processed(some)]
+        seen = map(self._seen, pictures, values)
+        return [self._read(raw) if done else next(seen) for raw, done in zip(raws, ready, strict=True)]
+
+    def _seen(self, picture: Image.Image, values: Float[Tensor, "c H W"]) -> ImageSample:
+        """A picture and what the processor makes of it."""
+        if picture.size not in self._lenses:
+            self._lenses[picture.size] = images.lens_of(lambda one: self._processed([one])[0], picture.size)
+        lens = self._lenses[picture.size]
+        levels = lens.levels or images.levels_of(values)
+        if lens.view is None:
+            return self._sample(values, images.shown(values), _whole(values), levels)
+        return self._sample(values, picture, lens.view, levels)
+
+    def _read(self, raw: Any) -> ImageSample:
+        """What the model reads as it is."""
+        values = images.pixel_values(raw)
+        return self._sample(values, images.shown(values), _whole(values), images.levels_of(values))
+
+    def _sample(
+        self, values: Float[Tensor, "c H W"], picture: Image.Image, view: images.Box, levels: images.Levels
+    ) -> ImageSample:
+        height, width = values.shape[1:]
+        return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view, self.patch, levels)
+
+    def _processed(self, pictures: list[Image.Image]) -> list[Float[Tensor, "c H W"]]:
+        """Pictures of one size as the model reads them."""
+        if isinstance(self.processor, _ImageProcessor):
+            count = max(1, _TOGETHER // (pictures[0].width * pictures[0].height))
+            parts = (pictures[start : start + count] for start in range(0, len(pictures), count))
+            return [images.checked(values) for part in parts for values in self.processor(part)]
+        found = [self.processor(picture) for picture in pictures]
+        for values in found:
+            if not isinstance(values, Tensor):
+                raise InputError(f"The transform must return a tensor c H W; it returned {type(values).__name__}.")
+        return [images.checked(values.float()) for values in found]
+
+
+def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
+    """All that the model reads."""
+    return 0.0, 0.0, float(values.shape[2]), float(values.shape[1])
+
+
+class _ImageProcessor:
+    """An image processor of transformers, as a function from pictures to pixel values `n c H W`."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, pictures: Any) -> Float[Tensor, "n c H W"]:
+        return torch.as_tensor(self.processor(images=pictures, return_tensors="pt")[PIXELS]).float()
+
+
+def _image_processor(processor: Any) -> Any:
+    inner = getattr(processor, "image_processor", processor)
+    if inner is None:
+        return None
+    if isinstance(inner, Tokenizer):
+        raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
+    if getattr(inner, "model_input_names", None) is not None:
+        return _ImageProcessor(inner)
+    if not callable(inner):
+        raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
+    return inner

@@ -1,0 +1,168 @@
+"""Targets of models with two towers: what the other side gives is compared with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from interpreto.errors import TargetError
+from interpreto.model_wrapping.targets import Contrast
+from interpreto.typing import Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Features of the other side that the user has already."""
+
+    values: Float[Tensor, " d"]
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """How two vectors of features become a logit, and logits become what is explained.
+
+    Attributes:
+        scale: What the cosine is multiplied with.
+        bias: What is added.
+        explained: From logits `p k` of all targets to the scores that are explained.
+    """
+
+    scale: float
+    bias: float
+    explained: Callable[[Float[Tensor, "p k"]], Float[Tensor, "p k"]]
+
+    def __call__(self, own: Float[Tensor, "p d"], others: Float[Tensor, "k d"]) -> Float[Tensor, "p k"]:
+        return self.explained(self.scale * own @ others.T + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityTargets:
+    """What one sample is compared with.
+
+    Attributes:
+        values: What each target is: a prompt, an image, an `Embedding`, a `Contrast` of these, or a function of the
+            normalised features.
+        names: What to call them.
+        places: Of each target among `features`: one, two of a contrast, or none of a function.
+        features: Of all that is compared with, normalised.
+        similarity: How it is compared.
+    """
+
+    values: tuple[Any, ...]
+    names: tuple[str, ...]
+    places: tuple[tuple[int, ...], ...]
+    features: Float[Tensor, "k d"]
+    similarity: Similarity
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def reach(self) -> None:
+        """Every position has a say."""
+
+    def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "SimilarityTargets":
+        """Prompts belong to no unit."""
+        return self
+
+    def part(self, start: int, stop: int) -> "SimilarityTargets":
+        """Some of the targets; a softmax is still taken over all."""
+        chosen = slice(start, stop)
+        return replace(self, values=self.values[chosen], names=self.names[chosen], places=self.places[chosen])
+
+    def select(self, outputs: Float[Tensor, "p d"]) -> Scores:
+        """Targeted scores of rows from their features.
+
+        Raises:
+            TargetError: if a function returns anything but one score per row.
+        """
+        own = functional.normalize(outputs.float(), dim=-1)
+        scores = self.similarity(own, self.features.to(own)) if len(self.features) else own
+        return torch.stack(
+            [self._score(value, place, own, scores) for value, place in zip(self.values, self.places, strict=True)], 1
+        )
+
+    def _score(self, value: Any, place: tuple[int, ...], own: Tensor, scores: Tensor) -> Float[Tensor, " p"]:
+        if place:
+            first, *others = place
+            return scores[:, first] - scores[:, others[0]] if others else scores[:, first]
+        found = value(own)
+        if not isinstance(found, Tensor) or found.shape != own.shape[:1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise TargetError(
+                f"A target function must return one score per row, shape ({len(own)},); it returned {shape} for "
+                f"features of shape {tuple(own.shape)}."
+            )
+        return found
+
+
+def several(spec: Any, wanted: str) -> tuple[Any, ...]:
+    """One sample's targets, one after the other.
+
+    Raises:
+        TargetError: if there is none; `wanted` says what they are.
+    """
+    if spec is None or (isinstance(spec, str) and spec == "all"):
+        raise TargetError(f"This model compares an image with a text and predicts no class: name targets=, {wanted}.")
+    found = spec if isinstance(spec, tuple) else (spec,)
+    if not found:
+        raise TargetError(f"targets names nothing: the list is empty. Give {wanted}.")
+    return found
+
+
+def sides(targets: tuple[Any, ...]) -> list[Any]:
+    """All that is compared with, contrasts taken apart; functions compare with nothing."""
+    found: list[Any] = []
+    for target in targets:
+        if isinstance(target, Contrast):
+            found += [target.for_, target.against]
+        elif isinstance(target, Embedding) or not callable(target):
+            found.append(target)
+    return found
+
+
+def compared(
+    targets: tuple[Any, ...],
+    features: Float[Tensor, "k d"],
+    similarity: Similarity,
+    name: Callable[[Any], str],
+) -> SimilarityTargets:
+    """Targets, with the features of their `sides` in order."""
+    places, names, place = [], [], 0
+    for target in targets:
+        if isinstance(target, Contrast):
+            places.append((place, place + 1))
+            names.append(f"{name(target.for_)} - {name(target.against)}")
+            place += 2
+        elif isinstance(target, Embedding) or not callable(target):
+            places.append((place,))
+            names.append(name(target))
+            place += 1
+        else:
+            places.append(())
+            names.append(getattr(target, "__name__", type(target).__name__))
+    return SimilarityTargets(
+        tuple(targets), tuple(names), tuple(places), functional.normalize(features.float(), dim=-1), similarity
+    )
+
+
+def embeddings(targets: Any) -> Any:
+    """A user's tensors and arrays of features as embeddings: two axes are several, for every sample."""
+    if isinstance(targets, Contrast):
+        return Contrast(embeddings(targets.for_), embeddings(targets.against))
+    if isinstance(targets, list | tuple):
+        return type(targets)(map(embeddings, targets))
+    if not isinstance(targets, Tensor | np.ndarray):
+        return targets
+    values = torch.as_tensor(targets)
+    if values.is_floating_point() and values.ndim in (1, 2):
+        found = [Embedding(row.detach().cpu().float(), f"embedding {number}") for number, row in enumerate(
+            values.reshape(-1, values.shape[-1]))]  # fmt: skip
+        return found[0] if values.ndim == 1 else tuple(found)
+    return targets

@@ -1,0 +1,145 @@
+"""The text side of models that compare images with texts: targets are images."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+
+from interpreto.errors import InputError, TargetError
+from interpreto.model_wrapping import autograd, similarity, texts
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.inside.inside import Inside
+from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.pictures import PIXELS, Pictures
+from interpreto.model_wrapping.precision import precision
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.similarity import Embedding, SimilarityTargets
+from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.towers import towers_of
+from interpreto.model_wrapping.two_sides import Sides, settle
+from interpreto.model_wrapping.wrapper import Wrapper
+
+_WANTED = "images that the text is compared with, or their embeddings; a tuple is several"
+
+
+@final
+class TextSimilarity(Wrapper):
+    """The text tower of a model with two, and images that its texts are compared with.
+
+    Args:
+        model: A model of transformers or OpenCLIP with an image and a text tower.
+        processor: What prepares both: a joint processor, or `(transform, tokenizer)`.
+        runtime: How the model is run.
+
+    Raises:
+        ModelError: if the model has no two towers, or the processor does not prepare both.
+    """
+
+    task, modality, ragged = "zero-shot-image-classification", "text", True
+    no_inside = ""
+
+    def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        self.model = getattr(model, "_orig_mod", model)
+        self.runtime = runtime
+        self.towers = towers_of(unwrapped(model), processor)
+        self.text = self.towers.text
+        self.config = getattr(unwrapped(model), "config", None)
+        self.no_gradients = self.text.no_gradients
+        self.pictures = Pictures(self.towers.images, patch_size(self.towers.image_tower))
+        self.inside = Inside(self.model, self._outputs, words=self._words)
+        self.shown = Sides(self._encoded, id)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model
+
+    def is_one(self, inputs: Any) -> bool:
+        return texts.is_one_text(inputs)
+
+    def split(self, inputs: Any) -> Iterator[texts.Raw]:
+        return texts.split_texts(inputs)
+
+    def prepare(self, raw: texts.Raw) -> TextSample:
+        if isinstance(raw, tuple):
+            raise InputError("A model that compares images with texts reads one text at a time, not a pair.")
+        return texts.encode(raw, self.text, self.text.padding, self.runtime.truncation)
+
+    def plain(self, targets: Any) -> Any:
+        return _pictures(similarity.embeddings(targets))
+
+    def check_target(self, spec: Any, sample: Any = None) -> None:
+        for picture in similarity.sides(similarity.several(spec, _WANTED)):
+            if not isinstance(picture, Embedding | _Shown):
+                raise TargetError(f"{picture!r} is no image: give {_WANTED}.")
+
+    def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+        return settle(sample, self._targets(spec), probe)
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
+
+    def borrowed(self) -> AbstractContextManager[None]:
+        # Between calls the user may change the weights.
+        self.shown.forget()
+        return borrowed(self.model, self.runtime)
+
+    def provenance(self) -> dict[str, Any]:
+        return provenance(self.model, self.config, self.runtime)
+
+    def _targets(self, spec: Any) -> SimilarityTargets:
+        targets = similarity.several(spec, _WANTED)
+        how = similarity.Similarity(self.towers.scale, self.towers.bias, self.runtime.explained)
+        return similarity.compared(targets, self.shown(similarity.sides(targets)), how, lambda side: side.name)
+
+    def _encoded(self, shown: Sequence["_Shown"]) -> Float[Tensor, "k d"]:
+        device = device_of(self.model)
+        samples = self.pictures.prepare([one.raw for one in shown])
+        pixels = torch.cat([sample.rows.fields[PIXELS] for sample in samples]).to(device, dtype_of(self.model))
+        with precision(self.model, self.runtime.autocast, device):
+            return self.towers.image_features(pixels).float().cpu()
+
+    def _words(self, rows: Rows) -> Bool[Tensor, "p l"]:
+        found = texts.words(self.text, rows)
+        missing = (self.towers.full or 0) - found.shape[1]
+        return nn.functional.pad(found, (0, missing)) if missing > 0 else found
+
+    def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
+        fields = dict(rows.to(self.text.device).fields)
+        ids, mask = fields["input_ids"], fields["attention_mask"]
+        embeddings = fields.get(EMBEDDINGS)
+        with ExitStack() as stack:
+            stack.enter_context(precision(self.model, self.runtime.autocast, self.text.device))
+            if embeddings is not None:
+                stack.enter_context(replaced(self.text.embedding, ids, embeddings))
+            return self.towers.text_features(ids, mask).float()
+
+
+class _Shown:
+    """An image that texts are compared with."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.name = Path(raw).name if isinstance(raw, str | Path) else "the image"
+
+
+def _pictures(targets: Any) -> Any:
+    """A user's images, each marked as one: four axes are several, for every sample."""
+    if isinstance(targets, similarity.Contrast):
+        return similarity.Contrast(_pictures(targets.for_), _pictures(targets.against))
+    if isinstance(targets, list | tuple):
+        return type(targets)(map(_pictures, targets))
+    if isinstance(targets, np.ndarray | Tensor) and targets.ndim == 4:
+        return tuple(map(_Shown, targets))
+    if isinstance(targets, str | Path | Image.Image | np.ndarray | Tensor | dict):
+        return _Shown(targets)
+    return targets

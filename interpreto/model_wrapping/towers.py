@@ -1,0 +1,218 @@
+"""Models with an image tower and a text tower that meet in one space: transformers and OpenCLIP."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interpreto.errors import ModelError
+from interpreto.model_wrapping.embeddings import EMBEDDINGS
+from interpreto.model_wrapping.open_clip import OpenClipTokenizer, text_part
+from interpreto.model_wrapping.runtime import device_of, dtype_of
+from interpreto.model_wrapping.text_model import TextModel
+from interpreto.typing import Tokenizer
+
+_ALWAYS_FULL = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
+"""Models that were trained on texts filled up to their full length, and read the last position."""
+_PATCHED = ("siglip2",)
+"""Models that want their images cut into patches by the processor."""
+
+
+class Towers(ABC):
+    """A model with two towers.
+
+    Attributes:
+        model: The whole model.
+        text: Its text tower and tokenizer.
+        images: What prepares its images.
+        full: Up to which length texts are filled up; None where they may have any.
+    """
+
+    model: Any
+    text: TextModel
+    images: Any
+    full: int | None
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """What a cosine is multiplied with."""
+
+    @property
+    @abstractmethod
+    def bias(self) -> float:
+        """What is added to it."""
+
+    @abstractmethod
+    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+        """Images in the common space, of any length."""
+
+    @abstractmethod
+    def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
+        """Texts in the common space, of any length."""
+
+    def filled(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> tuple[Tensor, Tensor]:
+        """Texts at the length that the model was trained with."""
+        missing = 0 if self.full is None else self.full - ids.shape[1]
+        if missing <= 0:
+            return ids, mask
+        return nn.functional.pad(ids, (0, missing), value=self.pad), nn.functional.pad(mask, (0, missing))
+
+    @property
+    @abstractmethod
+    def image_tower(self) -> Any:
+        """The part that reads images."""
+
+    @property
+    def pad(self) -> int:
+        """What texts are filled up with."""
+        return int(self.text.padding["input_ids"])
+
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
+        """Texts in the common space."""
+        rows = [self.tokens(text) for text in texts]
+        length = max(map(len, rows))
+        device = device_of(self.model)
+        ids = torch.tensor([row + [self.pad] * (length - len(row)) for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
+        return self.text_features(ids, mask)
+
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a text, with what the tokenizer puts around it."""
+        return list(self.text.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+
+@final
+class TransformersTowers(Towers):
+    """CLIP, SigLIP, ALIGN and their kin in transformers."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.images, tokenizer = parts_of(processor)
+        config = model.config
+        tower = getattr(model, "text_model", None)
+        if tower is None or getattr(model, "get_image_features", None) is None:
+            raise ModelError(
+                f"{type(model).__name__} has no text tower and image tower of its own whose features are compared."
+            )
+        if config.model_type in _PATCHED:
+            raise ModelError(
+                "Siglip2Model reads images that its processor has cut into patches of many forms (NaFlex), which "
+                "cannot be explained yet; the checkpoints of SigLIP 2 with a fixed size load as SiglipModel and can."
+            )
+        plain = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
+        full = config.model_type in _ALWAYS_FULL
+        self.text = plain.reading_end(_ends(tower, tokenizer))
+        self.full = self.text.config.max_position_embeddings if full else None
+
+    @property
+    def scale(self) -> float:
+        if getattr(self.model, "logit_scale", None) is None:
+            return float(1 / self.model.temperature.detach())
+        return float(self.model.logit_scale.detach().float().exp())
+
+    @property
+    def bias(self) -> float:
+        bias = getattr(self.model, "logit_bias", None)
+        return 0.0 if bias is None else float(bias.detach())
+
+    @property
+    def image_tower(self) -> Any:
+        return self.model.vision_model
+
+    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+        return _features(self.model.get_image_features(pixel_values=pixels, **options))
+
+    def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
+        ids, mask = self.filled(ids, mask)
+        fields: Mapping[str, Any] = {"input_ids": ids}
+        if self.full is None:
+            fields = {**fields, "attention_mask": mask}
+        return _features(self.model.get_text_features(**fields))
+
+
+@final
+class OpenClipTowers(Towers):
+    """Models of OpenCLIP, and of OpenAI's first release, which have `encode_image` and `encode_text`."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.images, tokenizer = parts_of(processor)
+        part = text_part(model)
+        self.full = int(part.context_length)
+        adapted = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full)
+        self.text = TextModel(
+            model,
+            adapted,
+            adapted,
+            frozenset({"input_ids"}),
+            ("input_ids",),
+            {"input_ids": adapted.pad_token_id, "attention_mask": 0, EMBEDDINGS: 0.0},
+            self.full,
+            False,
+            "",
+            ends=frozenset(adapted.all_special_ids),
+            table=part.embedding,
+        )
+
+    @property
+    def scale(self) -> float:
+        return float(self.model.logit_scale.detach().float().exp())
+
+    @property
+    def bias(self) -> float:
+        bias = getattr(self.model, "logit_bias", None)
+        return 0.0 if bias is None else float(bias.detach())
+
+    @property
+    def image_tower(self) -> Any:
+        visual = self.model.visual
+        return getattr(visual, "trunk", visual)
+
+    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+        return self.model.encode_image(pixels.to(dtype_of(self.model)), **options)
+
+    def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
+        return self.model.encode_text(self.filled(ids, mask)[0])
+
+
+def towers_of(model: Any, processor: Any) -> Towers:
+    """A model with two towers and what prepares its inputs.
+
+    Raises:
+        ModelError: if the model has no two towers, or something that prepares inputs is missing.
+    """
+    if getattr(model, "encode_image", None) is not None and getattr(model, "encode_text", None) is not None:
+        return OpenClipTowers(model, processor)
+    return TransformersTowers(model, processor)
+
+
+def parts_of(processor: Any) -> tuple[Any, Any]:
+    """What prepares images, and what prepares texts.
+
+    Raises:
+        ModelError: if it is not one of each.
+    """
+    if isinstance(processor, tuple) and len(processor) == 2:
+        return processor
+    images, tokenizer = getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None)
+    if images is None or tokenizer is None:
+        raise ModelError(
+            "A model that compares images with texts needs what prepares both: its processor, or a tuple (transform, "
+            f"tokenizer) as OpenCLIP gives them. Got {type(processor).__name__}."
+        )
+    return images, tokenizer
+
+
+def _features(output: Any) -> Float[Tensor, "p d"]:
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _ends(tower: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens by which a tower finds the end of a text."""
+    if getattr(tower, "eos_token_id", None) is None:
+        return frozenset()
+    return frozenset({tokenizer.eos_token_id, tokenizer.bos_token_id} - {None})

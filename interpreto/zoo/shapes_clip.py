@@ -1,0 +1,154 @@
+"""`shapes-clip`: a small CLIP that tells captions of scenes with two objects apart.
+
+Captions name one object or both, so the object that a prompt names is what its similarity rests on, and the masks of
+both are known. A batch holds several scenes of which a caption is true, and all of them count (a symmetric
+cross-entropy with several right answers). Scenes are hidden, faded and roughened during training; a caption becomes
+less true as what it names disappears, and an image of which nothing is true is to be like no caption more than others.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from interpreto.zoo.captions import RELATIONS, SIZES, Caption, caption, named, truth
+from interpreto.zoo.scenes import COLOURS, KINDS, SIZE, TEXTURES, Scene, two_objects
+from interpreto.zoo.shapes_vit import hidden_parts, stand_ins
+from interpreto.zoo.training import card, fit, save
+
+NAME = "shapes-clip"
+STEPS, BATCH, HELD_OUT, AMONG = 3200, 128, 200, 32
+LENGTH = 24
+LARGEST_SCALE = 50.0
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A tokenizer that works as CLIP's does: every word of the captions is one token, others fall into letters."""
+    words = ["a", "photo", "of", "and", "on", "shape", *KINDS, *COLOURS, *SIZES, *TEXTURES]
+    words += [word for relation in RELATIONS for word in relation.split()]
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = [chr(code) for code in range(33, 127)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
+    )
+    trained.train_from_iterator([*words, *letters], trainer)
+    parts = json.loads(trained.to_str())["model"]
+    vocabulary = {**parts["vocab"]}
+    for letter in letters:
+        vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
+    for special in (START, END):
+        vocabulary[special] = len(vocabulary)
+    merges: Any = [tuple(pair) for pair in parts["merges"]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+
+
+def build() -> tuple[CLIPModel, CLIPProcessor]:
+    """The untrained model and its processor."""
+    tokenizer = build_tokenizer()
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "projection_dim": 64}
+    text = {
+        **sizes,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": LENGTH,
+        "num_hidden_layers": 2,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {**sizes, "image_size": SIZE, "patch_size": 8, "num_hidden_layers": 4}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+    images = CLIPImageProcessor(
+        size={"height": SIZE, "width": SIZE}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    return CLIPModel(config), CLIPProcessor(images, tokenizer)
+
+
+def scenes(count: int, rng: np.random.Generator) -> tuple[list[Scene], torch.Tensor, torch.Tensor]:
+    """Scenes, their pixel values in [-1, 1] `n 3 H W` and the masks of both objects `n 2 H W`."""
+    drawn = [two_objects(rng) for _ in range(count)]
+    images = torch.from_numpy(np.stack([scene.image for scene in drawn])).permute(0, 3, 1, 2) * 2 - 1
+    masks = np.stack([np.stack([shape.mask for shape in scene.shapes]) for scene in drawn])
+    return drawn, images, torch.from_numpy(masks).float()
+
+
+def disturb(
+    images: torch.Tensor, masks: torch.Tensor, strength: float, rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hide, fade and roughen scenes; returns them and how much of each object is left `n 2`, in [0, 1]."""
+    count = len(images)
+
+    def some(share: float) -> torch.Tensor:
+        return torch.rand(count, generator=rng) < share * strength
+
+    hidden = hidden_parts(count, rng) * some(0.4)[:, None, None]
+    images = torch.lerp(images, stand_ins(images, rng), hidden[:, None])
+    left = 1 - (hidden[:, None] * masks).sum((2, 3)) / masks.sum((2, 3))
+    fade = torch.where(some(0.2), torch.rand(count, generator=rng), torch.ones(count))
+    sigma = torch.where(some(0.3), 0.4 * torch.rand(count, generator=rng), torch.zeros(count))
+    noise = torch.randn(images.shape, generator=rng)
+    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, left * (2 * fade)[:, None].clamp(
+        max=1
+    )
+
+
+def several_right(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of rows whose right answers share what is true of them; the rest of a row's target is uniform."""
+    total = right.sum(1, keepdim=True)
+    certain = total.clamp(max=1)
+    target = certain * right / total.clamp(min=1e-6) + (1 - certain) / logits.shape[1]
+    return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+def train(seed: int = 0) -> None:
+    """Train, measure on held-out scenes and save."""
+    torch.manual_seed(seed)
+    rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    model, processor = build()
+    tokenizer = processor.tokenizer
+
+    def logits(pixels: torch.Tensor, captions: list[Caption]) -> torch.Tensor:
+        tokens = tokenizer([str(said) for said in captions], padding=True, return_tensors="pt")
+        return model(pixel_values=pixels, **tokens).logits_per_image
+
+    def loss(step: int) -> torch.Tensor:
+        drawn, images, masks = scenes(BATCH, rng)
+        images, left = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
+        captions = [caption(scene, rng) for scene in drawn]
+        right = torch.from_numpy(truth(drawn, captions, left.numpy())).float()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=float(np.log(LARGEST_SCALE)))
+        scores = logits(images, captions)
+        return (several_right(scores, right) + several_right(scores.T, right.T)) / 2
+
+    seconds = fit(model, loss, steps=STEPS, rate=1.5e-3, decay=0.05, name=NAME)
+    held_out = [two_objects(np.random.default_rng(30_000_000 + index)) for index in range(HELD_OUT)]
+    fresh, images, _ = scenes(AMONG * 100, np.random.default_rng(40_000_000))
+    rng = np.random.default_rng(50_000_000)
+    right = []
+    for begin in range(0, len(fresh), AMONG):
+        part = slice(begin, begin + AMONG)
+        captions = [caption(scene, rng) for scene in fresh[part]]
+        with torch.no_grad():
+            best = logits(images[part], captions).argmax(1)
+        right.append(torch.from_numpy(truth(fresh[part], captions)).gather(1, best[:, None])[:, 0] == 1)
+    made = card(
+        "zero-shot-image-classification",
+        f"the best of {AMONG} captions is true of the scene; a prompt's object decides",
+        torch.cat(right),
+        seed,
+        STEPS,
+        seconds,
+    )
+    folder = save(NAME, model, processor, made)
+    sheet = np.concatenate([(scene.image * 255).round().astype(np.uint8) for scene in held_out])
+    Image.fromarray(sheet).save(folder / "samples.png", optimize=True)
+    masks = np.concatenate([shape.mask for scene in held_out for shape in scene.shapes])
+    Image.fromarray(masks).save(folder / "masks.png", optimize=True)
+    prompts = [str(named(scene, number)) for scene in held_out for number in (0, 1)]
+    (folder / "labels.json").write_text(json.dumps(prompts) + "\n")
