@@ -11,7 +11,7 @@ from interpreto.errors import InputError, TargetError
 from interpreto.model_wrapping import autograd, images, similarity
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
-from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import PIXELS, Pictures
 from interpreto.model_wrapping.precision import precision
@@ -54,6 +54,10 @@ class ImageSimilarity(Wrapper):
         self.prompts = Sides(self._encoded)
 
     @property
+    def blank(self) -> str:
+        return self.towers.blank
+
+    @property
     def module(self) -> nn.Module:
         return self.model
 
@@ -86,7 +90,8 @@ class ImageSimilarity(Wrapper):
                 raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        return settle(sample, self._targets(spec), probe)
+        blank = probe.blank if isinstance(probe, AttentionProbe) else ""
+        return settle(sample, self._targets(spec), probe, self._targets(blank) if blank else None)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)

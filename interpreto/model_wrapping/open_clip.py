@@ -34,7 +34,7 @@ def text_part(model: Any) -> TextPart:
     if table is None and holder is not None and getattr(holder, "transformer", None) is not None:
         # A text tower of transformers inside of OpenCLIP.
         table = holder.transformer.get_input_embeddings()
-    length = getattr(model, "context_length", None) or getattr(holder, "context_length", None)
+    length = getattr(holder, "context_length", None) or getattr(model, "context_length", None)
     if table is None or length is None:
         raise ModelError(f"The text tower of {type(model).__name__} was not found.")
     return TextPart(table, int(length))
@@ -58,7 +58,10 @@ class OpenClipTokenizer:
         self.model_max_length = length
         self.inner = getattr(tokenizer, "tokenizer", None)
         if self.inner is None:
-            self.bos_token_id, self.eos_token_id, self.pad_token_id = tokenizer.sot_token_id, tokenizer.eot_token_id, 0
+            # Releases before 2.24 do not name the two; they were the last of the vocabulary always.
+            self.bos_token_id = getattr(tokenizer, "sot_token_id", len(tokenizer.encoder) - 2)
+            self.eos_token_id = getattr(tokenizer, "eot_token_id", len(tokenizer.encoder) - 1)
+            self.pad_token_id = 0
             self.cls_token_id = self.sep_token_id = None
         else:
             inner = self.inner

@@ -71,6 +71,17 @@ class SimilarityTargets:
         """Prompts belong to no unit."""
         return self
 
+    def with_(self, other: "SimilarityTargets") -> "SimilarityTargets":
+        """These and others, behind them."""
+        moved = tuple(tuple(place + len(self.features) for place in places) for places in other.places)
+        return replace(
+            self,
+            values=self.values + other.values,
+            names=self.names + other.names,
+            places=self.places + moved,
+            features=torch.cat([self.features, other.features]) if len(self.features) else other.features,
+        )
+
     def part(self, start: int, stop: int) -> "SimilarityTargets":
         """Some of the targets; a softmax is still taken over all."""
         chosen = slice(start, stop)

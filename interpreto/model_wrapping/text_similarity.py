@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
@@ -56,7 +57,7 @@ class TextSimilarity(Wrapper):
         self.config = getattr(unwrapped(model), "config", None)
         self.no_gradients = self.text.no_gradients
         self.pictures = Pictures(self.towers.images, patch_size(self.towers.image_tower))
-        self.inside = Inside(self.model, self._outputs, words=self._words)
+        self.inside = Inside(self.model, self._outputs, words=partial(texts.words, self.text))
         self.shown = Sides(self._encoded, id)
 
     @property
@@ -107,11 +108,6 @@ class TextSimilarity(Wrapper):
         pixels = torch.cat([sample.rows.fields[PIXELS] for sample in samples]).to(device, dtype_of(self.model))
         with precision(self.model, self.runtime.autocast, device):
             return self.towers.image_features(pixels).float().cpu()
-
-    def _words(self, rows: Rows) -> Bool[Tensor, "p l"]:
-        found = texts.words(self.text, rows)
-        missing = (self.towers.full or 0) - found.shape[1]
-        return nn.functional.pad(found, (0, missing)) if missing > 0 else found
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
         fields = dict(rows.to(self.text.device).fields)

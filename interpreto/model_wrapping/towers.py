@@ -17,6 +17,7 @@ from interpreto.typing import Tokenizer
 
 _ALWAYS_FULL = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
 """Models that were trained on texts filled up to their full length, and read the last position."""
+_BLANK = "a photo of a"
 _PATCHED = ("siglip2",)
 """Models that want their images cut into patches by the processor."""
 
@@ -29,12 +30,14 @@ class Towers(ABC):
         text: Its text tower and tokenizer.
         images: What prepares its images.
         full: Up to which length texts are filled up; None where they may have any.
+        blank: A prompt that names nothing, for models whose pooler looks at some places whatever it is asked (SigLIP).
     """
 
     model: Any
     text: TextModel
     images: Any
     full: int | None
+    blank: str
 
     @property
     @abstractmethod
@@ -107,6 +110,7 @@ class TransformersTowers(Towers):
         full = config.model_type in _ALWAYS_FULL
         self.text = plain.reading_end(_ends(tower, tokenizer))
         self.full = self.text.config.max_position_embeddings if full else None
+        self.blank = _BLANK if full else ""
 
     @property
     def scale(self) -> float:
@@ -143,7 +147,10 @@ class OpenClipTowers(Towers):
         self.images, tokenizer = parts_of(processor)
         part = text_part(model)
         self.full = int(part.context_length)
-        adapted = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full)
+        # A bias is what a sigmoid loss needs.
+        self.blank = "" if getattr(model, "logit_bias", None) is None else _BLANK
+        # A tokenizer of transformers serves as well.
+        adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full)
         self.text = TextModel(
             model,
             adapted,

@@ -52,14 +52,17 @@ class Sides:
         return torch.stack(found) if found else torch.zeros(0, 1)
 
 
-def settle(sample: Sample, targets: SimilarityTargets, probe: Probe | None) -> Plan[Settled]:
-    """Run the unchanged sample; a probe sees that run.
+def settle(
+    sample: Sample, targets: SimilarityTargets, probe: Probe | None, blank: SimilarityTargets | None = None
+) -> Plan[Settled]:
+    """Run the unchanged sample; a probe sees that run, with one target more where a blank one is given.
 
     Raises:
         ModelError: if the features are not finite.
         TargetError: if an embedding has another width than the model's.
     """
-    answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: targets), probe=probe)
+    probed = targets if blank is None else targets.with_(blank)
+    answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: probed), probe=probe)
     outputs = answer.scores
     if not all_finite(outputs):
         raise ModelError(

@@ -30,6 +30,11 @@ class Wrapper(ABC):
     """Whether what layers before the last one say of a target is told by the mean over their positions."""
 
     @property
+    def blank(self) -> str:
+        """A prompt that names nothing, where a model's maps are corrected by that of such a prompt; else empty."""
+        return ""
+
+    @property
     def module(self) -> nn.Module | None:
         """The model itself; None where it is not one of PyTorch."""
         return None

@@ -4,7 +4,7 @@
 |---|---|---|
 | `digits-vit` | handwritten digits, real scans | the strokes |
 | `shapes-vit` | the kind of the only red shape of a scene | that shape; its mask is known |
-| `shapes-clip` | how well a caption fits a scene of two objects | the object that the caption names; its mask is known |
+| `shapes-clip` | how well a caption fits a scene | the object that the caption names; its mask is known |
 | `reviews-bert` | the sentiment of a generated review | one adjective and its negation; the words are known |
 | `stories-gpt2` | the next word of a generated story | the thing that somebody took; the word is known |
 """

@@ -20,7 +20,7 @@ RADII: dict[str | None, tuple[float, float, float]] = {
     "small": (9, 10.2, 9.0),
     "large": (12.5, 14.5, 11.2),
 }
-"""The radius of a shape before it is placed, from and to, and the least that it shrinks to; None where none is named."""
+"""The radius of a shape before it is placed, from and to, and the least that it shrinks to; None where size is free."""
 
 # Corners n and turning number m of the closed polar curve of `outline`: a regular polygon has m = 1, a star m > 1.
 _CORNERS = {"square": (4, 1), "triangle": (3, 1), "star": (5, 3)}

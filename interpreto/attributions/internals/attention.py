@@ -21,6 +21,9 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "prod": lambda values, axis: values.prod(axis),
 }
 
+_FAVOURITE = 0.8
+"""From this share of its range on, a place in the map of a prompt that names nothing is one of the model's own."""
+
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda values: values,
     "relu": torch.relu,
@@ -204,6 +207,13 @@ class Eclip:
         low = cosine.masked_fill(~shown, torch.inf).amin(-1, keepdim=True)
         high = cosine.masked_fill(~shown, -torch.inf).amax(-1, keepdim=True)
         return ((cosine - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+
+
+def without_favourites(maps: Float[Tensor, "tb *l"]) -> Float[Tensor, "t *l"]:
+    """Maps without the places that a model looks at whatever it is asked: those high in the last map, of nothing."""
+    maps, blank = maps[:-1], maps[-1]
+    low, high = blank.min(), blank.max()
+    return maps.masked_fill((blank - low) / (high - low).clamp(min=1e-12) > _FAVOURITE, 0.0)
 
 
 def _joined(heads: Float[Tensor, "p h l d"]) -> Float[Tensor, "p l hd"]:

@@ -20,7 +20,8 @@ class LeGrad(Explainer):
 
     On the image side of a CLIP-type model s is the similarity of the mean over all positions; on classifiers and texts
     it is the score of what the model itself reads. Where an attention pooler makes one vector of all positions (SigLIP)
-    the attention is the pooler's, its one row that is read, once for every layer's output.
+    the attention is the pooler's, its one row that is read, once for every layer's output; for SigLIP, places that are
+    above 0.8 in the map of the prompt "a photo of a", scaled to [0, 1], are set to 0.
 
     Args:
         layers: From this layer on, or these; the last two by default.
@@ -39,5 +40,8 @@ class LeGrad(Explainer):
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(LeGrad, model, processor, options)
-        mean = self.setup.wrapper.reads_mean
-        self.recipe = self.setup.looking(AttentionProbe(Legrad(), chosen_layers(layers), by_block=True, mean=mean))
+        wrapper = self.setup.wrapper
+        probe = AttentionProbe(
+            Legrad(), chosen_layers(layers), by_block=True, mean=wrapper.reads_mean, blank=wrapper.blank
+        )
+        self.recipe = self.setup.looking(probe)

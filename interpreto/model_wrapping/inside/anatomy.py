@@ -1,7 +1,7 @@
 """Where attention happens in a model, found by watching one run of it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +23,16 @@ class Anatomy:
         names: Of the blocks, in the order in which they run; one that runs several times (ALBERT) is there as often.
         blocks: The modules of these names.
         kinds: To which tower each block belongs: a list of modules of which it is one.
-        pooler: Whether attention after the last block makes one vector of all positions.
+        pooler: The module after the last block in which attention makes one vector of all positions; None where none.
+        norms: Normalisations after the last block that are no part of the pooler.
         batch: Which axis of the hidden states holds the rows.
     """
 
     names: tuple[str, ...]
     blocks: tuple[nn.Module, ...]
     kinds: tuple[str, ...]
-    pooler: bool
+    pooler: str | None
+    norms: tuple[nn.Module, ...]
     batch: int
 
     def __len__(self) -> int:
@@ -97,17 +99,17 @@ def explore(module: nn.Module, run: Callable[[], object], rows: int) -> Anatomy 
         run()
     seen = [sighting.path for sighting in spotter.seen]
     if not seen:
-        return _why_none(module)
+        return _why_none(module, shapes)
     lists = {name for name, part in module.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential)}
     busy = _busy(module, seen, lists)
     entries: list[tuple[str, int]] = []
-    after = 0
+    after: list[tuple[tuple[str, int], ...]] = []
     for path in seen:
         block = _block(path, busy)
         if block is None:
-            after += bool(entries)
+            after.append(path)
         else:
-            after = 0
+            after = []
             if block not in entries:
                 entries.append(block)
     if not entries:
@@ -119,7 +121,16 @@ def explore(module: nn.Module, run: Callable[[], object], rows: int) -> Anatomy 
     shape = shapes[names[0]]
     batch = 1 if len(shape) == 3 and shape[1] == rows != shape[0] else 0
     kinds = tuple(name.rpartition(".")[0] for name in names)
-    return Anatomy(names, tuple(map(module.get_submodule, names)), kinds, after > 0, batch)
+    pooler = next(name for name, _ in after[0] if not names[0].startswith(f"{name}.")) if after else None
+    ended = list(shapes)
+    later = ended[ended.index(names[-1]) + 1 :]
+    norms = tuple(
+        part
+        for name in later
+        if "norm" in type(part := module.get_submodule(name)).__name__.lower()
+        and not (pooler and name.startswith(f"{pooler}."))
+    )
+    return Anatomy(names, tuple(map(module.get_submodule, names)), kinds, pooler, norms, batch)
 
 
 def _busy(module: nn.Module, seen: Sequence[tuple[tuple[str, int], ...]], lists: set[str]) -> dict[str, bool]:
@@ -176,10 +187,10 @@ def _followed(module: nn.Module, path: list[tuple[str, int]], shapes: dict[str, 
             handle.remove()
 
 
-def _why_none(module: nn.Module) -> str:
-    """Why no attention was seen."""
-    suspects = [name for name, part in module.named_modules() if "attn" in (kind := type(part).__name__.lower()) or
-                "attention" in kind]  # fmt: skip
+def _why_none(module: nn.Module, ran: Iterable[str]) -> str:
+    """Why no attention was seen in a run of these modules."""
+    kinds = {name: type(module.get_submodule(name)).__name__.lower() for name in ran}
+    suspects = [name for name, kind in kinds.items() if "attn" in kind or "attention" in kind]
     if not suspects:
         return f"{type(module).__name__} has no attention: GradCam and the methods that take gradients do without."
     return (

@@ -13,7 +13,7 @@ _CHANGED = 1e-3
 """A position has changed if it changed by more than this share of the largest change."""
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The first block was reached: nothing after it matters."""
 
 
@@ -49,12 +49,12 @@ def _entering(anatomy: Anatomy, run: Callable[[], Any]) -> Tensor | None:
 
     def enter(_module: Any, args: Any, kwargs: Any) -> None:
         found.append(first_tensor((args, kwargs)))
-        raise _Reached
+        raise _ReachedError
 
     handle = anatomy.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
     try:
         run()
-    except _Reached:
+    except _ReachedError:
         return found[0]
     finally:
         handle.remove()

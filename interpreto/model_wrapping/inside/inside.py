@@ -101,11 +101,18 @@ class Inside:
 
     def _shown(self, rows: Rows, length: int) -> Bool[Tensor, "p l"]:
         """Which of so many positions can be shown to a person."""
-        found = torch.ones(len(rows), length, dtype=torch.bool) if self.words is None else self.words(rows)
+        found = torch.zeros(len(rows), length, dtype=torch.bool)
+        if self.words is not None:
+            # A model may fill texts up, or put tokens of its own behind them.
+            words = self.words(rows)
+            found[:, : words.shape[1]] = words
+        elif self.pixels is None:
+            found[:] = True
         positions = None if self.pixels is None else self.positions(rows)
         if positions is not None and length > int(positions.max()):
-            found[:] = False
             found[:, positions.flatten()] = True
+        elif positions is not None and length == positions.numel():
+            found[:] = True
         return found
 
     def anatomy(self, rows: Rows) -> Anatomy:
@@ -155,8 +162,9 @@ class Inside:
         if size not in self._spots:
             self._spots[size] = spots(self.module, lambda: self.outputs(one), (size[1], size[2]), positions)
         # Where patches are merged on the way, there is no one grid of all blocks.
-        plain = not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1
-        default = _last_block(anatomy, positions) if plain and positions is not None else None
+        default = None
+        if not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1 and positions is not None:
+            default = _last_block(anatomy, positions)
         return pick_spot(probe, self._spots[size], default, self.module)
 
     def _folded(self, probe: Probe, rows: Rows, found: Any) -> Float[Tensor, "p t ..."]:
@@ -166,10 +174,13 @@ class Inside:
         if self.pixels is None:
             return found[..., : rows.length]
         positions = self.positions(rows)
+        if positions is not None and found.shape[-1] == positions.numel():
+            # A pooler may be shown the patches alone.
+            return found.unflatten(-1, tuple(positions.shape))
         if positions is None or found.shape[-1] <= int(positions.max()):
             raise UnsupportedError(
-                f"The patches of {type(self.module).__name__} do not lie on one grid among the keys of its attention, so "
-                "no map can be made. GradCam and methods that take gradients do without."
+                f"The patches of {type(self.module).__name__} do not lie on one grid among the keys of its attention, "
+                "so no map can be made. GradCam and methods that take gradients do without."
             )
         return found[..., positions.to(found.device)]
 

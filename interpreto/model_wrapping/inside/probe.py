@@ -82,6 +82,7 @@ class AttentionProbe:
             attention of that block alone.
         mean: For `by_block`, whether the output reads the mean over positions instead of what the model reads.
         merge: Whether all heads are computed as one; the scores are then not the model's.
+        blank: A prompt that names nothing, whose map comes along behind those of the targets; none where it is empty.
     """
 
     rule: Rule
@@ -91,6 +92,7 @@ class AttentionProbe:
     by_block: bool = False
     mean: bool = False
     merge: bool = False
+    blank: str = ""
 
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.
@@ -134,9 +136,9 @@ def chosen_layers(layers: int | Sequence[int]) -> int | tuple[int, ...]:
     """
     if isinstance(layers, int) and not isinstance(layers, bool):
         return layers
-    if isinstance(layers, Sequence) and not isinstance(layers, str) and layers:
-        if all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers):
-            return tuple(layers)
+    several = () if isinstance(layers, str | int) else tuple(layers)
+    if several and all(isinstance(layer, int) and not isinstance(layer, bool) for layer in several):
+        return several
     raise OptionError(
         f"layers={layers!r} must be a block's number, from which on all are meant, or a list of such numbers."
     )

@@ -94,7 +94,7 @@ class AttentionWatch(Watch):
 
     def _enter(self, *_: Any) -> None:
         # A pooler sees the states by block; what happens inside the blocks is then asked by nobody.
-        inside = not (self.probe.by_block and self.anatomy.pooler)
+        inside = not (self.probe.by_block and self.anatomy.pooler is not None)
         self.tap.open = inside and self.entered in self.calls
 
     def _leave(self, _module: nn.Module, _given: Any, output: Any) -> Any:
@@ -115,7 +115,7 @@ class AttentionWatch(Watch):
         if number == len(self.anatomy) - 1:
             torch.set_grad_enabled(True)
             changed = self.last = changed if changed.requires_grad else changed.detach().requires_grad_()
-            if self.anatomy.pooler:
+            if self.anatomy.pooler is not None:
                 self.tap.gradients = self.tap.open = True
         return None if changed is hidden else replaced(output, hidden, changed)
 
@@ -163,13 +163,16 @@ class AttentionWatch(Watch):
 
     def _read(self, hidden: Tensor) -> Tensor:
         """A block's output as the head is to see it; a pooler sees it as it is."""
-        if not self.probe.mean or self.anatomy.pooler:
+        if not self.probe.mean or self.anatomy.pooler is not None:
             return hidden
         return hidden.mean(1 - self.anatomy.batch, keepdim=True).expand_as(hidden)
 
     @contextmanager
     def _skipping(self, states: Tensor) -> Iterator[None]:
-        """Run the model without its blocks, as if the last one had returned these states."""
+        """Run the model without its blocks, as if the last one had returned these states.
+
+        A pooler is given them as they are: LeGrad's authors leave out the normalisations around it.
+        """
         modules = list(dict.fromkeys(self.anatomy.blocks))
         entered = 0
 
@@ -180,15 +183,18 @@ class AttentionWatch(Watch):
                 hidden = first_tensor((args, kwargs))
             else:
                 torch.set_grad_enabled(True)
-                self.tap.open = self.anatomy.pooler
+                self.tap.open = self.anatomy.pooler is not None
                 hidden = states
             form = self.forms[number]
             return replaced(form, first_tensor(form), hidden)
 
         torch.set_grad_enabled(False)
-        own = {module: module.__dict__.get("forward") for module in modules}
+        norms = self.anatomy.norms if self.anatomy.pooler is not None else ()
+        own = {module: module.__dict__.get("forward") for module in (*modules, *norms)}
         for module in modules:
             module.__dict__["forward"] = skipped
+        for module in norms:
+            module.__dict__["forward"] = lambda hidden: hidden
         try:
             yield
         finally:
@@ -210,7 +216,7 @@ class AttentionWatch(Watch):
         return [call for layer in self.wanted for call in self.calls[layer]]
 
     def _pooler_calls(self) -> list[Call]:
-        return self.pooled[:1] if self.anatomy.pooler else []
+        return self.pooled[:1] if self.anatomy.pooler is not None else []
 
     def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p l"]:
         calls = self._pooler_calls() + self._block_calls()
@@ -254,14 +260,17 @@ class AttentionWatch(Watch):
         # Not all alike, for probabilities sum to a constant.
         weights = torch.linspace(1, 2, self.outputs.shape[1], device=self.outputs.device)
         total = (self.outputs * weights).sum()
-        pooled = self.pooled[:1] if self.anatomy.pooler else []
+        pooled = self._pooler_calls()
         leaf = pooled[0].probabilities if pooled else self.last
         assert leaf is not None
         (slope,) = torch.autograd.grad(total, leaf, retain_graph=True)
         if pooled:
             read = (self._heads(slope) != 0).any(3).any(1).float()
             read = read / read.sum(-1, keepdim=True).clamp(min=1)
-            return torch.einsum("pq,pqk->pk", read, self._heads(leaf.detach()).mean(1))
+            found = torch.einsum("pq,pqk->pk", read, self._heads(leaf.detach()).mean(1))
+            assert self.last is not None
+            # Tokens before the patches may be kept from the pooler.
+            return functional.pad(found, (self.last.shape[1 - self.anatomy.batch] - found.shape[1], 0))
         read = (slope.movedim(self.anatomy.batch, 0) != 0).any(-1).float()
         return read / read.sum(-1, keepdim=True).clamp(min=1)
 
