@@ -7,6 +7,7 @@ from interpreto.attributions.granularity import Granularity, Grid, Patches
 from interpreto.attributions.granularity.segments import Prompt, Segments
 from interpreto.attributions.methods import (
     CONTROLS,
+    INSIDE,
     METHODS,
     AGCam,
     AttentionRollout,
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CONTROLS",
+    "INSIDE",
     "METHODS",
     "METRICS",
     "AGCam",

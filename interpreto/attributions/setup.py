@@ -21,7 +21,7 @@ from interpreto.attributions.recipes.differentiable import Finish
 from interpreto.attributions.recipes.traced import Traced
 from interpreto.attributions.table import Entry, pick
 from interpreto.errors import OptionError, UnsupportedError, choices
-from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.wrapper import Wrapper
 
@@ -50,6 +50,8 @@ class Options(TypedDict, total=False):
         joint: For language models, whether the log-probability of the whole continuation is the one target.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
             exact, and faster.
+        image_size: For image models, the height and width that images are read at, or one number for both. Position
+            embeddings are interpolated for as long as the call takes; by default the model's own size.
         show_progress: False for no progress bar; None shows one on a terminal when work takes more than a moment.
         seed: Where randomness starts, afresh for every sample.
     """
@@ -68,6 +70,7 @@ class Options(TypedDict, total=False):
     generation_kwargs: Mapping[str, Any] | None
     joint: bool
     reuse_prefix: bool
+    image_size: int | tuple[int, int] | None
     show_progress: bool | None
     seed: int
 
@@ -187,6 +190,8 @@ class Setup:
         """
         if self.wrapper.no_inside:
             raise UnsupportedError(f"{self.method} looks inside the model: {self.wrapper.no_inside}")
+        if isinstance(probe, FeatureProbe) and self.wrapper.modality != "image":
+            raise UnsupportedError(f"{self.method} makes maps of images; this model reads a {self.wrapper.modality}.")
         chosen = Combine(self.given.get("pooling", "mean"), self.given.get("resize", "bilinear"))
         return Traced(probe, chosen.pooling, chosen.resize if "resize" in self.given else None)
 
@@ -227,6 +232,8 @@ def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | Nat
 
 def _check_task(options: Mapping[str, Any], task: str) -> None:
     """Refuse options that mean nothing for a task."""
+    if task.startswith("text-") and options.get("image_size") is not None:
+        raise OptionError(f"image_size= is for images; this model is for {task}.")
     if task == "text-generation" and options.get("truncation"):
         raise OptionError("truncation=True would change what is said next: shorten the prompt where it can be spared.")
     if task != "text-generation":

@@ -16,6 +16,7 @@ from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import PIXELS, Pictures
 from interpreto.model_wrapping.precision import precision
+from interpreto.model_wrapping.resolution import resolution_of
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
@@ -45,7 +46,9 @@ class ImageClassification(Wrapper):
         self.runtime = runtime
         self.config = getattr(unwrapped(model), "config", None)
         self.keyword = isinstance(unwrapped(model), PreTrainedModel)
-        self.pictures = Pictures(processor, patch_size(unwrapped(model)))
+        inner, patch = unwrapped(model), patch_size(unwrapped(model))
+        self.pictures = Pictures(processor, patch, runtime.size)
+        self.resolution = resolution_of(inner, inner.forward, runtime.size, patch)
         self.inside = Inside(self.model, self._outputs, PIXELS)
 
     @property
@@ -84,6 +87,6 @@ class ImageClassification(Wrapper):
     def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
         device = device_of(self.model)
         pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
-        with precision(self.model, self.runtime.autocast, device):
-            output = self.model(**{PIXELS: pixels}) if self.keyword else self.model(pixels)
+        with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+            output = self.model(**{PIXELS: pixels}, **options) if self.keyword else self.model(pixels, **options)
         return self.runtime.explained(logits_of(output))

@@ -12,8 +12,7 @@ from interpreto.model_wrapping import autograd, images, similarity
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
-from interpreto.model_wrapping.patches import patch_size
-from interpreto.model_wrapping.pictures import PIXELS, Pictures
+from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
@@ -49,7 +48,7 @@ class ImageSimilarity(Wrapper):
         self.runtime = runtime
         self.towers = towers_of(unwrapped(model), processor)
         self.config = getattr(unwrapped(model), "config", None)
-        self.pictures = Pictures(self.towers.images, patch_size(self.towers.image_tower))
+        self.pictures, self.resolution = self.towers.pictures(runtime.size)
         self.inside = Inside(self.model, self._outputs, PIXELS)
         self.prompts = Sides(self._encoded)
 
@@ -116,8 +115,8 @@ class ImageSimilarity(Wrapper):
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
         device = device_of(self.model)
         pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
-        with precision(self.model, self.runtime.autocast, device):
-            return self.towers.image_features(pixels).float()
+        with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+            return self.towers.image_features(pixels, **options).float()
 
 
 def _name(side: Any) -> str:

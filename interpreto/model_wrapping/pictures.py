@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping import images
+from interpreto.model_wrapping.resolution import Size, check_size, processed_at, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.typing import Tokenizer
@@ -29,13 +30,15 @@ class Pictures:
         processor: An image processor, a joint processor that has one, a transform from PIL to tensor, or None for
             images that are already what the model reads.
         patch: Height and width of the model's patches, None where it has none.
+        size: Height and width that images are read at; None for what the processor makes.
 
     Raises:
         ModelError: if the processor is none for images.
+        OptionError: if it cannot make images of that size.
     """
 
-    def __init__(self, processor: Any, patch: tuple[int, int] | None) -> None:
-        self.processor, self.patch = _image_processor(processor), patch
+    def __init__(self, processor: Any, patch: tuple[int, int] | None, size: Size | None = None) -> None:
+        self.processor, self.patch, self.size = _image_processor(processor, size), patch, size
         self._lenses: dict[tuple[int, int], images.Lens] = {}
 
     def prepare(self, raws: Sequence[Any]) -> list[ImageSample]:
@@ -61,6 +64,7 @@ class Pictures:
     def _read(self, raw: Any) -> ImageSample:
         """What the model reads as it is."""
         values = images.pixel_values(raw)
+        check_size(values, self.size)
         return self._sample(values, images.shown(values), _whole(values), images.levels_of(values))
 
     def _sample(
@@ -90,21 +94,22 @@ def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
 class _ImageProcessor:
     """An image processor of transformers, as a function from pictures to pixel values `n c H W`."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, size: Size | None) -> None:
         self.processor = processor
+        self.options = {} if size is None else processed_at(processor, size)
 
     def __call__(self, pictures: Any) -> Float[Tensor, "n c H W"]:
-        return torch.as_tensor(self.processor(images=pictures, return_tensors="pt")[PIXELS]).float()
+        return torch.as_tensor(self.processor(images=pictures, return_tensors="pt", **self.options)[PIXELS]).float()
 
 
-def _image_processor(processor: Any) -> Any:
+def _image_processor(processor: Any, size: Size | None) -> Any:
     inner = getattr(processor, "image_processor", processor)
     if inner is None:
         return None
     if isinstance(inner, Tokenizer):
         raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
     if getattr(inner, "model_input_names", None) is not None:
-        return _ImageProcessor(inner)
+        return _ImageProcessor(inner, size)
     if not callable(inner):
         raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
-    return inner
+    return inner if size is None else resized(inner, size)

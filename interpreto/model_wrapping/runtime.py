@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError, OptionError, choices
+from interpreto.model_wrapping.resolution import Size, size_of
 
 INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
@@ -30,6 +31,7 @@ class Runtime:
         generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
         joint: For language models, whether the whole continuation's log-probability is the one target.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text.
+        image_size: Height and width of the images that the model reads, or one number for both; None for its own.
     """
 
     device: torch.device | str | None = None
@@ -39,8 +41,10 @@ class Runtime:
     generation_kwargs: Any = None
     joint: Any = False
     reuse_prefix: bool = True
+    image_size: Any = None
 
     def __post_init__(self) -> None:
+        size_of(self.image_size)
         mode = self.inference_mode
         if isinstance(mode, str) and mode not in INFERENCE_MODES:
             raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
@@ -53,6 +57,11 @@ class Runtime:
             )
         if self.joint and mode not in ("logits", "log_softmax"):
             raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of images where the user named them."""
+        return size_of(self.image_size)
 
     def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """The scores that are explained."""

@@ -18,8 +18,7 @@ from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
-from interpreto.model_wrapping.patches import patch_size
-from interpreto.model_wrapping.pictures import PIXELS, Pictures
+from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
@@ -56,7 +55,7 @@ class TextSimilarity(Wrapper):
         self.text = self.towers.text
         self.config = getattr(unwrapped(model), "config", None)
         self.no_gradients = self.text.no_gradients
-        self.pictures = Pictures(self.towers.images, patch_size(self.towers.image_tower))
+        self.pictures, self.resolution = self.towers.pictures(runtime.size)
         self.inside = Inside(self.model, self._outputs, words=partial(texts.words, self.text))
         self.shown = Sides(self._encoded, id)
 
@@ -106,8 +105,8 @@ class TextSimilarity(Wrapper):
         device = device_of(self.model)
         samples = self.pictures.prepare([one.raw for one in shown])
         pixels = torch.cat([sample.rows.fields[PIXELS] for sample in samples]).to(device, dtype_of(self.model))
-        with precision(self.model, self.runtime.autocast, device):
-            return self.towers.image_features(pixels).float().cpu()
+        with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+            return self.towers.image_features(pixels, **options).float().cpu()
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
         fields = dict(rows.to(self.text.device).fields)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.open_clip import OpenClipTokenizer, text_part
+from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.pictures import Pictures
+from interpreto.model_wrapping.resolution import Resolution, Size, resolution_of
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.typing import Tokenizer
@@ -56,6 +59,17 @@ class Towers(ABC):
     @abstractmethod
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
         """Texts in the common space, of any length."""
+
+    @property
+    @abstractmethod
+    def image_forward(self) -> Any:
+        """What is called with images."""
+
+    def pictures(self, size: Size | None) -> tuple[Pictures, Resolution]:
+        """What makes samples of images, and what running them takes, at a size or at the model's own."""
+        tower = self.image_tower
+        patch = patch_size(tower)
+        return Pictures(self.images, patch, size), resolution_of(tower, self.image_forward, size, patch)
 
     def filled(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> tuple[Tensor, Tensor]:
         """Texts at the length that the model was trained with."""
@@ -127,6 +141,10 @@ class TransformersTowers(Towers):
     def image_tower(self) -> Any:
         return self.model.vision_model
 
+    @property
+    def image_forward(self) -> Any:
+        return self.model.get_image_features
+
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
         return _features(self.model.get_image_features(pixel_values=pixels, **options))
 
@@ -178,6 +196,10 @@ class OpenClipTowers(Towers):
     def image_tower(self) -> Any:
         visual = self.model.visual
         return getattr(visual, "trunk", visual)
+
+    @property
+    def image_forward(self) -> Any:
+        return self.image_tower.forward
 
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
         return self.model.encode_image(pixels.to(dtype_of(self.model)), **options)

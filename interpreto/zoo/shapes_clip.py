@@ -4,6 +4,11 @@ Captions name one object or both, so the object that a prompt names is what its 
 both are known. A batch holds several scenes of which a caption is true, and all of them count (a symmetric
 cross-entropy with several right answers). Scenes are hidden, faded and roughened during training; a caption becomes
 less true as what it names disappears, and an image of which nothing is true is to be like no caption more than others.
+
+What a patch says must be true of what lies there: after the second block and later, patches of an object are to be like
+its name, through the same projection as the whole image. Otherwise a transformer keeps what it has seen wherever
+there is room, and no method could tell from its inside where that was (registers: Darcet et al. 2023,
+arXiv:2309.16588).
 """
 
 import json
@@ -21,7 +26,9 @@ from interpreto.zoo.shapes_vit import hidden_parts, stand_ins
 from interpreto.zoo.training import card, fit, save
 
 NAME = "shapes-clip"
-STEPS, BATCH, HELD_OUT, AMONG = 3200, 128, 200, 32
+STEPS, BATCH, HELD_OUT, AMONG = 2600, 128, 200, 32
+LOCAL, FROM_BLOCK, LOCAL_SCALE = 0.5, 2, 10.0
+"""Weight of the loss of patches, after which block it begins, and what their cosines are multiplied with."""
 LENGTH = 24
 LARGEST_SCALE = 50.0
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -79,8 +86,8 @@ def scenes(count: int, rng: np.random.Generator) -> tuple[list[Scene], torch.Ten
 
 def disturb(
     images: torch.Tensor, masks: torch.Tensor, strength: float, rng: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hide, fade and roughen scenes; returns them and how much of each object is left `n 2`, in [0, 1]."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hide, fade and roughen scenes; returns them, how much of each object is left `n 2`, and where it can be seen."""
     count = len(images)
 
     def some(share: float) -> torch.Tensor:
@@ -92,9 +99,9 @@ def disturb(
     fade = torch.where(some(0.2), torch.rand(count, generator=rng), torch.ones(count))
     sigma = torch.where(some(0.3), 0.4 * torch.rand(count, generator=rng), torch.zeros(count))
     noise = torch.randn(images.shape, generator=rng)
-    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, left * (2 * fade)[:, None].clamp(
-        max=1
-    )
+    left = left * (2 * fade)[:, None].clamp(max=1)
+    seen = masks * (1 - hidden[:, None]) * (fade > 0.5)[:, None, None, None]
+    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, left, seen
 
 
 def several_right(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -105,6 +112,36 @@ def several_right(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
+def names_of(drawn: list[Scene]) -> torch.Tensor:
+    """Which of all names, by kind and colour, both objects have: `n 2`."""
+    colours = list(COLOURS)
+    return torch.tensor(
+        [[KINDS.index(s.kind) * len(colours) + colours.index(s.colour) for s in scene.shapes] for scene in drawn]
+    )
+
+
+def local_loss(
+    model: CLIPModel, states: tuple[torch.Tensor, ...], names: torch.Tensor, own: torch.Tensor, masks: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of the names that patches are like, for patches that lie on an object by more than half.
+
+    Args:
+        model: Its last normalisation and projection are what patches are read by.
+        states: Hidden states after every block from the asked one on, `n 65 d` each.
+        names: Features of all names.
+        own: Which of them both objects have.
+        masks: Where both objects can be seen, `n 2 H W`.
+    """
+    share = torch.nn.functional.avg_pool2d(masks, 8).flatten(2)
+    on, where, patch = (share > 0.5).nonzero(as_tuple=True)
+    losses = []
+    for state in states:
+        features = model.visual_projection(model.vision_model.post_layernorm(state[on, patch + 1]))
+        logits = LOCAL_SCALE * torch.nn.functional.normalize(features, dim=-1) @ names.T
+        losses.append(torch.nn.functional.cross_entropy(logits, own[on, where]))
+    return torch.stack(losses).mean()
+
+
 def train(seed: int = 0) -> None:
     """Train, measure on held-out scenes and save."""
     torch.manual_seed(seed)
@@ -112,19 +149,32 @@ def train(seed: int = 0) -> None:
     model, processor = build()
     tokenizer = processor.tokenizer
 
+    def tokens(captions: list[str]) -> Any:
+        return tokenizer(captions, padding=True, return_tensors="pt")
+
     def logits(pixels: torch.Tensor, captions: list[Caption]) -> torch.Tensor:
-        tokens = tokenizer([str(said) for said in captions], padding=True, return_tensors="pt")
-        return model(pixel_values=pixels, **tokens).logits_per_image
+        return model(pixel_values=pixels, **tokens([str(said) for said in captions])).logits_per_image
+
+    def named_features() -> torch.Tensor:
+        output: Any = model.get_text_features(**tokens(every_name))
+        return output.pooler_output
+
+    every_name = [f"a {colour} {kind}" for kind in KINDS for colour in COLOURS]
 
     def loss(step: int) -> torch.Tensor:
         drawn, images, masks = scenes(BATCH, rng)
-        images, left = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
+        images, left, masks = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
         captions = [caption(scene, rng) for scene in drawn]
         right = torch.from_numpy(truth(drawn, captions, left.numpy())).float()
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(LARGEST_SCALE)))
-        scores = logits(images, captions)
-        return (several_right(scores, right) + several_right(scores.T, right.T)) / 2
+        said = tokens([str(one) for one in captions])
+        output = model(pixel_values=images, **said, output_hidden_states=True)
+        scores = output.logits_per_image
+        names = torch.nn.functional.normalize(named_features(), dim=-1)
+        states = output.vision_model_output.hidden_states[FROM_BLOCK:]
+        local = local_loss(model, states, names, names_of(drawn), masks)
+        return (several_right(scores, right) + several_right(scores.T, right.T)) / 2 + LOCAL * local
 
     seconds = fit(model, loss, steps=STEPS, rate=1.5e-3, decay=0.05, name=NAME)
     held_out = [two_objects(np.random.default_rng(30_000_000 + index)) for index in range(HELD_OUT)]

@@ -26,6 +26,18 @@ from interpreto.attributions.methods.rise import Rise
 from interpreto.attributions.methods.smoothing import SmoothGrad, SquareGrad, VarGrad
 from interpreto.attributions.methods.sobol import Sobol
 
+INSIDE = (
+    GradCam,
+    RawAttention,
+    AttentionRollout,
+    AttentionSaliency,
+    AGCam,
+    GenericAttention,
+    LeGrad,
+    GradEclip,
+)
+"""The methods that look inside a model: at its attention, or at the features of a layer."""
+
 METHODS = (
     Occlusion,
     Lime,
@@ -39,14 +51,7 @@ METHODS = (
     SquareGrad,
     VarGrad,
     GradientShap,
-    GradCam,
-    RawAttention,
-    AttentionRollout,
-    AttentionSaliency,
-    AGCam,
-    GenericAttention,
-    LeGrad,
-    GradEclip,
+    *INSIDE,
 )
 """All methods, for those who want to try every one."""
 

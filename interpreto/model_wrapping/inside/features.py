@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -143,7 +143,7 @@ class FeatureWatch(Watch):
         self.handle: Any = None
         self.graphs = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Watch":
         self.graphs = torch.is_grad_enabled()
         module = self.spot.module
         if self.spot.entering:

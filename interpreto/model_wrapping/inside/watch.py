@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +21,7 @@ class Watch(ABC):
     """A run of a model that is watched, as a context; what it says holds until the context ends."""
 
     @abstractmethod
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "Watch": ...
 
     @abstractmethod
     def __exit__(
@@ -73,7 +73,7 @@ class AttentionWatch(Watch):
         self.outputs: Tensor | None = None
         self.handles: list[Any] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Watch":
         # The blocks are left before the tap is, so that a failure between them leaves nothing behind.
         self.tap.__enter__()
         for module in dict.fromkeys(self.anatomy.blocks):

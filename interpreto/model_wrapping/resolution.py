@@ -1,0 +1,254 @@
+"""Images of another size than a model was made for: position embeddings interpolated, for as long as a run takes."""
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision import transforms
+from torchvision.transforms import v2
+from torchvision.transforms._presets import ImageClassification
+
+from interpreto.errors import InputError, OptionError, UnsupportedError
+
+_FLAG = "interpolate_pos_encoding"
+"""How transformers asks a model to interpolate by itself."""
+_MOST_EXTRA = 16
+"""Positions beside those of the patches, at most."""
+
+Size = tuple[int, int]
+
+
+def size_of(given: Any) -> Size | None:
+    """Height and width that the user names.
+
+    Raises:
+        OptionError: if they are no sizes.
+    """
+    if given is None:
+        return None
+    pair = (given, given) if isinstance(given, int) else tuple(given) if isinstance(given, tuple | list) else ()
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
+        raise OptionError(f"image_size={given!r} must be a number of pixels, or height and width.")
+    return pair
+
+
+@dataclass(frozen=True, eq=False)
+class Resolution:
+    """What a run at another size takes.
+
+    Attributes:
+        options: What the model's forward is called with besides.
+        tables: Position embeddings, by the module that holds them and their name there, and what replaces them.
+        sides: Attributes that say the size, by module and name, and what replaces them.
+    """
+
+    options: Mapping[str, Any]
+    tables: tuple[tuple[nn.Module, str, nn.Parameter], ...] = ()
+    sides: tuple[tuple[nn.Module, str, Any], ...] = ()
+
+    @contextmanager
+    def applied(self) -> Iterator[Mapping[str, Any]]:
+        """Let the model read the other size; afterwards it is as it was."""
+        tables = [(module, name, module._parameters[name]) for module, name, _ in self.tables]
+        sides = [(module, name, module.__dict__[name]) for module, name, _ in self.sides]
+        try:
+            for module, name, table in self.tables:
+                module._parameters[name] = table
+            for module, name, side in self.sides:
+                module.__dict__[name] = side
+            yield self.options
+        finally:
+            for module, name, table in tables:
+                module._parameters[name] = table
+            for module, name, side in sides:
+                module.__dict__[name] = side
+
+
+NATIVE = Resolution({})
+"""The size that a model was made for."""
+
+
+def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> Resolution:
+    """What it takes to run an image tower at another size.
+
+    Args:
+        tower: The part of the model that reads images.
+        forward: What is called with the images.
+        size: Height and width of these; None for the model's own.
+        patch: Of the model's patches.
+
+    Raises:
+        OptionError: if the size is not a multiple of the patches.
+        UnsupportedError: if the model has no position embeddings that could be interpolated.
+    """
+    native = _native(tower)
+    if size is None or size == native:
+        return NATIVE
+    if patch is not None and (size[0] % patch[0] or size[1] % patch[1]):
+        near = tuple(round(side / part) * part for side, part in zip(size, patch, strict=True))
+        raise OptionError(
+            f"image_size={size} is not divisible by the model's patches of {patch[0]} x {patch[1]} pixels; the nearest "
+            f"that is: {near}."
+        )
+    if _FLAG in inspect.signature(forward).parameters:
+        return Resolution({_FLAG: True})
+    if patch is None or any(callable(getattr(module, _FLAG, None)) for module in tower.modules()):
+        # Convolutions read any size, and so does a model that interpolates unasked (DINOv2).
+        return NATIVE
+    if native is None:
+        raise UnsupportedError(f"The size that {type(tower).__name__} was made for is not known: leave image_size out.")
+    old = native[0] // patch[0], native[1] // patch[1]
+    new = size[0] // patch[0], size[1] // patch[1]
+    found = list(_tables(tower, old))
+    if not found:
+        raise UnsupportedError(
+            f"{type(tower).__name__} has no table of absolute positions that could be interpolated to "
+            f"image_size={size}: leave it out."
+        )
+    tables = tuple((module, name, _interpolated(table, old, new)) for module, name, table in found)
+    return Resolution({}, tables, tuple(_sides(tower, native, size)))
+
+
+def _native(tower: nn.Module) -> Size | None:
+    """The size that a tower was made for."""
+    holders = (getattr(tower, "config", None), tower, getattr(tower, "patch_embed", None))
+    for holder in holders:
+        for name in ("image_size", "img_size"):
+            found = getattr(holder, name, None)
+            if isinstance(found, int):
+                return found, found
+            if isinstance(found, tuple | list) and len(found) == 2:
+                return found[0], found[1]
+    return None
+
+
+def _tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Position embeddings: parameters with a row for every patch, and perhaps some for other tokens."""
+    count = math.prod(grid)
+    for module in tower.modules():
+        for name, table in module._parameters.items():
+            if table is None or not name.startswith("pos") or table.ndim < 2:
+                continue
+            length = table.shape[-2]
+            if table[..., 0].numel() == length and 0 <= length - count <= _MOST_EXTRA:
+                yield module, name, table
+
+
+def _interpolated(table: Float[Tensor, "... l d"], old: Size, new: Size) -> nn.Parameter:
+    """A table at another resolution, bicubically; rows of tokens that are no patches come first and stay."""
+    extra = table.shape[-2] - math.prod(old)
+    rows = table.detach().reshape(-1, table.shape[-1])
+    grid = rows[extra:].reshape(*old, -1).permute(2, 0, 1)[None].float()
+    moved = (
+        functional.interpolate(grid, size=new, mode="bicubic", align_corners=False)[0].permute(1, 2, 0).flatten(0, 1)
+    )
+    whole = rows.new_empty(extra + len(moved), rows.shape[1])
+    whole[:extra], whole[extra:] = rows[:extra], moved.to(rows)
+    return nn.Parameter(whole.reshape(*table.shape[:-2], *whole.shape), requires_grad=False)
+
+
+def _sides(tower: nn.Module, native: Size, size: Size) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Attributes of modules that say the native size: they check images by it."""
+    for module in tower.modules():
+        for name in ("image_size", "img_size"):
+            given = module.__dict__.get(name)
+            if given == native[0] and native[0] == native[1] and isinstance(given, int):
+                # One number stands for both sides; a check of either sees what it expects only if both are alike.
+                yield module, name, size[0] if size[0] == size[1] else _Either(size)
+            elif isinstance(given, tuple) and tuple(given) == native:
+                yield module, name, size
+
+
+class _Either(int):
+    """A size that is equal to either side of an image that is no square."""
+
+    def __new__(cls, size: Size) -> "_Either":
+        made = int.__new__(cls, size[0])
+        made.size = size
+        return made
+
+    size: Size
+
+    def __eq__(self, other: object) -> bool:
+        return other in self.size
+
+    def __hash__(self) -> int:
+        return int.__hash__(self)
+
+
+def resized(processor: Any, size: Size) -> Any:
+    """A transform of torchvision, timm or OpenCLIP that makes images of another size, in the way it does now.
+
+    Where it cuts the middle out of a larger picture it still does, from a picture larger by as much.
+
+    Raises:
+        OptionError: if it is none that could be changed.
+    """
+    square = size[0] == size[1]
+    if isinstance(processor, ImageClassification):
+        preset = copy(processor)
+        preset.crop_size = list(size)
+        scaled = round(size[0] * min(_pair(processor.resize_size)) / min(_pair(processor.crop_size)))
+        preset.resize_size = [scaled] if square else list(size)
+        return preset
+    steps = getattr(processor, "transforms", None)
+    if not isinstance(processor, transforms.Compose | v2.Compose) or steps is None:
+        raise OptionError(
+            f"image_size= cannot change how {type(processor).__name__} prepares images: give a transform that makes "
+            "them of that size, or a Compose of transforms with a Resize."
+        )
+    crop = next((_pair(step.size) for step in steps if isinstance(step, transforms.CenterCrop | v2.CenterCrop)), None)
+    changed = []
+    for step in steps:
+        if isinstance(step, transforms.CenterCrop | v2.CenterCrop):
+            changed += [transforms.CenterCrop(size)] if square else []
+        elif isinstance(step, transforms.Resize | v2.Resize):
+            short = min(_pair(step.size))
+            scaled = round(size[0] * short / min(crop)) if crop is not None and square else None
+            target = list(size) if scaled is None else scaled
+            how: Any = step.interpolation
+            changed.append(transforms.Resize(target, how, antialias=bool(step.antialias)))
+        else:
+            changed.append(step)
+    if not any(isinstance(step, transforms.Resize) for step in changed):
+        raise OptionError("image_size= needs a transform with a Resize to change; this one has none.")
+    return transforms.Compose(changed)
+
+
+def _pair(size: Any) -> Size:
+    sides = list(size) if isinstance(size, tuple | list) else [size]
+    return (sides[0], sides[-1])
+
+
+def processed_at(processor: Any, size: Size) -> Mapping[str, Any]:
+    """Options of an image processor of transformers that make it prepare images of another size.
+
+    Where it cuts the middle out of a larger picture it still does, from a picture larger by as much; for a size that
+    is no square the picture is resized as a whole.
+    """
+    exact = {"size": {"height": size[0], "width": size[1]}, "do_center_crop": False}
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+    short = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
+    if size[0] != size[1] or not crop or not short:
+        return exact if crop else {"size": exact["size"]}
+    scaled = round(size[0] * short / min(dict(crop)["height"], dict(crop)["width"]))
+    return {"size": {"shortest_edge": scaled}, "crop_size": {"height": size[0], "width": size[1]}}
+
+
+def check_size(values: Float[Tensor, "c H W"], size: Size | None) -> None:
+    """Refuse images that are read as they are and have another size than was named.
+
+    Raises:
+        InputError: if they have.
+    """
+    if size is not None and tuple(values.shape[1:]) != size:
+        raise InputError(
+            f"image_size={size} was named, but an image that is read as it is has {tuple(values.shape[1:])} pixels."
+        )
