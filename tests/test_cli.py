@@ -36,7 +36,8 @@ def test_methods_are_listed():
 def test_methods_say_whether_they_work():
     result = run("methods", "--model", "zoo:reviews-bert")
     assert result.exit_code == 0
-    assert result.output.count("yes") == len(METHODS)
+    # GradCam makes maps of images.
+    assert result.output.count("yes") == len(METHODS) - 1
 
 
 def test_methods_say_why_they_do_not_work(tmp_path):

@@ -52,7 +52,7 @@ class TextClassification(Wrapper):
         reads_padding = "attention_mask" not in self.text.parameters or self.text.config.model_type in _READ_PADDING
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if reads_padding else self.text.padding
-        self.inside = Inside(self.text.model, self._outputs, words=partial(texts.words, self.text))
+        self.inside = Inside(self.text.model, self._outputs, words=partial(texts.words, self.text), ragged=True)
 
     @property
     def module(self) -> nn.Module:

@@ -56,7 +56,9 @@ class TextSimilarity(Wrapper):
         self.config = getattr(unwrapped(model), "config", None)
         self.no_gradients = self.text.no_gradients
         self.pictures, self.resolution = self.towers.pictures(runtime.size)
-        self.inside = Inside(self.model, self._outputs, words=partial(texts.words, self.text))
+        self.inside = Inside(
+            self.model, self._outputs, words=partial(texts.words, self.text), ragged=self.towers.full is None
+        )
         self.shown = Sides(self._encoded, id)
 
     @property

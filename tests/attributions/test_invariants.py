@@ -4,14 +4,31 @@ import pytest
 import torch
 
 from interpreto import METHODS
-from tests.models import light, setting
+from tests import models
+from tests.models import light
 
 BY_NAME = {method.__name__: method for method in METHODS}
 
 
-@pytest.fixture(params=BY_NAME)
+@pytest.fixture
 def method(request):
     return light(BY_NAME[request.param])
+
+
+@pytest.fixture
+def setting(request):
+    return models.setting(request.param)
+
+
+def pytest_generate_tests(metafunc):
+    """Every method on every modality that it knows."""
+    names = metafunc.fixturenames
+    if "method" in names and "setting" in names:
+        pairs = [(name, modality) for name in BY_NAME for modality in ("text", "image")]
+        pairs.remove(("GradCam", "text"))
+        metafunc.parametrize(("method", "setting"), pairs, indirect=True)
+    elif "method" in names:
+        metafunc.parametrize("method", [name for name in BY_NAME if name != "GradCam"], indirect=True)
 
 
 def snapshot(model):
@@ -122,7 +139,7 @@ def test_streaming_is_the_same_as_one_call(method, setting):
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_padding_of_the_user_is_stripped(name):
-    model, tokenizer, texts = setting("text")
+    model, tokenizer, texts = models.setting("text")
     method = light(BY_NAME[name], granularity="token")
     expected = [output.attributions for output in method(model, tokenizer)(texts)]
     for side in ("left", "right"):
@@ -133,7 +150,7 @@ def test_padding_of_the_user_is_stripped(name):
 
 @pytest.mark.parametrize("name", ["Lime", "KernelShap", "Rise", "Sobol", "SmoothGrad", "VarGrad", "GradientShap"])
 def test_another_seed_gives_other_numbers(name):
-    model, processor, inputs = setting("text")
+    model, processor, inputs = models.setting("text")
     method = light(BY_NAME[name])
     one, other = (method(model, processor, seed=seed)(inputs[1])[0] for seed in (0, 1))
     assert not torch.equal(one.attributions, other.attributions)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interpreto.errors import ModelError, OptionError, choices
@@ -87,16 +87,18 @@ class Rollout:
     def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
         flow = None
         for layer in seen.layers:
-            step = self._step(REDUCTIONS[self.head_reduce](layer.attention, 1))
+            step = self._step(REDUCTIONS[self.head_reduce](layer.attention, 1), seen.real)
             flow = step if flow is None else step @ flow
         assert flow is not None
         return read(seen, flow)
 
-    def _step(self, attention: Float[Tensor, "p l l"]) -> Float[Tensor, "p l l"]:
-        dropped = int(self.discard_ratio * attention.shape[-1])
-        if dropped:
-            lowest = attention.topk(dropped, largest=False).indices
-            attention = attention.scatter(-1, lowest, 0.0)
+    def _step(self, attention: Float[Tensor, "p l l"], real: Bool[Tensor, "p l"]) -> Float[Tensor, "p l l"]:
+        if self.discard_ratio:
+            # Padding comes after all that is attended to, so that it is no part of the share.
+            order = attention.masked_fill(~real[:, None], -torch.inf).argsort(dim=-1, descending=True, stable=True)
+            rank = order.argsort(dim=-1)
+            kept = real.sum(-1) - (self.discard_ratio * real.sum(-1)).long()
+            attention = attention * (rank < kept[:, None, None])
         step = attention + torch.eye(attention.shape[-1], device=attention.device)
         return step / step.sum(-1, keepdim=True)
 
@@ -166,8 +168,11 @@ class Legrad:
         for layer in seen.poolers or seen.layers:
             assert layer.gradient is not None
             positive = layer.gradient.relu().mean(1)
-            # Only one query of a pooler is read, so that the others have no gradient.
-            maps.append(positive.sum(1) if seen.poolers else positive.mean(1))
+            if seen.poolers:
+                # Only one query of a pooler is read, so that the others have no gradient.
+                maps.append(positive.sum(1))
+            else:
+                maps.append((positive * seen.real[..., None]).sum(1) / seen.real.sum(1, keepdim=True))
         return torch.stack(maps).sum(0)
 
 

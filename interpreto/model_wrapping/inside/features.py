@@ -83,7 +83,8 @@ def spots(
 
     def leave(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _given: Any, output: Any) -> None:
-            tensor = first_tensor(output)
+            # Of what a whole model returns under several names, nobody knows which part goes on.
+            tensor = None if isinstance(output, dict) else first_tensor(output)
             if tensor is not None and tensor.is_floating_point():
                 found.pop(name, None)
                 found[name] = tuple(tensor.shape)

@@ -31,6 +31,7 @@ class Inside:
         outputs: Runs it.
         pixels: The field of rows that holds an image; None where positions are tokens.
         words: Which tokens of rows are none that a tokenizer adds.
+        ragged: Whether rows of a batch are filled up to the longest, rather than to a length of the model's own.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Inside:
         outputs: Callable[[Rows], Float[Tensor, "p k"]],
         pixels: str | None = None,
         words: Callable[[Rows], Bool[Tensor, "p l"]] | None = None,
+        ragged: bool = False,
     ) -> None:
+        self.ragged = ragged
         self.module, self.outputs, self.pixels, self.words = module, outputs, pixels, words
         self._anatomy: Anatomy | str | None = None
         self._positions: dict[tuple[int, ...], Int[Tensor, "h w"] | None] = {}
@@ -94,10 +97,11 @@ class Inside:
         def again(times: int) -> Float[Tensor, "np k"]:
             return self.outputs(Rows.join([rows] * times))
 
-        def shown(length: int) -> Bool[Tensor, "p l"]:
-            return self._shown(rows, length)
+        def places(length: int) -> tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]:
+            every = torch.ones(len(rows), length, dtype=torch.bool)
+            return self._shown(rows, length), rows.fields["attention_mask"].bool() if self.ragged else every
 
-        return AttentionWatch(anatomy, probe, len(rows), again, shown)
+        return AttentionWatch(anatomy, probe, len(rows), again, places)
 
     def _shown(self, rows: Rows, length: int) -> Bool[Tensor, "p l"]:
         """Which of so many positions can be shown to a person."""

@@ -45,12 +45,14 @@ class Seen:
         poolers: Attention after the last block, where there is one: as many as objectives.
         find_reads: Tells what `reads` is.
         shown: Which positions can be shown to a person: patches, words of the text.
+        real: Which positions are there for this row: all but the padding that longer rows of its batch made.
     """
 
     layers: tuple[Layer, ...]
     poolers: tuple[Layer, ...]
     find_reads: Callable[[], Float[Tensor, "p l"]]
     shown: Bool[Tensor, "p l"]
+    real: Bool[Tensor, "p l"]
 
     @cached_property
     def reads(self) -> Float[Tensor, "p l"]:

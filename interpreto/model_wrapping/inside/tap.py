@@ -105,9 +105,12 @@ class Tap(TorchFunctionMode):
             return self._multi_head(*args, **options)
         if func in _SOFTMAX:
             return self._softmax(func(*args, **options), *args[1:], **options)
-        if func is functional.linear and self.calls and self.calls[-1].projection is None:
-            # What heads are joined by is the linear layer that comes after them.
-            self.calls[-1].projection = (args[1], args[2] if len(args) > 2 else options.get("bias"))
+        if self.calls and self.calls[-1].projection is None:
+            # What heads are joined by is the linear layer that comes after them; GPT-2 writes it as a sum and product.
+            if func is functional.linear:
+                self.calls[-1].projection = (args[1], args[2] if len(args) > 2 else options.get("bias"))
+            elif func is torch.addmm:
+                self.calls[-1].projection = (args[2].T, args[0])
         return func(*args, **options)
 
     def _attention(

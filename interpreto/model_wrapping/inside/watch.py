@@ -50,7 +50,7 @@ class AttentionWatch(Watch):
         probe: What is asked.
         count: How many rows run.
         again: Runs the model on the rows this many times over, side by side.
-        shown: Which positions can be shown to a person, for a length of the keys.
+        positions: For a length of the keys, which of them can be shown to a person, and which are real.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class AttentionWatch(Watch):
         probe: AttentionProbe,
         count: int,
         again: Callable[[int], Float[Tensor, "np k"]],
-        shown: Callable[[int], Bool[Tensor, "p l"]],
+        positions: Callable[[int], tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]],
     ) -> None:
-        self.anatomy, self.probe, self.count, self.again, self.shown = anatomy, probe, count, again, shown
+        self.anatomy, self.probe, self.count, self.again, self.positions = anatomy, probe, count, again, positions
         self.wanted = probe.chosen(len(anatomy))
         self.tap = Tap(gradients=probe.gradients, merge=probe.merge)
         self.entered = 0
@@ -228,8 +228,9 @@ class AttentionWatch(Watch):
             for layer in self._layers(call, first[number] if first else None, second[number])
         ]
         poolers = len(layers) - len(self._block_calls())
-        shown = self.shown(layers[0].attention.shape[-1]).to(layers[0].attention.device)
-        return self.probe.rule(Seen(tuple(layers[poolers:]), tuple(layers[:poolers]), self.reads, shown))
+        device = layers[0].attention.device
+        shown, real = (found.to(device) for found in self.positions(layers[0].attention.shape[-1]))
+        return self.probe.rule(Seen(tuple(layers[poolers:]), tuple(layers[:poolers]), self.reads, shown, real))
 
     def _layers(self, call: Call, gradient: Tensor | None, output_gradient: Tensor | None) -> list[Layer]:
         """A call as a layer: as several ones, where the model ran on the outputs of several blocks at once."""
