@@ -35,7 +35,7 @@ def fold_of(shape: tuple[int, ...], size: tuple[int, int], positions: Int[Tensor
         if _is_grid(shape[2:], size):
             return lambda features: features
         return (lambda features: features.permute(0, 3, 1, 2)) if _is_grid(shape[1:3], size) else None
-    if len(shape) != 3:
+    if len(shape) != 3 or shape[2] == 1:
         return None
     if positions is not None and shape[1] > int(positions.max()):
         places = positions

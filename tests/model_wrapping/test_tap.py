@@ -1,0 +1,284 @@
+"""The tap against eager attention, and what it leaves behind: nothing."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from interpreto import AttentionRollout, LeGrad
+from interpreto.errors import ModelError, OptionError, UnsupportedError
+from interpreto.model_wrapping.conversation import Ask
+from interpreto.model_wrapping.image_classification import ImageClassification
+from interpreto.model_wrapping.image_similarity import ImageSimilarity
+from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.model_wrapping.inside.tap import Tap
+from interpreto.model_wrapping.runtime import Runtime, borrowed
+from interpreto.model_wrapping.targets import ClassTargets
+from interpreto.model_wrapping.text_classification import TextClassification
+from interpreto.model_wrapping.text_similarity import TextSimilarity
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model
+from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
+
+
+class Spy:
+    """A rule that keeps what it sees."""
+
+    def __call__(self, seen):
+        self.seen = seen
+        return torch.zeros(seen.layers[0].attention.shape[:1] + seen.layers[0].attention.shape[-1:])
+
+
+def looked(wrapper, samples, **probe):
+    """What is seen of a batch, and the scores."""
+    spy = Spy()
+    ask = AttentionProbe(spy, **probe)
+    with wrapper.borrowed():
+        answers = wrapper.answer([Ask(sample.rows, ClassTargets((0,), ("0",)), probe=ask) for sample in samples])
+    return spy.seen, torch.cat([answer.scores for answer in answers])
+
+
+def eager(model):
+    twin = copy.deepcopy(model)
+    twin.set_attn_implementation("eager")
+    return twin
+
+
+def supports_both(model):
+    return getattr(model, "_supports_sdpa", False)
+
+
+CLASSIFIERS = {
+    **dict.fromkeys(TEXT_MODELS, (TextClassification, text_model, TEXTS)),
+    **dict.fromkeys(IMAGE_MODELS, (ImageClassification, image_model, None)),
+}
+BOTH = [name for name, (_, make, _) in CLASSIFIERS.items() if supports_both(make(name)[0]) and name != "swin"]
+
+
+def left_padded(rows):
+    """Rows with their padding moved to the front."""
+    mask = rows.fields["attention_mask"].bool()
+    order = mask.long().argsort(dim=1, stable=True)
+    return rows.put(**{name: tensor.gather(1, order) for name, tensor in rows.fields.items()})
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_classifiers_are_seen_as_eager_attention_shows_them(name, side):
+    wrap, make, inputs = CLASSIFIERS[name]
+    model, processor = make(name)
+    wrapper = wrap(model, processor, Runtime())
+    samples = [wrapper.prepare(raw) for raw in inputs or some_pictures()]
+    if inputs is not None and model.config.pad_token_id is None:
+        # Such a model takes no padding from a user.
+        samples = samples[:1]
+    rows = samples[0].rows.join([sample.rows for sample in samples])
+    if side == "left" and inputs is not None:
+        rows = left_padded(rows)
+    seen, scores = looked(wrapper, [replace(samples[0], rows=rows)])
+    twin = eager(model)
+    output = twin(**rows.fields, output_attentions=True)
+    attentions = [a for a in output.attentions if a is not None]
+    assert torch.allclose(scores[:, 0], output.logits[:, 0], atol=1e-5)
+    slopes = torch.autograd.grad(output.logits[:, 0].sum(), attentions)
+    assert len(seen.layers) == len(attentions)
+    for layer, attention, slope in zip(seen.layers, attentions, slopes, strict=True):
+        real = seen.real[:, None, :, None]
+        assert ((layer.attention - attention) * real).abs().max() < 1e-5
+        allowed = attention > 0
+        difference = ((layer.gradient - slope) * real)[allowed]
+        assert difference.abs().max() < 1e-4 * slope.abs().max() + 1e-7
+        assert not layer.gradient[~allowed & real.expand_as(allowed)].any()
+
+
+def test_there_are_classifiers_of_both_kinds():
+    assert {"bert", "roberta", "gpt2", "llama", "vit"} <= set(BOTH)
+
+
+@pytest.mark.parametrize("name", [name for name in TWO_TOWERS if not name.startswith("open")])
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_towers_are_seen_as_eager_attention_shows_them(name, side):
+    model, processor = two_towers(name)
+    wrapper = (ImageSimilarity if side == "image" else TextSimilarity)(model, processor, Runtime())
+    samples = [wrapper.prepare(raw) for raw in (some_pictures() if side == "image" else PROMPTS)]
+    seen, _ = looked(wrapper, samples)
+    rows = samples[0].rows.join([sample.rows for sample in samples])
+    twin = eager(model)
+    if side == "image":
+        output = twin.get_image_features(**rows.fields, output_attentions=True)
+    else:
+        ids, mask = wrapper.towers.filled(rows.fields["input_ids"], rows.fields["attention_mask"])
+        fields = {"input_ids": ids} | ({} if wrapper.towers.full else {"attention_mask": mask})
+        output = twin.get_text_features(**fields, output_attentions=True)
+    slopes = torch.autograd.grad(output.pooler_output[:, 0].sum(), output.attentions)
+    for layer, attention, slope in zip(seen.layers, output.attentions, slopes, strict=True):
+        real = seen.real[:, None, :, None]
+        assert ((layer.attention - attention) * real).abs().max() < 1e-5
+        assert (((layer.gradient - slope) * real)[attention > 0]).abs().max() < 1e-4 * slope.abs().max() + 1e-7
+
+
+@pytest.mark.parametrize("masked", ["none", "boolean", "additive", "causal", "left"])
+@pytest.mark.parametrize("heads", [4, 2, 1])
+def test_fused_attention_is_written_out(masked, heads):
+    rng = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, n, 5, 8, generator=rng) for n in (4, heads, heads))
+    options = {"enable_gqa": heads < 4}
+    if masked == "boolean":
+        options["attn_mask"] = torch.rand(2, 1, 5, 5, generator=rng) > 0.4
+        options["attn_mask"][0, 0, 0] = False
+    elif masked == "additive":
+        options["attn_mask"] = torch.randn(2, 4, 5, 5, generator=rng).masked_fill(torch.eye(5).bool(), -torch.inf)
+    elif masked == "causal":
+        options["is_causal"] = True
+    elif masked == "left":
+        options["attn_mask"] = torch.zeros(2, 1, 5, 5)
+        options["attn_mask"][0, 0, :, :2] = torch.finfo(torch.float32).min
+        options["attn_mask"][0, 0, :2] = torch.finfo(torch.float32).min
+    plain = functional.scaled_dot_product_attention(query, key, value, **options)
+    with torch.no_grad(), Tap() as tap:
+        tap.open = True
+        found = functional.scaled_dot_product_attention(query, key, value, **options)
+        assert torch.is_grad_enabled()
+    real = torch.ones(2, 1, 5, 1)
+    if masked == "left":
+        real[0, 0, :2] = 0
+        assert not found[0, :, :2].any()
+    assert ((found - plain) * real).abs().max() < 1e-6
+    (call,) = tap.calls
+    assert call.probabilities.shape == (2, 4, 5, 5)
+    assert call.probabilities.isfinite().all()
+    assert torch.allclose(call.output, found)
+    (slope,) = torch.autograd.grad(found.square().sum(), call.probabilities)
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_dtype(dtype):
+    query = torch.randn(1, 2, 3, 4).to(dtype)
+    with torch.no_grad(), Tap() as tap:
+        tap.open = True
+        found = functional.scaled_dot_product_attention(query, query, query)
+    assert found.dtype == dtype
+    assert tap.calls[0].probabilities.dtype == torch.float32
+
+
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+def test_multi_head_attention_gives_the_weights_it_was_asked_for(average, batched):
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    given = torch.randn(3, 5, 8) if batched else torch.randn(5, 8)
+    with torch.no_grad():
+        plain, weights = module(given, given, given, average_attn_weights=average)
+        with Tap() as tap:
+            tap.open = True
+            found, opened = module(given, given, given, average_attn_weights=average)
+            bare, none = module(given, given, given, need_weights=False)
+    assert torch.allclose(plain, found, atol=1e-6)
+    assert torch.allclose(plain, bare, atol=1e-6)
+    assert torch.allclose(weights, opened, atol=1e-6)
+    assert none is None
+    assert len(tap.calls) == 2
+    assert functional.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
+
+
+def test_a_tap_inside_a_tap_is_an_error():
+    with Tap(), pytest.raises(ModelError, match="watched already"), Tap():
+        pass
+    with Tap():
+        pass
+
+
+def test_nothing_is_left_after_an_exception():
+    model, processor = image_model("vit")
+    model = copy.deepcopy(model)
+    before = [dict(module.__dict__) for module in model.modules()]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+
+    def fails(attention, gradient):
+        raise ValueError("on purpose")
+
+    from interpreto import AttentionSaliency
+
+    with pytest.raises(ValueError, match="on purpose"):
+        AttentionSaliency(model, processor, rule=fails)(some_pictures())
+    assert [dict(module.__dict__) for module in model.modules()] == before
+    assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
+    assert functional.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
+    assert torch.is_grad_enabled()
+    assert LeGrad(model, processor)(some_pictures())[0].attributions.isfinite().all()
+
+
+def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
+    model, processor = image_model("vit")
+    wrapper = ImageClassification(model, processor, Runtime())
+    samples = [wrapper.prepare(raw) for raw in some_pictures()]
+    seen, _ = looked(wrapper, samples, layers=-1)
+    assert len(seen.layers) == 1
+    calls = []
+    kept = Tap._attention
+
+    def counted(self, *args, **options):
+        calls.append(torch.is_grad_enabled())
+        return kept(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tap, "_attention", counted)
+        looked(wrapper, samples, layers=-1)
+    assert calls == [False]
+
+
+def test_frozen_weights_are_no_obstacle():
+    model, processor = image_model("vit")
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    expected = LeGrad(model, processor)(some_pictures())
+    for one, other in zip(LeGrad(frozen, processor)(some_pictures()), expected, strict=True):
+        assert torch.equal(one.attributions, other.attributions)
+
+
+def test_models_loaded_eager_show_the_same():
+    model, processor = image_model("vit")
+    expected = LeGrad(model, processor)(some_pictures())
+    for one, other in zip(LeGrad(eager(model), processor)(some_pictures()), expected, strict=True):
+        assert torch.allclose(one.attributions, other.attributions, atol=1e-6)
+
+
+class Odd(nn.Module):
+    """Attention without a softmax, in a list of blocks."""
+
+    class LinearAttention(nn.Module):
+        def forward(self, hidden):
+            return hidden @ (hidden.mT @ hidden)
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 8, 8)
+        self.blocks = nn.ModuleList([self.LinearAttention() for _ in range(2)])
+
+    def forward(self, pixels):
+        hidden = self.stem(pixels).flatten(2).mT
+        for block in self.blocks:
+            hidden = block(hidden)
+        return hidden.mean(1)
+
+
+def test_attention_that_cannot_be_seen_is_named():
+    with pytest.raises(UnsupportedError, match=r"The attention of Odd cannot be seen: blocks\.0, blocks\.1 neither"):
+        LeGrad(Odd(), task="image-classification")(torch.rand(1, 3, 16, 16))
+
+
+def test_layers_out_of_range():
+    model, processor = image_model("vit")
+    with pytest.raises(OptionError, match=r"layers=9 is out of range: the model has 2 blocks, 0 to 1"):
+        AttentionRollout(model, processor, layers=9)(some_pictures())
+    with pytest.raises(OptionError, match="must be a block's number"):
+        AttentionRollout(model, processor, layers=[])
+    assert AttentionRollout(model, processor, layers=[-1])(some_pictures())
+
+
+def test_the_model_is_borrowed_without_graphs():
+    model, _ = image_model("vit")
+    with borrowed(model, Runtime()):
+        assert not torch.is_grad_enabled()
