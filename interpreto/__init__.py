@@ -50,6 +50,7 @@ from interpreto.attributions.metrics import (
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
+from interpreto.model_wrapping.pretrained import list_pretrained
 from interpreto.model_wrapping.targets import Contrast
 from interpreto.visualizations import plot_attributions
 
@@ -105,6 +106,7 @@ __all__ = [
     "VarGrad",
     "compare",
     "from_callables",
+    "list_pretrained",
     "plot_attributions",
     "zoo",
 ]

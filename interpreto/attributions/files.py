@@ -14,7 +14,7 @@ from torch import Tensor
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.whole import whole_folder
 from interpreto.errors import SavedFileError
-from interpreto.model_wrapping.targets import Contrast
+from interpreto.model_wrapping.targets import Contrast, Saved
 
 VERSION = 1
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
@@ -113,10 +113,15 @@ def _to_json(target: Any) -> Any:
         return {"for": _to_json(target.for_), "against": _to_json(target.against)}
     if isinstance(target, tuple):
         return [_to_json(item) for item in target]
-    return target if isinstance(target, int | str) else getattr(target, "__name__", type(target).__name__)
+    if isinstance(target, int | str):
+        return target
+    name = getattr(target, "__name__", None)
+    return {"name": getattr(target, "name", type(target).__name__)} if name is None else name
 
 
 def _from_json(target: Any) -> Any:
+    if isinstance(target, dict) and "name" in target:
+        return Saved(target["name"])
     if isinstance(target, dict):
         return Contrast(_from_json(target["for"]), _from_json(target["against"]))
     if isinstance(target, list):

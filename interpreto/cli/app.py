@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from interpreto import METHODS, AttributionOutput, InterpretoError
-from interpreto.attributions.naming import slug
-from interpreto.errors import choices
+from interpreto.attributions.naming import look_up, slug
+from interpreto.errors import OptionError
 
 app = typer.Typer(
     help="Which words of a text or patches of an image a model's output rests on.",
@@ -36,10 +36,10 @@ def methods_named(names: list[str]) -> list[Method]:
     """
     if names == ["all"]:
         return list(NAMES.values())
-    for name in names:
-        if name not in NAMES:
-            raise typer.BadParameter(f"There is no method {name!r}: {choices(name, [*NAMES, 'all'])}")
-    return [NAMES[name] for name in names]
+    try:
+        return [look_up(name, METHODS, "method") for name in names]
+    except OptionError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def options_of(pairs: list[str]) -> dict[str, Any]:

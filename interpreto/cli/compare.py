@@ -41,7 +41,7 @@ def compare(
         Path | None, typer.Option(help="A text file in which tokens are counted, for the baseline of rare tokens.")
     ] = None,
     granularity: Annotated[str | None, typer.Option(help="word, token, sentence, ...; patch, pixel.")] = None,
-    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:3])}.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:4])}.")] = None,
     seed: Annotated[int, typer.Option(help="Where randomness starts.")] = 0,
     option: Annotated[
         list[str], typer.Option("--option", "-o", help="KEY=VALUE, any other option of all methods.")
@@ -57,9 +57,10 @@ def compare(
     given = [*(inputs or []), *([] if file is None else _lines(file))]
     options = _shared(options_of(option)) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
-    if corpus is not None and find_task(loaded, task) == "image-classification":
+    purpose = find_task(loaded, task)
+    if corpus is not None and purpose.endswith("image-classification"):
         raise InterpretoError("--corpus counts tokens of texts; this model reads images.")
-    speaks = find_task(loaded, task) == "text-generation"
+    speaks = purpose == "text-generation"
     if speaks:
         given = [chat_of(Path(text)) if text.endswith(".json") else text for text in given]
     wanted: Any = target if speaks else target_of(target)
@@ -67,7 +68,8 @@ def compare(
     if not given:
         if not model.startswith("zoo:"):
             raise InterpretoError("There is nothing to compare on: give texts, images or --file.")
-        arguments = _of_the_zoo(model.removeprefix("zoo:"), samples, wanted, speaks)
+        named = speaks or purpose == "zero-shot-image-classification"
+        arguments = _of_the_zoo(model.removeprefix("zoo:"), samples, wanted, named)
     shared: dict[str, Any] = {**({} if task is None else {"task": task}), **options}
     comparison = interpreto.compare(
         loaded,
@@ -94,11 +96,11 @@ def _show(comparison: interpreto.Comparison) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def _of_the_zoo(name: str, count: int, target: Any, speaks: bool) -> dict[str, Any]:
-    """Held-out samples of a model, with the truth where it is known; stories with the word that is right."""
+def _of_the_zoo(name: str, count: int, target: Any, named: bool) -> dict[str, Any]:
+    """Held-out samples of a model, with the truth; stories with the right word, scenes with prompts."""
     examples = zoo.samples(name, count)
     truths = [example.truth for example in examples]
-    targets = [example.label for example in examples] if speaks else None
+    targets = [example.label for example in examples] if named else None
     return {
         "inputs": [example.input for example in examples],
         "targets": targets if target is None else [target] * len(examples),

@@ -18,14 +18,18 @@ def explain(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Texts, paths of images, or JSON files with a chat each.")
     ],
-    model: Annotated[str, typer.Option(help="zoo:NAME, a folder, or a hub id.")],
+    model: Annotated[str, typer.Option(help="zoo:NAME, a folder, a hub id, or open_clip:NAME:WEIGHTS.")],
     method: Annotated[list[str], typer.Option(help="A method's name (see `interpreto methods`), or all.")] = ["all"],  # noqa: B006
     target: Annotated[
         str | None,
         typer.Option(help="Class index or label, or all; a continuation. What the model predicts if left out."),
     ] = None,
+    prompt: Annotated[
+        list[str],
+        typer.Option(help="What images are compared with, for models with an image and a text tower; several times."),
+    ] = [],  # noqa: B006
     granularity: Annotated[str | None, typer.Option(help="word, token, sentence, ...; patch, pixel.")] = None,
-    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:3])}.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:4])}.")] = None,
     option: Annotated[
         list[str], typer.Option("--option", "-o", help="KEY=VALUE, any other option of the method.")
     ] = [],  # noqa: B006
@@ -35,9 +39,18 @@ def explain(
     methods = methods_named(method)
     options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
-    speaks = find_task(loaded, task) == "text-generation"
+    purpose = find_task(loaded, task)
+    speaks = purpose == "text-generation"
+    if prompt and (target is not None or purpose != "zero-shot-image-classification"):
+        raise InterpretoError(
+            "--prompt and --target say two different things: give one."
+            if target is not None
+            else f"--prompt is for models that compare images with texts; this one is for {purpose}."
+        )
+    if purpose == "zero-shot-image-classification" and not prompt and target is None:
+        raise InterpretoError("This model compares an image with prompts: name at least one with --prompt.")
     samples = [chat_of(Path(text)) if speaks and text.endswith(".json") else text for text in inputs]
-    wanted = target if speaks else target_of(target)
+    wanted = tuple(prompt) if prompt else target if speaks else target_of(target)
     results, seconds = run(methods, loaded, processor, samples, wanted, {"task": task, **options})
     if not results:
         raise InterpretoError("None of the methods worked on this model.")

@@ -24,13 +24,20 @@ def methods(
     table = Table("name", "class", "what it says", *([] if loaded is None else ["works"]))
     for name, method in NAMES.items():
         summary = (inspect.getdoc(method) or "").splitlines()[0]
-        table.add_row(name, method.__name__, summary, *([] if loaded is None else [_works(method, *loaded, task)]))
+        table.add_row(
+            name, method.__name__, summary, *([] if loaded is None else [_said(works(method, *loaded, task))])
+        )
     console.print(table)
 
 
-def _works(method: Method, model: Any, processor: Any, task: str | None) -> str:
+def works(method: Method, model: Any, processor: Any, task: str | None) -> InterpretoError | None:
+    """Why a method does not work on a model; None where it does."""
     try:
         method(model, processor, task=task)
     except InterpretoError as error:
-        return escape(f"no: {error}")
-    return "yes"
+        return error
+    return None
+
+
+def _said(reason: InterpretoError | None) -> str:
+    return "yes" if reason is None else escape(f"no: {reason}")

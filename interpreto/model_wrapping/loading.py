@@ -13,7 +13,14 @@ _AUTO = {
     "text-classification": (transformers.AutoModelForSequenceClassification, transformers.AutoTokenizer),
     "text-generation": (transformers.AutoModelForCausalLM, transformers.AutoTokenizer),
     "image-classification": (transformers.AutoModelForImageClassification, transformers.AutoImageProcessor),
+    "zero-shot-image-classification": (
+        transformers.AutoModelForZeroShotImageClassification,
+        transformers.AutoProcessor,
+    ),
 }
+
+OPEN_CLIP = "open_clip:"
+"""What names of models of OpenCLIP begin with."""
 
 _LEAST_WORDS = 20
 """Where tokenizer files are missing transformers makes a tokenizer of special tokens alone, without a word."""
@@ -23,7 +30,7 @@ def load(name: str, task: str | None = None) -> tuple[Any, Any]:
     """A model in evaluation mode and its processor or tokenizer.
 
     Args:
-        name: `zoo:NAME`, a local folder, or a hub id.
+        name: `zoo:NAME`, a local folder, a hub id, or `open_clip:NAME:WEIGHTS` with a tag or a file of weights.
         task: What the model is for; None tells it from the class that the config names.
 
     Raises:
@@ -31,6 +38,8 @@ def load(name: str, task: str | None = None) -> tuple[Any, Any]:
     """
     if name.startswith("zoo:"):
         return zoo.load(name.removeprefix("zoo:"))
+    if name.startswith(OPEN_CLIP):
+        return _open_clip(name.removeprefix(OPEN_CLIP))
     task = task or _task_of(name)
     if task not in _AUTO:
         raise ModelError(f"{name!r} is a model for {task}; the tasks that can be explained are {', '.join(_AUTO)}.")
@@ -48,6 +57,30 @@ def load(name: str, task: str | None = None) -> tuple[Any, Any]:
     if task.startswith("text-") and len(processor) < _LEAST_WORDS <= model.config.get_text_config().vocab_size:
         raise ModelError(f"Cannot load {name!r}: it has no tokenizer files, only {len(processor)} special tokens.")
     return model.eval(), processor
+
+
+def _open_clip(name: str) -> tuple[Any, Any]:
+    """A model of OpenCLIP and `(transform, tokenizer)`.
+
+    Raises:
+        ModelError: if OpenCLIP is not installed, or the model cannot be had.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ModelError("Models of OpenCLIP need it installed: pip install interpreto[clip].") from error
+    architecture, _, weights = name.partition(":")
+    if not weights:
+        tags = ", ".join(tag for known, tag in open_clip.list_pretrained() if known == architecture)
+        raise ModelError(
+            f"Say which weights: {OPEN_CLIP}{architecture}:WEIGHTS, with a file or one of "
+            f"{tags or 'the tags that open_clip.list_pretrained() names'}."
+        )
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=weights)
+        return model.eval(), (transform, open_clip.get_tokenizer(architecture))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"Cannot load {OPEN_CLIP}{name}: {_first_line(error)}.") from error
 
 
 def _task_of(name: str) -> str:

@@ -24,6 +24,13 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A target of which a file knows nothing but the name: an image or an embedding that a sample was compared with."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class ClassTargets:
     """Classes, contrasts of classes, or functions of the model's outputs, each with its name."""
 

@@ -19,7 +19,8 @@ from interpreto.attributions.setup import Setup
 from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.sample import ImageSample, Sample
-from interpreto.model_wrapping.targets import Contrast
+from interpreto.model_wrapping.targets import Contrast, Saved
+from interpreto.model_wrapping.task import find_task
 from interpreto.model_wrapping.wrapper import Wrapper
 from interpreto.typing import UnitScores
 
@@ -93,9 +94,14 @@ class ModelledMetric(ABC):
 def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Options of a metric that looks at probabilities unless its user says otherwise.
 
-    A wrapped model says already which score it gives; a whole continuation's is its log-probability.
+    A wrapped model says already which score it gives; a whole continuation's is its log-probability, and a similarity
+    is compared with nothing where there is one prompt.
     """
-    fixed = isinstance(model, Wrapper) or options.get("joint")
+    fixed = (
+        isinstance(model, Wrapper)
+        or options.get("joint")
+        or find_task(model, options.get("task")) == "zero-shot-image-classification"
+    )
     return options if fixed else {"inference_mode": "softmax", **options}
 
 
@@ -162,10 +168,11 @@ def _raw(output: AttributionOutput) -> Any:
 
 def _spec(output: AttributionOutput) -> Any:
     """The targets of an output as a user would name them."""
-    if any(isinstance(value, str) for value in output.targets):
+    prompts = output.task == "zero-shot-image-classification"
+    if any(isinstance(value, Saved) or (isinstance(value, str) and not prompts) for value in output.targets):
         raise InputError(
-            f"The targets {output.target_names} were functions and were saved by name alone: measure outputs before "
-            "they are saved."
+            f"The targets {output.target_names} were functions, images or embeddings and were saved by name alone: "
+            "measure outputs before they are saved."
         )
     if output.task != "text-generation":
         return output.targets
