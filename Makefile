@@ -28,6 +28,7 @@ docs: $(DEVELOPING)
 
 bench: $(DEVELOPING)
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.comparison

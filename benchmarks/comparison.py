@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.overhead import ratio, vit
-from interpreto import Deletion, Occlusion, compare, zoo
+from interpreto import INSIDE, Deletion, Occlusion, compare, zoo
+from interpreto import METHODS as ALL
 
 COUNT = 32
 METRICS = "deletion,insertion,mu-fidelity,pointing-game,relevance-mass,model-randomization"
@@ -59,6 +60,7 @@ def everything() -> None:
             model,
             processor,
             [example.input for example in examples],
+            methods=[method for method in ALL if method not in INSIDE],
             metrics=METRICS,
             masks=[example.truth for example in examples],
             show_progress=False,

@@ -1,0 +1,95 @@
+"""What a map from inside costs: LeGrad against the bare model, and against the package of its authors.
+
+`python -m benchmarks.attention [bare | package]`. Part one runs a ViT-B/16 of OpenCLIP at 224 pixels and compares one
+map with one forward and one backward through the tapped blocks, and eight prompts with eight such backwards. Part two
+compares with the package `legrad_torch`, which needs OpenCLIP 2.23 and so an environment of its own:
+`pip install --no-deps open_clip_torch==2.23.0 legrad_torch einops opencv-python-headless`.
+"""
+
+import contextlib
+import io
+import sys
+from typing import Any
+
+import open_clip
+import torch
+from torch.nn import functional
+
+from benchmarks.overhead import ratio
+from interpreto import LeGrad
+
+SIZE, PROMPTS, LAYERS = 224, 8, 2
+
+
+def clip() -> Any:
+    torch.manual_seed(0)
+    return open_clip.create_model("ViT-B-16").eval()
+
+
+def words() -> Any:
+    return open_clip.get_tokenizer("ViT-B-16")
+
+
+def embeddings(count: int) -> torch.Tensor:
+    return functional.normalize(torch.randn(count, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def bare(model: Any, image: torch.Tensor, prompts: torch.Tensor) -> None:
+    """One forward, and one backward per prompt through the last blocks, as anyone would write it."""
+    blocks = model.visual.transformer.resblocks
+    entered = []
+
+    def enter(_module: Any, given: Any) -> Any:
+        torch.set_grad_enabled(True)
+        entered.append(given[0].detach().requires_grad_())
+        return (entered[0], *given[1:])
+
+    handle = blocks[-LAYERS].register_forward_pre_hook(enter)
+    with torch.no_grad():
+        own = functional.normalize(model.encode_image(image), dim=-1)
+        for number, prompt in enumerate(prompts):
+            torch.autograd.grad((own @ prompt).sum(), entered[0], retain_graph=number + 1 < len(prompts))
+    handle.remove()
+
+
+def against_bare() -> None:
+    model = clip()
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    method = LeGrad(model, (None, words()), layers=-LAYERS, show_progress=False)
+    for count in (1, PROMPTS):
+        prompts = embeddings(count)
+        found, mine, plain = ratio(lambda p=prompts: method(image, p), lambda p=prompts: bare(model, image, p), 15)
+        print(
+            f"ViT-B/16, {SIZE} px, {count} prompt(s): {found:.3f} of one forward and "
+            f"{count} backward(s) ({1000 * mine:.0f} and {1000 * plain:.0f} ms)"
+        )
+
+
+def against_package() -> None:
+    from legrad import LeWrapper
+
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    method = LeGrad(clip(), (None, words()), layers=-LAYERS, show_progress=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = LeWrapper(clip(), layer_index=-LAYERS)
+    for count in (1, PROMPTS):
+        prompts = embeddings(count)
+        (mine,) = method(image, prompts)
+        fine = functional.interpolate(mine.attributions[None], scale_factor=16, mode="bilinear")[0]
+        low, high = fine.amin((1, 2), keepdim=True), fine.amax((1, 2), keepdim=True)
+        reference = theirs.compute_legrad(text_embedding=prompts, image=image)[0].detach()
+        difference = float(((fine - low) / (high - low) - reference).abs().max())
+        found, _, _ = ratio(
+            lambda p=prompts: theirs.compute_legrad(text_embedding=p, image=image),
+            lambda p=prompts: method(image, p),
+            7,
+        )
+        print(f"{count} prompt(s): {found:.2f} times faster than legrad_torch, largest difference {difference:.1e}")
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or ["bare"]
+    if "bare" in chosen:
+        against_bare()
+    if "package" in chosen:
+        against_package()
