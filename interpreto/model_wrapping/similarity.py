@@ -91,8 +91,12 @@ class SimilarityTargets:
         """Targeted scores of rows from their features.
 
         Raises:
-            TargetError: if a function returns anything but one score per row.
+            TargetError: if an embedding has another width, or a function returns anything but one score per row.
         """
+        if len(self.features) and self.features.shape[1] != outputs.shape[1]:
+            raise TargetError(
+                f"Embeddings of this model have {outputs.shape[1]} numbers; those given have {self.features.shape[1]}."
+            )
         own = functional.normalize(outputs.float(), dim=-1)
         scores = self.similarity(own, self.features.to(own)) if len(self.features) else own
         return torch.stack(

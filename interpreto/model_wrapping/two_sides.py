@@ -59,7 +59,6 @@ def settle(
 
     Raises:
         ModelError: if the features are not finite.
-        TargetError: if an embedding has another width than the model's.
     """
     probed = targets if blank is None else targets.with_(blank)
     answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: probed), probe=probe)
@@ -68,9 +67,5 @@ def settle(
         raise ModelError(
             f"The model's features of the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
             "or the input hold NaN or overflow, so no attribution would mean anything."
-        )
-    if len(targets.features) and targets.features.shape[1] != outputs.shape[1]:
-        raise TargetError(
-            f"Embeddings of this model have {outputs.shape[1]} numbers; those given have {targets.features.shape[1]}."
         )
     return Settled(sample, targets, outputs, None if answer.inside is None else answer.inside[0])

@@ -214,10 +214,11 @@ class Eclip:
         return ((cosine - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
 
 
-def without_favourites(maps: Float[Tensor, "tb *l"]) -> Float[Tensor, "t *l"]:
+def without_favourites(maps: Float[Tensor, "p tb ..."]) -> Float[Tensor, "p t ..."]:
     """Maps without the places that a model looks at whatever it is asked: those high in the last map, of nothing."""
-    maps, blank = maps[:-1], maps[-1]
-    low, high = blank.min(), blank.max()
+    maps, blank = maps[:, :-1], maps[:, -1:]
+    flat = blank.flatten(1)
+    low, high = (end.reshape(-1, *[1] * (blank.ndim - 1)) for end in (flat.amin(1), flat.amax(1)))
     return maps.masked_fill((blank - low) / (high - low).clamp(min=1e-12) > _FAVOURITE, 0.0)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Unpack, final
 
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.internals.attention import Legrad
+from interpreto.attributions.internals.attention import Legrad, without_favourites
 from interpreto.attributions.setup import InsideOptions, Setup
 from interpreto.model_wrapping.inside.probe import AttentionProbe, chosen_layers
 
@@ -42,6 +42,11 @@ class LeGrad(Explainer):
         self.setup = Setup.of(LeGrad, model, processor, options)
         wrapper = self.setup.wrapper
         probe = AttentionProbe(
-            Legrad(), chosen_layers(layers), by_block=True, mean=wrapper.reads_mean, blank=wrapper.blank
+            Legrad(),
+            chosen_layers(layers),
+            by_block=True,
+            mean=wrapper.reads_mean,
+            blank=wrapper.blank,
+            corrected=without_favourites,
         )
         self.recipe = self.setup.looking(probe)

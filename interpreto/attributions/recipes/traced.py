@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from interpreto.attributions.internals.attention import without_favourites
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.model_wrapping.conversation import Ask, Plan
@@ -41,8 +40,6 @@ class Traced(Recipe):
             answer = yield Ask(case.sample.rows, case.targets, probe=self.looks)
             assert answer.inside is not None
             inside = answer.inside[0]
-        if len(inside) > len(case.targets):
-            inside = without_favourites(inside)
         return Explained(case.units.gather(inside, self.pooling, self.resize))
 
     def describe(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
 from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, pick_spot, spots
 from interpreto.model_wrapping.inside.grid import patch_positions
-from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
+from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
 from interpreto.model_wrapping.inside.watch import AttentionWatch, Watch
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.targets import Foreseen
@@ -71,6 +71,9 @@ class Inside:
         answers = []
         for ask, target, part, own in zip(asks, targets, plain, maps.split(sizes), strict=True):
             folded = self._folded(probe, ask.rows, own[:, : len(target)].float())
+            if isinstance(probe, AttentionProbe) and probe.blank and isinstance(ask.targets, Foreseen):
+                # Only with targets that are foreseen does the blank one come along.
+                folded = probe.corrected(folded)
             answers.append(Answer(ask.targets.select(part).float().cpu(), inside=folded.cpu()))
         return answers
 

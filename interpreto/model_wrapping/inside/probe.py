@@ -84,7 +84,8 @@ class AttentionProbe:
             attention of that block alone.
         mean: For `by_block`, whether the output reads the mean over positions instead of what the model reads.
         merge: Whether all heads are computed as one; the scores are then not the model's.
-        blank: A prompt that names nothing, whose map comes along behind those of the targets; none where it is empty.
+        blank: A prompt that names nothing, whose map is taken behind those of the targets; none where it is empty.
+        corrected: With a blank prompt, from maps `p t ...` of all to those of the targets.
     """
 
     rule: Rule
@@ -95,6 +96,7 @@ class AttentionProbe:
     mean: bool = False
     merge: bool = False
     blank: str = ""
+    corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = lambda maps: maps
 
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.
