@@ -245,6 +245,23 @@ def test_models_loaded_eager_show_the_same():
         assert torch.allclose(one.attributions, other.attributions, atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "flex_attention"])
+def test_closed_kernels_are_exchanged_and_put_back(kernel):
+    model, processor = image_model("vit")
+    closed = copy.deepcopy(model)
+    for part in closed.modules():
+        if getattr(part, "config", None) is not None:
+            part.config._attn_implementation_internal = kernel
+    wrapper = ImageClassification(closed, processor, Runtime())
+    samples = [wrapper.prepare(raw) for raw in some_pictures()]
+    seen, _ = looked(wrapper, samples)
+    assert len(seen.layers) == len(model.vit.layers)
+    assert closed.config._attn_implementation == kernel
+    model_seen, _ = looked(ImageClassification(model, processor, Runtime()), samples)
+    for one, other in zip(seen.layers, model_seen.layers, strict=True):
+        assert torch.equal(one.attention, other.attention)
+
+
 class Odd(nn.Module):
     """Attention without a softmax, in a list of blocks."""
 

@@ -71,7 +71,7 @@ def first_tensor(output: Any) -> Tensor | None:
     return first_tensor(tuple(output.values())) if isinstance(output, dict) else None
 
 
-def replaced(output: Any, old: Tensor | None, new: Tensor | None) -> Any:
+def replaced(output: Any, old: Any, new: Any) -> Any:
     """What a block takes or returns, with other hidden states."""
     if output is old:
         return new

@@ -12,6 +12,7 @@ from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
 from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, pick_spot, spots
 from interpreto.model_wrapping.inside.grid import patch_positions
+from interpreto.model_wrapping.inside.kernels import open_kernels
 from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
 from interpreto.model_wrapping.inside.watch import AttentionWatch, Watch
 from interpreto.model_wrapping.rows import Rows
@@ -58,7 +59,7 @@ class Inside:
         rows, probe = Rows.join([ask.rows for ask in asks]), asks[0].probe
         assert probe is not None
         sizes = [len(ask.rows) for ask in asks]
-        with torch.no_grad(), self._watch(probe, rows) as watch:
+        with torch.no_grad(), open_kernels(self.module), self._watch(probe, rows) as watch:
             outputs = self.outputs(rows)
             plain = outputs.detach().split(sizes)
             targets = [

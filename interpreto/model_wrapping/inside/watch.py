@@ -16,6 +16,9 @@ from interpreto.model_wrapping.inside.anatomy import Anatomy, first_tensor, repl
 from interpreto.model_wrapping.inside.probe import AttentionProbe, Layer, Seen
 from interpreto.model_wrapping.inside.tap import Call, Tap
 
+_STATES = object()
+"""Where hidden states stand in what a block returns; these themselves are not kept."""
+
 
 class Watch(ABC):
     """A run of a model that is watched, as a context; what it says holds until the context ends."""
@@ -105,8 +108,9 @@ class AttentionWatch(Watch):
             self.calls[number] = [self._checked(number, calls)]
         hidden = first_tensor(output)
         assert hidden is not None
-        self.forms[number] = output
         changed = hidden
+        if self.probe.by_block:
+            self.forms[number] = replaced(output, hidden, _STATES)
         if self.probe.by_block and number in self.calls:
             # The score of this block's output is to reach this block alone.
             self.hidden[number] = hidden
@@ -185,8 +189,7 @@ class AttentionWatch(Watch):
                 torch.set_grad_enabled(True)
                 self.tap.open = self.anatomy.pooler is not None
                 hidden = states
-            form = self.forms[number]
-            return replaced(form, first_tensor(form), hidden)
+            return replaced(self.forms[number], _STATES, hidden)
 
         torch.set_grad_enabled(False)
         norms = self.anatomy.norms if self.anatomy.pooler is not None else ()
