@@ -182,8 +182,8 @@ def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
     result = run("demo", "--out", str(tmp_path / "demo"))
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert names == {"images.png", "texts.png", "texts.html", "stories.png", "stories.html", "results"}
-    assert len(list((tmp_path / "demo" / "results").rglob("output.json"))) == 2 * (2 + 2 + 3 + 2)
+    assert names == {"images.png", "prompts.png", "texts.png", "texts.html", "stories.png", "stories.html", "results"}
+    assert len(list((tmp_path / "demo" / "results").rglob("output.json"))) == 2 * (2 + 2 + 1 + 3 + 2)
 
 
 def test_the_command_is_installed():
@@ -242,3 +242,27 @@ def test_a_model_of_ones_own_needs_something_to_compare_on(tmp_path):
     result = run("compare", "--model", str(zoo.path("reviews-bert")))
     assert result.exit_code == 1
     assert "nothing to compare on" in str(result.exception)
+
+
+def test_prompts_are_explained(tmp_path):
+    zoo.samples("shapes-clip", 1)[0].input.save(tmp_path / "photo.png")
+    result = run(
+        "explain", str(tmp_path / "photo.png"), "--model", "zoo:shapes-clip", "--prompt", "a red triangle",
+        "--prompt", "a green star", "--method", "legrad", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "a red triangle, a green star" in result.output
+    assert (tmp_path / "out" / "attributions.png").exists()
+
+
+def test_prompts_are_asked_for_and_refused_where_they_mean_nothing(tmp_path):
+    zoo.samples("shapes-clip", 1)[0].input.save(tmp_path / "photo.png")
+    photo = str(tmp_path / "photo.png")
+    for arguments, message in (
+        (("zoo:shapes-clip",), "name at least one with --prompt"),
+        (("zoo:shapes-vit", "--prompt", "a cat"), "--prompt is for models that compare images with texts"),
+        (("zoo:shapes-clip", "--prompt", "a cat", "--target", "1"), "say two different things"),
+    ):
+        result = run("explain", photo, "--method", "occlusion", "--model", *arguments)
+        assert isinstance(result.exception, InterpretoError)
+        assert message in str(result.exception)

@@ -18,8 +18,8 @@ def test_examples_run(number, tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir())
 
 
-def test_there_are_examples_for_texts_images_generated_texts_and_comparisons():
-    assert len(BLOCKS) == 4
+def test_there_are_examples_for_texts_images_generated_texts_prompts_and_comparisons():
+    assert len(BLOCKS) == 5
 
 
 def test_all_methods_are_in_the_table():

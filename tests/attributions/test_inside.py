@@ -6,6 +6,7 @@ import math
 import open_clip
 import pytest
 import torch
+import transformers as hf
 from open_clip.model import CLIP
 from torch import nn
 from torch.nn import functional
@@ -24,6 +25,8 @@ from interpreto import (
     zoo,
 )
 from interpreto.errors import ModelError, OptionError, UnsupportedError
+from interpreto.model_wrapping.image_classification import ImageClassification
+from interpreto.model_wrapping.runtime import Runtime
 from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import PROMPTS, two_towers
 
@@ -417,6 +420,66 @@ def test_grids_have_the_form_of_the_image(name):
     assert output.attributions.ndim == 3
     assert output.attributions.shape[1] == output.attributions.shape[2] > 1
     assert output.elements.shape == (output.attributions[0].numel(), 4)
+
+
+def _dinov2_with_registers():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    return hf.Dinov2WithRegistersForImageClassification(
+        hf.Dinov2WithRegistersConfig(**sizes, image_size=32, patch_size=8, num_register_tokens=3, num_labels=3)
+    )
+
+
+def _deit_with_a_teacher():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    return hf.DeiTForImageClassificationWithTeacher(hf.DeiTConfig(**sizes, image_size=32, patch_size=8, num_labels=3))
+
+
+class ClassTokenLast(nn.Module):
+    """A transformer whose class token comes after the patches, which lie column by column."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.blocks = nn.ModuleList(
+            [nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, norm_first=True) for _ in range(2)]
+        )
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, pixels):
+        hidden = self.stem(pixels).transpose(2, 3).flatten(2).mT
+        hidden = torch.cat([hidden, self.token.expand(len(pixels), -1, -1)], 1)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.head(hidden[:, -1])
+
+
+@pytest.mark.parametrize("build", [_dinov2_with_registers, _deit_with_a_teacher, ClassTokenLast])
+def test_patches_are_found_wherever_they_lie(build):
+    """What a patch's pixels change when the first block begins is where the patch is said to lie."""
+    torch.manual_seed(0)
+    model = build().eval()
+    wrapper = ImageClassification(model, None, Runtime())
+    pixels = torch.rand(3, 32, 48 if build is ClassTokenLast else 32)
+    sample = wrapper.prepare(pixels)
+    with wrapper.borrowed():
+        positions = wrapper.inside.positions(sample.rows)
+        anatomy = wrapper.inside.anatomy(sample.rows)
+    assert positions.shape == (4, pixels.shape[2] // 8)
+    entered = []
+    handle = anatomy.blocks[0].register_forward_pre_hook(lambda _m, given: entered.append(given[0]))
+    for row, column in ((0, 0), (1, 2), (3, 1)):
+        changed = pixels.clone()
+        changed[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 1
+        entered.clear()
+        with torch.no_grad():
+            model(torch.stack([pixels, changed]))
+        (place,) = (entered[0][0] - entered[0][1]).abs().amax(-1).nonzero()[:, 0]
+        assert positions[row, column] == place
+    handle.remove()
+    for method in (LeGrad, GenericAttention, RawAttention, GradCam, GradEclip):
+        (output,) = method(model, task="image-classification")(pixels)
+        assert output.attributions.shape == (1, *positions.shape)
 
 
 def test_the_granularity_may_be_another():
