@@ -53,6 +53,12 @@ def _siglip() -> tuple[Any, Any]:
     return hf.SiglipModel(config), (_images(), _tokenizer())
 
 
+def _siglip2() -> tuple[Any, Any]:
+    vision = {name: value for name, value in VISION.items() if name != "image_size"}
+    config = hf.Siglip2Config(text_config=_text(projection_size=32), vision_config={**vision, "num_patches": 16})
+    return hf.Siglip2Model(config), (hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16), _tokenizer())
+
+
 def _open(model: Any, *parts: Any, length: int = 16, size: int = 32, **more: Any) -> Any:
     def build() -> tuple[Any, Any]:
         transform = open_clip.image_transform(size, is_train=False)
@@ -99,6 +105,7 @@ TWO_TOWERS = {
     "clipseg": _hf(hf.CLIPSegModel, hf.CLIPSegConfig),
     "chinese-clip": _hf(hf.ChineseCLIPModel, hf.ChineseCLIPConfig, max_position_embeddings=32),
     "siglip": _siglip,
+    "siglip2": _siglip2,
     "open-clip": _open(CLIP, _seen(), _words()),
     "open-coca": _open(
         CoCa,

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from interpreto.errors import InputError, ModelError
-from interpreto.model_wrapping import images
+from interpreto.model_wrapping import images, naflex
 from interpreto.model_wrapping.resolution import Size, check_size, processed_at, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
@@ -92,14 +92,16 @@ def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
 
 
 class _ImageProcessor:
-    """An image processor of transformers, as a function from pictures to pixel values `n c H W`."""
+    """An image processor of transformers, as a function from pictures to their pixel values `c H W`."""
 
     def __init__(self, processor: Any, size: Size | None) -> None:
         self.processor = processor
         self.options = {} if size is None else processed_at(processor, size)
 
-    def __call__(self, pictures: Any) -> Float[Tensor, "n c H W"]:
-        return torch.as_tensor(self.processor(images=pictures, return_tensors="pt", **self.options)[PIXELS]).float()
+    def __call__(self, pictures: Any) -> Sequence[Float[Tensor, "c H W"]]:
+        made = self.processor(images=pictures, return_tensors="pt", **self.options)
+        values = torch.as_tensor(made[PIXELS]).float()
+        return naflex.pictures(values, made[naflex.SHAPES]) if naflex.SHAPES in made else list(values)
 
 
 def _image_processor(processor: Any, size: Size | None) -> Any:

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
 from interpreto.errors import InputError, OptionError, UnsupportedError
+from interpreto.model_wrapping.naflex import SHAPES
 
 _FLAG = "interpolate_pos_encoding"
 """How transformers asks a model to interpolate by itself."""
@@ -88,6 +89,11 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
         OptionError: if the size is not a multiple of the patches.
         UnsupportedError: if the model has no position embeddings that could be interpolated.
     """
+    if size is not None and SHAPES in inspect.signature(forward).parameters:
+        raise OptionError(
+            "image_size= is not for a model that reads pictures in their own form: say how fine with "
+            "max_num_patches in its processor."
+        )
     native = _native(tower)
     if size is None or size == native:
         return NATIVE

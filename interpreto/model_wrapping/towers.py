@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
+from interpreto.model_wrapping import naflex
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.open_clip import OpenClipTokenizer, text_part
 from interpreto.model_wrapping.patches import patch_size
@@ -22,7 +23,7 @@ _ALWAYS_FULL = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
 """Models that were trained on texts filled up to their full length, and read the last position."""
 _BLANK = "a photo of a"
 _PATCHED = ("siglip2",)
-"""Models that want their images cut into patches by the processor."""
+"""Models that want their images cut into patches, in the form of each picture (NaFlex)."""
 
 
 class Towers(ABC):
@@ -115,11 +116,7 @@ class TransformersTowers(Towers):
             raise ModelError(
                 f"{type(model).__name__} has no text tower and image tower of its own whose features are compared."
             )
-        if config.model_type in _PATCHED:
-            raise ModelError(
-                "Siglip2Model reads images that its processor has cut into patches of many forms (NaFlex), which "
-                "cannot be explained yet; the checkpoints of SigLIP 2 with a fixed size load as SiglipModel and can."
-            )
+        self.side = config.vision_config.patch_size if config.model_type in _PATCHED else None
         plain = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
         full = config.model_type in _ALWAYS_FULL
         self.text = plain.reading_end(_ends(tower, tokenizer))
@@ -146,7 +143,9 @@ class TransformersTowers(Towers):
         return self.model.get_image_features
 
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
-        return _features(self.model.get_image_features(pixel_values=pixels, **options))
+        if self.side is None:
+            return _features(self.model.get_image_features(pixel_values=pixels, **options))
+        return _features(self.model.get_image_features(**naflex.patches(pixels, self.side)))
 
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
         ids, mask = self.filled(ids, mask)

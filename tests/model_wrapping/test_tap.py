@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers as hf
 from torch import nn
 from torch.nn import functional
 
@@ -97,7 +98,7 @@ def test_there_are_classifiers_of_both_kinds():
     assert {"bert", "roberta", "gpt2", "llama", "vit"} <= set(BOTH)
 
 
-@pytest.mark.parametrize("name", [name for name in TWO_TOWERS if not name.startswith("open")])
+@pytest.mark.parametrize("name", [name for name in TWO_TOWERS if not name.startswith("open") and name != "siglip2"])
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_towers_are_seen_as_eager_attention_shows_them(name, side):
     model, processor = two_towers(name)
@@ -117,6 +118,59 @@ def test_towers_are_seen_as_eager_attention_shows_them(name, side):
         real = seen.real[:, None, :, None]
         assert ((layer.attention - attention) * real).abs().max() < 1e-5
         assert (((layer.gradient - slope) * real)[attention > 0]).abs().max() < 1e-4 * slope.abs().max() + 1e-7
+
+
+def _windows(kind):
+    """Models whose relative positions arrive through the mask, some of them in shifted windows."""
+    if kind == "beit":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+        config = hf.BeitConfig(**sizes, image_size=32, patch_size=8, use_relative_position_bias=True, num_labels=3)
+        return hf.BeitForImageClassification(config)
+    sizes = {"embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 2, "mlp_ratio": 2.0}
+    if kind == "swin":
+        return hf.SwinForImageClassification(hf.SwinConfig(**sizes, image_size=32, patch_size=4, num_labels=3))
+    return hf.Swinv2ForImageClassification(hf.Swinv2Config(**sizes, image_size=32, patch_size=4, num_labels=3))
+
+
+@pytest.mark.parametrize("kind", ["beit", "swin", "swinv2"])
+def test_relative_positions_and_windows_are_seen(kind):
+    torch.manual_seed(0)
+    model = _windows(kind)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    model = model.eval()
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.no_grad(), Tap() as tap:
+        tap.open = True
+        found = model(pixel_values=pixels).logits
+        slopes = torch.autograd.grad(found[:, 0].sum(), [call.probabilities for call in tap.calls], allow_unused=True)
+    twin = eager(model)
+    with torch.no_grad(), Tap() as other:
+        other.open = True
+        expected = twin(pixel_values=pixels).logits
+        others = torch.autograd.grad(
+            expected[:, 0].sum(), [call.probabilities for call in other.calls], allow_unused=True
+        )
+    with torch.no_grad():
+        assert torch.allclose(found.detach(), twin(pixel_values=pixels).logits, atol=1e-5)
+        assert torch.allclose(found.detach(), model(pixel_values=pixels).logits, atol=1e-5)
+    assert len(tap.calls) == len(other.calls) == 2 * len(getattr(model.config, "depths", [1]))
+    for call, plain, slope, second in zip(tap.calls, other.calls, slopes, others, strict=True):
+        assert torch.allclose(call.probabilities, plain.probabilities, atol=1e-5)
+        allowed = plain.probabilities > 1e-12
+        assert (slope - second)[allowed].abs().max() <= 1e-4 * second.abs().max() + 1e-7
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_of_half_precision(dtype):
+    model, processor = image_model("vit")
+    expected = LeGrad(model, processor)(some_pictures())
+    half = copy.deepcopy(model).to(dtype)
+    for one, other in zip(LeGrad(half, processor)(some_pictures()), expected, strict=True):
+        assert one.info["dtype"] == str(dtype).removeprefix("torch.")
+        correlation = torch.corrcoef(torch.stack([one.attributions.flatten(), other.attributions.flatten()]))[0, 1]
+        assert correlation > 0.95
 
 
 @pytest.mark.parametrize("masked", ["none", "boolean", "additive", "causal", "left"])
