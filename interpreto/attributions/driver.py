@@ -150,7 +150,12 @@ def _joined(parts: Sequence[Answer]) -> Answer:
     if len(parts) == 1:
         return parts[0]
     gradients = [part.gradients for part in parts if part.gradients is not None]
-    return Answer(torch.cat([part.scores for part in parts]), torch.cat(gradients) if gradients else None)
+    inside = [part.inside for part in parts if part.inside is not None]
+    return Answer(
+        torch.cat([part.scores for part in parts]),
+        torch.cat(gradients) if gradients else None,
+        inside=torch.cat(inside) if inside else None,
+    )
 
 
 def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
@@ -175,5 +180,6 @@ def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
         for number, ask in zip(alike, group, strict=True):
             part = slice(begin, begin := begin + len(ask.rows))
             gradients = None if answer.gradients is None else answer.gradients[part]
-            proceed(number, Answer(answer.scores[part], gradients))
+            inside = None if answer.inside is None else answer.inside[part]
+            proceed(number, Answer(answer.scores[part], gradients, inside=inside))
     return [found[number] for number in range(len(plans))]

@@ -49,9 +49,10 @@ class Towers(ABC):
         """What a cosine is multiplied with."""
 
     @property
-    @abstractmethod
     def bias(self) -> float:
         """What is added to it."""
+        bias = getattr(self.model, "logit_bias", None)
+        return 0.0 if bias is None else float(bias.detach())
 
     @abstractmethod
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
@@ -130,11 +131,6 @@ class TransformersTowers(Towers):
         return float(self.model.logit_scale.detach().float().exp())
 
     @property
-    def bias(self) -> float:
-        bias = getattr(self.model, "logit_bias", None)
-        return 0.0 if bias is None else float(bias.detach())
-
-    @property
     def image_tower(self) -> Any:
         return self.model.vision_model
 
@@ -185,11 +181,6 @@ class OpenClipTowers(Towers):
     @property
     def scale(self) -> float:
         return float(self.model.logit_scale.detach().float().exp())
-
-    @property
-    def bias(self) -> float:
-        bias = getattr(self.model, "logit_bias", None)
-        return 0.0 if bias is None else float(bias.detach())
 
     @property
     def image_tower(self) -> Any:

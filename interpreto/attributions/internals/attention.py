@@ -120,6 +120,10 @@ class Products:
         known("head_reduce", self.head_reduce, REDUCTIONS)
         known("layer_reduce", self.layer_reduce, REDUCTIONS)
 
+    def __repr__(self) -> str:
+        rule = getattr(self.rule, "__name__", type(self.rule).__name__) if callable(self.rule) else self.rule
+        return f"Products({rule}, {self.activation}, heads {self.head_reduce}, layers {self.layer_reduce})"
+
     @property
     def needs_gradients(self) -> bool:
         """Whether the rule looks at gradients."""

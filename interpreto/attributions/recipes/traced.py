@@ -43,4 +43,8 @@ class Traced(Recipe):
         return Explained(case.units.gather(inside, self.pooling, self.resize))
 
     def describe(self) -> dict[str, Any]:
-        return {"inside": repr(self.looks)}
+        looks = self.looks
+        if isinstance(looks, AttentionProbe):
+            return {"inside": repr(looks.rule), "layers": repr(looks.layers)}
+        layer = looks.layer if looks.layer is None or isinstance(looks.layer, str) else type(looks.layer).__name__
+        return {"inside": looks.rule.__name__, "layer": layer}

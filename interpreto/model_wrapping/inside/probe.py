@@ -1,7 +1,7 @@
 """What may be asked of a model's inside, and what is then seen."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -96,7 +96,9 @@ class AttentionProbe:
     mean: bool = False
     merge: bool = False
     blank: str = ""
-    corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = lambda maps: maps
+    corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = field(
+        default=lambda maps: maps, repr=False
+    )
 
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.
@@ -125,7 +127,7 @@ class FeatureProbe:
             what enters the last block of a transformer.
     """
 
-    rule: Callable[[Float[Tensor, "p c h w"], Float[Tensor, "p c h w"]], Float[Tensor, "p h w"]]
+    rule: Callable[[Float[Tensor, "p c h w"], Float[Tensor, "p c h w"]], Float[Tensor, "p h w"]] = field(repr=False)
     layer: str | nn.Module | None = None
 
 
