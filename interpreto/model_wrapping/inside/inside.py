@@ -97,6 +97,9 @@ class Inside:
         if isinstance(probe, FeatureProbe):
             return FeatureWatch(self._spot(probe, rows), probe)
         anatomy = self.anatomy(rows)
+        if self.pixels is not None:
+            # Before the run that is watched, for finding patches runs the model too.
+            self.positions(rows)
 
         def again(times: int) -> Float[Tensor, "np k"]:
             return self.outputs(Rows.join([rows] * times))
