@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, final
 
 from jaxtyping import Float
@@ -89,8 +90,11 @@ class ImageSimilarity(Wrapper):
                 raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        blank = probe.blank if isinstance(probe, AttentionProbe) else ""
-        return settle(sample, self._targets(spec), probe, self._targets(blank) if blank else None)
+        targets = probed = self._targets(spec)
+        if isinstance(probe, AttentionProbe) and probe.by_block:
+            probed = replace(targets, bare=self.towers.bare)
+            probed = probed.with_(self._targets(probe.blank)) if probe.blank else probed
+        return settle(sample, targets, probe, probed)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)

@@ -52,6 +52,7 @@ class SimilarityTargets:
         places: Of each target among `features`: one, two of a contrast, or none of a function.
         features: Of all that is compared with, normalised.
         similarity: How it is compared.
+        bare: Whether a sample's features are compared at their own length instead of at length 1.
     """
 
     values: tuple[Any, ...]
@@ -59,6 +60,7 @@ class SimilarityTargets:
     places: tuple[tuple[int, ...], ...]
     features: Float[Tensor, "k d"]
     similarity: Similarity
+    bare: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
@@ -97,7 +99,7 @@ class SimilarityTargets:
             raise TargetError(
                 f"Embeddings of this model have {outputs.shape[1]} numbers; those given have {self.features.shape[1]}."
             )
-        own = functional.normalize(outputs.float(), dim=-1)
+        own = outputs.float() if self.bare else functional.normalize(outputs.float(), dim=-1)
         scores = self.similarity(own, self.features.to(own)) if len(self.features) else own
         return torch.stack(
             [self._score(value, place, own, scores) for value, place in zip(self.values, self.places, strict=True)], 1

@@ -1,5 +1,6 @@
 """Models with an image tower and a text tower that meet in one space: transformers and OpenCLIP."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -35,6 +36,7 @@ class Towers(ABC):
         images: What prepares its images.
         full: Up to which length texts are filled up; None where they may have any.
         blank: A prompt that names nothing, for models whose pooler looks at some places whatever it is asked (SigLIP).
+        bare: Whether LeGrad's authors score what blocks say at its own length instead of at length 1 (CoCa).
     """
 
     model: Any
@@ -42,6 +44,7 @@ class Towers(ABC):
     images: Any
     full: int | None
     blank: str
+    bare: bool = False
 
     @property
     @abstractmethod
@@ -162,6 +165,10 @@ class OpenClipTowers(Towers):
         self.full = int(part.context_length)
         # A bias is what a sigmoid loss needs.
         self.blank = "" if getattr(model, "logit_bias", None) is None else _BLANK
+        self.bare = getattr(model.visual, "attn_pool", None) is not None
+        # CoCa gives features of length 1 unless it is told not to.
+        named = "normalize" in inspect.signature(model.encode_image).parameters
+        self.plain = {"normalize": False} if named else {}
         # A tokenizer of transformers serves as well.
         adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full)
         self.text = TextModel(
@@ -192,7 +199,7 @@ class OpenClipTowers(Towers):
         return self.image_tower.forward
 
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
-        return self.model.encode_image(pixels.to(dtype_of(self.model)), **options)
+        return self.model.encode_image(pixels.to(dtype_of(self.model)), **self.plain, **options)
 
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
         return self.model.encode_text(self.filled(ids, mask)[0])

@@ -53,15 +53,15 @@ class Sides:
 
 
 def settle(
-    sample: Sample, targets: SimilarityTargets, probe: Probe | None, blank: SimilarityTargets | None = None
+    sample: Sample, targets: SimilarityTargets, probe: Probe | None, probed: SimilarityTargets | None = None
 ) -> Plan[Settled]:
-    """Run the unchanged sample; a probe sees that run, with one target more where a blank one is given.
+    """Run the unchanged sample; a probe sees that run, of other targets where it is to be asked about others.
 
     Raises:
         ModelError: if the features are not finite.
     """
-    probed = targets if blank is None else targets.with_(blank)
-    answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: probed), probe=probe)
+    asked = targets if probed is None else probed
+    answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: asked), probe=probe)
     outputs = answer.scores
     if not all_finite(outputs):
         raise ModelError(

@@ -26,6 +26,8 @@ from interpreto import (
 )
 from interpreto.errors import ModelError, OptionError, UnsupportedError
 from interpreto.model_wrapping.image_classification import ImageClassification
+from interpreto.model_wrapping.image_similarity import ImageSimilarity
+from interpreto.model_wrapping.inside.tap import Tap
 from interpreto.model_wrapping.runtime import Runtime
 from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import PROMPTS, two_towers
@@ -321,6 +323,51 @@ def test_the_same_weights_in_open_clip_and_transformers_give_the_same_maps(metho
     assert torch.allclose(found.scores, expected.scores, atol=1e-4)
     scale = expected.attributions.abs().max()
     assert (found.attributions - expected.attributions).abs().max() <= 1e-4 * max(scale, 1)
+
+
+def pooled_by_hand(name, model):
+    """The blocks of an image tower, what its pooler makes of hidden states, and which keys are patches."""
+    if name == "siglip":
+        tower = model.vision_model
+        return tower.encoder.layers, lambda state: functional.normalize(tower.head(state), dim=-1), slice(None)
+    if name == "open-siglip":
+        trunk = model.visual.trunk
+        return trunk.blocks, lambda state: functional.normalize(trunk.attn_pool(state), dim=-1), slice(None)
+    visual = model.visual
+    return visual.transformer.resblocks, lambda state: visual.attn_pool(state)[:, 0] @ visual.proj, slice(1, None)
+
+
+@pytest.mark.parametrize("name", ["siglip", "open-siglip", "open-coca"])
+def test_legrad_of_poolers(name):
+    """The pooler sees every block's output as it is, as in the released code; favourites of SigLIP are left out."""
+    model, processor = two_towers(name)
+    wrapper = ImageSimilarity(model, processor, Runtime())
+    sample = wrapper.prepare(some_pictures()[0])
+    blocks, pool, patches = pooled_by_hand(name, model)
+    states = []
+    handles = [block.register_forward_hook(lambda _m, _i, output: states.append(output)) for block in blocks]
+    with torch.no_grad():
+        wrapper.towers.image_features(sample.rows.fields["pixel_values"])
+        prompts = functional.normalize(wrapper.towers.encode([PROMPTS[0], "a photo of a"]).float(), dim=-1)
+    for handle in handles:
+        handle.remove()
+
+    def by_hand(prompt):
+        total = 0
+        for state in states[-2:]:
+            state = state[0] if isinstance(state, tuple) else state
+            with torch.no_grad(), Tap() as tap:
+                tap.open = True
+                score = wrapper.towers.scale * (pool(state) @ prompt).sum()
+                (slope,) = torch.autograd.grad(score, tap.calls[0].probabilities)
+            total = total + slope.relu().mean(1).sum(1)[0, patches]
+        return total.reshape(4, 4)
+
+    expected, blank = by_hand(prompts[0]), by_hand(prompts[1])
+    if name != "open-coca":
+        expected[(blank - blank.min()) / (blank.max() - blank.min()) > 0.8] = 0
+    assert expected.any()
+    assert_close(LeGrad(model, processor)(some_pictures()[0], PROMPTS[0])[0].attributions[0], expected)
 
 
 def test_legrad_of_a_classifier_is_scored_by_its_own_head():
