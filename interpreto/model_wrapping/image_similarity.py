@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,11 +19,11 @@ from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.similarity import Embedding, SimilarityTargets
+from interpreto.model_wrapping.similarity import Both, Embedding, SimilarityTargets
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.texts import check_length
 from interpreto.model_wrapping.towers import towers_of
-from interpreto.model_wrapping.two_sides import Sides, settle
+from interpreto.model_wrapping.two_sides import TOGETHER, Sides, settle
 from interpreto.model_wrapping.wrapper import Wrapper
 
 _WANTED = "prompts such as 'a photo of a cat', or their embeddings; a tuple is several"
@@ -90,11 +91,15 @@ class ImageSimilarity(Wrapper):
                 raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        targets = probed = self._targets(spec)
-        if isinstance(probe, AttentionProbe) and probe.by_block:
-            probed = replace(targets, bare=self.towers.bare)
-            probed = probed.with_(self._targets(probe.blank)) if probe.blank else probed
-        return settle(sample, targets, probe, probed)
+        targets = self._targets(spec)
+        if not isinstance(probe, AttentionProbe) or not probe.by_block:
+            return settle(sample, targets, probe)
+        probed = replace(targets, bare=self.towers.bare)
+        if not probe.blank:
+            return settle(sample, targets, probe, probed)
+        # What is corrected by is a logit always: a probability among one prompt is constant.
+        blank = replace(self._targets(probe.blank), similarity=replace(targets.similarity, explained=_as_it_is))
+        return settle(sample, targets, probe, Both(probed, blank))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
@@ -114,13 +119,18 @@ class ImageSimilarity(Wrapper):
 
     def _encoded(self, prompts: Sequence[str]) -> Float[Tensor, "k d"]:
         with precision(self.model, self.runtime.autocast, device_of(self.model)):
-            return self.towers.encode(prompts).float().cpu()
+            parts = [prompts[start : start + TOGETHER] for start in range(0, len(prompts), TOGETHER)]
+            return torch.cat([self.towers.encode(part).float().cpu() for part in parts])
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
         device = device_of(self.model)
         pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
         with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
             return self.towers.image_features(pixels, **options).float()
+
+
+def _as_it_is(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+    return logits
 
 
 def _name(side: Any) -> str:

@@ -46,22 +46,26 @@ class Resolution:
 
     Attributes:
         options: What the model's forward is called with besides.
-        tables: Position embeddings, by the module that holds them and their name there, and what replaces them.
+        tables: Position embeddings, by the module that holds them and their name there.
+        grids: How many patches these are for, and how many they are to serve; None where there are none.
         sides: Attributes that say the size, by module and name, and what replaces them.
     """
 
     options: Mapping[str, Any]
-    tables: tuple[tuple[nn.Module, str, nn.Parameter], ...] = ()
+    tables: tuple[tuple[nn.Module, str], ...] = ()
+    grids: tuple[Size, Size] | None = None
     sides: tuple[tuple[nn.Module, str, Any], ...] = ()
 
     @contextmanager
     def applied(self) -> Iterator[Mapping[str, Any]]:
         """Let the model read the other size; afterwards it is as it was."""
-        tables = [(module, name, module._parameters[name]) for module, name, _ in self.tables]
+        tables = [(module, name, module._parameters[name]) for module, name in self.tables]
         sides = [(module, name, module.__dict__[name]) for module, name, _ in self.sides]
         try:
-            for module, name, table in self.tables:
-                module._parameters[name] = table
+            for module, name, table in tables:
+                assert self.grids is not None
+                assert table is not None
+                module._parameters[name] = _interpolated(table, *self.grids)
             for module, name, side in self.sides:
                 module.__dict__[name] = side
             yield self.options
@@ -118,8 +122,12 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
             f"{type(tower).__name__} has no table of absolute positions that could be interpolated to "
             f"image_size={size}: leave it out."
         )
-    tables = tuple((module, name, _interpolated(table, old, new)) for module, name, table in found)
-    return Resolution({}, tables, tuple(_sides(tower, native, size)))
+    if any(getattr(module, "feat_shape", None) is not None for module in tower.modules()):
+        raise UnsupportedError(
+            f"{type(tower).__name__} turns its positions by angles of a grid of one size, besides the table of "
+            "absolute ones: leave image_size out."
+        )
+    return Resolution({}, tuple(found), (old, new), tuple(_sides(tower, native, size)))
 
 
 def _native(tower: nn.Module) -> Size | None:
@@ -135,7 +143,7 @@ def _native(tower: nn.Module) -> Size | None:
     return None
 
 
-def _tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str, Tensor]]:
+def _tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str]]:
     """Position embeddings: parameters with a row for every patch, and perhaps some for other tokens."""
     count = math.prod(grid)
     for module in tower.modules():
@@ -144,7 +152,7 @@ def _tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str, Tens
                 continue
             length = table.shape[-2]
             if table[..., 0].numel() == length and 0 <= length - count <= _MOST_EXTRA:
-                yield module, name, table
+                yield module, name
 
 
 def _interpolated(table: Float[Tensor, "... l d"], old: Size, new: Size) -> nn.Parameter:

@@ -73,17 +73,6 @@ class SimilarityTargets:
         """Prompts belong to no unit."""
         return self
 
-    def with_(self, other: "SimilarityTargets") -> "SimilarityTargets":
-        """These and others, behind them."""
-        moved = tuple(tuple(place + len(self.features) for place in places) for places in other.places)
-        return replace(
-            self,
-            values=self.values + other.values,
-            names=self.names + other.names,
-            places=self.places + moved,
-            features=torch.cat([self.features, other.features]) if len(self.features) else other.features,
-        )
-
     def part(self, start: int, stop: int) -> "SimilarityTargets":
         """Some of the targets; a softmax is still taken over all."""
         chosen = slice(start, stop)
@@ -117,6 +106,21 @@ class SimilarityTargets:
                 f"features of shape {tuple(own.shape)}."
             )
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Both:
+    """Targets, and others behind them that know nothing of the first: a softmax over these leaves them out."""
+
+    first: SimilarityTargets
+    second: SimilarityTargets
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def select(self, outputs: Float[Tensor, "p d"]) -> Scores:
+        """Targeted scores of rows."""
+        return torch.cat([self.first.select(outputs), self.second.select(outputs)], dim=1)
 
 
 def several(spec: Any, wanted: str) -> tuple[Any, ...]:

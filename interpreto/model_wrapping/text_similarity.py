@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, final
 
@@ -26,7 +27,7 @@ from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.similarity import Embedding, SimilarityTargets
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.towers import towers_of
-from interpreto.model_wrapping.two_sides import Sides, settle
+from interpreto.model_wrapping.two_sides import TOGETHER, Sides, settle
 from interpreto.model_wrapping.wrapper import Wrapper
 
 _WANTED = "images that the text is compared with, or their embeddings; a tuple is several"
@@ -106,9 +107,14 @@ class TextSimilarity(Wrapper):
     def _encoded(self, shown: Sequence["_Shown"]) -> Float[Tensor, "k d"]:
         device = device_of(self.model)
         samples = self.pictures.prepare([one.raw for one in shown])
-        pixels = torch.cat([sample.rows.fields[PIXELS] for sample in samples]).to(device, dtype_of(self.model))
-        with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
-            return self.towers.image_features(pixels, **options).float().cpu()
+        found = []
+        # Pictures of one form run together.
+        for _, alike in groupby(samples, key=lambda sample: sample.size):
+            every = torch.cat([sample.rows.fields[PIXELS] for sample in alike])
+            for pixels in every.to(device, dtype_of(self.model)).split(TOGETHER):
+                with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+                    found.append(self.towers.image_features(pixels, **options).float().cpu())
+        return torch.cat(found)
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
         fields = dict(rows.to(self.text.device).fields)

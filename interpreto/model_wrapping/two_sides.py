@@ -12,8 +12,11 @@ from interpreto.model_wrapping.conversation import Ask, Plan, Settled
 from interpreto.model_wrapping.finite import all_finite
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.similarity import Embedding, SimilarityTargets
+from interpreto.model_wrapping.similarity import Both, Embedding, SimilarityTargets
 from interpreto.model_wrapping.targets import Everything, Foreseen
+
+TOGETHER = 32
+"""Of what samples are compared with, how many run at once."""
 
 
 @final
@@ -53,7 +56,7 @@ class Sides:
 
 
 def settle(
-    sample: Sample, targets: SimilarityTargets, probe: Probe | None, probed: SimilarityTargets | None = None
+    sample: Sample, targets: SimilarityTargets, probe: Probe | None, probed: SimilarityTargets | Both | None = None
 ) -> Plan[Settled]:
     """Run the unchanged sample; a probe sees that run, of other targets where it is to be asked about others.
 

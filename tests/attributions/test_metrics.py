@@ -249,7 +249,7 @@ def test_what_does_not_belong_together_is_told():
     with pytest.raises(InputError, match="of a model for image-classification"):
         deletion.evaluate(Saliency(*image_model("vit"))(some_pictures()[0]))
     function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",)})
-    with pytest.raises(InputError, match="functions and were saved by name"):
+    with pytest.raises(InputError, match="saved by name alone"):
         deletion.evaluate(function)
     with pytest.raises(OptionError, match="must be a number of units"):
         SensitivityN(model, tokenizer, n=2.5)

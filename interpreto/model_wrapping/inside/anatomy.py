@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.inside.tap import Tap
@@ -55,10 +54,8 @@ class _Spotter(TorchFunctionMode):
         self.seen: list[_Sighting] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if Tap.answers(func):
-            tensor = args[0] if args else next(iter((kwargs or {}).values()))
-            if func is functional.multi_head_attention_forward or tensor.ndim >= 3:
-                self.seen.append(_Sighting(tuple(self.path)))
+        if Tap.answers(func, args, kwargs or {}):
+            self.seen.append(_Sighting(tuple(self.path)))
         return func(*args, **(kwargs or {}))
 
 
@@ -121,7 +118,8 @@ def explore(module: nn.Module, run: Callable[[], object], rows: int) -> Anatomy 
     shape = shapes[names[0]]
     batch = 1 if len(shape) == 3 and shape[1] == rows != shape[0] else 0
     kinds = tuple(name.rpartition(".")[0] for name in names)
-    pooler = next(name for name, _ in after[0] if not names[0].startswith(f"{name}.")) if after else None
+    around = (name for path in after for name, _ in path if not names[0].startswith(f"{name}."))
+    pooler = next(around, None)
     ended = list(shapes)
     later = ended[ended.index(names[-1]) + 1 :]
     norms = tuple(

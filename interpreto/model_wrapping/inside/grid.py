@@ -39,6 +39,8 @@ def patch_positions(
     change = (hidden[1:] - hidden[:1]).abs().amax(-1)
     rows = change > _CHANGED * change.amax(-1, keepdim=True)
     across, down, everywhere = (row.nonzero()[:, 0].cpu() for row in rows)
+    if not len(across) or not len(down):
+        return None
     found = down[:, None] + across - across[0]
     return found if torch.equal(found.flatten().sort().values, everywhere) else None
 

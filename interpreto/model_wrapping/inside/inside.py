@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interpreto.errors import UnsupportedError
+from interpreto.errors import ModelError, UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.finite import all_finite
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
 from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, pick_spot, spots
 from interpreto.model_wrapping.inside.grid import patch_positions
@@ -61,6 +62,11 @@ class Inside:
         sizes = [len(ask.rows) for ask in asks]
         with torch.no_grad(), open_kernels(self.module), self._watch(probe, rows) as watch:
             outputs = self.outputs(rows)
+            if not all_finite(outputs.detach()):
+                raise ModelError(
+                    "The model's outputs for the unchanged sample are not finite: its weights or the input hold NaN or "
+                    "overflow, so no attribution would mean anything."
+                )
             plain = outputs.detach().split(sizes)
             targets = [
                 ask.targets.settle(part.float().cpu()) if isinstance(ask.targets, Foreseen) else ask.targets
@@ -71,7 +77,7 @@ class Inside:
             maps = self._maps(watch, found, max(map(len, targets)))
         answers = []
         for ask, target, part, own in zip(asks, targets, plain, maps.split(sizes), strict=True):
-            folded = self._folded(probe, ask.rows, own[:, : len(target)].float())
+            folded = self._folded(probe, ask.rows, rows.length, own[:, : len(target)].float())
             if isinstance(probe, AttentionProbe) and probe.blank and isinstance(ask.targets, Foreseen):
                 # Only with targets that are foreseen does the blank one come along.
                 folded = probe.corrected(folded)
@@ -136,11 +142,14 @@ class Inside:
         if isinstance(found, str):
             raise UnsupportedError(found)
         towers = dict.fromkeys(found.kinds)
-        if len(towers) > 1 and self.pixels is None:
-            raise UnsupportedError(
-                f"{type(self.module).__name__} has several towers that attend ({', '.join(towers)}): methods that "
-                "look inside know what to do with one."
+        if len(towers) > 1:
+            why = (
+                "several towers: methods that look at attention know what to do with one"
+                if self.pixels is None
+                else "several stages, inside windows or over other positions in each: no map of the whole image can be "
+                "made of that. GradCam and methods that take gradients do without"
             )
+            raise UnsupportedError(f"{type(self.module).__name__} attends in {', '.join(towers)}, {why}.")
         return found
 
     def _explored(self, rows: Rows) -> Anatomy | str:
@@ -178,11 +187,16 @@ class Inside:
             default = _last_block(anatomy, positions)
         return pick_spot(probe, self._spots[size], default, self.module)
 
-    def _folded(self, probe: Probe, rows: Rows, found: Any) -> Float[Tensor, "p t ..."]:
+    def _folded(self, probe: Probe, rows: Rows, length: int, found: Any) -> Float[Tensor, "p t ..."]:
         """Scores of positions as a map of the image, or of the text without the padding of longer ones."""
         if isinstance(probe, FeatureProbe):
             return found
         if self.pixels is None:
+            if self.ragged and found.shape[-1] != length:
+                raise UnsupportedError(
+                    f"The attention of {type(self.module).__name__} has {found.shape[-1]} keys for {length} tokens: "
+                    "which key is which token cannot be known."
+                )
             return found[..., : rows.length]
         positions = self.positions(rows)
         if positions is not None and found.shape[-1] == positions.numel():

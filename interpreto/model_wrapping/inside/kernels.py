@@ -14,12 +14,15 @@ _NAME = "_attn_implementation_internal"
 @contextmanager
 def open_kernels(module: nn.Module) -> Iterator[None]:
     """Let models that were loaded with flash or flex attention use PyTorch's own; afterwards they are as they were."""
-    configs = {id(config): config for part in module.modules() if (config := _config(part)) is not None}
+    owners = [(part, config) for part in module.modules() if (config := _config(part)) is not None]
+    configs = {id(config): config for _, config in owners}
     closed = [config for config in configs.values() if any(kind in _kernel(config) for kind in _CLOSED)]
     before = [_kernel(config) for config in closed]
+    # Some models add to their attention what PyTorch's own cannot.
+    plain = {id(config) for part, config in owners if getattr(part, "_supports_sdpa", True) is False}
     try:
         for config in closed:
-            setattr(config, _NAME, "sdpa")
+            setattr(config, _NAME, "eager" if id(config) in plain else "sdpa")
         yield
     finally:
         for config, kernel in zip(closed, before, strict=True):

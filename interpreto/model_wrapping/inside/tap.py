@@ -86,9 +86,12 @@ class Tap(TorchFunctionMode):
         torch.set_grad_enabled(self._graphs)
 
     @staticmethod
-    def answers(func: Any) -> bool:
-        """Whether a function is one that the tap answers."""
-        return func is _FUSED or func is _MULTI_HEAD or func in _SOFTMAX
+    def answers(func: Any, args: Any, options: Any) -> bool:
+        """Whether a call is one that the tap answers."""
+        if func not in _SOFTMAX:
+            return func is _FUSED or func is _MULTI_HEAD
+        scores = args[0] if args else options["input"]
+        return _over_keys(scores, *args[1:], **{name: value for name, value in options.items() if name != "input"})
 
     def drain(self) -> list[Call]:
         """The calls that were taken, which are forgotten here."""
@@ -104,7 +107,8 @@ class Tap(TorchFunctionMode):
         if func is _MULTI_HEAD:
             return self._multi_head(*args, **options)
         if func in _SOFTMAX:
-            return self._softmax(func(*args, **options), *args[1:], **options)
+            found = func(*args, **options)
+            return self._softmax(found, *args[1:], **{name: v for name, v in options.items() if name != "input"})
         if self.calls and self.calls[-1].projection is None:
             # What heads are joined by is the linear layer that comes after them; GPT-2 writes it as a sum and product.
             if func is functional.linear:
@@ -168,8 +172,7 @@ class Tap(TorchFunctionMode):
 
     def _softmax(self, probabilities: Tensor, *args: Any, **options: Any) -> Tensor:
         """A softmax of a model's own attention code; others have fewer axes or run over another one."""
-        axis = args[0] if args else options.get("dim")
-        if probabilities.ndim < 3 or axis not in (-1, probabilities.ndim - 1):
+        if not _over_keys(probabilities, *args, **options):
             return probabilities
         if self.gradients and not torch.is_grad_enabled():
             torch.set_grad_enabled(True)
@@ -182,6 +185,12 @@ class Tap(TorchFunctionMode):
         if not self.gradients or probabilities.requires_grad:
             return probabilities
         return probabilities.detach().requires_grad_()
+
+
+def _over_keys(scores: Tensor, *args: Any, **options: Any) -> bool:
+    """Whether a softmax runs over the last of three or more axes."""
+    axis = args[0] if args else options.get("dim")
+    return scores.ndim >= 3 and axis in (-1, scores.ndim - 1)
 
 
 def _mask(

@@ -74,6 +74,7 @@ class AttentionWatch(Watch):
         self.pooled: list[Call] = []
         self.last: Tensor | None = None
         self.outputs: Tensor | None = None
+        self.read: Tensor | None = None
         self.handles: list[Any] = []
 
     def __enter__(self) -> "Watch":
@@ -117,6 +118,11 @@ class AttentionWatch(Watch):
             torch.set_grad_enabled(False)
             changed = hidden.detach()
         if number == len(self.anatomy) - 1:
+            if hidden.ndim != 3:
+                raise UnsupportedError(
+                    f"{self.anatomy.names[number]} works on hidden states of shape {tuple(hidden.shape)}, inside "
+                    "windows or on a grid: methods that look at attention need rows, positions and channels."
+                )
             torch.set_grad_enabled(True)
             changed = self.last = changed if changed.requires_grad else changed.detach().requires_grad_()
             if self.anatomy.pooler is not None:
@@ -237,10 +243,12 @@ class AttentionWatch(Watch):
 
     def _layers(self, call: Call, gradient: Tensor | None, output_gradient: Tensor | None) -> list[Layer]:
         """A call as a layer: as several ones, where the model ran on the outputs of several blocks at once."""
-        attention = self._heads(call.probabilities.detach())
+        attention = self._heads(call.probabilities.detach()).float()
         if gradient is not None:
             gradient = self._heads(gradient.float())
-            gradient = gradient if call.allowed is None else gradient * call.allowed
+            # Of a model's own code no mask is known; what it forbids has probability 0.
+            allowed = attention > 0 if call.value is None else call.allowed
+            gradient = gradient if allowed is None else gradient * allowed
         if len(attention) > self.count:
             parts = attention.split(self.count)
             slopes = [None] * len(parts) if gradient is None else gradient.split(self.count)
@@ -260,6 +268,11 @@ class AttentionWatch(Watch):
 
     def reads(self) -> Float[Tensor, "p l"]:
         """With which weights the output reads the positions after the last block."""
+        if self.read is None:
+            self.read = self._reads()
+        return self.read
+
+    def _reads(self) -> Float[Tensor, "p l"]:
         assert self.outputs is not None
         # Not all alike, for probabilities sum to a constant.
         weights = torch.linspace(1, 2, self.outputs.shape[1], device=self.outputs.device)
@@ -271,7 +284,7 @@ class AttentionWatch(Watch):
         if pooled:
             read = (self._heads(slope) != 0).any(3).any(1).float()
             read = read / read.sum(-1, keepdim=True).clamp(min=1)
-            found = torch.einsum("pq,pqk->pk", read, self._heads(leaf.detach()).mean(1))
+            found = torch.einsum("pq,pqk->pk", read, self._heads(leaf.detach()).float().mean(1))
             assert self.last is not None
             # Tokens before the patches may be kept from the pooler.
             return functional.pad(found, (self.last.shape[1 - self.anatomy.batch] - found.shape[1], 0))
