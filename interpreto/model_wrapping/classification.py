@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Ask, Plan, Settled
-from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, resolve
@@ -27,11 +27,7 @@ def settle(sample: Sample, spec: Any, config: Any, probe: Probe | None = None) -
 
     answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(targets), probe=probe)
     outputs = answer.scores
-    if not all_finite(outputs):
-        raise ModelError(
-            f"The model's outputs for the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
-            "or the input hold NaN or overflow, so no attribution would mean anything."
-        )
+    check_outputs(outputs)
     return Settled(sample, targets(outputs), outputs, None if answer.inside is None else answer.inside[0])
 
 

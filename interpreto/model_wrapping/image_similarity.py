@@ -19,7 +19,7 @@ from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.similarity import Both, Embedding, SimilarityTargets
+from interpreto.model_wrapping.similarity import Both, Embedding
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.texts import check_length
 from interpreto.model_wrapping.towers import towers_of
@@ -52,7 +52,7 @@ class ImageSimilarity(Wrapper):
         self.config = getattr(unwrapped(model), "config", None)
         self.pictures, self.resolution = self.towers.pictures(runtime.size)
         self.inside = Inside(self.model, self._outputs, PIXELS)
-        self.prompts = Sides(self._encoded)
+        self.prompts = Sides(self.towers, runtime, self._encoded, _WANTED)
 
     @property
     def blank(self) -> str:
@@ -78,7 +78,7 @@ class ImageSimilarity(Wrapper):
         return similarity.embeddings(targets)
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
-        for prompt in similarity.sides(similarity.several(spec, _WANTED)):
+        for prompt in self.prompts.named(spec):
             if isinstance(prompt, Embedding):
                 continue
             if not isinstance(prompt, str):
@@ -91,14 +91,14 @@ class ImageSimilarity(Wrapper):
                 raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        targets = self._targets(spec)
+        targets = self.prompts.targets(spec)
         if not isinstance(probe, AttentionProbe) or not probe.by_block:
             return settle(sample, targets, probe)
         probed = replace(targets, bare=self.towers.bare)
         if not probe.blank:
             return settle(sample, targets, probe, probed)
         # What is corrected by is a logit always: a probability among one prompt is constant.
-        blank = replace(self._targets(probe.blank), similarity=replace(targets.similarity, explained=_as_it_is))
+        blank = replace(self.prompts.targets(probe.blank), similarity=replace(targets.similarity, explained=_as_it_is))
         return settle(sample, targets, probe, Both(probed, blank))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -111,11 +111,6 @@ class ImageSimilarity(Wrapper):
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)
-
-    def _targets(self, spec: Any) -> SimilarityTargets:
-        targets = similarity.several(spec, _WANTED)
-        how = similarity.Similarity(self.towers.scale, self.towers.bias, self.runtime.explained)
-        return similarity.compared(targets, self.prompts(similarity.sides(targets)), how, _name)
 
     def _encoded(self, prompts: Sequence[str]) -> Float[Tensor, "k d"]:
         with precision(self.model, self.runtime.autocast, device_of(self.model)):
@@ -131,10 +126,6 @@ class ImageSimilarity(Wrapper):
 
 def _as_it_is(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
     return logits
-
-
-def _name(side: Any) -> str:
-    return side.name if isinstance(side, Embedding) else side
 
 
 def _cut(prompt: str) -> str:

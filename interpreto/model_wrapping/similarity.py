@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from interpreto.errors import TargetError
-from interpreto.model_wrapping.targets import Contrast
+from interpreto.model_wrapping.targets import Contrast, called
 from interpreto.typing import Scores
 
 
@@ -98,14 +98,7 @@ class SimilarityTargets:
         if place:
             first, *others = place
             return scores[:, first] - scores[:, others[0]] if others else scores[:, first]
-        found = value(own)
-        if not isinstance(found, Tensor) or found.shape != own.shape[:1]:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise TargetError(
-                f"A target function must return one score per row, shape ({len(own)},); it returned {shape} for "
-                f"features of shape {tuple(own.shape)}."
-            )
-        return found
+        return called(value, own, "features")
 
 
 @dataclass(frozen=True, eq=False)

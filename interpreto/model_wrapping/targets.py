@@ -117,12 +117,21 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
         return outputs[:, value.for_] - outputs[:, value.against]
     if isinstance(value, int):
         return outputs[:, value]
-    scores = value(outputs)
+    return called(value, outputs)
+
+
+def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs") -> Float[Tensor, " p"]:
+    """What a target function makes of the model's outputs.
+
+    Raises:
+        TargetError: if it is anything but one score per row.
+    """
+    scores = function(outputs)
     if not isinstance(scores, Tensor) or scores.shape != outputs.shape[:1]:
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TargetError(
             f"A target function must return one score per row, shape ({len(outputs)},); it returned {found} for "
-            f"outputs of shape {tuple(outputs.shape)}."
+            f"{what} of shape {tuple(outputs.shape)}."
         )
     return scores
 

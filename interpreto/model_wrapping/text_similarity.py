@@ -24,7 +24,7 @@ from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.similarity import Embedding, SimilarityTargets
+from interpreto.model_wrapping.similarity import Embedding
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.towers import towers_of
 from interpreto.model_wrapping.two_sides import TOGETHER, Sides, settle
@@ -60,7 +60,7 @@ class TextSimilarity(Wrapper):
         self.inside = Inside(
             self.model, self._outputs, words=partial(texts.words, self.text), ragged=self.towers.full is None
         )
-        self.shown = Sides(self._encoded, id)
+        self.shown = Sides(self.towers, runtime, self._encoded, _WANTED, id)
 
     @property
     def module(self) -> nn.Module:
@@ -81,12 +81,12 @@ class TextSimilarity(Wrapper):
         return _pictures(similarity.embeddings(targets))
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
-        for picture in similarity.sides(similarity.several(spec, _WANTED)):
+        for picture in self.shown.named(spec):
             if not isinstance(picture, Embedding | _Shown):
                 raise TargetError(f"{picture!r} is no image: give {_WANTED}.")
 
     def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        return settle(sample, self._targets(spec), probe)
+        return settle(sample, self.shown.targets(spec), probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
@@ -98,11 +98,6 @@ class TextSimilarity(Wrapper):
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)
-
-    def _targets(self, spec: Any) -> SimilarityTargets:
-        targets = similarity.several(spec, _WANTED)
-        how = similarity.Similarity(self.towers.scale, self.towers.bias, self.runtime.explained)
-        return similarity.compared(targets, self.shown(similarity.sides(targets)), how, lambda side: side.name)
 
     def _encoded(self, shown: Sequence["_Shown"]) -> Float[Tensor, "k d"]:
         device = device_of(self.model)

@@ -7,13 +7,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.errors import ModelError, TargetError
+from interpreto.errors import TargetError
 from interpreto.model_wrapping.conversation import Ask, Plan, Settled
-from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.similarity import Both, Embedding, SimilarityTargets
+from interpreto.model_wrapping.similarity import (
+    Both,
+    Embedding,
+    Similarity,
+    SimilarityTargets,
+    compared,
+    several,
+    sides,
+)
 from interpreto.model_wrapping.targets import Everything, Foreseen
+from interpreto.model_wrapping.towers import Towers
 
 TOGETHER = 32
 """Of what samples are compared with, how many run at once."""
@@ -21,26 +31,49 @@ TOGETHER = 32
 
 @final
 class Sides:
-    """Features of what samples are compared with, each run through the model once.
+    """What samples are compared with: each is run through the model once.
 
     Args:
+        towers: The model.
+        runtime: How it is run, and which score is explained.
         encode: Runs the model on several of the other side.
-        key: By what the other side is known again; None where it cannot be.
+        wanted: What the other side is, for who did not name it.
+        key: By what the other side is known again.
     """
 
     def __init__(
         self,
+        towers: Towers,
+        runtime: Runtime,
         encode: Callable[[Sequence[Any]], Float[Tensor, "k d"]],
+        wanted: str,
         key: Callable[[Any], Hashable] = lambda side: side,
     ) -> None:
-        self.encode, self.key = encode, key
+        self.towers, self.runtime, self.encode, self.wanted, self.key = towers, runtime, encode, wanted, key
         self._known: dict[Hashable, Float[Tensor, " d"]] = {}
 
     def forget(self) -> None:
         """Forget all features: the model may be another one now."""
         self._known = {}
 
-    def __call__(self, sides: Sequence[Any]) -> Float[Tensor, "k d"]:
+    def named(self, spec: Any) -> list[Any]:
+        """All that one sample is compared with.
+
+        Raises:
+            TargetError: if nothing is named.
+        """
+        return sides(several(spec, self.wanted))
+
+    def targets(self, spec: Any) -> SimilarityTargets:
+        """One sample's targets.
+
+        Raises:
+            TargetError: if nothing is named, or embeddings differ in width.
+        """
+        how = Similarity(self.towers.scale, self.towers.bias, self.runtime.explained)
+        return compared(several(spec, self.wanted), self._features(self.named(spec)), how, _name)
+
+    def _features(self, sides: Sequence[Any]) -> Float[Tensor, "k d"]:
         """Features of these, in order."""
         fresh = {self.key(side): side for side in sides if not isinstance(side, Embedding)}
         fresh = {key: side for key, side in fresh.items() if key not in self._known}
@@ -66,9 +99,9 @@ def settle(
     asked = targets if probed is None else probed
     answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: asked), probe=probe)
     outputs = answer.scores
-    if not all_finite(outputs):
-        raise ModelError(
-            f"The model's features of the unchanged sample are not finite ({outputs[0].tolist()[:4]}...): its weights "
-            "or the input hold NaN or overflow, so no attribution would mean anything."
-        )
+    check_outputs(outputs, "features of")
     return Settled(sample, targets, outputs, None if answer.inside is None else answer.inside[0])
+
+
+def _name(side: Any) -> str:
+    return side if isinstance(side, str) else side.name

@@ -38,24 +38,21 @@ class Anatomy:
         return len(self.blocks)
 
 
-@dataclass(eq=False)
-class _Sighting:
-    """One attention, by the modules inside which it happened, from the outermost, with how often each had run."""
-
-    path: tuple[tuple[str, int], ...]
+Path = tuple[tuple[str, int], ...]
+"""The modules inside which something happens, from the outermost, with how often each has run."""
 
 
 class _Spotter(TorchFunctionMode):
-    """Notices attention and leaves it as it is."""
+    """Notices where attention happens, and leaves it as it is."""
 
     def __init__(self) -> None:
         TorchFunctionMode.__init__(self)
         self.path: list[tuple[str, int]] = []
-        self.seen: list[_Sighting] = []
+        self.seen: list[Path] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if Tap.answers(func, args, kwargs or {}):
-            self.seen.append(_Sighting(tuple(self.path)))
+            self.seen.append(tuple(self.path))
         return func(*args, **(kwargs or {}))
 
 
@@ -94,13 +91,13 @@ def explore(module: nn.Module, run: Callable[[], object], rows: int) -> Anatomy 
     shapes: dict[str, tuple[int, ...]] = {}
     with _Spotter() as spotter, _followed(module, spotter.path, shapes):
         run()
-    seen = [sighting.path for sighting in spotter.seen]
+    seen = spotter.seen
     if not seen:
         return _why_none(module, shapes)
     lists = {name for name, part in module.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential)}
     busy = _busy(module, seen, lists)
     entries: list[tuple[str, int]] = []
-    after: list[tuple[tuple[str, int], ...]] = []
+    after: list[Path] = []
     for path in seen:
         block = _block(path, busy)
         if block is None:
@@ -131,7 +128,7 @@ def explore(module: nn.Module, run: Callable[[], object], rows: int) -> Anatomy 
     return Anatomy(names, tuple(map(module.get_submodule, names)), kinds, pooler, norms, batch)
 
 
-def _busy(module: nn.Module, seen: Sequence[tuple[tuple[str, int], ...]], lists: set[str]) -> dict[str, bool]:
+def _busy(module: nn.Module, seen: Sequence[Path], lists: set[str]) -> dict[str, bool]:
     """The lists in whose items attention happens, and whether it does in each of them."""
     items: dict[str, set[str]] = defaultdict(set)
     for path in seen:
@@ -142,7 +139,7 @@ def _busy(module: nn.Module, seen: Sequence[tuple[tuple[str, int], ...]], lists:
     return {name: len(found) == len(list(module.get_submodule(name).children())) for name, found in items.items()}
 
 
-def _block(path: tuple[tuple[str, int], ...], busy: dict[str, bool]) -> tuple[str, int] | None:
+def _block(path: Path, busy: dict[str, bool]) -> tuple[str, int] | None:
     """The block that an attention belongs to: an item of the innermost list all of whose items attend.
 
     Inside a block there may be lists as well, of an attention and something else; around it there are lists of stages.

@@ -7,15 +7,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interpreto.errors import ModelError, UnsupportedError
+from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask
-from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
+from interpreto.model_wrapping.inside.attention import AttentionWatch
 from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, pick_spot, spots
 from interpreto.model_wrapping.inside.grid import patch_positions
 from interpreto.model_wrapping.inside.kernels import open_kernels
 from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
-from interpreto.model_wrapping.inside.watch import AttentionWatch, Watch
+from interpreto.model_wrapping.inside.watch import Watch
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.targets import Foreseen
 
@@ -62,11 +63,8 @@ class Inside:
         sizes = [len(ask.rows) for ask in asks]
         with torch.no_grad(), open_kernels(self.module), self._watch(probe, rows) as watch:
             outputs = self.outputs(rows)
-            if not all_finite(outputs.detach()):
-                raise ModelError(
-                    "The model's outputs for the unchanged sample are not finite: its weights or the input hold NaN or "
-                    "overflow, so no attribution would mean anything."
-                )
+            # Before what is seen inside is made sense of.
+            check_outputs(outputs.detach())
             plain = outputs.detach().split(sizes)
             targets = [
                 ask.targets.settle(part.float().cpu()) if isinstance(ask.targets, Foreseen) else ask.targets
@@ -175,8 +173,7 @@ class Inside:
         return self._positions[size]
 
     def _spot(self, probe: FeatureProbe, rows: Rows) -> Spot:
-        if self.pixels is None:
-            raise UnsupportedError("GradCam makes maps of images; this model reads a text.")
+        assert self.pixels is not None
         size, one = tuple(rows.fields[self.pixels].shape[1:]), rows.take(slice(1))
         positions, anatomy = self.positions(rows), self._explored(rows)
         if size not in self._spots:
