@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from interpreto import METHODS, zoo
+from interpreto import METHODS, IntegratedGradients, zoo
 
 TEXTS = ["The plot was not good.", "A truly charming film, and we saw it twice!", "Dull."]
 LIGHT = {
@@ -23,6 +23,9 @@ LIGHT = {
     "SquareGrad": {"n_samples": 4},
     "VarGrad": {"n_samples": 4},
     "GradientShap": {"n_samples": 6},
+    "BlurIG": {"n_steps": 5},
+    "GuidedIG": {"n_steps": 5},
+    "XRAI": {"base_attribution": partial(IntegratedGradients, n_steps=3, baseline=["black", "white"])},
 }
 """Options that make every method cheap."""
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -19,41 +19,58 @@ Arrange = Callable[[Ask], Arrangement | None]
 
 
 @dataclass(eq=False)
-class _Open(Generic[Found]):
-    """A plan under way, its current ask, and the answers to the first rows of it."""
+class _Posed:
+    """An ask under way, its rows as they are best run, and the answers to the first of them."""
 
-    number: int
-    plan: Plan[Found]
-    ask: Ask | None = None
-    size: int = 0
+    owner: "_Open[Any]"
+    ask: Ask
+    back: Int[Tensor, " p"] | None = None
     taken: int = 0
     parts: list[Answer] = field(default_factory=list)
-    back: Int[Tensor, " p"] | None = None
-    rows: int = 0
 
     @property
     def left(self) -> int:
-        return self.size - self.taken
+        return len(self.ask.rows) - self.taken
 
     def take(self, count: int) -> Ask:
         """The next rows of the ask, as an ask of their own."""
-        assert self.ask is not None
         begin, self.taken = self.taken, self.taken + count
-        if count == self.size:
+        if count == len(self.ask.rows):
             return self.ask
         return replace(self.ask, rows=self.ask.rows.take(slice(begin, begin + count)))
-
-    def pose(self, ask: Ask, arrange: Arrange) -> None:
-        """Take in the plan's next ask, its rows as they are best run."""
-        arranged = arrange(ask)
-        self.ask, self.back = (ask, None) if arranged is None else (replace(ask, rows=arranged.rows), arranged.back)
-        self.size = len(self.ask.rows)
-        self.taken, self.parts, self.rows = 0, [], self.rows + self.size
 
     def answer(self) -> Answer:
         """The answer to the whole ask, in the order in which the plan asked."""
         whole = _joined(self.parts)
         return whole if self.back is None else replace(whole, scores=whole.scores[self.back])
+
+
+@dataclass(eq=False)
+class _Open(Generic[Found]):
+    """A plan under way, and what it asks at present."""
+
+    number: int
+    plan: Plan[Found]
+    posed: list[_Posed] = field(default_factory=list)
+    rows: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every row has run."""
+        return not any(one.left for one in self.posed)
+
+    def pose(self, ask: Ask, arrange: Arrange) -> None:
+        """Take in what the plan asks next."""
+        self.posed = []
+        for one in ask.all:
+            arranged = arrange(one)
+            rows = one.rows if arranged is None else arranged.rows
+            self.posed.append(_Posed(self, replace(one, rows=rows), None if arranged is None else arranged.back))
+            self.rows += len(rows)
+
+    def answer(self) -> Answer:
+        """The answer to all that was asked."""
+        return Answer.of_all([one.answer() for one in self.posed])
 
 
 def drive(
@@ -77,7 +94,7 @@ def drive(
         arrange: Says in which order the rows of an ask are best run, and which are equal.
     """
     found: dict[int, tuple[Found, int]] = {}
-    waiting: dict[tuple[object, ...], deque[_Open[Found]]] = {}
+    waiting: dict[tuple[object, ...], deque[_Posed]] = {}
     answered: list[_Open[Found]] = []
     fresh = enumerate(plans)
 
@@ -88,9 +105,10 @@ def drive(
             found[one.number] = (stop.value, one.rows)
             return
         one.pose(ask, arrange)
-        if one.left < len(ask.rows):
-            on_rows(len(ask.rows) - one.left)
-        waiting.setdefault(ask.kind, deque()).append(one)
+        for posed, asked in zip(one.posed, ask.all, strict=True):
+            if posed.left < len(asked.rows):
+                on_rows(len(asked.rows) - posed.left)
+            waiting.setdefault(asked.kind, deque()).append(posed)
 
     while True:
         while all(sum(one.left for one in queue) < batch_size for queue in waiting.values()):
@@ -107,17 +125,17 @@ def drive(
             return [found[number] for number in sorted(found)]
         kind = max(waiting, key=lambda k: sum(one.left for one in waiting[k]))
         batch, asks = _packed(waiting[kind], batch_size)
-        for one, answer in zip(batch, _run(run, asks), strict=True):
-            one.parts.append(answer)
-            if not one.left:
-                answered.append(one)
+        for posed, answer in zip(batch, _run(run, asks), strict=True):
+            posed.parts.append(answer)
+            if posed.owner.ready and posed.owner not in answered:
+                answered.append(posed.owner)
         if not waiting[kind]:
             del waiting[kind]
         on_rows(sum(len(ask.rows) for ask in asks))
 
 
-def _packed(queue: deque[_Open[Found]], batch_size: int) -> tuple[list[_Open[Found]], list[Ask]]:
-    """The first rows that wait, at most a batch; plans whose rows are all taken leave the queue."""
+def _packed(queue: deque[_Posed], batch_size: int) -> tuple[list[_Posed], list[Ask]]:
+    """The first rows that wait, at most a batch; asks whose rows are all taken leave the queue."""
     batch, asks, free = [], [], batch_size
     while queue and free:
         one = queue[0]
@@ -159,27 +177,46 @@ def _joined(parts: Sequence[Answer]) -> Answer:
 
 
 def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
-    """Several plans as one: their asks of the same kind and targets become one ask."""
+    """Several plans as one: what they ask at a time is asked at once, asks of the same kind and targets as one."""
     found: dict[int, Found] = {}
-    asks: dict[int, Ask] = {}
+    open_: dict[int, Ask] = {}
 
     def proceed(number: int, answer: Answer | None) -> None:
         try:
-            asks[number] = next(plans[number]) if answer is None else plans[number].send(answer)
+            open_[number] = next(plans[number]) if answer is None else plans[number].send(answer)
         except StopIteration as stop:
             found[number] = stop.value
 
     for number in range(len(plans)):
         proceed(number, None)
-    while asks:
-        first = next(iter(asks.values()))
-        alike = [n for n, ask in asks.items() if ask.kind == first.kind and ask.targets == first.targets]
-        group = [asks.pop(number) for number in alike]
-        answer = yield replace(first, rows=Rows.join([ask.rows for ask in group]))
-        begin = 0
-        for number, ask in zip(alike, group, strict=True):
-            part = slice(begin, begin := begin + len(ask.rows))
-            gradients = None if answer.gradients is None else answer.gradients[part]
-            inside = None if answer.inside is None else answer.inside[part]
-            proceed(number, Answer(answer.scores[part], gradients, inside=inside))
+    while open_:
+        numbers = [number for number, whole in open_.items() for _ in whole.all]
+        asks = [ask for whole in open_.values() for ask in whole.all]
+        open_.clear()
+        groups: list[list[int]] = []
+        for place, ask in enumerate(asks):
+            alike = (g for g in groups if asks[g[0]].kind == ask.kind and asks[g[0]].targets == ask.targets)
+            group = next(alike, None)
+            if group is None:
+                groups.append([place])
+            else:
+                group.append(place)
+        whole = yield Ask.of_all(
+            [replace(asks[group[0]], rows=Rows.join([asks[place].rows for place in group])) for group in groups]
+        )
+        dealt: dict[int, Answer] = {}
+        for group, answer in zip(groups, whole.all, strict=True):
+            begin = 0
+            for place in group:
+                part = slice(begin, begin := begin + len(asks[place].rows))
+                dealt[place] = _part(answer, part)
+        for number in dict.fromkeys(numbers):
+            proceed(number, Answer.of_all([dealt[place] for place, whose in enumerate(numbers) if whose == number]))
     return [found[number] for number in range(len(plans))]
+
+
+def _part(answer: Answer, part: slice) -> Answer:
+    """What an answer says of some of the rows."""
+    gradients = None if answer.gradients is None else answer.gradients[part]
+    inside = None if answer.inside is None else answer.inside[part]
+    return Answer(answer.scores[part], gradients, inside=inside)

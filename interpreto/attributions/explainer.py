@@ -7,7 +7,6 @@ from typing import Any
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Explained, Recipe
-from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
 from interpreto.model_wrapping.conversation import Plan
@@ -56,7 +55,9 @@ class Explainer(ABC):
         def plan(number: int, opened: Opened) -> Plan[Explained]:
             return self.recipe.plan(opened.case)
 
-        return Work(plan, self.recipe.rows, fine=isinstance(self.recipe, Differentiable), probe=self.recipe.probe)
+        own = self.recipe.granularity
+        cut = None if own is None else lambda number, sample: own
+        return Work(plan, self.recipe.rows, self.recipe.fine, cut, self.recipe.probe)
 
     def _output(self, done: Done[Explained]) -> AttributionOutput:
         opened, case = done.opened, done.opened.case
@@ -73,6 +74,7 @@ class Explainer(ABC):
             raw_input=case.sample.raw,
             standard_errors=explained.standard_errors,
             completeness_gap=explained.gap,
+            segments=explained.segments,
             n_rows=done.rows,
             info=provenance.record(self.setup, self.recipe, done.seconds),
         )

@@ -19,7 +19,7 @@ from interpreto.model_wrapping.targets import Contrast, Saved
 VERSION = 1
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
 _PLAIN = ("target_names", "task", "modality", "granularity", "n_rows", "info")
-_TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap")
+_TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments")
 
 
 def save(output: AttributionOutput, path: Path) -> Path:

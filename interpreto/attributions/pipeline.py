@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -176,7 +176,8 @@ class Pipeline:
         labels = chosen.labels(settled.sample)
         targets = settled.targets.by_unit(units.index, labels)
         scores = targets.select(settled.outputs)[0]
-        case = Case(settled.sample, units, targets, scores, setup.seed, setup.batch_size, inside=settled.inside)
+        case = Case(settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside)
+        case = replace(case, device=setup.wrapper.device, number=number)
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,6 +32,8 @@ class AttributionOutput:
         raw_input: The text, the pair of texts, the prompt and what follows it, or the picture (RGB).
         standard_errors: Of the attributions, for methods that sample; else None.
         completeness_gap: By how much the units miss the promised sum f(x) - f(x'), `t`, for methods that promise one.
+        segments: For methods that put stretches of an image in order, the rank of every pixel's that the model read,
+            1 for the one with the highest score; every pixel belongs to one.
         n_rows: How many rows went through the model.
         info: Model, method, options, removal or baseline, dtype, seed, versions, seconds.
     """
@@ -47,6 +49,7 @@ class AttributionOutput:
     raw_input: RawInput
     standard_errors: Float[Tensor, "t *g"] | None = None
     completeness_gap: Float[Tensor, " t"] | None = None
+    segments: Int[Tensor, "t H W"] | None = None
     n_rows: int = 0
     info: dict[str, Any] = field(default_factory=dict)
 

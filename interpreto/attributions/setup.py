@@ -26,8 +26,8 @@ from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
-class Options(TypedDict, total=False):
-    """Options of every method.
+class SharedOptions(TypedDict, total=False):
+    """Options of every method, whatever it is for.
 
     Attributes:
         task: What the model is for, by the name of its transformers pipeline; None tells it from the model's class.
@@ -35,7 +35,6 @@ class Options(TypedDict, total=False):
         granularity: What gets a score: a `Granularity` or its name, or an object such as `Grid(14, 14)`. By default
             words of texts; patches of images where the model has patches, else pixels for methods that take
             gradients and a grid of 14 x 14 for methods that hide parts.
-        segments: Short for `granularity=Segments(...)`: named stretches of a text as units.
         patch_size: Short for patches of this size in the model's pixels.
         batch_size: Rows per run of the model.
         device: Where the model runs during a call; None leaves it where it is.
@@ -43,13 +42,8 @@ class Options(TypedDict, total=False):
         inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits.
         removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
             attention), a token or its id; by default the first of these that the tokenizer has and the model allows.
-            Images: "zeros" (the processor's mean colour, the default), "mean", "blur", "noise", a number or a colour.
-        truncation: For classifiers, whether texts longer than the model's positions are cut instead of refused.
-        generation_kwargs: For language models, what `generate` is called with beyond the model's own config; sampling
-            starts from `seed`.
-        joint: For language models, whether the log-probability of the whole continuation is the one target.
-        reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
-            exact, and faster.
+            Images: "zeros" (the processor's mean colour, the default), "mean", "black", "white", "blur", "noise", a
+            number or a colour.
         image_size: For image models, the height and width that images are read at, or one number for both. Position
             embeddings are interpolated for as long as the call takes; by default the model's own size.
         show_progress: False for no progress bar; None shows one on a terminal when work takes more than a moment.
@@ -59,20 +53,35 @@ class Options(TypedDict, total=False):
     task: str | None
     modality: str | None
     granularity: str | Unitization | None
-    segments: Mapping[str, tuple[int, int]] | None
     patch_size: int | tuple[int, int] | None
     batch_size: int
     device: torch.device | str | None
     autocast: torch.dtype | None
     inference_mode: str | Callable[[Tensor], Tensor]
     removal: Any
+    image_size: int | tuple[int, int] | None
+    show_progress: bool | None
+    seed: int
+
+
+class Options(SharedOptions, total=False):
+    """Options of methods that texts can be given to: everything in `SharedOptions`, and what is for texts.
+
+    Attributes:
+        segments: Short for `granularity=Segments(...)`: named stretches of a text as units.
+        truncation: For classifiers, whether texts longer than the model's positions are cut instead of refused.
+        generation_kwargs: For language models, what `generate` is called with beyond the model's own config; sampling
+            starts from `seed`.
+        joint: For language models, whether the log-probability of the whole continuation is the one target.
+        reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
+            exact, and faster.
+    """
+
+    segments: Mapping[str, tuple[int, int]] | None
     truncation: bool
     generation_kwargs: Mapping[str, Any] | None
     joint: bool
     reuse_prefix: bool
-    image_size: int | tuple[int, int] | None
-    show_progress: bool | None
-    seed: int
 
 
 class GradientOptions(Options, total=False):
@@ -104,7 +113,19 @@ class InsideOptions(Options, total=False):
     resize: str
 
 
+class MapOptions(SharedOptions, total=False):
+    """Options of methods that make maps of images alone: everything in `SharedOptions`, and how units are made.
+
+    Attributes:
+        resize: How a map becomes one of units that are no pixels: "area" (mean, the default), "sum", "bilinear",
+            "bicubic", "nearest".
+    """
+
+    resize: str
+
+
 _FINISH = ("reduction", "pooling", "resize")
+_RUNNING = ("batch_size", "removal", "show_progress", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +198,19 @@ class Setup:
             )
         return Perturbator(method, self.tensors())
 
+    def guiding(self, method: PointMethod) -> Perturbator[PointMethod, TensorModality]:
+        """The same for gradients that are changed on their way through the model.
+
+        Raises:
+            UnsupportedError: if the model has no gradients, or they are made elsewhere.
+        """
+        if self.wrapper.module is None:
+            raise UnsupportedError(
+                f"{self.method} changes gradients on their way through a model of PyTorch, and the functions of "
+                "from_callables make theirs elsewhere. Methods that take plain gradients do."
+            )
+        return self.moving(method)
+
     def tensors(self) -> TensorModality:
         """The modality that moves through a tensor's space."""
         modality: Any = self.entry.tensors
@@ -188,12 +222,13 @@ class Setup:
         Raises:
             UnsupportedError: if the model's inside cannot be seen.
         """
-        if self.wrapper.no_inside:
-            raise UnsupportedError(f"{self.method} looks inside the model: {self.wrapper.no_inside}")
-        if isinstance(probe, FeatureProbe) and self.wrapper.modality != "image":
+        features = isinstance(probe, FeatureProbe)
+        if features and self.wrapper.modality != "image":
             raise UnsupportedError(f"{self.method} makes maps of images; this model reads a {self.wrapper.modality}.")
+        if why := self.wrapper.no_features if features else self.wrapper.no_attention:
+            raise UnsupportedError(f"{self.method} looks inside the model: {why}")
         chosen = Combine(self.given.get("pooling", "mean"), self.given.get("resize", "bilinear"))
-        return Traced(probe, chosen.pooling, chosen.resize if "resize" in self.given else None)
+        return Traced(probe, self.tensors(), chosen.pooling, chosen.resize if "resize" in self.given else None)
 
     def information(self) -> InformationModality:
         """The modality that tells a part of a sample."""
@@ -211,6 +246,11 @@ class Setup:
         """What a method that is wrapped by this one takes over."""
         model_options = (*Runtime.__dataclass_fields__, "task", "modality")
         return {name: value for name, value in self.given.items() if name not in model_options}
+
+    @property
+    def inherited_by_map(self) -> dict[str, Any]:
+        """The same for a method whose map is only looked at: it makes no units."""
+        return {name: value for name, value in self.inherited.items() if name in _RUNNING}
 
 
 def _granularity(options: Mapping[str, Any], modality: str) -> Unitization | Natural | None:

@@ -1,21 +1,28 @@
 """Answers of a model that PyTorch can differentiate."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.inside.guided import guided
 from interpreto.model_wrapping.rows import Rows
 
 
-def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]]) -> list[Answer]:
+def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]], module: nn.Module) -> list[Answer]:
     """Run the rows of all asks as one batch; the asks are of one kind.
 
     Gradients are those of each row's own score, one backward pass per target, and exist only for the asked tensor:
     weights may be frozen and get no gradient.
+
+    Args:
+        asks: What is asked.
+        outputs: Runs the model.
+        module: The model.
     """
     rows = Rows.join([ask.rows for ask in asks])
     field = asks[0].of
@@ -25,7 +32,8 @@ def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]]
         return [Answer(scores.float().cpu()) for scores in found]
     leaf = rows.fields[field].detach().clone().requires_grad_()
     with torch.enable_grad():
-        found = _selected(asks, outputs(rows.put(**{field: leaf})))
+        with guided(module) if asks[0].guided else nullcontext():
+            found = _selected(asks, outputs(rows.put(**{field: leaf})))
         if not all(scores.requires_grad for scores in found):
             raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
         gradients = _gradients(found, leaf)

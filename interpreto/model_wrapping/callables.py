@@ -13,22 +13,24 @@ from interpreto.errors import InputError, ModelError, OptionError, UnsupportedEr
 from interpreto.model_wrapping import images
 from interpreto.model_wrapping.classification import settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled, Targets
-from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.targets import ClassTargets, Contrast, resolve
+from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen, resolve
 from interpreto.model_wrapping.wrapper import Wrapper
 
 LAYOUTS = ("n c h w", "n h w c")
 
 ScoreFunction = Callable[[np.ndarray], np.ndarray]
 GradientFunction = Callable[[np.ndarray, int], np.ndarray]
+FeatureFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def from_callables(
     scores: ScoreFunction,
     gradients: GradientFunction | None = None,
+    features: FeatureFunction | None = None,
     *,
     layout: str = "n c h w",
     labels: Sequence[str] | None = None,
@@ -40,6 +42,8 @@ def from_callables(
     Args:
         scores: From float32 images of the given layout to scores `n k`, one column per class.
         gradients: From images and a class index to the gradient of that class's scores, in the images' shape.
+        features: From images and a class index to the features of a layer, in the images' layout with a height, width
+            and number of channels of their own, and the gradient of that class's scores for them: what GradCam needs.
         layout: "n c h w" or "n h w c", how the functions want their images.
         labels: Names of the classes.
         preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
@@ -51,11 +55,11 @@ def from_callables(
     """
     if layout not in LAYOUTS:
         raise OptionError(f"There is no layout={layout!r}: {choices(layout, LAYOUTS)}")
-    for name, function in (("scores", scores), ("gradients", gradients)):
+    for name, function in (("scores", scores), ("gradients", gradients), ("features", features)):
         if function is not None and not callable(function):
             raise OptionError(f"{name}={function!r} is not callable.")
     patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    return CallableImages(scores, gradients, layout == "n h w c", labels, preprocess, patch)
+    return CallableImages(scores, gradients, features, layout == "n h w c", labels, preprocess, patch)
 
 
 @final
@@ -63,21 +67,23 @@ class CallableImages(Wrapper):
     """Functions of image arrays behind the questions of the pipeline. Made by `from_callables`."""
 
     task, modality, ragged = "image-classification", "image", False
-    no_inside = "nothing is known of what happens inside the functions of from_callables."
+    no_attention = "nothing is known of the attention inside the functions of from_callables."
 
     def __init__(
         self,
         scores: ScoreFunction,
         gradients: GradientFunction | None,
+        features: FeatureFunction | None,
         channels_last: bool,
         labels: Sequence[str] | None,
         preprocess: Callable[[Any], Any] | None,
         patch: tuple[int, int] | None,
     ) -> None:
-        self.scores, self.gradients, self.channels_last = scores, gradients, channels_last
+        self.scores, self.gradients, self.features, self.channels_last = scores, gradients, features, channels_last
         self.labels = None if labels is None else tuple(labels)
         self.preprocess, self.patch = preprocess, patch
         self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
+        self.no_features = "" if features is not None else "pass features= to from_callables."
         self._lenses: dict[tuple[int, int], images.Lens] = {}
 
     def is_one(self, inputs: Any) -> bool:
@@ -113,7 +119,7 @@ class CallableImages(Wrapper):
             resolve(spec, torch.zeros(len(self.labels)), self.labels)
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        return settle(sample, spec, self)
+        return settle(sample, spec, self, probe)
 
     @property
     def id2label(self) -> dict[int, str] | None:
@@ -126,14 +132,15 @@ class CallableImages(Wrapper):
         # Functions get copies: some change their argument in place.
         outputs = torch.from_numpy(self._checked("scores", self.scores(_copied(arrays)), (len(arrays), None)))
         parts = outputs.split([len(ask.rows) for ask in asks])
-        found = [ask.targets.select(part) for ask, part in zip(asks, parts, strict=True)]
-        if asks[0].of is None:
-            return [Answer(scores) for scores in found]
         shares = arrays_of(arrays, [len(ask.rows) for ask in asks])
-        return [
-            Answer(scores, self._gradients(ask.targets, part))
-            for ask, part, scores in zip(asks, shares, found, strict=True)
-        ]
+        return [self._one(ask, part, share) for ask, part, share in zip(asks, parts, shares, strict=True)]
+
+    def _one(self, ask: Ask, outputs: Float[Tensor, "p k"], arrays: np.ndarray) -> Answer:
+        scores = ask.targets.select(outputs)
+        if ask.probe is not None:
+            targets = ask.targets.settle(outputs) if isinstance(ask.targets, Foreseen) else ask.targets
+            return Answer(scores, inside=self._maps(ask.probe, targets, arrays))
+        return Answer(scores, None if ask.of is None else self._gradients(ask.targets, arrays))
 
     def borrowed(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -144,18 +151,41 @@ class CallableImages(Wrapper):
 
     def _gradients(self, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t c H W"]:
         assert isinstance(targets, ClassTargets)
-        return torch.stack([self._gradient(value, arrays) for value in targets.values], dim=1)
 
-    def _gradient(self, target: Any, arrays: np.ndarray) -> Float[Tensor, "p c H W"]:
-        assert self.gradients is not None
-        if isinstance(target, Contrast):
-            return self._gradient(target.for_, arrays) - self._gradient(target.against, arrays)
-        if not isinstance(target, int):
-            raise UnsupportedError(
-                "A target function has no gradient here: the wrapped gradients= knows class indices. Use a class, a "
-                "Contrast, or a method that hides parts."
-            )
-        found = torch.from_numpy(self._checked("gradients", self.gradients(_copied(arrays), target), arrays.shape))
+        def gradient(target: int) -> Float[Tensor, "p c H W"]:
+            assert self.gradients is not None
+            return self._image("gradients", self.gradients(_copied(arrays), target), arrays.shape)
+
+        return torch.stack([_of_target(value, gradient) for value in targets.values], dim=1)
+
+    def _maps(self, probe: Probe, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t h w"]:
+        """What a rule makes of the features, for each target.
+
+        Raises:
+            OptionError: if a layer is named.
+        """
+        assert isinstance(targets, ClassTargets)
+        assert isinstance(probe, FeatureProbe)
+        if probe.layer is not None:
+            raise OptionError("layer= names a layer of a PyTorch model; here features= decides: leave layer= out.")
+        seen: list[Tensor] = []
+
+        def gradient(target: int) -> Float[Tensor, "p c h w"]:
+            assert self.features is not None
+            found = self.features(_copied(arrays), target)
+            if not isinstance(found, tuple | list) or len(found) != 2:
+                raise ModelError("features= must return two arrays: the features, and the gradient for them.")
+            features, slopes = found
+            axes = (len(arrays), None, None, None)
+            seen.append(self._image("features", features, axes))
+            return self._image("features", slopes, np.shape(features))
+
+        gradients = [_of_target(value, gradient) for value in targets.values]
+        # A layer's features are the same whatever is asked about.
+        return torch.stack([probe.rule(seen[0], slopes) for slopes in gradients], dim=1)
+
+    def _image(self, name: str, result: Any, shape: tuple[int | None, ...]) -> Float[Tensor, "p c h w"]:
+        found = torch.from_numpy(self._checked(name, result, shape))
         return found.movedim(-1, 1) if self.channels_last else found
 
     def _checked(self, name: str, result: Any, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -165,7 +195,8 @@ class CallableImages(Wrapper):
             ModelError: if its shape is wrong or it holds NaN.
         """
         array = np.asarray(result)
-        wanted = tuple("k" if extent is None else extent for extent in shape)
+        free = iter("k" if len(shape) == 2 else "hwc" if self.channels_last else "chw")
+        wanted = tuple(next(free) if extent is None else extent for extent in shape)
         fits = array.ndim == len(shape) and all(e in (None, a) for e, a in zip(shape, array.shape, strict=True))
         if not fits:
             raise ModelError(f"{name}= must return an array of shape {wanted}; it returned {array.shape}.")
@@ -175,6 +206,22 @@ class CallableImages(Wrapper):
         if not np.isfinite(array).all():
             raise ModelError(f"{name}= returned NaN or infinite values.")
         return array
+
+
+def _of_target(target: Any, gradient: Callable[[int], Tensor]) -> Tensor:
+    """The gradient of a class, or of a difference between two.
+
+    Raises:
+        UnsupportedError: if the target is a function.
+    """
+    if isinstance(target, Contrast):
+        return _of_target(target.for_, gradient) - _of_target(target.against, gradient)
+    if not isinstance(target, int):
+        raise UnsupportedError(
+            "A target function has no gradient here: the wrapped functions know class indices. Use a class, a "
+            "Contrast, or a method that hides parts."
+        )
+    return gradient(target)
 
 
 def _copied(array: np.ndarray) -> np.ndarray:

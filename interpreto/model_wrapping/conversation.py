@@ -4,8 +4,8 @@ A plan is a generator: it yields an `Ask`, is sent the `Answer`, and returns wha
 nothing of batches; whoever drives it packs the rows of many plans together.
 """
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -85,6 +85,8 @@ class Ask:
         of: The field whose gradients are wanted too, one per score.
         keep: Whether what the model has computed of the rows is wanted too, to go on from there.
         probe: What is wanted of the model's inside too, for every target of every row.
+        guided: Whether only positive gradients are to pass activations, on the way to what `of` names.
+        beside: More asks, with targets of their own, which need no answer to this one.
     """
 
     rows: Rows
@@ -92,11 +94,23 @@ class Ask:
     of: str | None = None
     keep: bool = False
     probe: Probe | None = None
+    guided: bool = False
+    beside: tuple["Ask", ...] = ()
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind can share a batch."""
-        return (self.of, self.keep, self.probe, self.rows.shape)
+        return (self.of, self.keep, self.probe, self.guided, self.rows.shape)
+
+    @property
+    def all(self) -> tuple["Ask", ...]:
+        """This ask and those beside it."""
+        return (replace(self, beside=()), *self.beside) if self.beside else (self,)
+
+    @staticmethod
+    def of_all(asks: Sequence["Ask"]) -> "Ask":
+        """Several asks as one."""
+        return replace(asks[0], beside=tuple(asks[1:])) if len(asks) > 1 else asks[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +118,24 @@ class Answer:
     """Scores of the rows and, where asked for, gradients `p t *shape` of every score for its own row, or what was kept.
 
     Scores are `p t`, or all outputs `p *k` where these were the target. `inside` is what came of the probe: scores
-    `p t h w` on the layer's grid of patches, or `p t l` of tokens.
+    `p t h w` on the layer's grid of patches, or `p t l` of tokens. `beside` answers the asks beside this one.
     """
 
     scores: Float[Tensor, "p *k"]
     gradients: Float[Tensor, "p t ..."] | None = None
     kept: Any = None
     inside: Float[Tensor, "p t ..."] | None = None
+    beside: tuple["Answer", ...] = ()
+
+    @property
+    def all(self) -> tuple["Answer", ...]:
+        """This answer and those beside it."""
+        return (replace(self, beside=()), *self.beside) if self.beside else (self,)
+
+    @staticmethod
+    def of_all(answers: Sequence["Answer"]) -> "Answer":
+        """Several answers as one."""
+        return replace(answers[0], beside=tuple(answers[1:])) if len(answers) > 1 else answers[0]
 
 
 Plan = Generator[Ask, Answer, Found]

@@ -39,7 +39,7 @@ class ImageClassification(Wrapper):
     """
 
     task, modality, ragged = "image-classification", "image", False
-    no_gradients = no_inside = ""
+    no_gradients = no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = getattr(model, "_orig_mod", model)
@@ -76,7 +76,9 @@ class ImageClassification(Wrapper):
         return settle(sample, spec, self.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
+        if asks[0].probe is not None:
+            return self.inside.answers(asks)
+        return autograd.answers(asks, self._outputs, self.module)
 
     def borrowed(self) -> AbstractContextManager[None]:
         return borrowed(self.model, self.runtime)

@@ -43,7 +43,7 @@ class ImageSimilarity(Wrapper):
     """
 
     task, modality, ragged, reads_mean = "zero-shot-image-classification", "image", False, True
-    no_gradients = no_inside = ""
+    no_gradients = no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = getattr(model, "_orig_mod", model)
@@ -102,7 +102,9 @@ class ImageSimilarity(Wrapper):
         return settle(sample, targets, probe, Both(probed, blank))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
+        if asks[0].probe is not None:
+            return self.inside.answers(asks)
+        return autograd.answers(asks, self._outputs, self.module)
 
     def borrowed(self) -> AbstractContextManager[None]:
         # Between calls the user may change the weights.

@@ -14,6 +14,7 @@ from interpreto.model_wrapping import prefix
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.head import Head, applied_at, gradients
+from interpreto.model_wrapping.inside.guided import guided
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
@@ -132,7 +133,8 @@ class LanguageModel:
         rows, at = self._joined(asks)
         leaf = rows.fields[EMBEDDINGS].detach().clone().requires_grad_()
         with torch.enable_grad():
-            outputs, head = self._outputs(rows.put(**{EMBEDDINGS: leaf}), at, cut=True)
+            with guided(self.text.model) if asks[0].guided else nullcontext():
+                outputs, head = self._outputs(rows.put(**{EMBEDDINGS: leaf}), at, cut=True)
             count = max(len(ask.targets) for ask in asks)
             scores, places, begin = [], torch.zeros(len(rows), count, len(at), dtype=torch.bool), 0
             for ask in asks:

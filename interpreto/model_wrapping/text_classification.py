@@ -41,7 +41,7 @@ class TextClassification(Wrapper):
     """
 
     task, modality, ragged = "text-classification", "text", True
-    no_inside = ""
+    no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         # Only a model with a plain table of absolute positions is known to leave the padding id alone.
@@ -74,7 +74,9 @@ class TextClassification(Wrapper):
         return settle(sample, spec, self.text.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
+        if asks[0].probe is not None:
+            return self.inside.answers(asks)
+        return autograd.answers(asks, self._outputs, self.module)
 
     def borrowed(self) -> AbstractContextManager[None]:
         return borrowed(self.text.model, self.runtime)

@@ -38,7 +38,7 @@ class TextGeneration(Wrapper):
     """
 
     task, modality, ragged = "text-generation", "text", True
-    no_inside = (
+    no_attention = (
         "the attention of generated words is not looked at yet. Methods that take gradients, and those that hide "
         "parts, explain language models."
     )

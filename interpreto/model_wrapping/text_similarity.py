@@ -47,7 +47,7 @@ class TextSimilarity(Wrapper):
     """
 
     task, modality, ragged = "zero-shot-image-classification", "text", True
-    no_inside = ""
+    no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = getattr(model, "_orig_mod", model)
@@ -89,7 +89,9 @@ class TextSimilarity(Wrapper):
         return settle(sample, self.shown.targets(spec), probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return autograd.answers(asks, self._outputs) if asks[0].probe is None else self.inside.answers(asks)
+        if asks[0].probe is not None:
+            return self.inside.answers(asks)
+        return autograd.answers(asks, self._outputs, self.module)
 
     def borrowed(self) -> AbstractContextManager[None]:
         # Between calls the user may change the weights.

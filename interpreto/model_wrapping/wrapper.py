@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain
 
@@ -23,8 +25,10 @@ class Wrapper(ABC):
     """Whether samples differ in length, so that it pays to run samples of like length together."""
     no_gradients: str
     """Why gradients cannot be asked for, as a sentence; empty where they can."""
-    no_inside: str
-    """Why the inside cannot be asked for, as a sentence; empty where it can."""
+    no_attention: str
+    """Why attention cannot be asked for, as a sentence; empty where it can."""
+    no_features: str = ""
+    """Why features of a layer cannot be asked for, as a sentence; empty where they can."""
 
     reads_mean: ClassVar[bool] = False
     """Whether what layers before the last one say of a target is told by the mean over their positions."""
@@ -38,6 +42,11 @@ class Wrapper(ABC):
     def module(self) -> nn.Module | None:
         """The model itself; None where it is not one of PyTorch."""
         return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs at present."""
+        return torch.device("cpu") if self.module is None else device_of(self.module)
 
     @abstractmethod
     def is_one(self, inputs: Any) -> bool:

@@ -2,9 +2,12 @@
 
 import sys
 
-from interpreto.zoo import digits_vit, reviews_bert, shapes_vit, stories_gpt2
+from interpreto.zoo import digits_cnn, digits_vit, reviews_bert, shapes_clip, shapes_vit, stories_gpt2
 
-RECIPES = {module.NAME: module.train for module in (digits_vit, reviews_bert, shapes_vit, stories_gpt2)}
+RECIPES = {
+    module.NAME: module.train
+    for module in (digits_cnn, digits_vit, reviews_bert, shapes_clip, shapes_vit, stories_gpt2)
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or RECIPES:

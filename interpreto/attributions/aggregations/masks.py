@@ -56,16 +56,22 @@ class MaskAggregator(ABC):
 @final
 @dataclass(frozen=True)
 class Differences(MaskAggregator):
-    """f(x) - f(row), averaged over the rows that hide a unit, weighted by how much of it they hide."""
+    """f(x) - f(row), averaged over the rows that hide a unit, weighted by how much of it they hide; or summed up.
+
+    Units that no row hides get 0.
+    """
+
+    summed: bool = False
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        return _DifferencesFold(base.double())
+        return _DifferencesFold(base.double(), self.summed)
 
 
 @final
 @dataclass(eq=False)
 class _DifferencesFold(MaskFold):
     base: Float[Tensor, " t"]
+    summed: bool
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
     weight: Tensor = field(default_factory=lambda: torch.zeros(()))
 
@@ -75,7 +81,8 @@ class _DifferencesFold(MaskFold):
         self.weight = self.weight + hidden.sum(0)
 
     def result(self) -> Estimate:
-        return Estimate((self.total / self.weight).float())
+        weight = 1.0 if self.summed else self.weight.where(self.weight > 0, 1.0)
+        return Estimate((self.total / weight).float())
 
 
 @final

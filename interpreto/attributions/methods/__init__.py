@@ -16,15 +16,16 @@ from interpreto.attributions.methods.controls import (
 )
 from interpreto.attributions.methods.grad_cam import GradCam
 from interpreto.attributions.methods.grad_eclip import GradEclip
-from interpreto.attributions.methods.gradients import InputXGradient, Saliency
+from interpreto.attributions.methods.gradients import GuidedBackprop, InputXGradient, Saliency
 from interpreto.attributions.methods.kernel_shap import KernelShap
 from interpreto.attributions.methods.legrad import LeGrad
 from interpreto.attributions.methods.lime import Lime
 from interpreto.attributions.methods.occlusion import Occlusion
-from interpreto.attributions.methods.paths import GradientShap, IntegratedGradients
+from interpreto.attributions.methods.paths import BlurIG, GradientShap, GuidedIG, IntegratedGradients
 from interpreto.attributions.methods.rise import Rise
 from interpreto.attributions.methods.smoothing import SmoothGrad, SquareGrad, VarGrad
 from interpreto.attributions.methods.sobol import Sobol
+from interpreto.attributions.methods.xrai import XRAI
 
 INSIDE = (
     GradCam,
@@ -51,6 +52,10 @@ METHODS = (
     SquareGrad,
     VarGrad,
     GradientShap,
+    BlurIG,
+    GuidedIG,
+    GuidedBackprop,
+    XRAI,
     *INSIDE,
 )
 """All methods, for those who want to try every one."""

@@ -1,4 +1,4 @@
-"""Methods that look at the gradient at the input: saliency and input times gradient."""
+"""Methods that look at the gradient at the input: saliency, input times gradient, guided backpropagation."""
 
 from typing import Any, Unpack, final
 
@@ -39,3 +39,21 @@ class InputXGradient(Explainer):
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.of(InputXGradient, model, processor, options)
         self.recipe = Pointwise(self.setup.moving(AtInput(times_input=True)), self.setup.finish("sum", sums=True))
+
+
+@final
+class GuidedBackprop(Explainer):
+    """The gradient at the input, where at every activation only positive gradients pass.
+
+    It shows what strengthens the score through neurons that fire. It is meant for ReLU; GELU, SiLU and their kin are
+    treated alike, with a warning. By default the norm over the embedding or channel axis; `reduction="sum"` keeps
+    signs. Its maps are sharp, and partly those of the picture itself: they change little when late layers lose what
+    they have learned (Adebayo et al. 2018).
+
+    Source:
+        Springenberg et al. 2014, *Striving for Simplicity*, arXiv:1412.6806, section 3.4.
+    """
+
+    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+        self.setup = Setup.of(GuidedBackprop, model, processor, options)
+        self.recipe = Pointwise(self.setup.guiding(AtInput()), self.setup.finish("norm"), guided=True)

@@ -1,9 +1,11 @@
-"""Methods that integrate gradients along paths: integrated gradients and gradient SHAP."""
+"""Methods that integrate gradients along paths: straight ones, random ones, of blurs, and ones that avoid gradients."""
 
 from typing import Any, Unpack, final
 
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.points import LinearPath, RandomPath
+from interpreto.attributions.perturbations.guided_path import GuidedPath
+from interpreto.attributions.perturbations.points import AtInput, BlurPath, LinearPath, RandomPath
+from interpreto.attributions.recipes.adaptive import Adaptive
 from interpreto.attributions.recipes.pointwise import Pointwise
 from interpreto.attributions.setup import GradientOptions, Setup
 
@@ -20,8 +22,8 @@ class IntegratedGradients(Explainer):
     Args:
         n_steps: Number of nodes.
         baseline: x'. Texts: "mask", "pad", "zeros", a token or its id, or a tensor; by default the mask token, zeros
-            where there is none. Images: "zeros" (the processor's mean colour, the default), "mean", "blur", "noise",
-            a number, a colour or a tensor. A list is several baselines, averaged.
+            where there is none. Images: "zeros" (the processor's mean colour, the default), "mean", "black",
+            "white", "blur", "noise", a number, a colour or a tensor. A list is several baselines, averaged.
         rule: "gauss-legendre", "trapezoid", "riemann-left", "riemann-right" or "riemann-middle".
 
     Source:
@@ -73,3 +75,75 @@ class GradientShap(Explainer):
         path = self.setup.moving(RandomPath(n_samples, noise))
         finish = self.setup.finish("sum", sums=True)
         self.recipe = Pointwise(path, finish, baseline, sampled=True, complete=True)
+
+
+@final
+class BlurIG(Explainer):
+    """Gradients summed up while the sample gets sharp, from a wide Gaussian blur to itself.
+
+    No baseline has to be chosen, and at each width only features of that size come in. The units sum to
+    f(x) - f(blurred), up to the reported gap. What is outside an image is zero, the processor's mean colour; texts are
+    blurred along their tokens.
+
+    $$\\phi_i = -\\int_0^{\\sigma_{max}} \\frac{\\partial f(L_\\sigma)}{\\partial L_{\\sigma,i}}
+    \\frac{\\partial L_{\\sigma,i}}{\\partial \\sigma} d\\sigma, \\quad L_\\sigma = x * N(0, \\sigma^2)$$
+
+    Args:
+        n_steps: Number of blurs.
+        max_sigma: Standard deviation of the widest blur, in pixels or tokens.
+        rule: As for `IntegratedGradients`, over the widths; the left Riemann sum is the published one.
+
+    Source:
+        Xu, Venugopalan and Sundararajan 2020, *Attribution in Scale and Space*, arXiv:2004.03383, equation 8. A
+        Gaussian is cut off at four standard deviations, and the derivative by the width is a difference over 0.01.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        n_steps: int = 32,
+        max_sigma: float = 50.0,
+        rule: str = "riemann-left",
+        **options: Unpack[GradientOptions],
+    ) -> None:
+        self.setup = Setup.of(BlurIG, model, processor, options)
+        path = self.setup.moving(BlurPath(n_steps, max_sigma, rule, self.setup.tensors().axes))
+        self.recipe = Pointwise(path, self.setup.finish("sum", sums=True), complete=True)
+
+
+@final
+class GuidedIG(Explainer):
+    """Integrated gradients on a path that avoids large gradients.
+
+    At every step the features whose gradients are smallest move towards the input, until the distance to it has fallen
+    as much as on the straight path: noise that a straight path collects in steep places stays out. Each target has a
+    path of its own. The units sum to f(x) - f(x'), up to the reported gap.
+
+    Args:
+        n_steps: Number of steps, one row each.
+        fraction: Share of the features that move together, those with the smallest gradients first.
+        max_dist: How far a feature may be ahead of the straight path or behind it, as a share of its way; 0 is
+            integrated gradients by the left Riemann sum.
+        baseline: As for `IntegratedGradients`.
+
+    Source:
+        Kapishnikov et al. 2021, *Guided Integrated Gradients*, arXiv:2106.09788, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        n_steps: int = 32,
+        fraction: float = 0.25,
+        max_dist: float = 0.02,
+        baseline: Any = None,
+        **options: Unpack[GradientOptions],
+    ) -> None:
+        self.setup = Setup.of(GuidedIG, model, processor, options)
+        modality = self.setup.moving(AtInput()).modality
+        path = GuidedPath(n_steps, fraction, max_dist)
+        self.recipe = Adaptive(path, modality, self.setup.finish("sum", sums=True), baseline)

@@ -1,5 +1,6 @@
-"""Methods that hide units one at a time or at random: occlusion, LIME, RISE."""
+"""Methods that hide units one at a time, by windows, or at random: occlusion, LIME, RISE."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,6 +50,64 @@ class OneAtATime(MaskMethod):
             masks[torch.arange(rows), torch.arange(start, start + rows)] = 1
             start += rows
             yield masks.reshape(rows, *layout.units)
+
+
+@final
+@dataclass(frozen=True)
+class SlidingWindow(MaskMethod):
+    """A window that slides over an image, by pixels, or over a list of units, by units; one row for each place.
+
+    The last places are those at the border, whatever the stride. With a stride longer than the window there are gaps.
+
+    Args:
+        window: Height and width, or one number for both.
+        stride: By how much it moves, down and across, or one number for both.
+    """
+
+    window: int | tuple[int, int]
+    stride: int | tuple[int, int] = 1
+
+    def __post_init__(self) -> None:
+        for name, given in (("window", self.window), ("stride", self.stride)):
+            both = (given, given) if isinstance(given, int) else tuple(given)
+            if len(both) != 2 or not all(isinstance(one, int) and one >= 1 for one in both):
+                raise OptionError(f"{name}={given!r} must be a whole number of at least 1, or two: down and across.")
+
+    def count(self, layout: Layout) -> int:
+        return math.prod(len(starts) for starts, _ in self._places(layout))
+
+    def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
+        places, cells = self._places(layout), self._cells(layout)
+        lines = []
+        for (starts, reach), extent in zip(places, cells, strict=True):
+            begin, along = torch.tensor(starts)[:, None], torch.arange(extent)
+            lines.append(((along >= begin) & (along < begin + reach)).float())
+        for some in torch.cartesian_prod(*(torch.arange(len(line)) for line in lines)).split(size):
+            if len(lines) == 1:
+                yield lines[0][some]
+            else:
+                yield lines[0][some[:, 0], :, None] * lines[1][some[:, 1], None]
+
+    def _cells(self, layout: Layout) -> tuple[int, ...]:
+        return layout.positions if len(layout.units) == 2 else layout.units
+
+    def _places(self, layout: Layout) -> list[tuple[list[int], int]]:
+        """Along each axis where the window begins, and how far it reaches.
+
+        Raises:
+            OptionError: if it is larger than what it slides over.
+        """
+        cells, found = self._cells(layout), []
+        for axis, extent in enumerate(cells):
+            reach, step = (one if isinstance(one, int) else one[axis] for one in (self.window, self.stride))
+            if reach > extent:
+                what = "pixels" if len(cells) == 2 else "units"
+                raise OptionError(
+                    f"window={self.window!r} does not fit: there are {' x '.join(map(str, cells))} {what}."
+                )
+            last = extent - reach
+            found.append(([*range(0, last, step), last], reach))
+        return found
 
 
 @final

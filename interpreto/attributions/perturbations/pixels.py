@@ -17,25 +17,26 @@ from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 
-NAMES = ("zeros", "mean", "blur", "noise")
+NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
 
 
-def stand_in(pixels: Float[Tensor, "c H W"], spec: Any, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+def stand_in(sample: ImageSample, spec: Any, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
     """An image without what is in it.
 
     Args:
-        pixels: What the model reads.
-        spec: None or "zeros" (the processor's mean colour), "mean" (the image's mean colour), "blur" (Gaussian, a
-            tenth of the shorter side), "noise" (uniform over the image's range), a number, a colour of c numbers, or
-            a tensor `c H W`; numbers are values that the model reads.
+        sample: The image.
+        spec: None or "zeros" (the processor's mean colour), "mean" (the image's mean colour), "black", "white", "blur"
+            (Gaussian, a tenth of the shorter side), "noise" (uniform over the image's range), a number, a colour of c
+            numbers, or a tensor `c H W`; numbers are values that the model reads.
         rng: For noise.
         option: The option's name, for the error.
 
     Raises:
         OptionError: if it is none of these.
     """
+    pixels = sample.rows.fields[PIXELS][0]
     if spec is None or isinstance(spec, str):
-        return _named(pixels, spec or "zeros", rng, option)
+        return _named(sample, spec or "zeros", rng, option)
     try:
         value = torch.as_tensor(spec, dtype=pixels.dtype, device=pixels.device)
     except (TypeError, ValueError):
@@ -52,7 +53,11 @@ def stand_in(pixels: Float[Tensor, "c H W"], spec: Any, rng: torch.Generator, op
     )
 
 
-def _named(pixels: Float[Tensor, "c H W"], name: str, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+def _named(sample: ImageSample, name: str, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+    pixels = sample.rows.fields[PIXELS][0]
+    if name in ("black", "white"):
+        level = sample.levels[name == "white"].to(pixels)
+        return level[:, None, None].expand_as(pixels).clone()
     if name == "zeros":
         return torch.zeros_like(pixels)
     if name == "mean":
@@ -92,8 +97,7 @@ class Pixels(MaskModality):
         return Pixels(removal)
 
     def blank(self, sample: ImageSample, rng: torch.Generator) -> Rows:
-        pixels = sample.rows.fields[PIXELS][0]
-        return sample.rows.put(**{PIXELS: stand_in(pixels, self.removal, rng, "removal")[None]})
+        return sample.rows.put(**{PIXELS: stand_in(sample, self.removal, rng, "removal")[None]})
 
     def hide(self, sample: ImageSample, blank: Rows, units: Units, cells: Float[Tensor, "p *cells"]) -> Block:
         masks, hidden = stretched(cells, units, sample.size)
@@ -123,6 +127,7 @@ class PixelValues(TensorModality):
     """What the model reads, after resizing and normalisation."""
 
     field = PIXELS
+    axes = (1, 2)
 
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "PixelValues":
@@ -134,7 +139,7 @@ class PixelValues(TensorModality):
 
     def baselines(self, sample: ImageSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b c H W"]:
         pixels = self.read(sample)
-        ends = torch.stack([stand_in(pixels, one, rng, "baseline") for one in _several(spec, len(pixels))])
+        ends = torch.stack([stand_in(sample, one, rng, "baseline") for one in _several(spec, len(pixels))])
         return torch.where(units.movable, ends, pixels)
 
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:

@@ -119,6 +119,10 @@ class PointMethod(ABC):
     def count(self, baselines: int) -> int:
         """How many points there will be."""
 
+    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
+        """Where the paths begin."""
+        return baselines
+
     @abstractmethod
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
@@ -131,6 +135,8 @@ class TensorModality(ABC):
 
     field: str
     """The field of rows that holds it."""
+    axes: ClassVar[tuple[int, ...]]
+    """Its axes along which positions lie: what is close there is close in the text or the image."""
 
     @abstractmethod
     def read(self, sample: Sample) -> Float[Tensor, "*s"]:

@@ -25,6 +25,7 @@ class TokenEmbeddings(TensorModality):
 
     text: TextModel
     field = EMBEDDINGS
+    axes = (0,)
 
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "TokenEmbeddings":

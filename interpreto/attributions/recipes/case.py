@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interpreto.attributions.granularity import Units
+from interpreto.attributions.granularity import Unitization, Units
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.model_wrapping.conversation import NamedTargets, Plan
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,8 @@ class Case:
         block: How many rows to ask for at a time.
         crowd: How many cases like this one ask at the same time, to share what memory there is.
         inside: What a recipe's probe found in the run of the unchanged sample; None where none did.
+        device: Where the model runs.
+        number: Which of the user's samples it is.
     """
 
     sample: Sample
@@ -39,6 +43,8 @@ class Case:
     block: int
     crowd: int = 1
     inside: Float[Tensor, "t ..."] | None = None
+    device: torch.device = _CPU
+    number: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -58,11 +64,15 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """Scores of a sample's units, their standard errors, and by how much they miss the promised sum."""
+    """Scores of a sample's units, their standard errors, and by how much they miss the promised sum.
+
+    `segments` are the ranks of the stretches of an image that a method put in order, per position, 1 first.
+    """
 
     scores: UnitScores
     standard_errors: UnitScores | None = None
     gap: Float[Tensor, " t"] | None = None
+    segments: Int[Tensor, "t *l"] | None = None
 
     def within(self, visible: Bool[Tensor, "t *g"] | None) -> "Explained":
         """The same with NaN where a unit can have no say."""
@@ -82,6 +92,16 @@ class Recipe(ABC):
     @property
     def probe(self) -> Probe | None:
         """What the run of the unchanged sample is watched for; None where nothing is."""
+        return None
+
+    @property
+    def fine(self) -> bool:
+        """Whether every unit comes for free, as it does with gradients, or costs a row."""
+        return False
+
+    @property
+    def granularity(self) -> Unitization | None:
+        """What gets a score where the user does not say; None is what is natural for the sample."""
         return None
 
     @abstractmethod

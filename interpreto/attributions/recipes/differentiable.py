@@ -1,4 +1,4 @@
-"""Recipes whose raw attribution has the shape of the input tensor, and how it becomes scores of units."""
+"""Recipes whose raw attribution can be averaged under noise on the input, and how it becomes scores of units."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -10,21 +10,31 @@ from interpreto.attributions.granularity import Combine
 from interpreto.attributions.perturbations.seams import REDUCTIONS, TensorModality
 from interpreto.attributions.recipes.case import Case, Recipe
 from interpreto.errors import OptionError, choices
-from interpreto.model_wrapping.conversation import Plan
+from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.typing import UnitScores
 
 
 class Differentiable(Recipe):
-    """A recipe whose raw attribution has the shape of the input tensor, so that it can be averaged under noise."""
+    """A recipe with something to average under noise on the input, before units are made of it."""
 
     modality: TensorModality
 
-    @abstractmethod
-    def raw(self, case: Case) -> Plan[Float[Tensor, "t *s"]]:
-        """The attribution of the input tensor, with embedding or channel axis."""
+    @property
+    def whole(self) -> bool:
+        """Whether what is averaged has the shape of the input tensor, with embedding or channel axis."""
+        return True
+
+    @property
+    def fine(self) -> bool:
+        """Whether every unit comes for free."""
+        return self.whole
 
     @abstractmethod
-    def finish(self, case: Case, raw: Float[Tensor, "t *s"]) -> UnitScores:
+    def raw(self, case: Case) -> Plan[Float[Tensor, "t ..."]]:
+        """The attribution of the input tensor, or a map of a layer or of the positions."""
+
+    @abstractmethod
+    def finish(self, case: Case, raw: Float[Tensor, "t ..."]) -> UnitScores:
         """Scores of units from the raw attribution."""
 
 
@@ -46,3 +56,11 @@ class Finish:
 
     def __call__(self, case: Case, modality: TensorModality, raw: Float[Tensor, "t *s"]) -> UnitScores:
         return case.units.combine(modality.reduce(raw.cpu(), self.reduction), self.combine)
+
+
+def missing(
+    case: Case, modality: TensorModality, starts: Float[Tensor, "b *s"], scores: UnitScores
+) -> Plan[Float[Tensor, " t"]]:
+    """By how much the units miss the difference between the sample's scores and those where paths start."""
+    answer = yield Ask(modality.write(case.sample, case.units, starts), case.targets)
+    return case.scores - answer.scores.mean(0) - scores.flatten(1).sum(1)

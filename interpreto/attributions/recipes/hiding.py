@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from interpreto.attributions.aggregations.masks import MaskAggregator
+from interpreto.attributions.granularity import Unitization
 from interpreto.attributions.perturbations.seams import Layout, MaskMethod, MaskModality, Perturbator
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.model_wrapping.conversation import Ask, Plan
@@ -22,12 +23,19 @@ class Hiding(Recipe):
         aggregator: What the scores say about the units.
         resize: How scores on a grid of the method's own reach the units.
         in_cells: Whether the aggregator wants the masks as the method made them rather than what they hid of units.
+        cut: What gets a score where the user does not say.
     """
 
     perturbator: Perturbator[MaskMethod, MaskModality]
     aggregator: MaskAggregator
     resize: str = "bilinear"
     in_cells: bool = False
+    cut: Unitization | None = None
+
+    @property
+    def granularity(self) -> Unitization | None:
+        """What gets a score where the user does not say."""
+        return self.cut
 
     def rows(self, layout: Layout) -> int:
         return self.perturbator.method.count(layout)

@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions.aggregations.points import Mean, Sampled, jackknife
 from interpreto.attributions.perturbations.seams import Layout, Perturbator, PointMethod, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained
-from interpreto.attributions.recipes.differentiable import Differentiable, Finish
+from interpreto.attributions.recipes.differentiable import Differentiable, Finish, missing
 from interpreto.model_wrapping.conversation import Ask, Plan, Targets
 from interpreto.typing import UnitScores
 
@@ -29,6 +29,7 @@ class Pointwise(Differentiable):
         baseline: Where paths start, as the user said it.
         sampled: Whether points are random, so that there is a standard error.
         complete: Whether the sum of all scores is promised to be f(x) - f(baseline).
+        guided: Whether only positive gradients pass activations.
     """
 
     perturbator: Perturbator[PointMethod, TensorModality]
@@ -36,6 +37,7 @@ class Pointwise(Differentiable):
     baseline: Any = field(default=None, compare=False)
     sampled: bool = False
     complete: bool = False
+    guided: bool = False
 
     @property
     def modality(self) -> TensorModality:  # type: ignore[override]
@@ -51,9 +53,8 @@ class Pointwise(Differentiable):
         scores = self.finish(case, raw)
         gap = None
         if self.complete and self.finish_with.sums:
-            start = self._baselines(case)
-            answer = yield Ask(self.modality.write(case.sample, case.units, start), case.targets)
-            gap = case.scores - answer.scores.mean(0) - scores.flatten(1).sum(1)
+            start = self.perturbator.method.starts(self.modality.read(case.sample), self._baselines(case))
+            gap = yield from missing(case, self.modality, start, scores)
         return Explained(scores, errors, gap)
 
     def raw(self, case: Case) -> Plan[Float[Tensor, "t *s"]]:
@@ -65,14 +66,17 @@ class Pointwise(Differentiable):
 
     def describe(self) -> dict[str, Any]:
         parts = {"points": repr(self.perturbator.method), "units": repr(self.finish_with)}
-        return {"baseline": self.modality.describe(self.baseline), **parts} if self.complete else parts
+        based = self.perturbator.method.from_baselines
+        return {"baseline": self.modality.describe(self.baseline), **parts} if based else parts
 
     def _baselines(self, case: Case) -> Float[Tensor, "b *s"]:
         return self.modality.baselines(case.sample, case.units, self.baseline, case.rng())
 
     def _integrate(self, case: Case, errors: bool) -> Plan[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        tensor = self.modality.read(case.sample)
-        start = self._baselines(case) if self.perturbator.method.from_baselines else tensor[None][:0]
+        # Where paths are dear to compute, as blurs are, the model's device does it.
+        tensor = self.modality.read(case.sample).to(case.device)
+        based = self.perturbator.method.from_baselines
+        start = self._baselines(case).to(case.device) if based else tensor[None][:0]
         rows = min(case.block, self.perturbator.method.count(len(start))) * case.crowd
         step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
         parts = [case.targets.part(begin, begin + step) for begin in range(0, len(case.targets), step)]
@@ -90,7 +94,7 @@ class Pointwise(Differentiable):
         fold = Sampled(Mean(), method.count(len(start)))
         for points in method.points(tensor, start, case.rng(), case.block):
             rows = self.modality.write(case.sample, case.units, points.tensors)
-            answer = yield Ask(rows, targets, self.modality.field)
+            answer = yield Ask(rows, targets, self.modality.field, guided=self.guided)
             assert answer.gradients is not None
             gradients = answer.gradients
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)

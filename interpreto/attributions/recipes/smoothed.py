@@ -9,12 +9,14 @@ from torch import Tensor
 
 from interpreto.attributions.aggregations.points import Sampled, Statistic, jackknife
 from interpreto.attributions.driver import together
+from interpreto.attributions.granularity import Unitization
 from interpreto.attributions.perturbations.masks import at_least, blocks
 from interpreto.attributions.perturbations.points import check_noise, noisy
 from interpreto.attributions.perturbations.seams import Layout, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained
 from interpreto.attributions.recipes.differentiable import Differentiable, Finish
 from interpreto.model_wrapping.conversation import Plan
+from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.rows import Rows
 from interpreto.typing import UnitScores
 
@@ -27,7 +29,8 @@ class Smoothed(Differentiable):
     Args:
         inner: What is smoothed.
         statistic: Mean, mean square or variance over the noisy copies.
-        finish_with: None finishes as the inner recipe does.
+        finish_with: None finishes as the inner recipe does, and so do recipes whose raw attribution has no embedding
+            or channel axis.
         n_samples: Number of noisy copies.
         noise: Standard deviation as a share of the input's range.
     """
@@ -47,6 +50,21 @@ class Smoothed(Differentiable):
         """What gradients are taken for."""
         return self.inner.modality
 
+    @property
+    def probe(self) -> Probe | None:
+        """What the unchanged sample is watched for: it tells the grid on which copies will be seen."""
+        return self.inner.probe
+
+    @property
+    def whole(self) -> bool:
+        """Whether what is averaged has the shape of the input tensor."""
+        return self.inner.whole
+
+    @property
+    def granularity(self) -> Unitization | None:
+        """What gets a score where the user does not say."""
+        return self.inner.granularity
+
     def rows(self, layout: Layout) -> int:
         return self.n_samples * self.inner.rows(layout)
 
@@ -60,7 +78,8 @@ class Smoothed(Differentiable):
         return fold.result()
 
     def finish(self, case: Case, raw: Float[Tensor, "t *s"]) -> UnitScores:
-        return self.inner.finish(case, raw) if self.finish_with is None else self.finish_with(case, self.modality, raw)
+        own = self.finish_with if self.whole else None
+        return self.inner.finish(case, raw) if own is None else own(case, self.modality, raw)
 
     def describe(self) -> dict[str, Any]:
         smoothing = f"{self.statistic!r} of {self.n_samples} samples with noise {self.noise}"

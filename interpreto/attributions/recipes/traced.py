@@ -3,26 +3,38 @@
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from interpreto.attributions.perturbations.seams import Layout
-from interpreto.attributions.recipes.case import Case, Explained, Recipe
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.perturbations.seams import Layout, TensorModality
+from interpreto.attributions.recipes.case import Case, Explained
+from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
+from interpreto.typing import UnitScores
 
 
 @final
 @dataclass(frozen=True)
-class Traced(Recipe):
+class Traced(Differentiable):
     """What a probe finds inside the model.
 
     Args:
         looks: What is asked.
+        modality: What noise would be added to.
         pooling: How scores of tokens become those of a unit.
         resize: How a map becomes one of units; None is bilinear where these are finer than it, else their mean.
     """
 
     looks: Probe = field(repr=False)
+    modality: TensorModality = field(repr=False)  # type: ignore[misc]
     pooling: str = "mean"
     resize: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """What is averaged is a map of a layer."""
+        return False
 
     @property
     def probe(self) -> Probe | None:
@@ -35,12 +47,18 @@ class Traced(Recipe):
         return 0 if self.probe is not None else 1
 
     def plan(self, case: Case) -> Plan[Explained]:
-        inside = case.inside
-        if inside is None:
-            answer = yield Ask(case.sample.rows, case.targets, probe=self.looks)
-            assert answer.inside is not None
-            inside = answer.inside[0]
-        return Explained(case.units.gather(inside, self.pooling, self.resize))
+        raw = yield from self.raw(case)
+        return Explained(self.finish(case, raw))
+
+    def raw(self, case: Case) -> Plan[Float[Tensor, "t ..."]]:
+        if case.inside is not None:
+            return case.inside
+        answer = yield Ask(case.sample.rows, case.targets, probe=self.looks)
+        assert answer.inside is not None
+        return answer.inside[0]
+
+    def finish(self, case: Case, raw: Float[Tensor, "t ..."]) -> UnitScores:
+        return case.units.gather(raw, self.pooling, self.resize)
 
     def describe(self) -> dict[str, Any]:
         looks = self.looks
