@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from benchmarks.overhead import ratio, vit
-from interpreto import INSIDE, Deletion, Occlusion, compare, zoo
+from interpreto import Deletion, Occlusion, compare, zoo
 from interpreto import METHODS as ALL
 
 COUNT = 32
+TWELVE = 12
+"""The methods that were there when the bound was set; those that came later need no model, or look inside it."""
 METRICS = "deletion,insertion,mu-fidelity,pointing-game,relevance-mass,model-randomization"
 
 
@@ -60,7 +62,7 @@ def everything() -> None:
             model,
             processor,
             [example.input for example in examples],
-            methods=[method for method in ALL if method not in INSIDE],
+            methods=list(ALL[:TWELVE]),
             metrics=METRICS,
             masks=[example.truth for example in examples],
             show_progress=False,

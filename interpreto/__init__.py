@@ -7,6 +7,7 @@ from interpreto.attributions.granularity import Granularity, Grid, Patches
 from interpreto.attributions.granularity.segments import Prompt, Segments
 from interpreto.attributions.methods import (
     CONTROLS,
+    IMAGES_ONLY,
     INSIDE,
     METHODS,
     XRAI,
@@ -56,12 +57,13 @@ from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.callables import from_callables
 from interpreto.model_wrapping.pretrained import list_pretrained
 from interpreto.model_wrapping.targets import Contrast
-from interpreto.visualizations import plot_attributions
+from interpreto.visualizations import diverging, grayscale, plot_attributions, plot_top
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CONTROLS",
+    "IMAGES_ONLY",
     "INSIDE",
     "METHODS",
     "METRICS",
@@ -113,8 +115,11 @@ __all__ = [
     "SquareGrad",
     "VarGrad",
     "compare",
+    "diverging",
     "from_callables",
+    "grayscale",
     "list_pretrained",
     "plot_attributions",
+    "plot_top",
     "zoo",
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -68,8 +68,41 @@ class AttributionOutput:
         Raises:
             OptionError: if the sample is a text.
         """
+        return self._over_picture(self.attributions, size, interpolation)
+
+    def top_mask(self, percent: float = 30.0) -> Bool[Tensor, "t H W"]:
+        """The part of the raw picture that scores highest: whole segments where the method ranked some, else pixels.
+
+        Segments are taken by their rank for as long as together they cover at most this share of what the model saw;
+        the first one is always among them.
+
+        Args:
+            percent: How much, between 0 and 100.
+
+        Raises:
+            OptionError: if the sample is a text, or there is no such share.
+        """
+        if not 0 < percent <= 100:
+            raise OptionError(f"percent={percent} is a share of the picture: it must lie above 0, up to 100.")
+        share = percent / 100
+        if self.segments is None:
+            maps = self.heatmap()
+            seen = self._over_picture(torch.ones_like(self.attributions), None, "nearest") > 0
+            levels = [one[there].quantile(1 - share) for one, there in zip(maps, seen, strict=True)]
+            return torch.stack([one >= level for one, level in zip(maps, levels, strict=True)]) & seen
+        chosen = []
+        for ranks in self.segments:
+            covered = ranks.flatten().bincount().cumsum(0) / ranks.numel()
+            last = int((covered <= share + 1e-9).sum()) - 1
+            chosen.append(ranks <= max(last, 1))
+        return self._over_picture(torch.stack(chosen).float(), None, "nearest") > 0.5
+
+    def _over_picture(
+        self, maps: Float[Tensor, "t a b"], size: tuple[int, int] | None, interpolation: str
+    ) -> Float[Tensor, "t H W"]:
+        """Maps of what the model saw, where that lies in the picture."""
         if not isinstance(self.raw_input, Image.Image) or not isinstance(self.elements, Tensor):
-            raise OptionError("heatmap() is for images; the scores of a text are in attributions and elements.")
+            raise OptionError("Maps are for images; the scores of a text are in attributions and elements.")
         width, height = self.raw_input.size
         rows, columns = size or (height, width)
         boxes = self.elements
@@ -78,7 +111,7 @@ class AttributionOutput:
         top, bottom = (round(float(edge) * rows / height) for edge in (boxes[:, 1].min(), boxes[:, 3].max()))
         corners = None if interpolation == "nearest" else False
         seen = nn.functional.interpolate(
-            self.attributions[:, None],
+            maps[:, None],
             size=(max(bottom - top, 1), max(right - left, 1)),
             mode=interpolation,
             align_corners=corners,

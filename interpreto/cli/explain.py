@@ -48,7 +48,12 @@ def explain(
             else f"--prompt is for models that compare images with texts; this one is for {purpose}."
         )
     if purpose == "zero-shot-image-classification" and not prompt and target is None:
-        raise InterpretoError("This model compares an image with prompts: name at least one with --prompt.")
+        reads_text = options.get("modality") == "text"
+        raise InterpretoError(
+            "This model compares a text with images: name one with --target IMAGE."
+            if reads_text
+            else "This model compares an image with prompts: name at least one with --prompt."
+        )
     samples = [chat_of(Path(text)) if speaks and text.endswith(".json") else text for text in inputs]
     wanted = tuple(prompt) if prompt else target if speaks else target_of(target)
     results, seconds = run(methods, loaded, processor, samples, wanted, {"task": task, **options})

@@ -82,7 +82,10 @@ class ImageSimilarity(Wrapper):
             if isinstance(prompt, Embedding):
                 continue
             if not isinstance(prompt, str):
-                raise TargetError(f"{prompt!r} is no prompt: give {_WANTED}.")
+                raise TargetError(
+                    f"A target of the type {type(prompt).__name__} is no prompt: give {_WANTED}. Images are targets "
+                    "where a text is explained: modality='text'."
+                )
             if not prompt.strip():
                 raise TargetError("A prompt is empty: there is nothing to compare the image with.")
             try:

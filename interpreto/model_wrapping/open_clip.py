@@ -48,10 +48,11 @@ class OpenClipTokenizer:
     mask_token_id = unk_token_id = None
 
     def __init__(self, tokenizer: Any, length: int) -> None:
-        if not callable(tokenizer):
+        known = any(getattr(tokenizer, name, None) is not None for name in ("tokenizer", "encoder"))
+        if not callable(tokenizer) or not known:
             raise ModelError(
-                f"An OpenCLIP model needs its tokenizer: (transform, open_clip.get_tokenizer(NAME)). Got "
-                f"{type(tokenizer).__name__}."
+                "An OpenCLIP model needs processor=(transform, tokenizer), in this order, the second one from "
+                f"open_clip.get_tokenizer(NAME). What stands in its place is a {type(tokenizer).__name__}."
             )
         self.tokenizer = tokenizer
         self.model_input_names = ["input_ids"]

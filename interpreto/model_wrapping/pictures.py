@@ -86,6 +86,10 @@ class Pictures:
         return [images.checked(values.float()) for values in found]
 
 
+def _draws(transform: Any) -> bool:
+    return type(transform).__name__.startswith("Random")
+
+
 def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
     """All that the model reads."""
     return 0.0, 0.0, float(values.shape[2]), float(values.shape[1])
@@ -114,4 +118,9 @@ def _image_processor(processor: Any, size: Size | None) -> Any:
         return _ImageProcessor(inner, size)
     if not callable(inner):
         raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
+    if drawn := next((type(one).__name__ for one in getattr(inner, "transforms", ()) if _draws(one)), None):
+        raise ModelError(
+            f"The transform is one for training: {drawn} draws at random what the model sees. Give the one for "
+            "evaluation."
+        )
     return inner if size is None else resized(inner, size)

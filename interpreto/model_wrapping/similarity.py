@@ -1,6 +1,6 @@
 """Targets of models with two towers: what the other side gives is compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,15 +148,16 @@ def compared(
     name: Callable[[Any], str],
 ) -> SimilarityTargets:
     """Targets, with the features of their `sides` in order."""
+    labels = _told_apart(sides(targets), name)
     places, names, place = [], [], 0
     for target in targets:
         if isinstance(target, Contrast):
             places.append((place, place + 1))
-            names.append(f"{name(target.for_)} - {name(target.against)}")
+            names.append(" - ".join(labels[place : place + 2]))
             place += 2
         elif isinstance(target, Embedding) or not callable(target):
             places.append((place,))
-            names.append(name(target))
+            names.append(labels[place])
             place += 1
         else:
             places.append(())
@@ -164,6 +165,21 @@ def compared(
     return SimilarityTargets(
         tuple(targets), tuple(names), tuple(places), functional.normalize(features.float(), dim=-1), similarity
     )
+
+
+def _told_apart(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
+    """Names of what is compared with; those of one name that are no texts are numbered."""
+    names = [name(other) for other in others]
+    seen: dict[str, list[int]] = {}
+    for other, own in zip(others, names, strict=True):
+        if not isinstance(other, str) and id(other) not in seen.setdefault(own, []):
+            seen[own].append(id(other))
+    return [
+        f"{own} ({seen[own].index(id(other)) + 1})"
+        if len(seen.get(own, ())) > 1 and not isinstance(other, str)
+        else own
+        for other, own in zip(others, names, strict=True)
+    ]
 
 
 def embeddings(targets: Any) -> Any:
@@ -174,7 +190,7 @@ def embeddings(targets: Any) -> Any:
         return type(targets)(map(embeddings, targets))
     if not isinstance(targets, Tensor | np.ndarray):
         return targets
-    values = torch.as_tensor(targets)
+    values = torch.as_tensor(np.array(targets) if isinstance(targets, np.ndarray) else targets)
     if values.is_floating_point() and values.ndim in (1, 2):
         found = [Embedding(row.detach().cpu().float(), f"embedding {number}") for number, row in enumerate(
             values.reshape(-1, values.shape[-1]))]  # fmt: skip

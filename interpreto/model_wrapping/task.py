@@ -1,9 +1,11 @@
 """Which task a model was made for."""
 
+import re
 from functools import cache
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from interpreto.errors import ModelError, choices
 
@@ -14,6 +16,11 @@ TASKS = (
     "zero-shot-image-classification",
     "image-text-to-text",
 )
+
+_CLASSIFIERS = re.compile(
+    r"timm\.models\.|torchvision\.models\.(?!detection|segmentation|video|optical_flow|_utils|feature_extraction)"
+)
+"""Modules whose models say which class an image belongs to."""
 
 _MAPPINGS = {
     "text-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -50,7 +57,7 @@ def unwrapped(model: Any) -> Any:
 
 
 def find_task(model: Any, task: str | None = None) -> str:
-    """The task of a model: as given, or by the name of its class or of a base class of it.
+    """The task of a model: as given, or by the name of its class or of a base class of it, or by where that is from.
 
     The class is the only reliable witness: `model_type` stands for several tasks, and `config.architectures` is empty
     for a model built from a config.
@@ -67,8 +74,16 @@ def find_task(model: Any, task: str | None = None) -> str:
         # OpenCLIP, and what follows its interface.
         return "zero-shot-image-classification"
     found = next((task for kind in kinds if (task := find_task_of_class(kind.__name__))), None)
+    if found is None and any(_CLASSIFIERS.match(kind.__module__) for kind in kinds):
+        # A model of timm without classes gives features.
+        found = "image-classification" if getattr(unwrapped(model), "num_classes", 1) != 0 else None
     if found is not None:
         return found
+    if isinstance(model, PreTrainedModel):
+        raise ModelError(
+            f"{kinds[0].__name__} has no head that says anything of a text or an image as a whole: load it with a "
+            "class such as AutoModelForSequenceClassification, AutoModelForCausalLM or AutoModelForImageClassification."
+        )
     if isinstance(model, nn.Module):
         raise ModelError(
             f"Cannot tell what {kinds[0].__name__} is for: its class is no model with a head known to transformers. "

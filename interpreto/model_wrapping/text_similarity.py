@@ -83,7 +83,7 @@ class TextSimilarity(Wrapper):
     def check_target(self, spec: Any, sample: Any = None) -> None:
         for picture in self.shown.named(spec):
             if not isinstance(picture, Embedding | _Shown):
-                raise TargetError(f"{picture!r} is no image: give {_WANTED}.")
+                raise TargetError(f"A target of the type {type(picture).__name__} is no image: give {_WANTED}.")
 
     def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, self.shown.targets(spec), probe)

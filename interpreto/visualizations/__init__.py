@@ -4,7 +4,9 @@ from pathlib import Path
 
 from interpreto.visualizations import generation, html, image, matrix, text_figure
 from interpreto.visualizations.figures import Html, Picture, write
+from interpreto.visualizations.maps import diverging, grayscale
 from interpreto.visualizations.panels import Outputs, gather
+from interpreto.visualizations.top import plot_top
 
 
 def plot_attributions(
@@ -47,4 +49,4 @@ def plot_attributions(
     return content
 
 
-__all__ = ["plot_attributions"]
+__all__ = ["diverging", "grayscale", "plot_attributions", "plot_top"]

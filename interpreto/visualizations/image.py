@@ -1,5 +1,7 @@
 """Maps over pictures."""
 
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
@@ -11,6 +13,8 @@ from interpreto.visualizations.panels import Panel
 
 _SIDE = 2.4
 """Inches of a picture's side."""
+_TITLE = 30
+"""Letters that fit above a picture."""
 
 
 def draw(rows: list[list[Panel]]) -> Picture:
@@ -27,11 +31,16 @@ def draw(rows: list[list[Panel]]) -> Picture:
             place.set_axis_off()
         if line[0] is row[0]:
             places[0].imshow(row[0].output.raw_input)
-            places[0].set_title(row[0].title, fontsize=10, parse_math=False)
+            places[0].set_title(above(row[0]), fontsize=10, parse_math=False)
         for panel, place in zip(line, places[1:], strict=False):
             # Where one scale serves all, one bar does.
             overlay(panel, place, bar=not panel.relative or panel is line[-1])
     return figure
+
+
+def above(panel: Panel) -> str:
+    """What stands above a picture: the target's name and score, in several lines where it is long."""
+    return textwrap.fill(panel.title, _TITLE)
 
 
 def overlay(panel: Panel, place: Axes, bar: bool) -> None:

@@ -2,6 +2,7 @@
 
 | name | task | decided by |
 |---|---|---|
+| `digits-cnn` | a handwritten digit somewhere in a picture, by convolutions | its strokes; their mask is known |
 | `digits-vit` | handwritten digits, real scans | the strokes |
 | `shapes-vit` | the kind of the only red shape of a scene | that shape; its mask is known |
 | `shapes-clip` | how well a caption fits a scene | the object that the caption names; its mask is known |

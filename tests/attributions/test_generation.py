@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 
 from interpreto import (
+    IMAGES_ONLY,
     INSIDE,
     METHODS,
     Contrast,
@@ -169,7 +170,7 @@ def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
     assert fast.setup.wrapper.language.reuses, "the probe should find these models fit for it"
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in INSIDE])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INSIDE, *IMAGES_ONLY)])
 def test_company_and_batch_size_change_nothing(method):
     model, tokenizer = generator("llama")
     prompts = [PROMPT, "A film"]
@@ -182,7 +183,7 @@ def test_company_and_batch_size_change_nothing(method):
         assert alone.elements == output.elements
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in INSIDE])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INSIDE, *IMAGES_ONLY)])
 def test_model_and_tokenizer_come_back_as_they_were(method):
     model, tokenizer = generator("gpt2", tie_word_embeddings=False)
     before, words = snapshot(model), (len(tokenizer), dict(tokenizer.special_tokens_map), tokenizer.padding_side)

@@ -5,11 +5,26 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from interpreto import Contrast, InterpretoError, KernelShap, Occlusion, Rise, Saliency, plot_attributions
+from interpreto import (
+    XRAI,
+    Contrast,
+    InterpretoError,
+    KernelShap,
+    Occlusion,
+    Rise,
+    Saliency,
+    diverging,
+    grayscale,
+    plot_attributions,
+    plot_top,
+    zoo,
+)
 from tests.models import image_model, light, some_pictures, text_model
 
 HOSTILE = "</p><script>alert('x')</script> \"quoted\" & $x_1$ שלום 🙂\nnew line"
@@ -134,3 +149,53 @@ def test_importing_brings_no_window_and_no_notebook():
     assert "IPython" not in loaded
     assert "matplotlib.pyplot" not in loaded
     assert not [name for name in loaded if name.startswith("matplotlib.backends.backend_") and "agg" not in name]
+
+
+# Display of single maps
+
+
+def test_grayscale_and_diverging():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 20, 30))
+    for one, grey, signed in zip(scores, grayscale(scores), diverging(torch.from_numpy(scores)), strict=True):
+        size = np.abs(one)
+        high = np.percentile(size, 99)
+        assert np.allclose(grey, np.clip((size - size.min()) / (high - size.min()), 0, 1), atol=1e-6)
+        assert np.allclose(signed, np.clip(one / high, -1, 1), atol=1e-6)
+    assert torch.equal(grayscale(np.zeros((3, 4))), torch.zeros(3, 4))
+    assert torch.equal(diverging(np.zeros((3, 4))), torch.zeros(3, 4))
+    assert float(diverging(scores[0], percentile=50.0).abs().mean()) > float(diverging(scores[0]).abs().mean())
+    for function in (grayscale, diverging):
+        with pytest.raises(InterpretoError, match="percentile=0.0"):
+            function(scores, percentile=0.0)
+        with pytest.raises(InterpretoError, match="h w"):
+            function(scores[0, 0])
+
+
+def test_the_top_of_a_picture_is_made_of_whole_segments():
+    model, processor = zoo.load("shapes-vit")
+    (output,) = XRAI(model, processor)(zoo.samples("shapes-vit", 1)[0].input, targets=(0, 1))
+    for percent in (1.0, 10.0, 50.0, 100.0):
+        masks = output.top_mask(percent)
+        for mask, ranks in zip(masks, output.segments, strict=True):
+            # The picture is as large as what the model reads.
+            shown = ranks[mask].unique()
+            assert torch.equal(shown, torch.arange(1, len(shown) + 1))
+            assert torch.equal(mask, ranks <= len(shown))
+            assert float(mask.float().mean()) <= percent / 100 or len(shown) == 1
+    assert output.top_mask(100.0).all()
+    with pytest.raises(InterpretoError, match="percent=0"):
+        output.top_mask(0.0)
+
+
+def test_the_top_of_other_maps_is_made_of_pixels(tmp_path):
+    model, processor = zoo.load("shapes-vit")
+    outputs = Saliency(model, processor)([example.input for example in zoo.samples("shapes-vit", 2)])
+    mask = outputs[0].top_mask(20.0)
+    assert float(mask.float().mean()) == pytest.approx(0.2, abs=0.02)
+    assert outputs[0].heatmap()[mask].min() >= outputs[0].heatmap()[~mask].max()
+    figure = plot_top(outputs, percents=(10.0, 30.0), save_path=tmp_path / "top.png")
+    assert (tmp_path / "top.png").stat().st_size > 10_000
+    assert len(figure.axes) == 6
+    with pytest.raises(InterpretoError, match="percents"):
+        plot_top(outputs, percents=())

@@ -11,6 +11,7 @@ from torch import Tensor
 from interpreto.attributions.comparison.fingerprint import described, told
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods import (
+    IMAGES_ONLY,
     METHODS,
     CentreGaussian,
     InputNorm,
@@ -141,6 +142,8 @@ def methods(
     elif corpus is not None:
         texts = [corpus] if isinstance(corpus, str) else list(corpus)
         controls["TokenFrequency"] = partial(TokenFrequency, corpus=texts)
+    if isinstance(given, str) and given == "all":
+        given = [cls for cls in METHODS if wrapper.modality == "image" or cls not in IMAGES_ONLY]
     asked = named(given, METHODS, "method")
     clash = sorted(set(asked) & set(controls))
     if clash:

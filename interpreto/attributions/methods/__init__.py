@@ -39,6 +39,9 @@ INSIDE = (
 )
 """The methods that look inside a model: at its attention, or at the features of a layer."""
 
+IMAGES_ONLY = (GradCam, XRAI)
+"""The methods that know what to do with images alone."""
+
 METHODS = (
     Occlusion,
     Lime,

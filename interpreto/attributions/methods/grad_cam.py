@@ -7,6 +7,7 @@ from torch import nn
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.features import grad_cam
 from interpreto.attributions.setup import InsideOptions, Setup
+from interpreto.errors import OptionError
 from interpreto.model_wrapping.inside.probe import FeatureProbe
 
 
@@ -38,4 +39,6 @@ class GradCam(Explainer):
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(GradCam, model, processor, options)
+        if not isinstance(layer, str | nn.Module | None):
+            raise OptionError(f"layer={layer!r} must be one module of the model, or its name.")
         self.recipe = self.setup.looking(FeatureProbe(grad_cam, layer))

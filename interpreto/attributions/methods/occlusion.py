@@ -29,8 +29,8 @@ class Occlusion(Explainer):
     Args:
         window: Height and width of a window in pixels that the model reads, or one number for both; for texts a number
             of units. None hides every unit once, alone.
-        stride: By how much the window moves, down and across, or one number for both. Where it is larger than the window
-            there are gaps, which get 0.
+        stride: By how much the window moves, down and across, or one number for both; where it is larger than the
+            window there are gaps, which get 0.
         overlap: "mean" of the drops of all windows over a unit, or their "sum", as the package of Google's PAIR has it.
 
     Source:

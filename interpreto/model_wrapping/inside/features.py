@@ -1,5 +1,6 @@
 """Features of a layer as channels on a grid, whatever their layout, and a run in which they are watched."""
 
+import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interpreto.errors import OptionError, UnsupportedError, choices
+from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inside.anatomy import first_tensor, replaced
 from interpreto.model_wrapping.inside.probe import FeatureProbe
 from interpreto.model_wrapping.inside.watch import Watch
@@ -98,12 +99,23 @@ def spots(
     finally:
         for handle in handles:
             handle.remove()
-    folds = {name: fold_of(shape, size, positions) for name, shape in found.items()}
+    # A table of positions says nothing of the image.
+    shapes = {name: shape for name, shape in found.items() if not isinstance(parts[name], nn.Embedding)}
+    folds = {name: fold_of(shape, size, positions) for name, shape in shapes.items()}
     return [Spot(parts[name], name, fold) for name, fold in folds.items() if fold is not None]
 
 
-def pick_spot(probe: FeatureProbe, known: Sequence[Spot], default: Spot | None, module: nn.Module) -> Spot:
+def pick_spot(
+    probe: FeatureProbe, known: Sequence[Spot], default: Spot | None, module: nn.Module, blocks: Sequence[str]
+) -> Spot:
     """The layer that the user means.
+
+    Args:
+        probe: What is asked.
+        known: The layers with places.
+        default: What is meant where no layer is named; None is the last one.
+        module: The model.
+        blocks: The names of a transformer's blocks; none for other models.
 
     Raises:
         OptionError: if it is none of the model's, or has no places; the message lists those that can be used.
@@ -125,13 +137,17 @@ def pick_spot(probe: FeatureProbe, known: Sequence[Spot], default: Spot | None, 
         return found[0]
     if found:
         raise OptionError(f"layer={said} fits several layers: {', '.join(spot.name for spot in found[:_SHOWN])}.")
+    # After a transformer's last block most read their class token alone.
     outer = [spot.name for spot in known if spot.name.count(".") <= min(s.name.count(".") for s in known) + 1]
-    if isinstance(wanted, str) and wanted in dict(module.named_modules()):
-        usable = ", ".join(outer[-_SHOWN:])
+    usable = [name for name in blocks[:-1] if name in names] or outer
+    shown = ", ".join(repr(name) for name in usable[-_SHOWN:])
+    if not isinstance(wanted, str) or wanted in dict(module.named_modules()):
         raise OptionError(
-            f"layer={said} has no features with places, or does not run here. Layers that can be used: {usable}."
+            f"layer={said} has no features with places, or does not run here. Layers that can be used: {shown}."
         )
-    raise OptionError(f"The model has no layer={said}: {choices(str(said).strip(chr(39)), outer[-_SHOWN:])}")
+    close = difflib.get_close_matches(wanted, names, n=1)
+    meant = f"did you mean {close[0]!r}? Others are" if close else "choose from"
+    raise OptionError(f"The model has no layer={said}: {meant} {shown}.")
 
 
 @final

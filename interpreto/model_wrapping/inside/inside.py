@@ -179,10 +179,10 @@ class Inside:
         if size not in self._spots:
             self._spots[size] = spots(self.module, lambda: self.outputs(one), (size[1], size[2]), positions)
         # Where patches are merged on the way, there is no one grid of all blocks.
-        default = None
+        default, blocks = None, ()
         if not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1 and positions is not None:
-            default = _last_block(anatomy, positions)
-        return pick_spot(probe, self._spots[size], default, self.module)
+            default, blocks = _last_block(anatomy, positions), anatomy.names
+        return pick_spot(probe, self._spots[size], default, self.module, blocks)
 
     def _folded(self, probe: Probe, rows: Rows, length: int, found: Any) -> Float[Tensor, "p t ..."]:
         """Scores of positions as a map of the image, or of the text without the padding of longer ones."""

@@ -142,7 +142,7 @@ def chosen_layers(layers: int | Sequence[int]) -> int | tuple[int, ...]:
     """
     if isinstance(layers, int) and not isinstance(layers, bool):
         return layers
-    several = () if isinstance(layers, str | int) else tuple(layers)
+    several = tuple(layers) if isinstance(layers, list | tuple | range) else ()
     if several and all(isinstance(layer, int) and not isinstance(layer, bool) for layer in several):
         return several
     raise OptionError(

@@ -1,0 +1,65 @@
+"""Maps as pictures: their numbers brought to the range of a colour map, whatever a few outliers do."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.errors import InputError, OptionError
+
+
+def grayscale(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
+    """How much there is of either sign, from 0 for the least to 1 for what lies at a percentile and above.
+
+    Args:
+        map: Scores `h w`, or several maps `t h w`, each of which is brought to the range by itself.
+        percentile: Where white begins: the few scores above would leave the rest in the dark.
+
+    Returns:
+        Maps with values in [0, 1]; 0 everywhere where all scores are alike.
+
+    Raises:
+        InputError: if it is no map.
+        OptionError: if there is no such percentile.
+    """
+    scores = _checked(map, percentile).abs()
+    low, high = scores.flatten(-2).amin(-1), _percentile(scores, percentile)
+    reach = (high - low)[..., None, None]
+    return ((scores - low[..., None, None]) / reach.where(reach > 0, 1.0)).clamp(0, 1)
+
+
+def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
+    """Scores with their signs, from -1 to 1, both reached at a percentile of the magnitudes.
+
+    Args:
+        map: Scores `h w`, or several maps `t h w`, each of which is brought to the range by itself.
+        percentile: At which percentile of the magnitudes the ends lie.
+
+    Returns:
+        Maps with values in [-1, 1]; 0 stays 0.
+
+    Raises:
+        InputError: if it is no map.
+        OptionError: if there is no such percentile.
+    """
+    scores = _checked(map, percentile)
+    reach = _percentile(scores.abs(), percentile)[..., None, None]
+    return (scores / reach.where(reach > 0, 1.0)).clamp(-1, 1)
+
+
+def _checked(map: Any, percentile: float) -> Float[Tensor, "... h w"]:
+    if not 0 < percentile <= 100:
+        raise OptionError(f"percentile={percentile} must lie above 0, up to 100.")
+    scores = torch.as_tensor(map).detach().cpu().float()
+    if scores.ndim < 2 or not scores.numel():
+        raise InputError(f"A map has the shape h w, several have t h w; got {tuple(scores.shape)}.")
+    return scores.nan_to_num()
+
+
+def _percentile(scores: Float[Tensor, "... h w"], percentile: float) -> Float[Tensor, "..."]:
+    flat = scores.flatten(-2)
+    # The quantile of torch is limited to some millions of numbers; an order statistic is not.
+    place = (flat.shape[-1] - 1) * percentile / 100
+    ranked, low = flat.sort(-1).values, int(place)
+    return torch.lerp(ranked[..., low], ranked[..., min(low + 1, flat.shape[-1] - 1)], place - low)
