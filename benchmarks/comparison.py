@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.overhead import ratio, vit
-from interpreto import Deletion, Occlusion, compare, zoo
 from interpreto import METHODS as ALL
+from interpreto import Deletion, Occlusion, compare, zoo
 
 COUNT = 32
 TWELVE = 12

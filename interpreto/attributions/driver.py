@@ -24,18 +24,19 @@ class _Posed:
 
     owner: "_Open[Any]"
     ask: Ask
+    size: int
     back: Int[Tensor, " p"] | None = None
     taken: int = 0
     parts: list[Answer] = field(default_factory=list)
 
     @property
     def left(self) -> int:
-        return len(self.ask.rows) - self.taken
+        return self.size - self.taken
 
     def take(self, count: int) -> Ask:
         """The next rows of the ask, as an ask of their own."""
         begin, self.taken = self.taken, self.taken + count
-        if count == len(self.ask.rows):
+        if count == self.size:
             return self.ask
         return replace(self.ask, rows=self.ask.rows.take(slice(begin, begin + count)))
 
@@ -63,10 +64,12 @@ class _Open(Generic[Found]):
         """Take in what the plan asks next."""
         self.posed = []
         for one in ask.all:
-            arranged = arrange(one)
-            rows = one.rows if arranged is None else arranged.rows
-            self.posed.append(_Posed(self, replace(one, rows=rows), None if arranged is None else arranged.back))
-            self.rows += len(rows)
+            arranged, back = arrange(one), None
+            if arranged is not None:
+                one, back = replace(one, rows=arranged.rows), arranged.back
+            posed = _Posed(self, one, len(one.rows), back)
+            self.posed.append(posed)
+            self.rows += posed.size
 
     def answer(self) -> Answer:
         """The answer to all that was asked."""
@@ -106,8 +109,8 @@ def drive(
             return
         one.pose(ask, arrange)
         for posed, asked in zip(one.posed, ask.all, strict=True):
-            if posed.left < len(asked.rows):
-                on_rows(len(asked.rows) - posed.left)
+            if posed.back is not None and posed.size < len(asked.rows):
+                on_rows(len(asked.rows) - posed.size)
             waiting.setdefault(asked.kind, deque()).append(posed)
 
     while True:

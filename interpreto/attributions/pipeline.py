@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -154,15 +154,23 @@ class Pipeline:
         # Neighbours of like length share batches with little padding.
         numbers = sorted(range(len(window)), key=lambda number: window[number][0].rows.length)
         several = max(left, len(window))
-        plans = (self._plan(start + number, *window[number], bar, several, work) for number in numbers)
         with wrapper.borrowed():
+            device = wrapper.device
+            plans = (self._plan(start + number, *window[number], device, bar, several, work) for number in numbers)
             found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update, wrapper.arrange)
         seconds = (time.perf_counter() - begin) / len(window)
         done = {number: Done(*pair, rows, seconds) for number, (pair, rows) in zip(numbers, found, strict=True)}
         return [done[number] for number in range(len(window))]
 
     def _plan(
-        self, number: int, sample: Sample, spec: Any, bar: tqdm, samples: int, work: Work[Found]
+        self,
+        number: int,
+        sample: Sample,
+        spec: Any,
+        device: torch.device,
+        bar: tqdm,
+        samples: int,
+        work: Work[Found],
     ) -> Plan[tuple[Opened, Found]]:
         setup = self.setup
         chosen = self._granularity(number, sample, work)
@@ -176,8 +184,9 @@ class Pipeline:
         labels = chosen.labels(settled.sample)
         targets = settled.targets.by_unit(units.index, labels)
         scores = targets.select(settled.outputs)[0]
-        case = Case(settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside)
-        case = replace(case, device=setup.wrapper.device, number=number)
+        case = Case(
+            settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside, device, number
+        )
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)

@@ -82,9 +82,10 @@ class ImageSimilarity(Wrapper):
             if isinstance(prompt, Embedding):
                 continue
             if not isinstance(prompt, str):
+                said = type(prompt).__name__ if "0x" in repr(prompt) else repr(prompt)
                 raise TargetError(
-                    f"A target of the type {type(prompt).__name__} is no prompt: give {_WANTED}. Images are targets "
-                    "where a text is explained: modality='text'."
+                    f"{said} is no prompt: give {_WANTED}. Images are targets where a text is explained: "
+                    "modality='text'."
                 )
             if not prompt.strip():
                 raise TargetError("A prompt is empty: there is nothing to compare the image with.")

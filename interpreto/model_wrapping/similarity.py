@@ -168,18 +168,16 @@ def compared(
 
 
 def _told_apart(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
-    """Names of what is compared with; those of one name that are no texts are numbered."""
-    names = [name(other) for other in others]
-    seen: dict[str, list[int]] = {}
-    for other, own in zip(others, names, strict=True):
-        if not isinstance(other, str) and id(other) not in seen.setdefault(own, []):
-            seen[own].append(id(other))
-    return [
-        f"{own} ({seen[own].index(id(other)) + 1})"
-        if len(seen.get(own, ())) > 1 and not isinstance(other, str)
-        else own
-        for other, own in zip(others, names, strict=True)
-    ]
+    """Names of what is compared with; of several of one name that are no texts, all but the first are numbered."""
+    names, seen = [], dict[str, list[int]]()
+    for other in others:
+        own = name(other)
+        alike = seen.setdefault(own, [])
+        if not isinstance(other, str) and id(other) not in alike:
+            alike.append(id(other))
+        place = 0 if isinstance(other, str) else alike.index(id(other))
+        names.append(f"{own} ({place + 1})" if place else own)
+    return names
 
 
 def embeddings(targets: Any) -> Any:

@@ -558,3 +558,12 @@ def test_prompts_find_the_objects_that_they_name(method, bound):
     assert game.mean > bound
     moved = torch.tensor([float(a) > float(b) for a, b in zip(own.values, other.values, strict=True)])
     assert moved.float().mean() >= 0.85
+
+
+def test_layers_that_can_be_used_are_listed():
+    model, processor = zoo.load("shapes-clip")
+    picture = zoo.samples("shapes-clip", 1)[0].input
+    with pytest.raises(OptionError, match=r"did you mean 'vision_model.encoder.layers.2'"):
+        GradCam(model, processor, layer="vision_model.encoder.layer.2")(picture, "a dog")
+    with pytest.raises(OptionError, match=r"'vision_model.encoder.layers.0', 'vision_model.encoder.layers.1'"):
+        GradCam(model, processor, layer="nope")(picture, "a dog")

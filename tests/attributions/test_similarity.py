@@ -318,3 +318,20 @@ def test_the_zoos_clip_knows_captions():
 
 def test_methods_that_look_inside_are_methods():
     assert set(INSIDE) < set(METHODS)
+
+
+def test_targets_of_one_name_are_told_apart():
+    model, processor = zoo.load("shapes-clip")
+    first, second = (zoo.samples("shapes-clip", 3)[number].input for number in (0, 2))
+    run = LeGrad(model, processor, modality="text")
+    assert run("a red circle", (first, second))[0].target_names == ("the image", "the image (2)")
+    assert run("a red circle", Contrast(first, second))[0].target_names == ("the image - the image (2)",)
+
+
+def test_the_two_parts_of_a_processor_in_the_wrong_order():
+    model, processor = two_towers("open-coca")
+    with pytest.raises(ModelError, match="in this order"):
+        LeGrad(model, (processor[1], processor[0]))
+    training = open_clip.image_transform(32, is_train=True)
+    with pytest.raises(ModelError, match="draws at random"):
+        LeGrad(model, (training, processor[1]))

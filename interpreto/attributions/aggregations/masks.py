@@ -1,5 +1,6 @@
 """From scores of rows with hidden parts to scores of units."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import final
@@ -171,7 +172,7 @@ class _SobolFold(MaskFold):
         self.scores.append(scores.double())
 
     def result(self) -> Estimate:
-        g = int(torch.tensor(self.cells).prod())
+        g = math.prod(self.cells)
         scores = torch.cat(self.scores)
         scores = scores.reshape(-1, g + 2, scores.shape[1])
         a, b, swapped = scores[:, :1], scores[:, 1:2], scores[:, 2:]

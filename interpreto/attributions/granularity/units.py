@@ -1,5 +1,6 @@
 """Units: which positions of one sample make up each element that gets a score."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -49,7 +50,7 @@ class Units(ABC):
     def first(self) -> Int[Tensor, "*g"]:
         """The first position of every unit, in the order of the flattened positions."""
         flat = self.index.flatten()
-        out = torch.full((int(torch.tensor(self.shape).prod()),), len(flat))
+        out = torch.full((math.prod(self.shape),), len(flat))
         inside = flat >= 0
         out.scatter_reduce_(0, flat[inside], torch.arange(len(flat))[inside], "amin")
         return out.reshape(self.shape)
@@ -109,7 +110,7 @@ def reduce(units: Units, scores: Float[Tensor, "t *l"], how: str) -> Float[Tenso
 def _scattered(
     shape: tuple[int, ...], values: Float[Tensor, "t s"], index: Int[Tensor, " s"], how: str
 ) -> Float[Tensor, "t *g"]:
-    count = int(torch.tensor(shape).prod())
+    count = math.prod(shape)
     out = values.new_zeros(len(values), count)
     out.scatter_reduce_(1, index.expand_as(values), values, how, include_self=False)
     return out.reshape(len(values), *shape)

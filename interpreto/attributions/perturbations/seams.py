@@ -4,6 +4,7 @@ A method says how to change a sample without knowing what it is made of; a modal
 token ids, pixels, embeddings or pixel values without knowing why. A `Perturbator` holds one of each.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Layout:
     @property
     def count(self) -> int:
         """The number of units."""
-        return int(torch.tensor(self.units).prod())
+        return math.prod(self.units)
 
 
 @dataclass(frozen=True, eq=False)

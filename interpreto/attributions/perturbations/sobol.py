@@ -1,5 +1,6 @@
 """Quasi-Monte-Carlo designs for Sobol indices."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
@@ -42,7 +43,7 @@ class SobolDesign(MaskMethod):
         Raises:
             OptionError: if not even two fit.
         """
-        g = int(torch.tensor(self.cells(layout)).prod())
+        g = math.prod(self.cells(layout))
         count = self.n_samples // (g + 2)
         if count < 2:
             raise OptionError(
@@ -52,11 +53,11 @@ class SobolDesign(MaskMethod):
         return count
 
     def count(self, layout: Layout) -> int:
-        return self.points(layout) * (int(torch.tensor(self.cells(layout)).prod()) + 2)
+        return self.points(layout) * (math.prod(self.cells(layout)) + 2)
 
     def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
         cells = self.cells(layout)
-        g, count = int(torch.tensor(cells).prod()), self.points(layout)
+        g, count = math.prod(cells), self.points(layout)
         seed = int(torch.randint(2**31, (1,), generator=rng))
         # A power of two keeps the sequence balanced; what is not needed is left out.
         exponent = (count - 1).bit_length()
