@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interpreto import METHODS, SmoothGrad, zoo
+from interpreto.errors import UnsupportedError
 
 
 def covered(output: Any, mask: Any) -> float:
@@ -50,6 +51,7 @@ def on_words(output: Any, truth: tuple[str, ...]) -> list[float]:
 NOISY = {"SmoothGrad (noise 0.25)": partial(SmoothGrad, noise=0.25)}
 TABLES: dict[str, tuple[tuple[str, ...], Any, dict[str, Any], dict[str, Any]]] = {
     "shapes-vit": (("top patch on the shape", "a quarter of it covered", "mass on it"), on_shapes, {}, NOISY),
+    "digits-cnn": (("top unit on the strokes", "a quarter of it covered", "mass on them"), on_shapes, {}, {}),
     "reviews-bert": (("adjective on top", "in the top two"), on_words, {}, NOISY),
     "stories-gpt2": (("deciding word on top", "in the top two"), on_words, {"inference_mode": "softmax"}, {}),
 }
@@ -64,7 +66,11 @@ def table(name: str, count: int) -> None:
     targets = [example.label for example in examples] if name == "stories-gpt2" else None
     print(f"\n{name}\n\n| method | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for title, method in ({method.__name__: method for method in METHODS} | more).items():
-        explain = method(model, processor, show_progress=False, **options)
+        try:
+            explain = method(model, processor, show_progress=False, **options)
+        except UnsupportedError as error:
+            print(f"| {title} | {error} |", file=sys.stderr)
+            continue
         outputs = explain([example.input for example in examples], targets=targets)
         found: Tensor = torch.tensor(
             [judge(output, example.truth) for output, example in zip(outputs, examples, strict=True)]

@@ -57,7 +57,8 @@ class Explainer(ABC):
 
         own = self.recipe.granularity
         cut = None if own is None else lambda number, sample: own
-        return Work(plan, self.recipe.rows, self.recipe.fine, cut, self.recipe.probe)
+        recipe = self.recipe
+        return Work(plan, recipe.rows, recipe.fine, cut, recipe.probe, recipe.check, recipe.alone)
 
     def _output(self, done: Done[Explained]) -> AttributionOutput:
         opened, case = done.opened, done.opened.case

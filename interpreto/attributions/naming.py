@@ -10,7 +10,7 @@ from interpreto.errors import OptionError, choices
 
 def slug(cls: type) -> str:
     """A class's name on the command line: KernelShap is kernel-shap, RISE and LIME are lower-case words."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=X)(?=[A-Z])", "-", cls.__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=X)(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
 
 def look_up(given: str, known: Sequence[type], what: str) -> Any:

@@ -15,7 +15,7 @@ from interpreto.attributions.granularity import Natural, Unitization
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Setup
-from interpreto.errors import InputError, TargetError
+from interpreto.errors import InputError, OptionError, TargetError
 from interpreto.model_wrapping.conversation import NamedTargets, Plan
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
@@ -64,6 +64,8 @@ class Work(Generic[Found]):
         fine: Whether every unit comes for free, as it does with gradients, or costs a row.
         cut: What cuts the sample of this number into units, where the user said nothing of granularity.
         probe: What the run of the unchanged sample is watched for.
+        check: Refuses a sample before the model runs.
+        alone: Which option holds what belongs to one sample; empty where none does.
     """
 
     plan: Callable[[int, Opened], Plan[Found]]
@@ -71,6 +73,8 @@ class Work(Generic[Found]):
     fine: bool
     cut: Callable[[int, Sample], Unitization] | None = None
     probe: Probe | None = None
+    check: Callable[[Sample, Layout], None] | None = None
+    alone: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ class Pipeline:
         raws = inputs if ready else list(wrapper.split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
+        _check_alone(work, len(raws))
         specs = per_sample(wrapper.plain(targets), len(raws), alone)
         for spec in specs:
             wrapper.check_target(spec)
@@ -134,6 +139,11 @@ class Pipeline:
             done = 0
             while window := list(islice(pairs, size)):
                 samples = self._prepared([raw for raw, _ in window])
+                _check_alone(work, done + len(window))
+                if work.check is not None:
+                    for number, sample in enumerate(samples, start=done):
+                        units = self._granularity(number, sample, work).units(sample)
+                        work.check(sample, Layout(units.shape, tuple(units.index.shape)))
                 specs = [spec for _, spec in window]
                 ready = list(zip(samples, specs, strict=True))
                 finished = self._window(ready, done, bar, (count or 0) - done, work)
@@ -184,15 +194,21 @@ class Pipeline:
         labels = chosen.labels(settled.sample)
         targets = settled.targets.by_unit(units.index, labels)
         scores = targets.select(settled.outputs)[0]
-        case = Case(
-            settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside, device, number
-        )
+        case = Case(settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside, device)
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
         opened = Opened(case, chosen, labels, targets)
         found = yield from work.plan(number, opened)
         return opened, found
+
+
+def _check_alone(work: Work[Any], samples: int) -> None:
+    if work.alone and samples > 1:
+        raise OptionError(
+            f"{work.alone}= is an array, which belongs to one image, and there are several: give a method or a "
+            "function of the image, or explain them one by one."
+        )
 
 
 def _alongside(samples: Iterable[Any], targets: list[Any]) -> Iterator[tuple[Any, Any]]:

@@ -74,7 +74,7 @@ class AttributionOutput:
         """The part of the raw picture that scores highest: whole segments where the method ranked some, else pixels.
 
         Segments are taken by their rank for as long as together they cover at most this share of what the model saw;
-        the first one is always among them.
+        the first one is always among them. Pixels of one score are taken all or none, as the share allows.
 
         Args:
             percent: How much, between 0 and 100.
@@ -86,10 +86,8 @@ class AttributionOutput:
             raise OptionError(f"percent={percent} is a share of the picture: it must lie above 0, up to 100.")
         share = percent / 100
         if self.segments is None:
-            maps = self.heatmap()
-            seen = self._over_picture(torch.ones_like(self.attributions), None, "nearest") > 0
-            levels = [one[there].quantile(1 - share) for one, there in zip(maps, seen, strict=True)]
-            return torch.stack([one >= level for one, level in zip(maps, levels, strict=True)]) & seen
+            seen = self._over_picture(torch.ones_like(self.attributions), None, "nearest") > 0.5
+            return torch.stack([_highest(*pair, share) for pair in zip(self.heatmap(), seen, strict=True)])
         chosen = []
         for ranks in self.segments:
             covered = ranks.flatten().bincount().cumsum(0) / ranks.numel()
@@ -145,6 +143,17 @@ class AttributionOutput:
         from interpreto.attributions import files
 
         return files.load(Path(path))
+
+
+def _highest(scores: Float[Tensor, "H W"], seen: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:
+    """The highest scores of what was seen, at most this share of it."""
+    known = scores.masked_fill(~seen, -torch.inf).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    count = int(share * float(seen.sum()) + 1e-9)
+    if not count:
+        return torch.zeros_like(seen)
+    level = known.flatten().sort(descending=True).values[count - 1]
+    mask = known >= level
+    return (mask if int(mask.sum()) <= count else known > level) & seen & ~scores.isnan()
 
 
 def top_unit(output: AttributionOutput, target: int = 0) -> str:

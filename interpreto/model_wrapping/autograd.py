@@ -33,7 +33,8 @@ def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]]
     leaf = rows.fields[field].detach().clone().requires_grad_()
     with torch.enable_grad():
         with guided(module) if asks[0].guided else nullcontext():
-            found = _selected(asks, outputs(rows.put(**{field: leaf})))
+            made = outputs(rows.put(**{field: leaf}))
+        found = _selected(asks, made)
         if not all(scores.requires_grad for scores in found):
             raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
         gradients = _gradients(found, leaf)

@@ -85,6 +85,7 @@ class CallableImages(Wrapper):
         self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
         self.no_features = "" if features is not None else "pass features= to from_callables."
         self._lenses: dict[tuple[int, int], images.Lens] = {}
+        self._classes = None if labels is None else len(labels)
 
     def is_one(self, inputs: Any) -> bool:
         return images.is_one_image(inputs)
@@ -130,7 +131,11 @@ class CallableImages(Wrapper):
         rows = Rows.join([ask.rows for ask in asks]).fields[PIXELS]
         arrays = (rows.movedim(1, -1) if self.channels_last else rows).numpy()
         # Functions get copies: some change their argument in place.
-        outputs = torch.from_numpy(self._checked("scores", self.scores(_copied(arrays)), (len(arrays), None)))
+        outputs = torch.from_numpy(self._checked("scores", self.scores(_copied(arrays)), (len(arrays), self._classes)))
+        if not outputs.shape[1]:
+            raise ModelError("scores= must return a column for each class; it returned none.")
+        # Whatever comes later must have as many.
+        self._classes = outputs.shape[1]
         parts = outputs.split([len(ask.rows) for ask in asks])
         shares = arrays_of(arrays, [len(ask.rows) for ask in asks])
         return [self._one(ask, part, share) for ask, part, share in zip(asks, parts, shares, strict=True)]
@@ -177,7 +182,10 @@ class CallableImages(Wrapper):
                 raise ModelError("features= must return two arrays: the features, and the gradient for them.")
             features, slopes = found
             axes = (len(arrays), None, None, None)
-            seen.append(self._image("features", features, axes))
+            if seen:
+                axes = (len(arrays), *(seen[0].movedim(1, -1) if self.channels_last else seen[0]).shape[1:])
+            found = self._image("features", features, axes)
+            seen[:] = seen[:1] or [found]
             return self._image("features", slopes, np.shape(features))
 
         gradients = [_of_target(value, gradient) for value in targets.values]
@@ -194,7 +202,10 @@ class CallableImages(Wrapper):
         Raises:
             ModelError: if its shape is wrong or it holds NaN.
         """
-        array = np.asarray(result)
+        try:
+            array = np.asarray(images.to_array(result) if isinstance(result, Tensor) else result)
+        except ValueError as error:
+            raise ModelError(f"{name}= must return an array; what it returned cannot be one: {error}.") from error
         free = iter("k" if len(shape) == 2 else "hwc" if self.channels_last else "chw")
         wanted = tuple(next(free) if extent is None else extent for extent in shape)
         fits = array.ndim == len(shape) and all(e in (None, a) for e, a in zip(shape, array.shape, strict=True))

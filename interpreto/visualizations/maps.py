@@ -1,7 +1,9 @@
 """Maps as pictures: their numbers brought to the range of a colour map, whatever a few outliers do."""
 
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,11 +51,18 @@ def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
 
 
 def _checked(map: Any, percentile: float) -> Float[Tensor, "... h w"]:
-    if not 0 < percentile <= 100:
+    if not isinstance(percentile, Real) or not 0 < percentile <= 100:
         raise OptionError(f"percentile={percentile} must lie above 0, up to 100.")
-    scores = torch.as_tensor(map).detach().cpu().float()
-    if scores.ndim < 2 or not scores.numel():
-        raise InputError(f"A map has the shape h w, several have t h w; got {tuple(scores.shape)}.")
+    if not isinstance(map, Tensor | np.ndarray | list | tuple):
+        raise InputError(
+            f"Expected a map, an array or tensor h w, got {type(map).__name__}: see .heatmap() of a result."
+        )
+    scores = torch.as_tensor(map).detach().cpu()
+    if scores.ndim < 2 or not scores.numel() or scores.is_complex():
+        raise InputError(f"A map has the shape h w, several have t h w, of real numbers; got {tuple(scores.shape)}.")
+    scores = scores.float()
+    if scores.isinf().any():
+        raise InputError("A map holds infinite scores: there is no range to bring it to.")
     return scores.nan_to_num()
 
 

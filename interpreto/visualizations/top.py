@@ -1,6 +1,6 @@
 """What is left of a picture when only what scores highest is shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ _SIDE = 2.4
 _FAINT = 0.15
 
 
-def plot_top(outputs: Any, percents: Sequence[float] = (5, 15, 30), save_path: str | Path | None = None) -> Any:
+def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save_path: str | Path | None = None) -> Any:
     """Pictures in which only what scores highest is seen, the rest faint and grey: whole segments where there are.
 
     Args:
         outputs: One result of an image, or a list of them; one row each, per target.
-        percents: How much of the picture is shown, one column each; see `AttributionOutput.top_mask`.
+        percents: How much of the picture is shown, one column each, or one number; see `AttributionOutput.top_mask`.
         save_path: Where to write the figure, in a format that matplotlib knows by the file's ending.
 
     Returns:
@@ -32,11 +32,12 @@ def plot_top(outputs: Any, percents: Sequence[float] = (5, 15, 30), save_path: s
         OptionError: if no percents are given, or there is no such share.
     """
     rows = [row[0] for row in gather(outputs)]
-    if not percents:
+    shares = list(percents) if isinstance(percents, Iterable) else [percents]
+    if not shares:
         raise OptionError("percents=() names no share of the picture to show.")
     if rows[0].output.modality != "image":
         raise InputError("plot_top shows parts of pictures; these are results of texts: see plot_attributions.")
-    columns = len(percents) + 1
+    columns = len(shares) + 1
     figure = Picture(figsize=(_SIDE * columns, (_SIDE + 0.25) * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for panel, places in zip(rows, axes, strict=True):
@@ -47,7 +48,7 @@ def plot_top(outputs: Any, percents: Sequence[float] = (5, 15, 30), save_path: s
             place.set_axis_off()
         places[0].imshow(picture)
         places[0].set_title(above(panel), fontsize=10, parse_math=False)
-        for percent, place in zip(percents, places[1:], strict=True):
+        for percent, place in zip(shares, places[1:], strict=True):
             mask = panel.output.top_mask(percent)[panel.target].numpy()
             place.imshow(np.where(mask[..., None], colours, 1 - _FAINT + _FAINT * grey))
             place.set_title(f"{panel.method}, top {percent:g} %", fontsize=10)

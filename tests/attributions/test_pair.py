@@ -32,12 +32,13 @@ from interpreto import (
     SmoothGrad,
     SquareGrad,
     VarGrad,
+    compare,
     from_callables,
     zoo,
 )
 from interpreto.attributions.granularity.regions import dilated, segmented
 from interpreto.attributions.perturbations.points import blurred
-from interpreto.errors import InputError, OptionError, UnsupportedError
+from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
 from tests.models import image_model, setting, text_model
 
 
@@ -110,7 +111,7 @@ def test_blur_ig_gives_the_published_numbers():
     assert np.allclose(output.attributions[0], expected.sum(-1), atol=1e-6)
 
 
-def test_blur_ig_sums_to_the_difference():
+def test_paths_sum_to_the_difference():
     model, processor = zoo.load("shapes-vit")
     for example in zoo.samples("shapes-vit", 4):
         (output,) = BlurIG(model, processor, n_steps=100)(example.input)
@@ -121,6 +122,11 @@ def test_blur_ig_sums_to_the_difference():
         difference = float(output.scores[0] - blank)
         assert abs(float(output.attributions.sum()) - difference) <= 0.02 * abs(difference)
         assert float(output.completeness_gap) == pytest.approx(difference - float(output.attributions.sum()), abs=1e-3)
+        with torch.no_grad():
+            grey = model(pixel_values=torch.zeros_like(pixels)).logits[0, output.targets[0]]
+        (straight,) = IntegratedGradients(model, processor, n_steps=100)(example.input)
+        difference = float(straight.scores[0] - grey)
+        assert abs(float(straight.attributions.sum()) - difference) <= 0.02 * abs(difference)
 
 
 def test_texts_are_blurred_along_their_tokens():
@@ -577,6 +583,13 @@ def test_functions_that_are_missing_are_named():
         (XRAI, {"segments": np.zeros((4, 4), int)}, "20 x 24"),
         (XRAI, {"segments": np.zeros((20, 24))}, "whole numbers"),
         (XRAI, {"segments": np.zeros((2, 20, 24), bool)}, "all empty"),
+        (XRAI, {"base_attribution": "Saliency"}, "class of a method"),
+        (XRAI, {"base_attribution": lambda image: image}, "class of a method"),
+        (XRAI, {"segments": [np.zeros((20, 24), bool), np.zeros((3, 3), bool)]}, "of one shape"),
+        (XRAI, {"segments": "felzenszwalb"}, "labels H W"),
+        (BlurIG, {"max_sigma": float("inf")}, "max_sigma=inf"),
+        (Occlusion, {"stride": 4}, "give window= too"),
+        (SmoothGrad, {"of": max}, "class of a method"),
         (Occlusion, {"window": 0}, "window=0"),
         (Occlusion, {"window": (3, 0)}, "window="),
         (Occlusion, {"window": 3, "stride": 0}, "stride=0"),
@@ -602,9 +615,9 @@ def test_an_image_of_one_colour_cannot_be_divided():
 
 def test_arrays_belong_to_one_image():
     options = {"base_attribution": np.random.default_rng(0).random((20, 24)), **TASK}
-    with pytest.raises(OptionError, match="give a method"):
+    with pytest.raises(OptionError, match="several"):
         XRAI(conv(), **options)(PIXELS[None].repeat(2, 1, 1, 1))
-    with pytest.raises(OptionError, match="function of the image"):
+    with pytest.raises(OptionError, match="several"):
         XRAI(conv(), segments=np.arange(480).reshape(20, 24) // 240, **TASK)(PIXELS[None].repeat(2, 1, 1, 1))
 
 
@@ -612,6 +625,124 @@ def test_texts_have_no_regions():
     model, words = text_model("bert")
     with pytest.raises(UnsupportedError, match="images"):
         XRAI(model, words)
+
+
+def test_what_does_not_fit_is_told_before_the_model_runs():
+    ran = []
+
+    def scores(arrays):
+        ran.append(len(arrays))
+        return arrays.mean((2, 3))
+
+    model = from_callables(scores, lambda arrays, target: np.ones_like(arrays))
+    pictures = np.random.default_rng(0).random((2, 3, 20, 24)).astype(np.float32)
+    flat = np.stack([pictures[0], np.zeros_like(pictures[0])])
+    for method, given in (
+        (XRAI(model, base_attribution=np.zeros((20, 24))), pictures),
+        (XRAI(model, base_attribution=np.zeros((4, 24))), pictures[0]),
+        (XRAI(model, segments=np.zeros((4, 24), int)), pictures[0]),
+        (XRAI(model), flat),
+        (Occlusion(model, window=30), pictures),
+        (SmoothGrad(model, of=partial(XRAI, segments=np.zeros((4, 24), int))), pictures[0]),
+    ):
+        with pytest.raises(InterpretoError):
+            method(given, targets=0)
+    assert not ran
+
+
+def test_gradients_that_are_no_numbers_are_told():
+    class Normalised(nn.Module):
+        def forward(self, pixels):
+            centred = pixels - pixels.mean((1, 2, 3), keepdim=True)
+            return conv()(centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt())
+
+    for method in (GuidedIG, IntegratedGradients, partial(SmoothGrad, of=GuidedIG)):
+        with pytest.raises(ModelError, match="gradient is NaN"):
+            method(Normalised(), **({"rule": "riemann-left"} if method is IntegratedGradients else {}), **TASK)(
+                PIXELS, 0
+            )
+
+
+def test_small_segments_of_the_user_are_ranked():
+    labels = np.arange(20)[:, None] // 5 * 6 + np.arange(24) // 4
+    (output,) = XRAI(conv(), segments=labels, **TASK)(PIXELS, 0)
+    assert output.segments.max() == 24
+
+
+def test_a_base_that_hides_parts_hides_its_own():
+    base = partial(Occlusion, window=4, stride=4)
+    (output,) = XRAI(conv(), base_attribution=base, **TASK)(PIXELS, 1)
+    (own,) = base(conv(), **TASK)(PIXELS, 1)
+    (expected,) = XRAI(conv(), base_attribution=own.attributions[0], **TASK)(PIXELS, 1)
+    assert torch.allclose(output.attributions, expected.attributions, atol=1e-7)
+
+
+def test_smoothing_keeps_the_units_of_what_is_smoothed():
+    (output,) = SmoothGrad(conv(), of=XRAI, n_samples=2, **TASK)(PIXELS)
+    assert output.granularity == Granularity.PIXEL
+
+
+def test_a_generated_word_knows_nothing_of_those_behind_it():
+    model, words = zoo.load("stories-gpt2")
+    prompt = zoo.samples("stories-gpt2", 1)[0].input
+    run = partial(GuidedIG(model, words, n_steps=5, max_dist=1.0), prompt)
+    ids = words(" a key and then", add_special_tokens=False)["input_ids"]
+    (alone,), (both,) = run(targets=ids[:1]), run(targets=ids[:3])
+    known = alone.attributions.shape[1]
+    assert torch.allclose(alone.attributions[0], both.attributions[0, :known], atol=1e-4, equal_nan=True)
+
+
+def test_only_activations_of_the_model_hold_gradients_back():
+    """Neither those of a target function, nor modules that are merely called after one."""
+    falling = lambda outputs: -torch.relu(50 - outputs[:, 0])  # noqa: E731
+    options = {"granularity": "pixel", "reduction": "sum", **TASK}
+    (output,) = GuidedBackprop(conv(), **options)(PIXELS, falling)
+    (expected,) = GuidedBackprop(conv(), **options)(PIXELS, 0)
+    assert torch.allclose(output.attributions, expected.attributions, atol=1e-7)
+
+    class TinyReluNet(Conv):
+        pass
+
+    torch.manual_seed(3)
+    (named,) = GuidedBackprop(TinyReluNet().eval(), **options)(PIXELS, Contrast(0, 1))
+    (plain,) = GuidedBackprop(conv(), **options)(PIXELS, Contrast(0, 1))
+    assert torch.allclose(named.attributions, plain.attributions, atol=1e-7)
+
+
+def test_classes_are_as_many_at_every_call():
+    counts = iter([10, 3, 3, 3])
+    model = from_callables(lambda arrays: np.zeros((len(arrays), next(counts))))
+    with pytest.raises(InterpretoError, match=r"must return an array of shape \(.*, 10\)"):
+        Occlusion(model)(np.zeros((3, 20, 24), np.float32), targets=7)
+    for found, message in (
+        (lambda arrays: np.zeros((len(arrays), 0)), "a column for each class"),
+        (lambda arrays: [[1, 2], [3]], "cannot be one"),
+    ):
+        with pytest.raises(InterpretoError, match=message):
+            Occlusion(from_callables(found))(np.zeros((3, 20, 24), np.float32), targets=0)
+    with pytest.raises(InterpretoError, match=r"\(1, 2\)"):
+        Occlusion(from_callables(lambda a: np.zeros((len(a), 10)), labels=["a", "b"]))(np.zeros((3, 8, 8), np.float32))
+
+
+def test_windows_wider_than_a_text_hide_all_of_it():
+    model, words = text_model("bert")
+    outputs = Occlusion(model, words, window=3)(["A truly charming film, and we saw it twice!", "Dull."], 1)
+    assert outputs[1].attributions[0].unique().numel() == 1
+    with pytest.raises(OptionError, match="one number each"):
+        Occlusion(model, words, window=(2, 3))
+
+
+def test_xrai_is_compared_like_any_method(tmp_path):
+    model, processor = zoo.load("shapes-vit")
+    pictures = [example.input for example in zoo.samples("shapes-vit", 2)]
+    labels = np.arange(64)[:, None] // 16 * 4 + np.arange(64) // 16
+    run = partial(compare, model, processor, pictures, metrics="deletion", show_progress=False, n_bootstrap=20)
+    with pytest.raises(OptionError, match="several"):
+        run(methods={"X": partial(XRAI, segments=labels), "Saliency": Saliency})
+    found = run(methods={"X": partial(XRAI, segments=lambda image: labels), "Saliency": Saliency})
+    assert found.outputs("X")[0].attributions.shape == found.outputs("Saliency")[0].attributions.shape
+    again = type(found).load(found.save(tmp_path / "run"))
+    assert torch.equal(again.outputs("X")[0].segments, found.outputs("X")[0].segments)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from interpreto import (
     XRAI,
+    AttributionOutput,
     Contrast,
     InterpretoError,
     KernelShap,
@@ -199,3 +200,15 @@ def test_the_top_of_other_maps_is_made_of_pixels(tmp_path):
     assert len(figure.axes) == 6
     with pytest.raises(InterpretoError, match="percents"):
         plot_top(outputs, percents=())
+
+
+def test_the_top_of_a_map_with_few_scores_is_those():
+    model, processor = zoo.load("shapes-vit")
+    (output,) = Saliency(model, processor, granularity="pixel")(zoo.samples("shapes-vit", 1)[0].input)
+    sparse = torch.zeros_like(output.attributions)
+    sparse[0, :2, :5] = 1.0
+    few = AttributionOutput(**{**vars(output), "attributions": sparse})
+    assert int(few.top_mask(30.0).sum()) == 10
+    constant = AttributionOutput(**{**vars(output), "attributions": torch.ones_like(sparse)})
+    assert not constant.top_mask(30.0).any()
+    assert constant.top_mask(100.0).all()

@@ -8,9 +8,6 @@ from jaxtyping import Float, Int
 
 from interpreto.attributions.granularity.regions import Regions
 
-_LEAST = 50
-"""Regions that would add fewer pixels than this are left out."""
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ def ranked_greedily(attribution: Float[np.ndarray, "H W"], regions: Regions, sha
     sums, sizes = regions.members @ flat, np.diff(regions.members.indptr).astype(np.float64)
     owners = regions.owners
     while cover.share <= share:
-        sizes[sizes < _LEAST] = 0
+        sizes[sizes < regions.least] = 0
         densities = np.divide(sums, sizes, out=np.full(count, -np.inf), where=sizes > 0)
         best = int(densities.argmax())
         if densities[best] == -np.inf:
@@ -107,6 +104,6 @@ def ranked_once(attribution: Float[np.ndarray, "H W"], regions: Regions, share: 
             break
         pixels = regions.pixels(region)
         new = pixels[cover.free[pixels]]
-        if len(new) >= _LEAST:
+        if len(new) >= regions.least:
             cover.add(new)
     return cover.ranked(regions.size)

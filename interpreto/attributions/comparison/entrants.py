@@ -240,7 +240,11 @@ def _check_options(cls: type, make: Make) -> None:
 def _besides(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
     """The shared options that a partial does not set itself; what cuts into units is one option of several names."""
     own = set(make.keywords) if isinstance(make, partial) else set()
-    if own & _UNITS:
+    # An option of the method's own may have the name of a shared one.
+    shared = _UNITS - {
+        name for name, one in inspect.signature(core(make)).parameters.items() if one.kind is one.KEYWORD_ONLY
+    }
+    if own & shared:
         own |= _UNITS
     return {name: value for name, value in options.items() if name not in own}
 

@@ -29,7 +29,7 @@ from interpreto.errors import SavedFileError
 
 VERSION = 1
 ASKED, RECORDS, MAPS, SAMPLES = "run.json", "records.jsonl", "maps", "samples"
-_NUMBERS = ("attributions", "scores", "standard_errors", "completeness_gap")
+_NUMBERS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from interpreto.attributions.granularity import Grid, Patches, Pixels
 from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
-from interpreto.errors import InputError, SavedFileError
+from interpreto.errors import InputError, OptionError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
 
 
@@ -123,9 +123,16 @@ class _Run:
         # Metrics find the units in the outputs, since methods may have units of their own.
         cut = {"patch_size"} if _of_the_user(shared.get("granularity")) else {"patch_size", "granularity"}
         measuring = {name: value for name, value in shared.items() if name not in cut}
+        entered = entrants.methods(methods, wrapper, model, processor, shared, corpus)
+        for one in entered:
+            if len(raws) > 1 and one.explainer is not None and one.explainer.recipe.alone:
+                raise OptionError(
+                    f"{one.name} has an array as {one.explainer.recipe.alone}=, which belongs to one image, and there "
+                    "are several."
+                )
         return _Run(
             settler,
-            entrants.methods(methods, wrapper, model, processor, shared, corpus),
+            entered,
             entrants.metrics(metrics, masks is not None, model, processor, measuring, entrants.operators(removals)),
             raws,
             per_sample(wrapper.plain(list(targets) if isinstance(targets, Iterator) else targets), len(raws), alone),

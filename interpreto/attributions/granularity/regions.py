@@ -1,7 +1,7 @@
 """Regions of an image: stretches of like colour at several scales, which may overlap."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -26,10 +26,12 @@ class Regions:
     Attributes:
         size: Height and width of the image.
         members: The pixels of each region, `k H*W`.
+        least: Regions that would add fewer pixels than this are left out.
     """
 
     size: tuple[int, int]
     members: csr_array
+    least: int = 50
 
     @cached_property
     def owners(self) -> csc_array:
@@ -74,7 +76,10 @@ def given(segments: Shaped[np.ndarray, "..."], size: tuple[int, int]) -> Regions
         parts = [np.flatnonzero(mask) for mask in segments]
     if not any(map(len, parts)):
         raise OptionError("segments= holds masks that are all empty: there is no segment to rank.")
-    return Regions.of(parts, size)
+    found = Regions.of(parts, size)
+    # Segments that the user names are there, however small.
+    smallest = int(np.diff(found.members.indptr).min())
+    return replace(found, least=min(found.least, smallest))
 
 
 def segmented(image: Float[np.ndarray, "H W c"], dilation: int = 5) -> Regions:
@@ -89,9 +94,8 @@ def segmented(image: Float[np.ndarray, "H W c"], dilation: int = 5) -> Regions:
     Raises:
         InputError: if the image has one colour alone.
     """
+    check_divisible(image)
     low, high = image.min(), image.max()
-    if np.ptp(image, axis=(0, 1)).max() <= 1e-6 * max(1.0, abs(low), abs(high)):
-        raise InputError("The image has one colour alone: there is nothing to divide it into. Give segments= yourself.")
     spread = (image.astype(np.float64) - low) / (high - low) * 2 - 1
     small = resize(spread, (_SIDE, _SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
     size = image.shape[:2]
@@ -101,6 +105,16 @@ def segmented(image: Float[np.ndarray, "H W c"], dilation: int = 5) -> Regions:
         labels = felzenszwalb(small, scale=scale, sigma=_SIGMA, min_size=_LEAST)
         found += grown(labels[down[:, None], across], dilation)
     return Regions.of(found, size)
+
+
+def check_divisible(image: Float[np.ndarray, "H W c"]) -> None:
+    """Refuse an image in which there is nothing to see.
+
+    Raises:
+        InputError: if it has one colour alone.
+    """
+    if np.ptp(image, axis=(0, 1)).max() <= 1e-6 * max(1.0, abs(image.min()), abs(image.max())):
+        raise InputError("The image has one colour alone: there is nothing to divide it into. Give segments= yourself.")
 
 
 def _nearest(extent: int) -> Int[np.ndarray, " e"]:

@@ -50,6 +50,11 @@ class Occlusion(Explainer):
         self.setup = Setup.of(Occlusion, model, processor, options)
         if overlap not in OVERLAPS:
             raise OptionError(f"There is no overlap={overlap!r}: {choices(overlap, OVERLAPS)}")
+        images = self.setup.wrapper.modality == "image"
+        if window is None and (stride, overlap) != (1, "mean"):
+            raise OptionError("stride= and overlap= say how a window slides: give window= too.")
+        if not images and any(isinstance(given, list | tuple) for given in (window, stride)):
+            raise OptionError(f"window={window!r} and stride={stride!r} count units of a text: give one number each.")
         method = OneAtATime() if window is None else SlidingWindow(window, stride)
-        cut = Pixels() if window is not None and self.setup.wrapper.modality == "image" else None
+        cut = Pixels() if window is not None and images else None
         self.recipe = Hiding(self.setup.hiding(method), Differences(overlap == "sum"), cut=cut)

@@ -83,7 +83,7 @@ class BlurIG(Explainer):
 
     No baseline has to be chosen, and at each width only features of that size come in. The units sum to
     f(x) - f(blurred), up to the reported gap. What is outside an image is zero, the processor's mean colour; texts are
-    blurred along their tokens.
+    blurred along their tokens, generated ones as a whole, so that a prompt is also blurred by what follows it.
 
     $$\\phi_i = -\\int_0^{\\sigma_{max}} \\frac{\\partial f(L_\\sigma)}{\\partial L_{\\sigma,i}}
     \\frac{\\partial L_{\\sigma,i}}{\\partial \\sigma} d\\sigma, \\quad L_\\sigma = x * N(0, \\sigma^2)$$
@@ -122,7 +122,7 @@ class GuidedIG(Explainer):
     path of its own. The units sum to f(x) - f(x'), up to the reported gap.
 
     Args:
-        n_steps: Number of steps, one row each.
+        n_steps: Number of steps, one row each per target.
         fraction: Share of the features that move together, those with the smallest gradients first.
         max_dist: How far a feature may be ahead of the straight path or behind it, as a share of its way; 0 is
             integrated gradients by the left Riemann sum.

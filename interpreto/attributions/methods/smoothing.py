@@ -6,24 +6,34 @@ from typing import Any, Unpack, final
 from interpreto.attributions.aggregations.points import Mean, MeanSquare, Variance
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods.gradients import Saliency
+from interpreto.attributions.naming import core
 from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.attributions.recipes.smoothed import Smoothed
 from interpreto.attributions.setup import GradientOptions, Setup
-from interpreto.errors import UnsupportedError
+from interpreto.errors import OptionError, UnsupportedError
 
 
 def smoothed(setup: Setup, of: Callable[..., Explainer]) -> Differentiable:
     """The recipe of the method that is smoothed, on the same model and with the same options.
 
     Raises:
+        OptionError: if it is no method.
         UnsupportedError: if the method has no gradient.
     """
+    if not is_method(of):
+        raise OptionError(f"of={of!r} must be the class of a method, or a functools.partial of one.")
     inner = of(setup.wrapper, **setup.inherited).recipe
     if not isinstance(inner, Differentiable):
         raise UnsupportedError(
             f"{setup.method} smooths methods that take gradients; of={getattr(of, '__name__', of)!r} does not."
         )
     return inner
+
+
+def is_method(given: Any) -> bool:
+    """Whether it is the class of a method, or a `functools.partial` of one."""
+    inner = core(given)
+    return isinstance(inner, type) and issubclass(inner, Explainer)
 
 
 @final

@@ -4,11 +4,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack, final
 
+import numpy as np
+from torch import Tensor
+
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods.paths import IntegratedGradients
+from interpreto.attributions.methods.smoothing import is_method
 from interpreto.attributions.recipes.regional import Regional
 from interpreto.attributions.setup import MapOptions, Setup
-from interpreto.errors import UnsupportedError
+from interpreto.errors import OptionError, UnsupportedError
+from interpreto.model_wrapping.images import to_array
 
 _BLACK_AND_WHITE = partial(IntegratedGradients, baseline=["black", "white"])
 
@@ -51,8 +56,32 @@ class XRAI(Explainer):
         self.setup = Setup.of(XRAI, model, processor, options)
         if self.setup.wrapper.modality != "image":
             raise UnsupportedError(f"XRAI ranks segments of images; this model reads a {self.setup.wrapper.modality}.")
-        base = base_attribution
-        if isinstance(base, Callable):
-            base = base(self.setup.wrapper, **self.setup.inherited_by_map).recipe
+        base, cut = array_of(base_attribution, "base_attribution"), None
+        if is_method(base_attribution):
+            explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_map)
+            base, cut = explainer.recipe, explainer.setup.granularity or explainer.recipe.granularity
+        elif base is None:
+            raise OptionError(
+                f"base_attribution={base_attribution!r} must be the class of a method, a functools.partial of one, or "
+                "an array of scores."
+            )
+        if segments is not None and not isinstance(segments, Callable):
+            segments = array_of(segments, "segments")
+            if segments is None:
+                raise OptionError("segments= must be labels H W, masks k H W, or a function of the image.")
         resize = self.setup.given.get("resize")
-        self.recipe = Regional(base, self.setup.tensors(), algorithm, area_threshold, segments, dilation, resize)
+        self.recipe = Regional(base, self.setup.tensors(), algorithm, area_threshold, cut, segments, dilation, resize)
+
+
+def array_of(given: Any, option: str) -> np.ndarray | None:
+    """A user's array, tensor or list of these as an array; None where it is nothing of the kind.
+
+    Raises:
+        OptionError: if the entries of a list do not go together.
+    """
+    if isinstance(given, list | tuple) and given:
+        parts = [array_of(one, option) for one in given]
+        if any(part is None or part.shape != parts[0].shape for part in parts):  # type: ignore[union-attr]
+            raise OptionError(f"{option}= is a list whose entries are no arrays of one shape.")
+        return np.stack([part for part in parts if part is not None])
+    return to_array(given) if isinstance(given, np.ndarray | Tensor) else None

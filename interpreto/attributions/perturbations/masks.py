@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from typing import final
 
 import torch
@@ -29,8 +30,10 @@ def at_least(name: str, value: int, least: int) -> None:
     """Refuse a number of samples or steps that makes no sense.
 
     Raises:
-        OptionError: if the value is below the least.
+        OptionError: if the value is no whole number, or below the least.
     """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise OptionError(f"{name}={value!r} must be a whole number of at least {least}.")
     if value < least:
         raise OptionError(f"{name}={value} is too few: it must be at least {least}.")
 
@@ -69,8 +72,9 @@ class SlidingWindow(MaskMethod):
 
     def __post_init__(self) -> None:
         for name, given in (("window", self.window), ("stride", self.stride)):
-            both = (given, given) if isinstance(given, int) else tuple(given)
-            if len(both) != 2 or not all(isinstance(one, int) and one >= 1 for one in both):
+            both = tuple(given) if isinstance(given, list | tuple) else (given, given)
+            whole = all(isinstance(one, Integral) and not isinstance(one, bool) and one >= 1 for one in both)
+            if len(both) != 2 or not whole:
                 raise OptionError(f"{name}={given!r} must be a whole number of at least 1, or two: down and across.")
 
     def count(self, layout: Layout) -> int:
@@ -95,17 +99,17 @@ class SlidingWindow(MaskMethod):
         """Along each axis where the window begins, and how far it reaches.
 
         Raises:
-            OptionError: if it is larger than what it slides over.
+            OptionError: if it is larger than the image that it slides over.
         """
         cells, found = self._cells(layout), []
         for axis, extent in enumerate(cells):
-            reach, step = (one if isinstance(one, int) else one[axis] for one in (self.window, self.stride))
-            if reach > extent:
-                what = "pixels" if len(cells) == 2 else "units"
+            reach, step = (one[axis] if isinstance(one, list | tuple) else one for one in (self.window, self.stride))
+            if reach > extent and len(cells) == 2:
                 raise OptionError(
-                    f"window={self.window!r} does not fit: there are {' x '.join(map(str, cells))} {what}."
+                    f"window={self.window!r} does not fit: the model reads {' x '.join(map(str, cells))} pixels."
                 )
-            last = extent - reach
+            # A text shorter than the window is hidden as a whole.
+            last = max(extent - reach, 0)
             found.append(([*range(0, last, step), last], reach))
         return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import final
 
 import numpy as np
@@ -157,8 +158,10 @@ class BlurPath(PointMethod):
 
     def __post_init__(self) -> None:
         check_rule(self.rule, self.n_steps)
-        if not self.max_sigma >= 1:
-            raise OptionError(f"max_sigma={self.max_sigma} is too small: it must be at least 1 pixel or token.")
+        if not isinstance(self.max_sigma, Real) or not 1 <= self.max_sigma <= _WIDEST:
+            raise OptionError(
+                f"max_sigma={self.max_sigma!r} must be a number of pixels or tokens, from 1 to {_WIDEST:,}."
+            )
 
     def count(self, baselines: int) -> int:
         return self.n_steps
@@ -178,6 +181,8 @@ class BlurPath(PointMethod):
 
 _STEP = 0.01
 """The difference of widths over which the slope of a blur is taken."""
+_WIDEST = 10_000
+"""The widest blur, as wide as the largest images are."""
 _REACH = 4.0
 """A Gaussian is cut off after so many standard deviations."""
 

@@ -11,8 +11,8 @@ from interpreto.attributions.driver import together
 from interpreto.attributions.perturbations.guided_path import GuidedPath
 from interpreto.attributions.perturbations.seams import Layout, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained
-from interpreto.attributions.recipes.differentiable import Differentiable, Finish, missing
-from interpreto.model_wrapping.conversation import Ask, Plan, Targets
+from interpreto.attributions.recipes.differentiable import Differentiable, Finish, gradients_of, missing
+from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.typing import UnitScores
 
 
@@ -49,12 +49,9 @@ class Adaptive(Differentiable):
         ways = [(target, start) for target in range(len(case.targets)) for start in starts]
         found: list[Tensor] = []
         for begin in range(0, len(ways), case.block):
-            plans = [
-                self._one(case, case.targets.part(target, target + 1), start)
-                for target, start in ways[begin : begin + case.block]
-            ]
+            plans = [self._one(case, target, start) for target, start in ways[begin : begin + case.block]]
             found += yield from together(plans)
-        return torch.stack(found).unflatten(0, (len(case.targets), len(starts))).mean(1).float()
+        return torch.stack(found).unflatten(0, (len(case.targets), len(starts))).mean(1)
 
     def finish(self, case: Case, raw: Float[Tensor, "t *s"]) -> UnitScores:
         return self.finish_with(case, self.modality, raw)
@@ -69,8 +66,12 @@ class Adaptive(Differentiable):
     def _baselines(self, case: Case) -> Float[Tensor, "b *s"]:
         return self.modality.baselines(case.sample, case.units, self.baseline, case.rng())
 
-    def _one(self, case: Case, target: Targets, start: Float[Tensor, "*s"]) -> Plan[Float[Tensor, "*s"]]:
+    def _one(self, case: Case, number: int, start: Float[Tensor, "*s"]) -> Plan[Float[Tensor, "*s"]]:
+        target = case.targets.part(number, number + 1)
         end = self.modality.read(case.sample).to(start)
+        reach = case.targets.reach
+        # What comes behind a generated word has no gradient, and would go ahead of all that has.
+        own = slice(None if reach is None else int(reach[number]))
         # Single precision would lose count of how much of the distance is left; some devices know no other.
         exact = torch.float32 if start.device.type == "mps" else torch.float64
         way = (end - start).to(exact)
@@ -79,9 +80,9 @@ class Adaptive(Differentiable):
             here = (start + way * along).to(start)
             rows = self.modality.write(case.sample, case.units, here[None])
             answer = yield Ask(rows, target, self.modality.field)
-            assert answer.gradients is not None
-            gradient = answer.gradients[0, 0].to(way.device)
-            moved = self.path.advanced(along, length, gradient, step)
+            gradient = gradients_of(answer)[0, 0].to(way.device)
+            moved = along.clone()
+            moved[own] = self.path.advanced(along[own], length[own], gradient[own], step)
             total = total + way * (moved - along) * gradient
             along = moved
-        return total
+        return total.float()

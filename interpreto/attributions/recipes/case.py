@@ -32,7 +32,6 @@ class Case:
         crowd: How many cases like this one ask at the same time, to share what memory there is.
         inside: What a recipe's probe found in the run of the unchanged sample; None where none did.
         device: Where the model runs.
-        number: Which of the user's samples it is.
     """
 
     sample: Sample
@@ -44,7 +43,6 @@ class Case:
     crowd: int = 1
     inside: Float[Tensor, "t ..."] | None = None
     device: torch.device = _CPU
-    number: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -103,6 +101,15 @@ class Recipe(ABC):
     def granularity(self) -> Unitization | None:
         """What gets a score where the user does not say; None is what is natural for the sample."""
         return None
+
+    @property
+    def alone(self) -> str:
+        """Which option holds what belongs to one sample, so that there can be no other; empty where none does."""
+        return ""
+
+    def check(self, sample: Sample, layout: Layout) -> None:
+        """Refuse a sample that cannot be explained, as far as that can be known before the model runs."""
+        return
 
     @abstractmethod
     def rows(self, layout: Layout) -> int:

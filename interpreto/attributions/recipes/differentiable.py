@@ -9,8 +9,9 @@ from torch import Tensor
 from interpreto.attributions.granularity import Combine
 from interpreto.attributions.perturbations.seams import REDUCTIONS, TensorModality
 from interpreto.attributions.recipes.case import Case, Recipe
-from interpreto.errors import OptionError, choices
-from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.errors import ModelError, OptionError, choices
+from interpreto.model_wrapping.conversation import Answer, Ask, Plan
+from interpreto.model_wrapping.finite import all_finite
 from interpreto.typing import UnitScores
 
 
@@ -56,6 +57,22 @@ class Finish:
 
     def __call__(self, case: Case, modality: TensorModality, raw: Float[Tensor, "t *s"]) -> UnitScores:
         return case.units.combine(modality.reduce(raw.cpu(), self.reduction), self.combine)
+
+
+def gradients_of(answer: Answer) -> Float[Tensor, "p t ..."]:
+    """The gradients of an answer.
+
+    Raises:
+        ModelError: if they are not finite.
+    """
+    gradients = answer.gradients
+    assert gradients is not None
+    if not all_finite(gradients):
+        raise ModelError(
+            "The gradient is NaN or infinite at a point that the method looks at, so that no attribution would mean "
+            "anything: another baseline may help, or a wider dtype."
+        )
+    return gradients
 
 
 def missing(

@@ -8,6 +8,7 @@ from interpreto.attributions.granularity import Unitization
 from interpreto.attributions.perturbations.seams import Layout, MaskMethod, MaskModality, Perturbator
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.model_wrapping.sample import Sample
 
 _AHEAD = 2**18
 """Positions of the rows that are made at once, at most: long texts would take more memory there than in the model."""
@@ -36,6 +37,10 @@ class Hiding(Recipe):
     def granularity(self) -> Unitization | None:
         """What gets a score where the user does not say."""
         return self.cut
+
+    def check(self, sample: Sample, layout: Layout) -> None:
+        # A window that does not fit is told when its places are counted.
+        self.rows(layout)
 
     def rows(self, layout: Layout) -> int:
         return self.perturbator.method.count(layout)

@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions.aggregations.points import Mean, Sampled, jackknife
 from interpreto.attributions.perturbations.seams import Layout, Perturbator, PointMethod, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained
-from interpreto.attributions.recipes.differentiable import Differentiable, Finish, missing
+from interpreto.attributions.recipes.differentiable import Differentiable, Finish, gradients_of, missing
 from interpreto.model_wrapping.conversation import Ask, Plan, Targets
 from interpreto.typing import UnitScores
 
@@ -95,8 +95,7 @@ class Pointwise(Differentiable):
         for points in method.points(tensor, start, case.rng(), case.block):
             rows = self.modality.write(case.sample, case.units, points.tensors)
             answer = yield Ask(rows, targets, self.modality.field, guided=self.guided)
-            assert answer.gradients is not None
-            gradients = answer.gradients
+            gradients = gradients_of(answer)
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)
             if errors:
                 scale = weights.reshape(-1, *[1] * (gradients.ndim - 1)) * fold.count

@@ -18,6 +18,7 @@ from interpreto.attributions.recipes.differentiable import Differentiable, Finis
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
 
 
@@ -56,6 +57,11 @@ class Smoothed(Differentiable):
         return self.inner.probe
 
     @property
+    def fine(self) -> bool:
+        """Whether every unit comes for free."""
+        return self.inner.fine
+
+    @property
     def whole(self) -> bool:
         """Whether what is averaged has the shape of the input tensor."""
         return self.inner.whole
@@ -64,6 +70,14 @@ class Smoothed(Differentiable):
     def granularity(self) -> Unitization | None:
         """What gets a score where the user does not say."""
         return self.inner.granularity
+
+    @property
+    def alone(self) -> str:
+        """Which option belongs to one sample."""
+        return self.inner.alone
+
+    def check(self, sample: Sample, layout: Layout) -> None:
+        self.inner.check(sample, layout)
 
     def rows(self, layout: Layout) -> int:
         return self.n_samples * self.inner.rows(layout)

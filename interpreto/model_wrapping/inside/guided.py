@@ -79,8 +79,7 @@ def guided(module: nn.Module) -> Iterator[None]:
     def leave(part: nn.Module, _given: Any, output: Any) -> None:
         mode.let_pass(output, type(part).__name__)
 
-    parts = [part for part in module.modules() if _NAMES.search(type(part).__name__) and not any(part.children())]
-    handles = [part.register_forward_hook(leave) for part in parts]
+    handles = [part.register_forward_hook(leave) for part in module.modules() if _is_activation(part)]
     try:
         with mode:
             yield
@@ -94,5 +93,11 @@ def guided(module: nn.Module) -> Iterator[None]:
         warnings.warn(
             f"GuidedBackprop is meant for ReLU; {name} uses {', '.join(sorted(mode.others))}, where negative gradients "
             "are held back alike: read its maps with care.",
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def _is_activation(part: nn.Module) -> bool:
+    """Whether a module is an activation alone: no weights, nothing inside, and the name of one."""
+    inside = any(True for _ in part.children()) or any(True for _ in part.parameters())
+    return not inside and _NAMES.search(type(part).__name__) is not None

@@ -1,6 +1,7 @@
 """The inside of a wrapped model: answers to asks that come with a probe."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -180,8 +181,14 @@ class Inside:
             self._spots[size] = spots(self.module, lambda: self.outputs(one), (size[1], size[2]), positions)
         # Where patches are merged on the way, there is no one grid of all blocks.
         default, blocks = None, ()
-        if not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1 and positions is not None:
-            default, blocks = _last_block(anatomy, positions), anatomy.names
+        if not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1:
+            blocks = anatomy.names
+            # Behind convolutions a patch is no square of the image; the form of the grid is known all the same.
+            left = next((spot for spot in self._spots[size] if spot.name == blocks[-1]), None)
+            if positions is not None:
+                default = _last_block(anatomy, positions)
+            elif left is not None:
+                default = replace(left, name=f"the input of {left.name}", entering=True)
         return pick_spot(probe, self._spots[size], default, self.module, blocks)
 
     def _folded(self, probe: Probe, rows: Rows, length: int, found: Any) -> Float[Tensor, "p t ..."]:
