@@ -6,7 +6,7 @@ python first_tests/first_test_clip.py [--out FOLDER]
 import argparse
 from pathlib import Path
 
-from interpreto import METHODS, GradCam, plot_attributions, zoo
+from interpreto import IMAGES_ONLY, METHODS, plot_attributions, zoo
 
 
 def main(out: Path) -> None:
@@ -23,7 +23,7 @@ def main(out: Path) -> None:
     texts = {
         method.__name__: method(model, processor, modality="text")(text, first.input)
         for method in METHODS
-        if method is not GradCam
+        if method not in IMAGES_ONLY
     }
     plot_attributions(texts, out / "first-test-clip-text.png")
     print(f"The figures are {out / 'first-test-clip.png'} and {out / 'first-test-clip-text.png'}.")
