@@ -17,7 +17,7 @@ from benchmarks.overhead import ratio
 from interpreto import GuidedIG
 from interpreto.attributions.aggregations.ranking import ranked_greedily, ranked_once
 from interpreto.attributions.granularity.regions import segmented
-from interpreto.attributions.perturbations.points import blurred
+from interpreto.attributions.perturbations.blur import blurred
 
 
 def picture(side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ from interpreto import (
     zoo,
 )
 from interpreto.attributions.granularity.regions import dilated, segmented
-from interpreto.attributions.perturbations.points import blurred
+from interpreto.attributions.perturbations.blur import blurred
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
 from tests.models import image_model, setting, text_model
 

@@ -3,8 +3,9 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.perturbations.blur import BlurPath
 from interpreto.attributions.perturbations.guided_path import GuidedPath
-from interpreto.attributions.perturbations.points import AtInput, BlurPath, LinearPath, RandomPath
+from interpreto.attributions.perturbations.points import AtInput, LinearPath, RandomPath
 from interpreto.attributions.recipes.adaptive import Adaptive
 from interpreto.attributions.recipes.pointwise import Pointwise
 from interpreto.attributions.setup import GradientOptions, Setup
