@@ -196,14 +196,7 @@ def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
         numbers = [number for number, whole in open_.items() for _ in whole.all]
         asks = [ask for whole in open_.values() for ask in whole.all]
         open_.clear()
-        groups: list[list[int]] = []
-        for place, ask in enumerate(asks):
-            alike = (g for g in groups if asks[g[0]].kind == ask.kind and asks[g[0]].targets == ask.targets)
-            group = next(alike, None)
-            if group is None:
-                groups.append([place])
-            else:
-                group.append(place)
+        groups = _alike(asks)
         whole = yield Ask.of_all(
             [replace(asks[group[0]], rows=Rows.join([asks[place].rows for place in group])) for group in groups]
         )
@@ -216,6 +209,19 @@ def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:
         for number in dict.fromkeys(numbers):
             proceed(number, Answer.of_all([dealt[place] for place, whose in enumerate(numbers) if whose == number]))
     return [found[number] for number in range(len(plans))]
+
+
+def _alike(asks: Sequence[Ask]) -> list[list[int]]:
+    """The places of asks that can become one: of the same kind and targets."""
+    groups: list[list[int]] = []
+    for place, ask in enumerate(asks):
+        same = (g for g in groups if asks[g[0]].kind == ask.kind and asks[g[0]].targets == ask.targets)
+        group = next(same, None)
+        if group is None:
+            groups.append([place])
+        else:
+            group.append(place)
+    return groups
 
 
 def _part(answer: Answer, part: slice) -> Answer:

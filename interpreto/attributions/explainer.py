@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from interpreto.attributions import granularity, provenance
+from interpreto.attributions.naming import core
 from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Explained, Recipe
 from interpreto.attributions.result import AttributionOutput
@@ -79,3 +80,9 @@ class Explainer(ABC):
             n_rows=done.rows,
             info=provenance.record(self.setup, self.recipe, done.seconds),
         )
+
+
+def is_method(given: Any) -> bool:
+    """Whether it is the class of a method, or a `functools.partial` of one."""
+    inner = core(given)
+    return isinstance(inner, type) and issubclass(inner, Explainer)

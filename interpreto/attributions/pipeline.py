@@ -98,7 +98,7 @@ class Pipeline:
         raws = inputs if ready else list(wrapper.split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
-        _check_alone(work, len(raws))
+        check_alone(work.alone, len(raws))
         specs = per_sample(wrapper.plain(targets), len(raws), alone)
         for spec in specs:
             wrapper.check_target(spec)
@@ -139,7 +139,7 @@ class Pipeline:
             done = 0
             while window := list(islice(pairs, size)):
                 samples = self._prepared([raw for raw, _ in window])
-                _check_alone(work, done + len(window))
+                check_alone(work.alone, done + len(window))
                 if work.check is not None:
                     for number, sample in enumerate(samples, start=done):
                         units = self._granularity(number, sample, work).units(sample)
@@ -203,10 +203,19 @@ class Pipeline:
         return opened, found
 
 
-def _check_alone(work: Work[Any], samples: int) -> None:
-    if work.alone and samples > 1:
+def check_alone(alone: str, samples: int) -> None:
+    """Refuse several samples where an option holds what belongs to one.
+
+    Args:
+        alone: The option; empty where there is none such.
+        samples: How many samples there are.
+
+    Raises:
+        OptionError: if it is so.
+    """
+    if alone and samples > 1:
         raise OptionError(
-            f"{work.alone}= is an array, which belongs to one image, and there are several: give a method or a "
+            f"{alone}= is an array, which belongs to one image, and there are several: give a method or a "
             "function of the image, or explain them one by one."
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from interpreto.attributions.comparison.fingerprint import described, told
-from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods import (
     IMAGES_ONLY,
     METHODS,
@@ -116,14 +116,13 @@ def words(text: str) -> list[str]:
 def _made(given: Any, known: Sequence[type], what: str) -> Make:
     if isinstance(given, str):
         return look_up(given, known, what)
-    inner = core(given)
-    if not (isinstance(inner, type) and (issubclass(inner, Explainer) if what == "method" else _is_metric(inner))):
+    if not (is_method(given) if what == "method" else _is_metric(core(given))):
         raise OptionError(f"{given!r} is no {what}: give a name, a class, or a functools.partial of a class.")
     return given
 
 
 def _is_metric(cls: Any) -> bool:
-    return isinstance(getattr(cls, "needs", None), Needs)
+    return isinstance(cls, type) and isinstance(getattr(cls, "needs", None), Needs)
 
 
 def methods(

@@ -21,8 +21,9 @@ from interpreto.attributions.comparison.records import Record
 from interpreto.attributions.granularity import Grid, Patches, Pixels
 from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.perturbations.masks import at_least
+from interpreto.attributions.pipeline import check_alone
 from interpreto.attributions.result import AttributionOutput
-from interpreto.errors import InputError, OptionError, SavedFileError
+from interpreto.errors import InputError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
 
 
@@ -124,12 +125,9 @@ class _Run:
         cut = {"patch_size"} if _of_the_user(shared.get("granularity")) else {"patch_size", "granularity"}
         measuring = {name: value for name, value in shared.items() if name not in cut}
         entered = entrants.methods(methods, wrapper, model, processor, shared, corpus)
-        for one in entered:
-            if len(raws) > 1 and one.explainer is not None and one.explainer.recipe.alone:
-                raise OptionError(
-                    f"{one.name} has an array as {one.explainer.recipe.alone}=, which belongs to one image, and there "
-                    "are several."
-                )
+        for explainer in (one.explainer for one in entered if one.explainer is not None):
+            # Samples are explained in portions, which may be of one.
+            check_alone(explainer.recipe.alone, len(raws))
         return _Run(
             settler,
             entered,

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.points import Mean, MeanSquare, Variance
-from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.gradients import Saliency
-from interpreto.attributions.naming import core
 from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.attributions.recipes.smoothed import Smoothed
 from interpreto.attributions.setup import GradientOptions, Setup
@@ -28,12 +27,6 @@ def smoothed(setup: Setup, of: Callable[..., Explainer]) -> Differentiable:
             f"{setup.method} smooths methods that take gradients; of={getattr(of, '__name__', of)!r} does not."
         )
     return inner
-
-
-def is_method(given: Any) -> bool:
-    """Whether it is the class of a method, or a `functools.partial` of one."""
-    inner = core(given)
-    return isinstance(inner, type) and issubclass(inner, Explainer)
 
 
 @final

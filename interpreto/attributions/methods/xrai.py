@@ -7,9 +7,8 @@ from typing import Any, Unpack, final
 import numpy as np
 from torch import Tensor
 
-from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.paths import IntegratedGradients
-from interpreto.attributions.methods.smoothing import is_method
 from interpreto.attributions.recipes.regional import Regional
 from interpreto.attributions.setup import MapOptions, Setup
 from interpreto.errors import OptionError, UnsupportedError
