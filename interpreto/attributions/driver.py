@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,6 +17,11 @@ from interpreto.model_wrapping.rows import Rows
 Found = TypeVar("Found")
 Run = Callable[[Sequence[Ask]], list[Answer]]
 Arrange = Callable[[Ask], Arrangement | None]
+
+_AHEAD = 4
+"""How many batches are asked for in one go: a run of the model drives what plans need out of the processor's caches."""
+_MADE = 2**26
+"""How many bytes of rows are made in one go at most, where a batch takes less."""
 
 
 @dataclass(eq=False)
@@ -48,17 +54,13 @@ class _Posed:
 
 @dataclass(eq=False)
 class _Open(Generic[Found]):
-    """A plan under way, and what it asks at present."""
+    """A plan under way, what it asks at present, and how many of these asks are not answered."""
 
     number: int
     plan: Plan[Found]
     posed: list[_Posed] = field(default_factory=list)
+    waits: int = 0
     rows: int = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether every row has run."""
-        return not any(one.left for one in self.posed)
 
     def pose(self, ask: Ask, arrange: Arrange) -> None:
         """Take in what the plan asks next."""
@@ -70,10 +72,39 @@ class _Open(Generic[Found]):
             posed = _Posed(self, one, len(one.rows), back)
             self.posed.append(posed)
             self.rows += posed.size
+        self.waits = len(self.posed)
 
     def answer(self) -> Answer:
         """The answer to all that was asked."""
         return Answer.of_all([one.answer() for one in self.posed])
+
+
+@dataclass(eq=False)
+class _Queue:
+    """Asks of one kind that wait, and how many rows they have left."""
+
+    posed: deque[_Posed] = field(default_factory=deque)
+    rows: int = 0
+
+    def put(self, posed: _Posed) -> None:
+        """Let an ask wait."""
+        self.posed.append(posed)
+        self.rows += posed.size
+
+    def batch(self, size: int) -> tuple[list[_Posed], list[Ask]]:
+        """The first rows that wait, at most a batch; asks whose rows are all taken leave the queue."""
+        posed, asks, free = [], [], min(size, self.rows)
+        self.rows -= free
+        # An ask may have no rows at all.
+        while self.posed and (free or not self.posed[0].left):
+            one = self.posed[0]
+            count = min(free, one.left)
+            asks.append(one.take(count))
+            posed.append(one)
+            free -= count
+            if not one.left:
+                self.posed.popleft()
+        return posed, asks
 
 
 def drive(
@@ -85,9 +116,9 @@ def drive(
 ) -> list[tuple[Found, int]]:
     """Advance plans until all have ended, and return what each found with the number of rows it sent.
 
-    A plan is opened only when the rows that wait do not fill a batch, and goes on only then too: what is in memory is
-    bounded by batches, not by plans. Rows of one kind share a batch; a batch that fills is run at once, others when
-    nothing else can be done.
+    A plan is opened only when the rows that wait do not fill a batch, and goes on only then too; several are asked in
+    one go then, up to a few batches. What is in memory is bounded by batches, not by plans. Rows of one kind share a
+    batch; a batch that fills is run at once, others when nothing else can be done.
 
     Args:
         plans: One per sample, best in an order in which neighbours have rows of like length.
@@ -97,57 +128,51 @@ def drive(
         arrange: Says in which order the rows of an ask are best run, and which are equal.
     """
     found: dict[int, tuple[Found, int]] = {}
-    waiting: dict[tuple[object, ...], deque[_Posed]] = {}
-    answered: list[_Open[Found]] = []
+    waiting: dict[tuple[object, ...], _Queue] = {}
+    # A heap, the earliest sample first: its memory is given back soonest.
+    answered: list[tuple[int, _Open[Found]]] = []
     fresh = enumerate(plans)
 
-    def proceed(one: _Open[Found], answer: Answer | None) -> None:
+    def short_of(rows: int) -> bool:
+        return all(queue.rows < rows for queue in waiting.values())
+
+    def proceed(one: _Open[Found], answer: Answer | None) -> int:
+        """Let a plan go on; how many bytes there are in the rows for which it asks."""
         try:
             ask = next(one.plan) if answer is None else one.plan.send(answer)
         except StopIteration as stop:
             found[one.number] = (stop.value, one.rows)
-            return
+            return 0
         one.pose(ask, arrange)
         for posed, asked in zip(one.posed, ask.all, strict=True):
             if posed.back is not None and posed.size < len(asked.rows):
                 on_rows(len(asked.rows) - posed.size)
-            waiting.setdefault(asked.kind, deque()).append(posed)
+            waiting.setdefault(asked.kind, _Queue()).put(posed)
+        return sum(asked.rows.nbytes for asked in ask.all)
 
     while True:
-        while all(sum(one.left for one in queue) < batch_size for queue in waiting.values()):
+        low, made = short_of(batch_size), 0
+        while short_of(batch_size) or (low and made < _MADE and short_of(_AHEAD * batch_size)):
             if answered:
-                # The earliest sample first: its memory is given back soonest.
-                one = min(answered, key=lambda o: o.number)
-                answered.remove(one)
-                proceed(one, one.answer())
+                _, one = heappop(answered)
+                made += proceed(one, one.answer())
             elif (following := next(fresh, None)) is not None:
-                proceed(_Open(*following), None)
+                made += proceed(_Open(*following), None)
             else:
                 break
         if not waiting:
             return [found[number] for number in sorted(found)]
-        kind = max(waiting, key=lambda k: sum(one.left for one in waiting[k]))
-        batch, asks = _packed(waiting[kind], batch_size)
+        kind = max(waiting, key=lambda k: waiting[k].rows)
+        batch, asks = waiting[kind].batch(batch_size)
         for posed, answer in zip(batch, _run(run, asks), strict=True):
             posed.parts.append(answer)
-            if posed.owner.ready and posed.owner not in answered:
-                answered.append(posed.owner)
-        if not waiting[kind]:
+            if not posed.left:
+                posed.owner.waits -= 1
+                if not posed.owner.waits:
+                    heappush(answered, (posed.owner.number, posed.owner))
+        if not waiting[kind].posed:
             del waiting[kind]
         on_rows(sum(len(ask.rows) for ask in asks))
-
-
-def _packed(queue: deque[_Posed], batch_size: int) -> tuple[list[_Posed], list[Ask]]:
-    """The first rows that wait, at most a batch; asks whose rows are all taken leave the queue."""
-    batch, asks, free = [], [], batch_size
-    while queue and free:
-        one = queue[0]
-        asks.append(one.take(min(free, one.left)))
-        batch.append(one)
-        free -= len(asks[-1].rows)
-        if not one.left:
-            queue.popleft()
-    return batch, asks
 
 
 def _run(run: Run, asks: Sequence[Ask]) -> list[Answer]:

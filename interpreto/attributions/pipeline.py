@@ -1,7 +1,7 @@
 """The pipeline without a method: samples are prepared, cut into units, settled, and worked on side by side."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -166,7 +166,10 @@ class Pipeline:
         several = max(left, len(window))
         with wrapper.borrowed():
             device = wrapper.device
-            plans = (self._plan(start + number, *window[number], device, bar, several, work) for number in numbers)
+            shared: dict[Hashable, Any] = {}
+            plans = (
+                self._plan(start + number, *window[number], device, shared, bar, several, work) for number in numbers
+            )
             found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update, wrapper.arrange)
         seconds = (time.perf_counter() - begin) / len(window)
         done = {number: Done(*pair, rows, seconds) for number, (pair, rows) in zip(numbers, found, strict=True)}
@@ -178,6 +181,7 @@ class Pipeline:
         sample: Sample,
         spec: Any,
         device: torch.device,
+        shared: dict[Hashable, Any],
         bar: tqdm,
         samples: int,
         work: Work[Found],
@@ -194,7 +198,9 @@ class Pipeline:
         labels = chosen.labels(settled.sample)
         targets = settled.targets.by_unit(units.index, labels)
         scores = targets.select(settled.outputs)[0]
-        case = Case(settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside, device)
+        case = Case(
+            settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside, device, shared
+        )
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)

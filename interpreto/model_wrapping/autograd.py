@@ -11,6 +11,7 @@ from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.guided import guided
 from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import device_of
 
 
 def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]], module: nn.Module) -> list[Answer]:
@@ -24,7 +25,7 @@ def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]]
         outputs: Runs the model.
         module: The model.
     """
-    rows = Rows.join([ask.rows for ask in asks])
+    rows = Rows.join([ask.rows for ask in asks], device_of(module))
     field = asks[0].of
     if field is None:
         with torch.no_grad():

@@ -76,7 +76,7 @@ def to_picture(raw: Any) -> Image.Image:
             return to_picture(_stretched(np.asarray(picture, dtype=np.float32), picture.mode))
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     array = _bytes(_channels_last(to_array(raw)))
     return Image.fromarray(array) if array.shape[-1] == 3 else to_picture(Image.fromarray(array, "RGBA"))
 

@@ -1,26 +1,66 @@
 """Rows: what goes through a model, stacked, whatever the modality."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """A field of rows that lie between two, made only when and where they run.
+
+    Until then there is no more of it in memory, and no more to move to an accelerator, than the two and the masks.
+
+    Attributes:
+        here: What a row is where its mask is 0, one row.
+        there: What it is where its mask is 1, one row.
+        masks: The masks, in whatever form is small.
+        spread: Makes of masks what can be multiplied with rows.
+    """
+
+    here: Float[Tensor, "1 *s"]
+    there: Float[Tensor, "1 *s"]
+    masks: Float[Tensor, "p ..."]
+    spread: Callable[[Float[Tensor, "p ..."]], Float[Tensor, "p ..."]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the field once it is made."""
+        return (len(self.masks), *self.here.shape[1:])
+
+    def take(self, chosen: slice | Int[Tensor, " q"]) -> "Blend":
+        """Some of the rows."""
+        return Blend(self.here, self.there, self.masks[chosen], self.spread)
+
+    def make(self, out: Float[Tensor, "p *s"]) -> None:
+        """Write the rows to where they are wanted."""
+        here, there, masks = (tensor.to(out.device) for tensor in (self.here, self.there, self.masks))
+        torch.lerp(here, there, self.spread(masks), out=out)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Model inputs of several rows, one tensor per field with the rows in front.
 
-    `padding` names the fields that are ragged along their second axis, with the value that fills them up on the right
-    when rows of different lengths are joined. Rows never hold anything that is not one entry per row.
+    Rows never hold anything that is not one entry per row.
+
+    Attributes:
+        fields: The tensors.
+        padding: Names the fields that are ragged along their second axis, with the value that fills them up on the
+            right when rows of different lengths are joined.
+        blends: Fields that are still to be made, as `join` does. They are never ragged.
     """
 
     fields: Mapping[str, Shaped[Tensor, "p ..."]]
     padding: Mapping[str, int | float] = field(default_factory=dict)
+    blends: Mapping[str, Blend] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.fields.values())))
+        return next(chain(self.fields.values(), self.blends.values())).shape[0]
 
     @property
     def length(self) -> int:
@@ -30,38 +70,75 @@ class Rows:
     @property
     def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """The fields and the shape of a row in each, ragged axes left out: rows of one shape can be joined."""
-        return tuple((name, tuple(t.shape[2 if name in self.padding else 1 :])) for name, t in self.fields.items())
+        whole = chain(self.fields.items(), self.blends.items())
+        return tuple((name, tuple(values.shape[2 if name in self.padding else 1 :])) for name, values in whole)
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the rows take, blends before they are made."""
+        return sum(tensor.nbytes for tensor in chain(self.fields.values(), (one.masks for one in self.blends.values())))
 
     def take(self, chosen: slice | Int[Tensor, " q"]) -> "Rows":
         """Some of the rows."""
-        return replace(self, fields={name: tensor[chosen] for name, tensor in self.fields.items()})
+        return Rows(
+            {name: tensor[chosen] for name, tensor in self.fields.items()},
+            self.padding,
+            {name: blend.take(chosen) for name, blend in self.blends.items()},
+        )
 
     def repeat(self, count: int) -> "Rows":
         """`count` copies of a single row, without copying memory."""
-        return replace(self, fields={name: t.expand(count, *t.shape[1:]) for name, t in self.fields.items()})
+        assert not self.blends
+        return Rows({name: t.expand(count, *t.shape[1:]) for name, t in self.fields.items()}, self.padding)
 
-    def put(self, **fields: Tensor) -> "Rows":
+    def put(self, **fields: Tensor | Blend) -> "Rows":
         """These rows with some fields exchanged or added."""
-        return replace(self, fields={**self.fields, **fields})
+        whole = {**self.fields, **self.blends, **fields}
+        return Rows(
+            {name: values for name, values in whole.items() if isinstance(values, Tensor)},
+            self.padding,
+            {name: values for name, values in whole.items() if isinstance(values, Blend)},
+        )
 
     def to(self, device: torch.device) -> "Rows":
-        """These rows on a device."""
-        return replace(self, fields={name: tensor.to(device) for name, tensor in self.fields.items()})
+        """These rows on a device, all fields made."""
+        made = Rows.join([self], device)
+        return Rows({name: tensor.to(device) for name, tensor in made.fields.items()}, made.padding)
 
     @staticmethod
-    def join(parts: Sequence["Rows"]) -> "Rows":
-        """All rows in one, the ragged fields padded on the right to the longest."""
-        if len(parts) == 1:
+    def join(parts: Sequence["Rows"], device: torch.device | None = None) -> "Rows":
+        """All rows in one, the ragged fields padded on the right to the longest, blends made.
+
+        Args:
+            parts: Rows of one shape.
+            device: Where fields are made of which a part is a blend; None is where the blends are. What is there
+                already stays where it is.
+        """
+        if len(parts) == 1 and not parts[0].blends:
             return parts[0]
         first = parts[0]
         length = max(part.length for part in parts)
-        fields = {}
+        fields = {name: _made(parts, name, device) for name in {name: 0 for part in parts for name in part.blends}}
         for name in first.fields:
+            if name in fields:
+                continue
             tensors = [part.fields[name] for part in parts]
             if name in first.padding:
                 tensors = [_fill(tensor, length, first.padding[name]) for tensor in tensors]
             fields[name] = torch.cat(tensors)
-        return replace(first, fields=fields)
+        return Rows(fields, first.padding)
+
+
+def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Float[Tensor, "p ..."]:
+    """A field of which some rows are blends: all are written to the place where they are to lie, once."""
+    blend = next(part.blends[name] for part in parts if name in part.blends)
+    out = blend.here.new_empty((sum(map(len, parts)), *blend.shape[1:]), device=device)
+    for part, rows in zip(parts, out.split([len(part) for part in parts]), strict=True):
+        if name in part.blends:
+            part.blends[name].make(rows)
+        else:
+            rows.copy_(part.fields[name])
+    return out
 
 
 def _fill(tensor: Shaped[Tensor, "p l ..."], length: int, value: int | float) -> Shaped[Tensor, "p m ..."]:

@@ -122,7 +122,8 @@ def borrowed(model: nn.Module, runtime: Runtime) -> Iterator[None]:
     accelerators = [device for device in {home, away} if device is not None and device.type == "cuda"]
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(accelerators):
         try:
-            model.eval()
+            if any(module.training for module in modules):
+                model.eval()
             if moves:
                 model.to(away)
             yield

@@ -94,6 +94,34 @@ def test_curves_are_those_of_a_loop():
         assert found.n_rows == 1 + 8
 
 
+@pytest.mark.parametrize("metric", [Deletion, Insertion])
+@pytest.mark.parametrize("removal", ["zeros", 0.5, "mean"])
+def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal):
+    """Only where it is the same for all of them, and nothing but the number of rows tells that they do."""
+    model, processor = image_model("vit")
+    pictures = [picture.rotate(angle) for angle in (0, 90, 180) for picture in some_pictures()][:8]
+    outputs = Occlusion(model, processor, removal=removal)(pictures, targets=1)
+    # Few enough rows at a time for some to be answered before others are asked.
+    options = {"n_steps": 16, "removal": removal, "batch_size": 8}
+    found = metric(model, processor, **options).evaluate(outputs, pictures)
+    rows = 0
+    for number, (output, picture) in enumerate(zip(outputs, pictures, strict=True)):
+        alone = metric(model, processor, **options).evaluate(output, picture)
+        assert torch.allclose(found.curves[number][0].y, alone.curves[0][0].y, atol=1e-6)
+        rows += alone.n_rows
+    assert (found.n_rows < rows) == (removal != "mean")
+
+
+def test_a_curve_of_one_step_has_both_ends():
+    model, output = ideal()
+    for metric, ends in ((Deletion, (1, 0)), (Insertion, (0, 1))):
+        found = metric(model, n_steps=1, inference_mode="logits", **OPTIONS).evaluate([output] * 3, [PIXELS] * 3)
+        scores = float(output.attributions.sum()), 0.0
+        for (curve,) in found.curves:
+            assert curve.x.tolist() == [0, 1]
+            assert curve.y.tolist() == pytest.approx([scores[1 - end] for end in ends], abs=1e-4)
+
+
 def test_no_order_deletes_faster_than_that_of_the_ideal_attribution():
     model, output = ideal()
     deletion = Deletion(model, inference_mode="logits", **OPTIONS)

@@ -181,6 +181,34 @@ def test_the_driver_packs_rows_of_many_plans_and_keeps_few_open():
     assert sum(sizes) == 120
 
 
+def test_light_rows_are_asked_for_some_batches_ahead_and_heavy_ones_are_not():
+    ahead = {}
+    for name, width in (("light", 1), ("heavy", 2**24)):
+        waiting, most = set(), []
+
+        def plan(number, width=width, waiting=waiting, most=most):
+            waiting.add(number)
+            most.append(len(waiting))
+            yield Ask(Rows({"x": torch.zeros(1, 1).expand(1, width)}), Everything())
+            waiting.remove(number)
+
+        drive((plan(number) for number in range(40)), lambda asks: [Answer(torch.zeros(1, 1)) for _ in asks], 2)
+        ahead[name] = max(most)
+    assert ahead == {"light": 8, "heavy": 2}
+
+
+def test_an_ask_may_have_no_rows():
+    def plan(count):
+        answer = yield Ask(Rows({"x": torch.ones(count, 1)}), Everything())
+        more = yield Ask(Rows({"x": torch.ones(2, 1)}), Everything())
+        return float(answer.scores.sum() + more.scores.sum())
+
+    found = drive(
+        (plan(count) for count in (0, 3, 0, 1)), lambda asks: [Answer(ask.rows.fields["x"]) for ask in asks], 2
+    )
+    assert found == [(2.0, 2), (5.0, 5), (2.0, 2), (3.0, 3)]
+
+
 def test_plans_run_together_are_one_plan():
     sizes = []
 

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -45,6 +46,11 @@ class Units(ABC):
     def movable(self) -> Bool[Tensor, "*l"]:
         """The positions that belong to a unit."""
         return self.index >= 0
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether every position belongs to a unit."""
+        return bool(self.movable.all())
 
     @property
     def first(self) -> Int[Tensor, "*g"]:

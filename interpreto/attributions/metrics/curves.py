@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,33 +33,40 @@ class _Curve(ModelledMetric):
 
     def measure(self, case: Case, attributions: UnitScores, modality: MaskModality) -> Plan[list[Curve]]:
         blank = modality.blank(case.sample, case.rng())
+        name = modality.blank_name(case.sample) if case.units.whole else None
         curves = []
-        for target, scores in enumerate(attributions.flatten(1)):
-            counts, cells = self._path(scores)
+        for target, scores in enumerate(attributions.flatten(1).numpy()):
+            shares, cells = self._path(scores)
             part = case.targets.part(target, target + 1)
-            found = [case.scores[target : target + 1]] if not self.inserts else []
-            rows = cells.reshape(len(cells), *case.units.shape)
-            # The end that nothing hides has been scored already.
-            rows = rows[:-1] if self.inserts else rows[1:]
-            for some in rows.split(case.block):
-                block = modality.hide(case.sample, blank, case.units, some)
-                answer = yield Ask(block.rows, part)
+            # Where everything is hidden another sample may have been asked already.
+            bare = (name, part) if name is not None and cells[-1].all() else None
+            known = case.shared.get(bare)
+            if known is not None:
+                cells = cells[:-1]
+            found = [case.scores[target : target + 1]]
+            for start in range(0, len(cells), case.block):
+                some = torch.from_numpy(cells[start : start + case.block]).reshape(-1, *case.units.shape)
+                answer = yield Ask(modality.hide(case.sample, blank, case.units, some).rows, part)
                 found.append(answer.scores[:, 0])
-            if self.inserts:
-                found.append(case.scores[target : target + 1])
-            curves.append(Curve(counts / counts[-1], torch.cat(found)))
+            if known is not None:
+                found.append(known)
+            elif bare is not None:
+                case.shared[bare] = found[-1][-1:]
+            y = torch.cat(found)
+            curves.append(Curve(shares, y.flip(0) if self.inserts else y))
         return curves
 
-    def _path(self, scores: Float[Tensor, " g"]) -> tuple[Int[Tensor, " s"], Float[Tensor, "s g"]]:
-        """How many units have changed at every step, and what is hidden then."""
-        # Ties keep the order of the units; those without a say, which sorting puts first, never change.
-        rank = scores.argsort(descending=True, stable=True).argsort()
-        silent = scores.isnan()
-        rank = rank - silent.sum() if silent.any() else rank
-        count = len(scores) - int(silent.sum())
-        counts = _counts(count, min(self.n_steps, count))
-        changed = rank < counts[:, None]
-        return counts, ((~changed if self.inserts else changed) & ~silent).float()
+    def _path(self, scores: Float[np.ndarray, " g"]) -> tuple[Float[Tensor, " s"], Float[np.ndarray, "_s g"]]:
+        """The share of units that have changed at every step, and what is hidden, from little to all."""
+        # Ties keep the order of the units; those without a say come last, and never change.
+        order = (-scores).argsort(kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        silent = np.isnan(scores)
+        count = len(scores) - int(np.count_nonzero(silent))
+        counts, shares = _steps(count, min(self.n_steps, count))
+        hidden = (rank >= counts[-2::-1, None]) & ~silent if self.inserts else rank < counts[1:, None]
+        return shares.clone(), hidden.astype(np.float32)
 
     def measured(self, found: list[list[Curve]], rows: int) -> Measured:
         values = [torch.tensor([curve.area for curve in curves]) for curves in found]
@@ -66,9 +74,10 @@ class _Curve(ModelledMetric):
 
 
 @lru_cache(maxsize=256)
-def _counts(units: int, steps: int) -> Int[Tensor, " s"]:
-    """How many units have changed at every step."""
-    return torch.linspace(0, units, steps + 1).round().long()
+def _steps(units: int, steps: int) -> tuple[Int[np.ndarray, " s"], Float[Tensor, " s"]]:
+    """How many units have changed at every step, and which share of them."""
+    counts = torch.linspace(0, units, steps + 1).round().long()
+    return counts.numpy(), counts / counts[-1]
 
 
 class Deletion(_Curve):

@@ -1,6 +1,6 @@
 """Hiding parts of an image, and moving it through the space of its pixel values."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from interpreto.attributions.perturbations.masks import enlarged
 from interpreto.attributions.perturbations.seams import Block, MaskModality, TensorModality, reduce_axis
 from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.pictures import PIXELS
-from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.rows import Blend, Rows
 from interpreto.model_wrapping.sample import ImageSample
 
 NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
@@ -42,9 +42,9 @@ def stand_in(sample: ImageSample, spec: Any, rng: torch.Generator, option: str) 
     except (TypeError, ValueError):
         value = torch.zeros(0)
     if value.ndim == 0:
-        return value.expand_as(pixels).clone()
+        return value.expand_as(pixels)
     if value.shape == pixels.shape[:1]:
-        return value[:, None, None].expand_as(pixels).clone()
+        return value[:, None, None].expand_as(pixels)
     if value.shape == pixels.shape:
         return value
     raise OptionError(
@@ -57,11 +57,11 @@ def _named(sample: ImageSample, name: str, rng: torch.Generator, option: str) ->
     pixels = sample.rows.fields[PIXELS][0]
     if name in ("black", "white"):
         level = sample.levels[name == "white"].to(pixels)
-        return level[:, None, None].expand_as(pixels).clone()
+        return level[:, None, None].expand_as(pixels)
     if name == "zeros":
-        return torch.zeros_like(pixels)
+        return pixels.new_zeros(()).expand_as(pixels)
     if name == "mean":
-        return pixels.mean((1, 2), keepdim=True).expand_as(pixels).clone()
+        return pixels.mean((1, 2), keepdim=True).expand_as(pixels)
     if name == "blur":
         sigma = min(pixels.shape[1:]) / 10
         reach = min(int(3 * sigma), min(pixels.shape[1:]) - 1)
@@ -100,9 +100,20 @@ class Pixels(MaskModality):
         return sample.rows.put(**{PIXELS: stand_in(sample, self.removal, rng, "removal")[None]})
 
     def hide(self, sample: ImageSample, blank: Rows, units: Units, cells: Float[Tensor, "p *cells"]) -> Block:
-        masks, hidden = stretched(cells, units, sample.size)
-        rows = torch.lerp(sample.rows.fields[PIXELS], blank.fields[PIXELS], masks[:, None])
-        return Block(sample.rows.repeat(len(cells)).put(**{PIXELS: rows}), hidden)
+        # Masks of units are many times smaller than those of pixels.
+        of_units = cells.shape[1:] == units.shape
+        masks, hidden = (cells, cells) if of_units else stretched(cells, units, sample.size)
+        pixels = Blend(
+            sample.rows.fields[PIXELS],
+            blank.fields[PIXELS],
+            masks,
+            lambda some: (units.spread(some) if of_units else some)[:, None],
+        )
+        return Block(sample.rows.repeat(len(cells)).put(**{PIXELS: pixels}), hidden)
+
+    def blank_name(self, sample: ImageSample) -> Hashable:
+        # Black and white depend on how a picture was made smaller, the rest on what is in it.
+        return None if isinstance(self.removal, str) and self.removal != "zeros" else sample.size
 
     def describe(self) -> str:
         return describe(self.removal)
@@ -111,9 +122,7 @@ class Pixels(MaskModality):
 def stretched(
     cells: Float[Tensor, "p *cells"], units: Units, size: tuple[int, int]
 ) -> tuple[Float[Tensor, "p H W"], Float[Tensor, "p *g"]]:
-    """Masks of pixels from masks of units, of pixels or of a grid, and the share of every unit that they hide."""
-    if cells.shape[1:] == units.shape:
-        return units.spread(cells), cells
+    """Masks of pixels from masks of pixels or of a grid, and the share of every unit that they hide."""
     if cells.shape[1:] != size:
         cells = enlarged(cells, size)
     # Pixels that belong to no unit cannot be charged to one, so they stay.
@@ -143,7 +152,7 @@ class PixelValues(TensorModality):
         return torch.where(units.movable, ends, pixels)
 
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
-        if units.movable.all():
+        if units.whole:
             return Rows({PIXELS: tensors})
         return Rows({PIXELS: torch.where(units.movable.to(tensors.device), tensors, self.read(sample).to(tensors))})
 

@@ -6,7 +6,7 @@ token ids, pixels, embeddings or pixel values without knowing why. A `Perturbato
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, final
 
@@ -84,6 +84,10 @@ class MaskModality(ABC):
     @abstractmethod
     def hide(self, sample: Sample, blank: Rows, units: Units, cells: Float[Tensor, "p *cells"]) -> Block:
         """One row per mask: the sample where it is 0, the blank where it is 1."""
+
+    def blank_name(self, sample: Sample) -> Hashable:
+        """What samples with the very same blank call it; None where it is made of the sample."""
+        return None
 
     @abstractmethod
     def describe(self) -> str:

@@ -1,7 +1,8 @@
 """What every recipe is given, and what it gives back."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Case:
         crowd: How many cases like this one ask at the same time, to share what memory there is.
         inside: What a recipe's probe found in the run of the unchanged sample; None where none did.
         device: Where the model runs.
+        shared: What is worked on at the same time has this in common, to note here what others need not ask again.
     """
 
     sample: Sample
@@ -43,6 +45,7 @@ class Case:
     crowd: int = 1
     inside: Float[Tensor, "t ..."] | None = None
     device: torch.device = _CPU
+    shared: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:

@@ -19,6 +19,7 @@ from interpreto.model_wrapping.inside.kernels import open_kernels
 from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
 from interpreto.model_wrapping.inside.watch import Watch
 from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.targets import Foreseen
 
 _EXPLORERS = 2
@@ -59,7 +60,7 @@ class Inside:
             UnsupportedError: if the model has not inside what the probe asks for.
             OptionError: if it asks for layers that do not exist.
         """
-        rows, probe = Rows.join([ask.rows for ask in asks]), asks[0].probe
+        rows, probe = Rows.join([ask.rows for ask in asks], device_of(self.module)), asks[0].probe
         assert probe is not None
         sizes = [len(ask.rows) for ask in asks]
         with torch.no_grad(), open_kernels(self.module), self._watch(probe, rows) as watch:
