@@ -163,16 +163,18 @@ def drive(
         if not waiting:
             return [found[number] for number in sorted(found)]
         kind = max(waiting, key=lambda k: waiting[k].rows)
-        batch, asks = waiting[kind].batch(batch_size)
+        queue = waiting[kind]
+        before = queue.rows
+        batch, asks = queue.batch(batch_size)
         for posed, answer in zip(batch, _run(run, asks), strict=True):
             posed.parts.append(answer)
             if not posed.left:
                 posed.owner.waits -= 1
                 if not posed.owner.waits:
                     heappush(answered, (posed.owner.number, posed.owner))
-        if not waiting[kind].posed:
+        if not queue.posed:
             del waiting[kind]
-        on_rows(sum(len(ask.rows) for ask in asks))
+        on_rows(before - queue.rows)
 
 
 def _run(run: Run, asks: Sequence[Ask]) -> list[Answer]:

@@ -25,21 +25,21 @@ def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]]
         outputs: Runs the model.
         module: The model.
     """
-    rows = Rows.join([ask.rows for ask in asks], device_of(module))
+    rows, sizes = Rows.join([ask.rows for ask in asks], device_of(module)), [len(ask.rows) for ask in asks]
     field = asks[0].of
     if field is None:
         with torch.no_grad():
-            found = _selected(asks, outputs(rows))
+            found = _selected(asks, outputs(rows).split(sizes))
         return [Answer(scores.float().cpu()) for scores in found]
     leaf = rows.fields[field].detach().clone().requires_grad_()
     with torch.enable_grad():
         with guided(module) if asks[0].guided else nullcontext():
             made = outputs(rows.put(**{field: leaf}))
-        found = _selected(asks, made)
+        found = _selected(asks, made.split(sizes))
         if not all(scores.requires_grad for scores in found):
             raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
         gradients = _gradients(found, leaf)
-    parts = gradients.split([len(ask.rows) for ask in asks])
+    parts = gradients.split(sizes)
     return [
         Answer(
             scores.detach().float().cpu(),
@@ -50,8 +50,7 @@ def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]]
     ]
 
 
-def _selected(asks: Sequence[Ask], outputs: Float[Tensor, "p k"]) -> list[Float[Tensor, "_p _t"]]:
-    parts = outputs.split([len(ask.rows) for ask in asks])
+def _selected(asks: Sequence[Ask], parts: Sequence[Float[Tensor, "_p k"]]) -> list[Float[Tensor, "_p _t"]]:
     return [ask.targets.select(part) for ask, part in zip(asks, parts, strict=True)]
 
 

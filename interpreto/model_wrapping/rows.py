@@ -30,7 +30,7 @@ class Blend:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the field once it is made."""
-        return (len(self.masks), *self.here.shape[1:])
+        return (self.masks.shape[0], *self.here.shape[1:])
 
     def take(self, chosen: slice | Int[Tensor, " q"]) -> "Blend":
         """Some of the rows."""
@@ -60,7 +60,9 @@ class Rows:
     blends: Mapping[str, Blend] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return next(chain(self.fields.values(), self.blends.values())).shape[0]
+        if self.fields:
+            return next(iter(self.fields.values())).shape[0]
+        return next(iter(self.blends.values())).masks.shape[0]
 
     @property
     def length(self) -> int:
@@ -132,8 +134,9 @@ class Rows:
 def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Float[Tensor, "p ..."]:
     """A field of which some rows are blends: all are written to the place where they are to lie, once."""
     blend = next(part.blends[name] for part in parts if name in part.blends)
-    out = blend.here.new_empty((sum(map(len, parts)), *blend.shape[1:]), device=device)
-    for part, rows in zip(parts, out.split([len(part) for part in parts]), strict=True):
+    sizes = [len(part) for part in parts]
+    out = blend.here.new_empty((sum(sizes), *blend.shape[1:]), device=device)
+    for part, rows in zip(parts, out.split(sizes), strict=True):
         if name in part.blends:
             part.blends[name].make(rows)
         else:
