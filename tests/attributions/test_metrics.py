@@ -112,6 +112,42 @@ def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal):
     assert (found.n_rows < rows) == (removal != "mean")
 
 
+class Squared:
+    """A target that compares by its power, and so cannot be a key."""
+
+    power = 2
+
+    def __call__(self, outputs):
+        return outputs[:, 0] ** self.power
+
+    def __eq__(self, other):
+        return isinstance(other, Squared) and other.power == self.power
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("target", [Squared(), Contrast(0, 1)], ids=["function", "contrast"])
+def test_curves_of_functions_and_contrasts_share_nothing(target):
+    model, processor = image_model("vit")
+    pictures = some_pictures() * 2
+    outputs = Occlusion(model, processor)(pictures, targets=target)
+    found = Deletion(model, processor, n_steps=8, batch_size=6).evaluate(outputs, pictures)
+    assert found.n_rows == 6 * (1 + 8)
+
+
+@pytest.mark.parametrize("metric", [Deletion, Insertion])
+def test_a_curve_of_units_without_a_say_is_not_defined_and_tells_others_nothing(metric):
+    model, output = ideal()
+    silent = changed(output, torch.full_like(output.attributions, torch.nan))
+    found = metric(model, n_steps=4, batch_size=8, inference_mode="logits", **OPTIONS).evaluate(
+        [silent, output, output, output, output], [PIXELS] * 5
+    )
+    assert len(found.curves[0][0].y) == 1
+    alone = metric(model, n_steps=4, inference_mode="logits", **OPTIONS).evaluate(output, PIXELS)
+    for (curve,) in found.curves[1:]:
+        assert torch.allclose(curve.y, alone.curves[0][0].y, atol=1e-5)
+
+
 def test_a_curve_of_one_step_has_both_ends():
     model, output = ideal()
     for metric, ends in ((Deletion, (1, 0)), (Insertion, (0, 1))):

@@ -38,8 +38,9 @@ class _Curve(ModelledMetric):
         for target, scores in enumerate(attributions.flatten(1).numpy()):
             shares, cells = self._path(scores)
             part = case.targets.part(target, target + 1)
-            # Where everything is hidden another sample may have been asked already.
-            bare = (name, part) if name is not None and cells[-1].all() else None
+            # Where everything is hidden the same class may have been asked for already, of another sample.
+            alike = name is not None and isinstance(case.targets.values[target], int) and len(cells) and cells[-1].all()
+            bare = (name, part) if alike else None
             known = case.shared.get(bare)
             if known is not None:
                 cells = cells[:-1]
