@@ -144,11 +144,13 @@ def drive(
             found[one.number] = (stop.value, one.rows)
             return 0
         one.pose(ask, arrange)
+        made = 0
         for posed, asked in zip(one.posed, ask.all, strict=True):
+            made += asked.rows.nbytes
             if posed.back is not None and posed.size < len(asked.rows):
                 on_rows(len(asked.rows) - posed.size)
             waiting.setdefault(asked.kind, _Queue()).put(posed)
-        return sum(asked.rows.nbytes for asked in ask.all)
+        return made
 
     while True:
         low, made = short_of(batch_size), 0

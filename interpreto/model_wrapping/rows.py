@@ -120,9 +120,10 @@ class Rows:
             return parts[0]
         first = parts[0]
         length = max(part.length for part in parts)
-        fields = {name: _made(parts, name, device) for name in {name: 0 for part in parts for name in part.blends}}
-        for name in first.fields:
-            if name in fields:
+        fields = {}
+        for name in chain(first.fields, first.blends):
+            if any(name in part.blends for part in parts):
+                fields[name] = _made(parts, name, device)
                 continue
             tensors = [part.fields[name] for part in parts]
             if name in first.padding:
