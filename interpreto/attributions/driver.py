@@ -18,7 +18,7 @@ Found = TypeVar("Found")
 Run = Callable[[Sequence[Ask]], list[Answer]]
 Arrange = Callable[[Ask], Arrangement | None]
 
-_AHEAD = 4
+_AHEAD = 16
 """How many batches are asked for in one go: a run of the model drives what plans need out of the processor's caches."""
 _MADE = 2**26
 """How many bytes of rows are made in one go at most, where a batch takes less."""
@@ -117,7 +117,7 @@ def drive(
     """Advance plans until all have ended, and return what each found with the number of rows it sent.
 
     A plan is opened only when the rows that wait do not fill a batch, and goes on only then too; several are asked in
-    one go then, up to a few batches. What is in memory is bounded by batches, not by plans. Rows of one kind share a
+    one go then, up to some batches. What is in memory is bounded by batches, not by plans. Rows of one kind share a
     batch; a batch that fills is run at once, others when nothing else can be done.
 
     Args:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from interpreto.model_wrapping.conversation import Ask, Plan, Settled
 from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, resolve
+from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, named, resolve
 
 
 def settle(sample: Sample, spec: Any, config: Any, probe: Probe | None = None) -> Plan[Settled]:
@@ -39,7 +38,7 @@ def check_target(spec: Any, config: Any) -> None:
     """
     count = getattr(config, "num_labels", None)
     if count is not None and spec is not None:
-        resolve(spec, torch.zeros(count), labels_of(config, count))
+        named(spec, labels_of(config, count))
 
 
 def logits_of(output: Any) -> Float[Tensor, "p k"]:

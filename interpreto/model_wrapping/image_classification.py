@@ -18,7 +18,7 @@ from interpreto.model_wrapping.pictures import PIXELS, Pictures
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.resolution import resolution_of
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
+from interpreto.model_wrapping.runtime import Runtime, borrowed, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -87,8 +87,7 @@ class ImageClassification(Wrapper):
         return provenance(self.model, self.config, self.runtime)
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
-        device = device_of(self.model)
-        pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
-        with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+        pixels = rows.fields[PIXELS].to(*placement_of(self.model))
+        with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
             output = self.model(**{PIXELS: pixels}, **options) if self.keyword else self.model(pixels, **options)
         return self.runtime.explained(logits_of(output))

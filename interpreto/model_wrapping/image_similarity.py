@@ -17,7 +17,7 @@ from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
+from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.similarity import Both, Embedding
 from interpreto.model_wrapping.task import unwrapped
@@ -124,9 +124,8 @@ class ImageSimilarity(Wrapper):
             return torch.cat([self.towers.encode(part).float().cpu() for part in parts])
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
-        device = device_of(self.model)
-        pixels = rows.fields[PIXELS].to(device, dtype_of(self.model))
-        with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+        pixels = rows.fields[PIXELS].to(*placement_of(self.model))
+        with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
             return self.towers.image_features(pixels, **options).float()
 
 

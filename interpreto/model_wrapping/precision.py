@@ -1,7 +1,7 @@
 """Autocast, kept in float32 where a lower precision costs more than it gains."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,12 +10,13 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
-@contextmanager
-def precision(model: nn.Module, autocast: torch.dtype | None, device: torch.device) -> Iterator[None]:
+def precision(model: nn.Module, autocast: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
     """Compute in `autocast` where it was asked for, all but what `_Exact` keeps."""
-    if autocast is None:
-        yield
-        return
+    return nullcontext() if autocast is None else _lower(model, autocast, device)
+
+
+@contextmanager
+def _lower(model: nn.Module, autocast: torch.dtype, device: torch.device) -> Iterator[None]:
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     with torch.autocast(device.type, dtype=autocast), _Exact(linear[-1].weight if linear else None, device.type):
         yield

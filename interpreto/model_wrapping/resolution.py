@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +56,12 @@ class Resolution:
     grids: tuple[Size, Size] | None = None
     sides: tuple[tuple[nn.Module, str, Any], ...] = ()
 
-    @contextmanager
-    def applied(self) -> Iterator[Mapping[str, Any]]:
+    def applied(self) -> AbstractContextManager[Mapping[str, Any]]:
         """Let the model read the other size; afterwards it is as it was."""
+        return self._changed() if self.tables or self.sides else nullcontext(self.options)
+
+    @contextmanager
+    def _changed(self) -> Iterator[Mapping[str, Any]]:
         tables = [(module, name, module._parameters[name]) for module, name in self.tables]
         sides = [(module, name, module.__dict__[name]) for module, name, _ in self.sides]
         try:

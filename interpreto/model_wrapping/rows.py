@@ -19,13 +19,16 @@ class Blend:
         here: What a row is where its mask is 0, one row.
         there: What it is where its mask is 1, one row.
         masks: The masks, in whatever form is small.
-        spread: Makes of masks what can be multiplied with rows.
+        spread: Makes of masks what can be multiplied with rows that are cut.
+        cut: The axes of a row with some of them cut in two, so that the same mask serves stretches of it; None where
+            none is.
     """
 
     here: Float[Tensor, "1 *s"]
     there: Float[Tensor, "1 *s"]
     masks: Float[Tensor, "p ..."]
     spread: Callable[[Float[Tensor, "p ..."]], Float[Tensor, "p ..."]]
+    cut: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,12 +37,13 @@ class Blend:
 
     def take(self, chosen: slice | Int[Tensor, " q"]) -> "Blend":
         """Some of the rows."""
-        return Blend(self.here, self.there, self.masks[chosen], self.spread)
+        return Blend(self.here, self.there, self.masks[chosen], self.spread, self.cut)
 
     def make(self, out: Float[Tensor, "p *s"]) -> None:
         """Write the rows to where they are wanted."""
         here, there, masks = (tensor.to(out.device) for tensor in (self.here, self.there, self.masks))
-        torch.lerp(here, there, self.spread(masks), out=out)
+        axes = self.cut or here.shape[1:]
+        torch.lerp(here.reshape(1, *axes), there.reshape(1, *axes), self.spread(masks), out=out.view(-1, *axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +92,12 @@ class Rows:
             {name: blend.take(chosen) for name, blend in self.blends.items()},
         )
 
-    def repeat(self, count: int) -> "Rows":
-        """`count` copies of a single row, without copying memory."""
+    def varied(self, count: int, **fields: Tensor | Blend) -> "Rows":
+        """`count` copies of a single row, without copying memory, with some fields exchanged or added."""
         assert not self.blends
-        return Rows({name: t.expand(count, *t.shape[1:]) for name, t in self.fields.items()}, self.padding)
+        # What is exchanged is left as it is, to keep the order of the fields.
+        same = {name: t if name in fields else t.expand(count, *t.shape[1:]) for name, t in self.fields.items()}
+        return Rows(same, self.padding).put(**fields)
 
     def put(self, **fields: Tensor | Blend) -> "Rows":
         """These rows with some fields exchanged or added."""

@@ -90,6 +90,14 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
+def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a model expects its inputs, and of which floating type."""
+    first = next(model.parameters(), None)
+    if first is not None and first.is_floating_point():
+        return first.device, first.dtype
+    return device_of(model), dtype_of(model)
+
+
 def provenance(model: nn.Module, config: Any, runtime: Runtime) -> dict[str, Any]:
     """Model id, dtype and device, for the record."""
     return {

@@ -142,9 +142,16 @@ def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> C
     Raises:
         TargetError: if a class is out of range or a label unknown.
     """
-    if spec is None:
-        spec = int(outputs.argmax())
-    elif isinstance(spec, str) and spec == "all":
+    return named(int(outputs.argmax()) if spec is None else spec, labels)
+
+
+def named(spec: Any, labels: Sequence[str]) -> ClassTargets:
+    """The targets that a user names.
+
+    Raises:
+        TargetError: if a class is out of range or a label unknown.
+    """
+    if isinstance(spec, str) and spec == "all":
         spec = tuple(range(len(labels)))
     several = spec if isinstance(spec, tuple) else (spec,)
     if not several:

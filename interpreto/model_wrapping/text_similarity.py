@@ -22,7 +22,7 @@ from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, dtype_of, provenance
+from interpreto.model_wrapping.runtime import Runtime, borrowed, placement_of, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.similarity import Embedding
 from interpreto.model_wrapping.task import unwrapped
@@ -102,14 +102,13 @@ class TextSimilarity(Wrapper):
         return provenance(self.model, self.config, self.runtime)
 
     def _encoded(self, shown: Sequence["_Shown"]) -> Float[Tensor, "k d"]:
-        device = device_of(self.model)
         samples = self.pictures.prepare([one.raw for one in shown])
         found = []
         # Pictures of one form run together.
         for _, alike in groupby(samples, key=lambda sample: sample.size):
             every = torch.cat([sample.rows.fields[PIXELS] for sample in alike])
-            for pixels in every.to(device, dtype_of(self.model)).split(TOGETHER):
-                with precision(self.model, self.runtime.autocast, device), self.resolution.applied() as options:
+            for pixels in every.to(*placement_of(self.model)).split(TOGETHER):
+                with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
                     found.append(self.towers.image_features(pixels, **options).float().cpu())
         return torch.cat(found)
 

@@ -149,6 +149,11 @@ def test_tiles_are_found_by_reshaping_as_by_their_index(extent, cut):
     plain = ImageUnits(units.index, units.shape)
     cells, scores = torch.rand(5, *units.shape), torch.randn(3, *extent)
     assert torch.equal(units.spread(cells), plain.spread(cells))
+    pixels = torch.rand(5, *extent)
+    thin = pixels.reshape(5, *units.cut) * units.thin(cells)
+    assert torch.equal(thin.reshape(pixels.shape), pixels * plain.spread(cells))
+    assert torch.equal(plain.thin(cells), plain.spread(cells))
+    assert plain.cut == extent
     for how in ("mean", "sum", "max", "signed_max", "first"):
         assert torch.allclose(units.reduce(scores, how), plain.reduce(scores, how), atol=1e-5)
     assert Grid(3, 5).units(sample(8, 12)).tile is None

@@ -95,21 +95,20 @@ def test_curves_are_those_of_a_loop():
 
 
 @pytest.mark.parametrize("metric", [Deletion, Insertion])
-@pytest.mark.parametrize("removal", ["zeros", 0.5, "mean"])
-def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal):
-    """Only where it is the same for all of them, and nothing but the number of rows tells that they do."""
+@pytest.mark.parametrize(("removal", "batch_size", "groups"), [("zeros", 8, 1), (0.5, 3, 3), ("mean", 8, 8)])
+def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal, batch_size, groups):
+    """Those that are worked on together, where it is the same; nothing but the number of rows tells that they do."""
     model, processor = image_model("vit")
     pictures = [picture.rotate(angle) for angle in (0, 90, 180) for picture in some_pictures()][:8]
     outputs = Occlusion(model, processor, removal=removal)(pictures, targets=1)
-    # Few enough rows at a time for some to be answered before others are asked.
-    options = {"n_steps": 16, "removal": removal, "batch_size": 8}
+    options = {"n_steps": 16, "removal": removal, "batch_size": batch_size}
     found = metric(model, processor, **options).evaluate(outputs, pictures)
     rows = 0
     for number, (output, picture) in enumerate(zip(outputs, pictures, strict=True)):
         alone = metric(model, processor, **options).evaluate(output, picture)
         assert torch.allclose(found.curves[number][0].y, alone.curves[0][0].y, atol=1e-6)
         rows += alone.n_rows
-    assert (found.n_rows < rows) == (removal != "mean")
+    assert found.n_rows == rows - len(pictures) + groups
 
 
 class Squared:
@@ -124,6 +123,18 @@ class Squared:
         return isinstance(other, Squared) and other.power == self.power
 
     __hash__ = None
+
+
+def test_curves_of_one_step_share_all_but_the_pictures():
+    model, processor = image_model("vit")
+    pictures = some_pictures()
+    outputs = Occlusion(model, processor)(pictures, targets=(0, 0, 1))
+    found = Deletion(model, processor, n_steps=1).evaluate(outputs, pictures)
+    assert found.n_rows == len(pictures) + 2
+    for value, curves in zip(found.values, found.curves, strict=True):
+        assert value.tolist() == pytest.approx([float(curve.y.mean()) for curve in curves])
+        assert torch.equal(curves[0].y, curves[1].y)
+        assert [len(curve.y) for curve in curves] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("target", [Squared(), Contrast(0, 1)], ids=["function", "contrast"])

@@ -194,7 +194,7 @@ def test_light_rows_are_asked_for_some_batches_ahead_and_heavy_ones_are_not():
 
         drive((plan(number) for number in range(40)), lambda asks: [Answer(torch.zeros(1, 1)) for _ in asks], 2)
         ahead[name] = max(most)
-    assert ahead == {"light": 8, "heavy": 2}
+    assert ahead == {"light": 32, "heavy": 2}
 
 
 def test_an_ask_may_have_no_rows():

@@ -33,6 +33,14 @@ def test_blended_rows_are_what_each_mask_says():
         assert torch.allclose(row, by_hand(mask))
 
 
+def test_one_mask_may_serve_stretches_of_rows_that_are_cut():
+    lines = Blend(HERE, THERE, MASKS, lambda masks: masks[:, None, None, None, :], (3, 1, 2, 2))
+    cut = Rows({}, {}, {"pixels": lines})
+    assert cut.shape == blended().shape
+    assert torch.equal(Rows.join([cut]).fields["pixels"], Rows.join([blended()]).fields["pixels"])
+    assert torch.equal(Rows.join([cut.take(slice(2))]).fields["pixels"], Rows.join([blended()]).fields["pixels"][:2])
+
+
 @pytest.mark.parametrize("chosen", [slice(1, 3), torch.tensor([3, 0])])
 def test_some_of_them_are_those_rows(chosen):
     some = blended().take(chosen)

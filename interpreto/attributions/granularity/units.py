@@ -65,6 +65,15 @@ class Units(ABC):
     def spread(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
         """The value of its unit at every position, 0 where there is none."""
 
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """The axes of the positions, an axis as two where the same value of `thin` serves whole stretches of it."""
+        return tuple(self.index.shape)
+
+    def thin(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p ..."]:
+        """What `spread` gives, to be multiplied with positions that are `cut`: stretches share their values."""
+        return self.spread(cells)
+
     @abstractmethod
     def reduce(self, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
         """Scores of units by pooling those of their positions.
@@ -154,17 +163,31 @@ class ImageUnits(Units):
 
     tile: tuple[int, int] | None = None
 
+    @cached_property
+    def cut(self) -> tuple[int, ...]:
+        (height, width), tile = self.index.shape, self.tile
+        if tile is None or (height, width) != (self.shape[0] * tile[0], self.shape[1] * tile[1]):
+            return height, width
+        return self.shape[0], tile[0], width
+
+    def thin(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p ..."]:
+        return self.spread(cells) if self.tile is None or len(self.cut) == 2 else self._lines(cells, self.tile)
+
     def spread(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p H W"]:
         if self.tile is None:
             return spread(cells, self.index)
         (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
         # One axis after the other, so that most of it is copied in long runs.
-        lines = cells[..., None].expand(-1, -1, -1, wide).reshape(len(cells), h, 1, w * wide)
-        fine = lines.expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
+        fine = self._lines(cells, self.tile).expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
         if (height, width) == (h * tall, w * wide):
             return fine
         # Pixels beyond the last whole unit belong to none.
         return nn.functional.pad(fine, (0, width - w * wide, 0, height - h * tall))
+
+    def _lines(self, cells: Float[Tensor, "p h w"], tile: tuple[int, int]) -> Float[Tensor, "p h 1 v"]:
+        """One line of positions for every row of units."""
+        h, w = self.shape
+        return cells[..., None].expand(-1, -1, -1, tile[1]).reshape(len(cells), h, 1, w * tile[1])
 
     def reduce(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
         if self.tile is None or how not in ("mean", "sum"):

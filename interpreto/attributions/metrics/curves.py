@@ -1,5 +1,7 @@
 """Insertion and deletion: what becomes of the score as units go, or come, in the order of their attributions."""
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
@@ -15,7 +17,28 @@ from interpreto.attributions.perturbations.seams import Layout, MaskModality
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Options, Setup
 from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.model_wrapping.rows import Rows
 from interpreto.typing import UnitScores
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """A curve on its way.
+
+    Attributes:
+        shares: The share of units that have changed at every step.
+        found: The scores, from the whole sample on.
+        end: Where the score of the hidden sample will be found, if it was asked for with another sample.
+    """
+
+    shares: Float[Tensor, " s"]
+    found: list[Float[Tensor, " _p"]]
+    end: list[Float[Tensor, " 1"]]
+
+    def curve(self, backwards: bool) -> Curve:
+        """The curve, once all that was asked for is answered."""
+        y = torch.cat([*self.found, *self.end])
+        return Curve(self.shares, y.flip(0) if backwards else y)
 
 
 class _Curve(ModelledMetric):
@@ -31,31 +54,24 @@ class _Curve(ModelledMetric):
     def rows(self, layout: Layout) -> int:
         return min(self.n_steps, layout.count)
 
-    def measure(self, case: Case, attributions: UnitScores, modality: MaskModality) -> Plan[list[Curve]]:
-        blank = modality.blank(case.sample, case.rng())
-        name = modality.blank_name(case.sample) if case.units.whole else None
-        curves = []
+    def measure(self, case: Case, attributions: UnitScores, modality: MaskModality) -> Plan[list[_Course]]:
+        blank, courses = _blank(case, modality), []
         for target, scores in enumerate(attributions.flatten(1).numpy()):
             shares, cells = self._path(scores)
-            part = case.targets.part(target, target + 1)
-            # Where everything is hidden the same class may have been asked for already, of another sample.
-            alike = name is not None and isinstance(case.targets.values[target], int) and len(cells) and cells[-1].all()
-            bare = (name, part) if alike else None
-            known = case.shared.get(bare)
-            if known is not None:
+            part, found = case.targets.part(target, target + 1), [case.scores[target : target + 1]]
+            name = _end_name(case, modality, target, cells)
+            asked = name in case.shared
+            end = [] if name is None else case.shared.setdefault(name, [])
+            if asked:
                 cells = cells[:-1]
-            found = [case.scores[target : target + 1]]
             for start in range(0, len(cells), case.block):
                 some = torch.from_numpy(cells[start : start + case.block]).reshape(-1, *case.units.shape)
                 answer = yield Ask(modality.hide(case.sample, blank, case.units, some).rows, part)
                 found.append(answer.scores[:, 0])
-            if known is not None:
-                found.append(known)
-            elif bare is not None:
-                case.shared[bare] = found[-1][-1:]
-            y = torch.cat(found)
-            curves.append(Curve(shares, y.flip(0) if self.inserts else y))
-        return curves
+            if not asked and name is not None:
+                end.append(found[-1][-1:])
+            courses.append(_Course(shares, found, end if asked else []))
+        return courses
 
     def _path(self, scores: Float[np.ndarray, " g"]) -> tuple[Float[Tensor, " s"], Float[np.ndarray, "_s g"]]:
         """The share of units that have changed at every step, and what is hidden, from little to all."""
@@ -69,9 +85,30 @@ class _Curve(ModelledMetric):
         hidden = (rank >= counts[-2::-1, None]) & ~silent if self.inserts else rank < counts[1:, None]
         return shares.clone(), hidden.astype(np.float32)
 
-    def measured(self, found: list[list[Curve]], rows: int) -> Measured:
-        values = [torch.tensor([curve.area for curve in curves]) for curves in found]
-        return Measured(type(self).__name__, values, self.higher_is_better, found, rows)
+    def measured(self, found: list[list[_Course]], rows: int) -> Measured:
+        curves = [[course.curve(self.inserts) for course in courses] for courses in found]
+        values = [torch.tensor([curve.area for curve in some]) for some in curves]
+        return Measured(type(self).__name__, values, self.higher_is_better, curves, rows)
+
+
+def _blank(case: Case, modality: MaskModality) -> Rows:
+    """The sample with everything hidden, made once for samples that have the very same."""
+    name = modality.blank_name(case.sample)
+    if name is None:
+        return modality.blank(case.sample, case.rng())
+    key = ("blank", name)
+    if key not in case.shared:
+        case.shared[key] = modality.blank(case.sample, case.rng())
+    return case.shared[key]
+
+
+def _end_name(case: Case, modality: MaskModality, target: int, cells: Float[np.ndarray, "s g"]) -> Hashable:
+    """What the score of the hidden sample is called among samples that share it; None where they do not."""
+    blank = modality.blank_name(case.sample)
+    hidden = len(cells) and cells[-1].all() and case.units.whole
+    # Functions and contrasts of them may not be told apart.
+    value = case.targets.values[target]
+    return ("end", blank, value) if blank is not None and hidden and isinstance(value, int) else None
 
 
 @lru_cache(maxsize=256)

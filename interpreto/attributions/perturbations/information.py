@@ -41,7 +41,7 @@ class Pictures(InformationModality):
         picture = (255 * (values - black) / (white - black)).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
         pictures = [_interpolated(picture, mask.numpy()) for mask in told]
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-        rows = sample.rows.repeat(len(told)).put(**{PIXELS: black + (white - black) * pixels})
+        rows = sample.rows.varied(len(told), **{PIXELS: black + (white - black) * pixels})
         return Told(rows, torch.tensor([_size_of_picture(one) for one in pictures]))
 
 

@@ -103,13 +103,15 @@ class Pixels(MaskModality):
         # Masks of units are many times smaller than those of pixels.
         of_units = cells.shape[1:] == units.shape
         masks, hidden = (cells, cells) if of_units else stretched(cells, units, sample.size)
+        here = sample.rows.fields[PIXELS]
         pixels = Blend(
-            sample.rows.fields[PIXELS],
+            here,
             blank.fields[PIXELS],
             masks,
-            lambda some: (units.spread(some) if of_units else some)[:, None],
+            lambda some: (units.thin(some) if of_units else some)[:, None],
+            (here.shape[1], *units.cut) if of_units else None,
         )
-        return Block(sample.rows.repeat(len(cells)).put(**{PIXELS: pixels}), hidden)
+        return Block(sample.rows.varied(len(cells), **{PIXELS: pixels}), hidden)
 
     def blank_name(self, sample: ImageSample) -> Hashable:
         # Black and white depend on how a picture was made smaller, the rest on what is in it.

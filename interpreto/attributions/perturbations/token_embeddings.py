@@ -46,8 +46,7 @@ class TokenEmbeddings(TensorModality):
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
         movable = units.movable.to(tensors.device)[:, None]
-        rows = sample.rows.repeat(len(tensors))
-        return rows.put(**{EMBEDDINGS: torch.where(movable, tensors, self.read(sample))})
+        return sample.rows.varied(len(tensors), **{EMBEDDINGS: torch.where(movable, tensors, self.read(sample))})
 
     def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
         return reduce_axis(scores, -1, reduction)

@@ -110,7 +110,7 @@ class TokenIds(MaskModality):
             stand_in = self.text.embed(torch.tensor(self.removal.token))
             given = sample.rows.fields[EMBEDDINGS]
             fields[EMBEDDINGS] = torch.where(hidden[..., None].to(given.device), stand_in.to(given), given)
-        return sample.rows.repeat(len(hidden)).put(**fields)
+        return sample.rows.varied(len(hidden), **fields)
 
     def describe(self) -> str:
         return self.removal.name

@@ -155,7 +155,7 @@ class Inside:
     def _explored(self, rows: Rows) -> Anatomy | str:
         """The anatomy or why there is none; found with the first of these rows if it is not known yet."""
         if self._anatomy is None:
-            some = rows.take(slice(1)).repeat(_EXPLORERS)
+            some = rows.take(slice(1)).varied(_EXPLORERS)
             self._anatomy = explore(self.module, lambda: self.outputs(some), _EXPLORERS)
         return self._anatomy
 
@@ -169,7 +169,7 @@ class Inside:
             anatomy, one = self._explored(rows), rows.take(slice(1))
 
             def run(some: Tensor) -> object:
-                return self.outputs(one.repeat(len(some)).put(**{field: some}))
+                return self.outputs(one.varied(len(some), **{field: some}))
 
             self._positions[size] = None if isinstance(anatomy, str) else patch_positions(anatomy, run, pixels)
         return self._positions[size]
