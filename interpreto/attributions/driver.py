@@ -117,7 +117,7 @@ def drive(
     """Advance plans until all have ended, and return what each found with the number of rows it sent.
 
     A plan is opened only when the rows that wait do not fill a batch, and goes on only then too; several are asked in
-    one go then, up to some batches. What is in memory is bounded by batches, not by plans. Rows of one kind share a
+    one go then, up to some batches. What is in memory is bounded by these, not by plans. Rows of one kind share a
     batch; a batch that fills is run at once, others when nothing else can be done.
 
     Args:
