@@ -21,7 +21,7 @@ Arrange = Callable[[Ask], Arrangement | None]
 _AHEAD = 16
 """How many batches are asked for in one go: a run of the model drives what plans need out of the processor's caches."""
 _MADE = 2**26
-"""How many bytes of rows are made in one go at most, where a batch takes less."""
+"""How many bytes of rows and gradients come of one go at most, where a batch takes less."""
 
 
 @dataclass(eq=False)
@@ -136,24 +136,26 @@ def drive(
     def short_of(rows: int) -> bool:
         return all(queue.rows < rows for queue in waiting.values())
 
-    def proceed(one: _Open[Found], answer: Answer | None) -> int:
-        """Let a plan go on; how many bytes there are in the rows for which it asks."""
+    def proceed(one: _Open[Found], answer: Answer | None) -> float:
+        """Let a plan go on; how many bytes there will be of what it asks for."""
         try:
             ask = next(one.plan) if answer is None else one.plan.send(answer)
         except StopIteration as stop:
             found[one.number] = (stop.value, one.rows)
-            return 0
+            # What was asked names its owner: a circle that would wait for the garbage collector, answers and all.
+            one.posed = []
+            return 0.0
         one.pose(ask, arrange)
-        made = 0
+        made = 0.0
         for posed, asked in zip(one.posed, ask.all, strict=True):
-            made += asked.rows.nbytes
+            made += asked.nbytes
             if posed.back is not None and posed.size < len(asked.rows):
                 on_rows(len(asked.rows) - posed.size)
             waiting.setdefault(asked.kind, _Queue()).put(posed)
         return made
 
     while True:
-        low, made = short_of(batch_size), 0
+        low, made = short_of(batch_size), 0.0
         while short_of(batch_size) or (low and made < _MADE and short_of(_AHEAD * batch_size)):
             if answered:
                 _, one = heappop(answered)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -206,7 +206,9 @@ class Pipeline:
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
         opened = Opened(case, chosen, labels, targets)
         found = yield from work.plan(number, opened)
-        return opened, found
+        # Others run on; what the model remembers of this sample would take their memory.
+        targets = targets.without_memory()
+        return replace(opened, case=replace(case, targets=targets), targets=targets), found
 
 
 def check_alone(alone: str, samples: int) -> None:

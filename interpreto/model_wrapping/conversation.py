@@ -4,6 +4,7 @@ A plan is a generator: it yields an `Ask`, is sent the `Answer`, and returns wha
 nothing of batches; whoever drives it packs the rows of many plans together.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -17,6 +18,9 @@ from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import Scores
 
 Found = TypeVar("Found")
+
+_FLOAT = 4
+"""Bytes of a number in a gradient."""
 
 
 @runtime_checkable
@@ -55,6 +59,10 @@ class NamedTargets(Targets, Protocol):
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "NamedTargets":
         """The targets at the granularity of the units, where outputs belong to units: each unit's as one."""
+        ...
+
+    def without_memory(self) -> "NamedTargets":
+        """The same without what the model has computed, which takes memory and serves while it runs alone."""
         ...
 
 
@@ -101,6 +109,19 @@ class Ask:
     def kind(self) -> tuple[object, ...]:
         """Asks of one kind can share a batch."""
         return (self.of, self.keep, self.probe, self.guided, self.rows.shape)
+
+    @property
+    def nbytes(self) -> int | float:
+        """How much memory the rows and their gradients take; infinite where the model keeps what it computes of them.
+
+        Blends are counted before they are made, asks beside this one not at all.
+        """
+        if self.keep:
+            return math.inf
+        if self.of is None:
+            return self.rows.nbytes
+        leaf = {**self.rows.fields, **self.rows.blends}[self.of]
+        return self.rows.nbytes + len(self.targets) * math.prod(leaf.shape) * _FLOAT
 
     @property
     def all(self) -> tuple["Ask", ...]:

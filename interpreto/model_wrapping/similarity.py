@@ -73,6 +73,10 @@ class SimilarityTargets:
         """Prompts belong to no unit."""
         return self
 
+    def without_memory(self) -> "SimilarityTargets":
+        """Prompts are encoded once for all samples."""
+        return self
+
     def part(self, start: int, stop: int) -> "SimilarityTargets":
         """Some of the targets; a softmax is still taken over all."""
         chosen = slice(start, stop)

@@ -48,6 +48,10 @@ class ClassTargets:
         """Classes belong to no unit."""
         return self
 
+    def without_memory(self) -> "ClassTargets":
+        """Nothing is remembered."""
+        return self
+
     def part(self, start: int, stop: int) -> "ClassTargets":
         """Some of the targets."""
         return ClassTargets(self.values[start:stop], self.names[start:stop])

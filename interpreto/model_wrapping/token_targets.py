@@ -89,6 +89,10 @@ class TokenTargets:
             tokens, self.places[kept], self.owner[kept] - start, self.names[start:stop], self.joint, unchanged
         )
 
+    def without_memory(self) -> "TokenTargets":
+        """The same without keys and values."""
+        return replace(self, unchanged=None)
+
     def by_unit(self, index: Int[Tensor, " l"], labels: Sequence[str]) -> "TokenTargets":
         """One target per unit of the generated text; tokens behind its end, or in no unit, stay as they are."""
         if self.joint or int(self.places.max()) >= len(index):

@@ -2,8 +2,10 @@
 
 import copy
 import functools
+import gc
 import itertools
 import math
+import weakref
 from functools import partial
 
 import numpy as np
@@ -28,6 +30,7 @@ from interpreto import (
 )
 from interpreto.attributions.granularity.units import TextUnits
 from interpreto.errors import InputError, ModelError, OptionError, TargetError
+from interpreto.model_wrapping import prefix
 from tests.attributions.test_invariants import assert_same, snapshot
 from tests.generators import GENERATORS, generator, slow_scores
 from tests.models import light
@@ -168,6 +171,30 @@ def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
         assert torch.allclose(one.attributions, other.attributions, atol=1e-4, equal_nan=True)
         assert torch.allclose(one.scores, other.scores, atol=1e-4)
     assert fast.setup.wrapper.language.reuses, "the probe should find these models fit for it"
+
+
+def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
+    """However many there are, and whatever else waits: rows of one text fill more than a batch here."""
+    alive, most, recorded = weakref.WeakSet(), [], prefix.recorded
+
+    class Layers(list):
+        __hash__ = object.__hash__
+
+    def watched(*given):
+        layers = Layers(recorded(*given))
+        alive.add(layers)
+        most.append(len(alive))
+        return layers
+
+    monkeypatch.setattr(prefix, "recorded", watched)
+    model, tokenizer = generator("llama")
+    gc.disable()
+    try:
+        Occlusion(model, tokenizer, batch_size=4)([PROMPT] * 32, CONTINUATION)
+    finally:
+        gc.enable()
+    assert len(most) == 32
+    assert max(most) <= 2 * 4
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INSIDE, *IMAGES_ONLY)])

@@ -182,19 +182,26 @@ def test_the_driver_packs_rows_of_many_plans_and_keeps_few_open():
 
 
 def test_light_rows_are_asked_for_some_batches_ahead_and_heavy_ones_are_not():
+    """What a model keeps of a run may be heavy however light the rows are, and so may gradients for many targets."""
     ahead = {}
-    for name, width in (("light", 1), ("heavy", 2**24)):
+    for name, width, count, kind in (
+        ("light", 1, 1, {}),
+        ("heavy", 2**24, 1, {}),
+        ("kept", 1, 1, {"keep": True}),
+        ("gradients", 2**14, 2, {"of": "x"}),
+        ("many gradients", 2**14, 2**10, {"of": "x"}),
+    ):
         waiting, most = set(), []
 
-        def plan(number, width=width, waiting=waiting, most=most):
+        def plan(number, width=width, count=count, kind=kind, waiting=waiting, most=most):
             waiting.add(number)
             most.append(len(waiting))
-            yield Ask(Rows({"x": torch.zeros(1, 1).expand(1, width)}), Everything())
+            yield Ask(Rows({"x": torch.zeros(1, 1).expand(1, width)}), Everything(count), **kind)
             waiting.remove(number)
 
         drive((plan(number) for number in range(40)), lambda asks: [Answer(torch.zeros(1, 1)) for _ in asks], 2)
         ahead[name] = max(most)
-    assert ahead == {"light": 32, "heavy": 2}
+    assert ahead == {"light": 32, "heavy": 2, "kept": 2, "gradients": 32, "many gradients": 2}
 
 
 def test_an_ask_may_have_no_rows():
