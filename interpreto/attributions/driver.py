@@ -19,9 +19,10 @@ Run = Callable[[Sequence[Ask]], list[Answer]]
 Arrange = Callable[[Ask], Arrangement | None]
 
 _AHEAD = 16
-"""How many batches are asked for in one go: a run of the model drives what plans need out of the processor's caches."""
+"""Until how many batches wait plans go on in one go: a run of the model drives what they need out of the processor's
+caches."""
 _MADE = 2**26
-"""How many bytes of rows and gradients come of one go at most, where a batch takes less."""
+"""Or until how many bytes of rows and gradients were asked for, if a batch waits."""
 
 
 @dataclass(eq=False)
@@ -117,8 +118,8 @@ def drive(
     """Advance plans until all have ended, and return what each found with the number of rows it sent.
 
     A plan is opened only when the rows that wait do not fill a batch, and goes on only then too; several are asked in
-    one go then, up to some batches. What is in memory is bounded by these, not by plans. Rows of one kind share a
-    batch; a batch that fills is run at once, others when nothing else can be done.
+    one go then, until some batches wait. What is in memory is bounded by these and by the last ask, not by the number
+    of plans. Rows of one kind share a batch; a batch that fills is run at once, others when nothing else can be done.
 
     Args:
         plans: One per sample, best in an order in which neighbours have rows of like length.

@@ -17,7 +17,7 @@ from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen, resolve
+from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen, named
 from interpreto.model_wrapping.wrapper import Wrapper
 
 LAYOUTS = ("n c h w", "n h w c")
@@ -117,7 +117,7 @@ class CallableImages(Wrapper):
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
         if self.labels is not None and spec is not None:
-            resolve(spec, torch.zeros(len(self.labels)), self.labels)
+            named(spec, self.labels)
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, spec, self, probe)

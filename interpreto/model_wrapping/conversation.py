@@ -114,7 +114,7 @@ class Ask:
     def nbytes(self) -> int | float:
         """How much memory the rows and their gradients take; infinite where the model keeps what it computes of them.
 
-        Blends are counted before they are made, asks beside this one not at all.
+        Blends are counted before they are made; asks beside this one, scores and what a probe finds are not.
         """
         if self.keep:
             return math.inf

@@ -16,6 +16,7 @@ from interpreto import (
     Deletion,
     Entropy,
     Gini,
+    Grid,
     Infidelity,
     InputXGradient,
     Insertion,
@@ -109,6 +110,45 @@ def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal, batch_si
         assert torch.allclose(found.curves[number][0].y, alone.curves[0][0].y, atol=1e-6)
         rows += alone.n_rows
     assert found.n_rows == rows - len(pictures) + groups
+
+
+def test_curves_on_their_way_hold_their_scores_alone(monkeypatch):
+    """Not the outputs of the whole batch, of which answers are views."""
+    held, measured = [], Deletion.measured
+
+    def watched(metric, found, rows):
+        held.extend(tensor for courses in found for course in courses for tensor in (course.scores, *course.end))
+        return measured(metric, found, rows)
+
+    monkeypatch.setattr(Deletion, "measured", watched)
+    model, processor = image_model("vit")
+    pictures = some_pictures()
+    Deletion(model, processor, n_steps=5).evaluate(Occlusion(model, processor)(pictures, targets=1), pictures)
+    assert len(held) == 2 * len(pictures) - 1
+    assert max(tensor.untyped_storage().nbytes() for tensor in held) == 6 * 4
+
+
+class AnyChannels(nn.Module):
+    """Reads pictures of any number of channels."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, pixels):
+        return self.head(pixels.mean(1).flatten(1))
+
+
+def test_pictures_of_other_channels_are_hidden_on_their_own():
+    torch.manual_seed(0)
+    model, pictures = AnyChannels(), [torch.rand(3, 8, 8), torch.rand(1, 8, 8), torch.rand(3, 8, 8)]
+    options = {"task": "image-classification", "granularity": Grid(2, 2)}
+    outputs = Occlusion(model, **options)(pictures, targets=0)
+    metric = Deletion(model, n_steps=4, **options)
+    found = metric.evaluate(outputs, pictures)
+    for value, output, picture in zip(found.values, outputs, pictures, strict=True):
+        assert torch.allclose(value, metric.evaluate(output, picture).values[0], atol=1e-6)
+    assert found.n_rows == 3 * 5 - 1
 
 
 class Squared:

@@ -27,17 +27,17 @@ class _Course:
 
     Attributes:
         shares: The share of units that have changed at every step.
-        found: The scores, from the whole sample on.
+        scores: What was found, from the whole sample on.
         end: Where the score of the hidden sample will be found, if it was asked for with another sample.
     """
 
     shares: Float[Tensor, " s"]
-    found: list[Float[Tensor, " _p"]]
+    scores: Float[Tensor, " _p"]
     end: list[Float[Tensor, " 1"]]
 
     def curve(self, backwards: bool) -> Curve:
         """The curve, once all that was asked for is answered."""
-        y = torch.cat([*self.found, *self.end])
+        y = torch.cat([self.scores, *self.end])
         return Curve(self.shares, y.flip(0) if backwards else y)
 
 
@@ -68,9 +68,11 @@ class _Curve(ModelledMetric):
                 some = torch.from_numpy(cells[start : start + case.block]).reshape(-1, *case.units.shape)
                 answer = yield Ask(modality.hide(case.sample, blank, case.units, some).rows, part)
                 found.append(answer.scores[:, 0])
+            # A copy: answers may be views of all that the model said.
+            whole = torch.cat(found)
             if not asked and name is not None:
-                end.append(found[-1][-1:])
-            courses.append(_Course(shares, found, end if asked else []))
+                end.append(whole[-1:])
+            courses.append(_Course(shares, whole, end if asked else []))
         return courses
 
     def _path(self, scores: Float[np.ndarray, " g"]) -> tuple[Float[Tensor, " s"], Float[np.ndarray, "_s g"]]:
@@ -92,7 +94,7 @@ class _Curve(ModelledMetric):
 
 
 def _blank(case: Case, modality: MaskModality) -> Rows:
-    """The sample with everything hidden, made once for samples that have the very same."""
+    """The sample with everything hidden, made once for those with the very same; only what is hidden may be read."""
     name = modality.blank_name(case.sample)
     if name is None:
         return modality.blank(case.sample, case.rng())
@@ -105,10 +107,11 @@ def _blank(case: Case, modality: MaskModality) -> Rows:
 def _end_name(case: Case, modality: MaskModality, target: int, cells: Float[np.ndarray, "s g"]) -> Hashable:
     """What the score of the hidden sample is called among samples that share it; None where they do not."""
     blank = modality.blank_name(case.sample)
-    hidden = len(cells) and cells[-1].all() and case.units.whole
+    if blank is None or not len(cells) or not cells[-1].all() or not case.units.whole:
+        return None
     # Functions and contrasts of them may not be told apart.
     value = case.targets.values[target]
-    return ("end", blank, value) if blank is not None and hidden and isinstance(value, int) else None
+    return ("end", blank, value) if isinstance(value, int) else None
 
 
 @lru_cache(maxsize=256)

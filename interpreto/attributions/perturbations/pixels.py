@@ -115,7 +115,8 @@ class Pixels(MaskModality):
 
     def blank_name(self, sample: ImageSample) -> Hashable:
         # Black and white depend on how a picture was made smaller, the rest on what is in it.
-        return None if isinstance(self.removal, str) and self.removal != "zeros" else sample.size
+        shape = tuple(sample.rows.fields[PIXELS].shape[1:])
+        return None if isinstance(self.removal, str) and self.removal != "zeros" else shape
 
     def describe(self) -> str:
         return describe(self.removal)
