@@ -35,13 +35,16 @@ class Opened:
         case: What there is to work on.
         granularity: What cut it into units.
         labels: What a person sees of the units.
-        targets: What is asked about.
     """
 
     case: Case
     granularity: Unitization
     labels: Any
-    targets: NamedTargets
+
+    @property
+    def targets(self) -> NamedTargets:
+        """What is asked about."""
+        return self.case.targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,11 +207,10 @@ class Pipeline:
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.
         bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
-        opened = Opened(case, chosen, labels, targets)
+        opened = Opened(case, chosen, labels)
         found = yield from work.plan(number, opened)
         # Others run on; what the model remembers of this sample would take their memory.
-        targets = targets.without_memory()
-        return replace(opened, case=replace(case, targets=targets), targets=targets), found
+        return replace(opened, case=replace(case, targets=targets.without_memory())), found
 
 
 def check_alone(alone: str, samples: int) -> None:

@@ -120,8 +120,7 @@ class Ask:
             return math.inf
         if self.of is None:
             return self.rows.nbytes
-        leaf = {**self.rows.fields, **self.rows.blends}[self.of]
-        return self.rows.nbytes + len(self.targets) * math.prod(leaf.shape) * _FLOAT
+        return self.rows.nbytes + len(self.targets) * self.rows.fields[self.of].numel() * _FLOAT
 
     @property
     def all(self) -> tuple["Ask", ...]:

@@ -165,29 +165,35 @@ class ImageUnits(Units):
 
     @cached_property
     def cut(self) -> tuple[int, ...]:
-        (height, width), tile = self.index.shape, self.tile
-        if tile is None or (height, width) != (self.shape[0] * tile[0], self.shape[1] * tile[1]):
+        height, width = self.index.shape
+        if self.tile is None or (height, width) != (self.shape[0] * self.tile[0], self.shape[1] * self.tile[1]):
             return height, width
-        return self.shape[0], tile[0], width
+        return self.shape[0], self.tile[0], width
+
+    @property
+    def _tiled(self) -> bool:
+        """Whether tiles make up the whole image."""
+        return len(self.cut) == 3
 
     def thin(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p ..."]:
-        return self.spread(cells) if self.tile is None or len(self.cut) == 2 else self._lines(cells, self.tile)
+        return self._lines(cells) if self._tiled else self.spread(cells)
 
     def spread(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p H W"]:
         if self.tile is None:
             return spread(cells, self.index)
         (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
         # One axis after the other, so that most of it is copied in long runs.
-        fine = self._lines(cells, self.tile).expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
-        if (height, width) == (h * tall, w * wide):
+        fine = self._lines(cells).expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
+        if self._tiled:
             return fine
         # Pixels beyond the last whole unit belong to none.
         return nn.functional.pad(fine, (0, width - w * wide, 0, height - h * tall))
 
-    def _lines(self, cells: Float[Tensor, "p h w"], tile: tuple[int, int]) -> Float[Tensor, "p h 1 v"]:
-        """One line of positions for every row of units."""
-        h, w = self.shape
-        return cells[..., None].expand(-1, -1, -1, tile[1]).reshape(len(cells), h, 1, w * tile[1])
+    def _lines(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p h 1 v"]:
+        """One line of positions for every row of tiles."""
+        assert self.tile is not None
+        (h, w), wide = self.shape, self.tile[1]
+        return cells[..., None].expand(-1, -1, -1, wide).reshape(len(cells), h, 1, w * wide)
 
     def reduce(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
         if self.tile is None or how not in ("mean", "sum"):
