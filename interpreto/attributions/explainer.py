@@ -78,7 +78,7 @@ class Explainer(ABC):
             completeness_gap=explained.gap,
             segments=explained.segments,
             n_rows=done.rows,
-            info=provenance.record(self.setup, self.recipe, done.seconds),
+            info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes,
         )
 
 

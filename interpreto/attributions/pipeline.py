@@ -20,6 +20,8 @@ from interpreto.model_wrapping.conversation import NamedTargets, Plan
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import per_sample
+from interpreto.model_wrapping.working_copy import CannotCopyError
+from interpreto.model_wrapping.wrapper import Wrapper
 
 Found = TypeVar("Found")
 
@@ -49,12 +51,13 @@ class Opened:
 
 @dataclass(frozen=True, eq=False)
 class Done(Generic[Found]):
-    """What came of one sample, the rows that it took, and its share of the seconds."""
+    """What came of one sample, the rows that it took, its share of the seconds, and notes on how the model was run."""
 
     opened: Opened
     found: Found
     rows: int
     seconds: float
+    notes: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,7 @@ class Pipeline:
                         work.check(sample, Layout(units.shape, tuple(units.index.shape)))
                 specs = [spec for _, spec in window]
                 ready = list(zip(samples, specs, strict=True))
-                finished = self._window(ready, done, bar, (count or 0) - done, work)
+                finished = self._window_twice(ready, done, bar, (count or 0) - done, work)
                 done += len(window)
                 yield from finished
 
@@ -160,22 +163,32 @@ class Pipeline:
             return granularity.natural(sample, modality, work.fine) if work.cut is None else work.cut(number, sample)
         return given.of(sample) if isinstance(given, Natural) else given
 
+    def _window_twice(
+        self, window: list[tuple[Sample, Any]], start: int, bar: tqdm, left: int, work: Work[Found]
+    ) -> list[Done[Found]]:
+        """A window, on the user's own model once it has turned out that no copy of it can be used."""
+        try:
+            return self._window(window, start, bar, left, work)
+        except CannotCopyError:
+            return self._window(window, start, bar, left, work)
+
     def _window(
         self, window: list[tuple[Sample, Any]], start: int, bar: tqdm, left: int, work: Work[Found]
     ) -> list[Done[Found]]:
-        wrapper, begin = self.setup.wrapper, time.perf_counter()
+        begin = time.perf_counter()
         # Neighbours of like length share batches with little padding.
         numbers = sorted(range(len(window)), key=lambda number: window[number][0].rows.length)
         several = max(left, len(window))
-        with wrapper.borrowed():
-            device = wrapper.device
+        with self.setup.wrapper.working(self.setup.seed) as lent:
             shared: dict[Hashable, Any] = {}
             plans = (
-                self._plan(start + number, *window[number], device, shared, bar, several, work) for number in numbers
+                self._plan(start + number, *window[number], lent.wrapper, shared, bar, several, work)
+                for number in numbers
             )
-            found = drive(plans, wrapper.answer, self.setup.batch_size, bar.update, wrapper.arrange)
+            found = drive(plans, lent.answer, self.setup.batch_size, bar.update, lent.wrapper.arrange)
+            notes = lent.notes()
         seconds = (time.perf_counter() - begin) / len(window)
-        done = {number: Done(*pair, rows, seconds) for number, (pair, rows) in zip(numbers, found, strict=True)}
+        done = {number: Done(*pair, rows, seconds, notes) for number, (pair, rows) in zip(numbers, found, strict=True)}
         return [done[number] for number in range(len(window))]
 
     def _plan(
@@ -183,7 +196,7 @@ class Pipeline:
         number: int,
         sample: Sample,
         spec: Any,
-        device: torch.device,
+        wrapper: Wrapper,
         shared: dict[Hashable, Any],
         bar: tqdm,
         samples: int,
@@ -193,7 +206,7 @@ class Pipeline:
         chosen = self._granularity(number, sample, work)
         # Before the model runs, so that what cannot be cut into units is told at once.
         units = chosen.units(sample)
-        settled = yield from setup.wrapper.settle(sample, spec, setup.seed, work.probe)
+        settled = yield from wrapper.settle(sample, spec, setup.seed, work.probe)
         if setup.granularity is None and settled.inside is not None:
             chosen = granularity.of_map(chosen, units, settled.inside.shape[1:])
         if settled.sample is not sample or settled.inside is not None:
@@ -202,7 +215,16 @@ class Pipeline:
         targets = settled.targets.by_unit(units.index, labels)
         scores = targets.select(settled.outputs)[0]
         case = Case(
-            settled.sample, units, targets, scores, setup.seed, setup.batch_size, 1, settled.inside, device, shared
+            settled.sample,
+            units,
+            targets,
+            scores,
+            setup.seed,
+            setup.batch_size,
+            1,
+            settled.inside,
+            wrapper.device,
+            shared,
         )
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.

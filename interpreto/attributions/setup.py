@@ -227,6 +227,8 @@ class Setup:
             raise UnsupportedError(f"{self.method} makes maps of images; this model reads a {self.wrapper.modality}.")
         if why := self.wrapper.no_features if features else self.wrapper.no_attention:
             raise UnsupportedError(f"{self.method} looks inside the model: {why}")
+        if isinstance(probe, FeatureProbe):
+            probe = probe.named_in(self.wrapper.module)
         chosen = Combine(self.given.get("pooling", "mean"), self.given.get("resize", "bilinear"))
         return Traced(probe, self.tensors(), chosen.pooling, chosen.resize if "resize" in self.given else None)
 

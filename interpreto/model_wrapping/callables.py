@@ -1,7 +1,6 @@
 """Any function from images to scores as a model: JAX, TensorFlow, scikit-learn, numpy, a remote service."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import numpy as np
@@ -146,9 +145,6 @@ class CallableImages(Wrapper):
             targets = ask.targets.settle(outputs) if isinstance(ask.targets, Foreseen) else ask.targets
             return Answer(scores, inside=self._maps(ask.probe, targets, arrays))
         return Answer(scores, None if ask.of is None else self._gradients(ask.targets, arrays))
-
-    def borrowed(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def provenance(self) -> dict[str, Any]:
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)

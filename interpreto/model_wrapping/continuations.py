@@ -10,10 +10,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interpreto.errors import InputError, OptionError, TargetError
-from interpreto.model_wrapping.runtime import seeded
+from interpreto.model_wrapping.randomness import OwnGenerator
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import Contrast, Score
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.tokenizing import tokenized
 
 _CONTEXT = 8
 """Tokens before a continuation that are decoded with it, so that a leading space is not lost."""
@@ -89,9 +90,9 @@ def generated(
     if "stop_strings" in given:
         given.setdefault("tokenizer", text.tokenizer)
     _make_room(given, config, ids.shape[1], text.limit)
-    seeded(text.device, seed)
     try:
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), **given)
+        with OwnGenerator(seed):
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), **given)
     except (ValueError, TypeError) as error:
         raise OptionError(f"generate() does not take generation_kwargs={dict(options)}: {error}") from error
     found = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
@@ -162,13 +163,15 @@ def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[in
     """The tokens of a continuation, with nothing added in front."""
     tokenizer = text.tokenizer
     if not tokenizer.is_fast:
-        ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+        ids = tokenized(tokenizer, said, add_special_tokens=False)["input_ids"]
         if not ids:
             raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
         return ids, *_spoken(text, before, ids)
     first = None
     for lead in _LEADS:
-        encoding = tokenizer(lead + said, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoding = tokenized(
+            tokenizer, lead + said, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         ids, spans = encoding["input_ids"], torch.tensor(encoding["offset_mapping"]).reshape(-1, 2) - len(lead)
         own = (spans[:, 1] > 0).nonzero()[:, 0].tolist()
         if not own:

@@ -1,7 +1,6 @@
 """Image classifiers: transformers, timm, torchvision, or any module from pixels to logits."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, final
 
 from jaxtyping import Float
@@ -13,12 +12,13 @@ from interpreto.model_wrapping.classification import check_target, logits_of, se
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.model_pool import ModelPool
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import PIXELS, Pictures
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.resolution import resolution_of
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, placement_of, provenance
+from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -43,7 +43,8 @@ class ImageClassification(Wrapper):
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = getattr(model, "_orig_mod", model)
-        self.runtime = runtime
+        self.processor, self.runtime = processor, runtime
+        self.pool = ModelPool(self.model, self._on, runtime.device)
         self.config = getattr(unwrapped(model), "config", None)
         self.keyword = isinstance(unwrapped(model), PreTrainedModel)
         inner, patch = unwrapped(model), patch_size(unwrapped(model))
@@ -79,9 +80,6 @@ class ImageClassification(Wrapper):
         if asks[0].probe is not None:
             return self.inside.answers(asks)
         return autograd.answers(asks, self._outputs, self.module)
-
-    def borrowed(self) -> AbstractContextManager[None]:
-        return borrowed(self.model, self.runtime)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

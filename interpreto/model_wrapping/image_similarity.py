@@ -1,7 +1,6 @@
 """The image side of models that compare images with texts: targets are prompts."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, final
 
@@ -14,14 +13,16 @@ from interpreto.model_wrapping import autograd, images, similarity
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
+from interpreto.model_wrapping.model_pool import ModelPool
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, device_of, placement_of, provenance
+from interpreto.model_wrapping.runtime import Runtime, device_of, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.similarity import Both, Embedding
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.texts import check_length
+from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.towers import towers_of
 from interpreto.model_wrapping.two_sides import TOGETHER, Sides, settle
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -46,8 +47,10 @@ class ImageSimilarity(Wrapper):
     no_gradients = no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        processor = with_own_tokenizer(processor)
         self.model = getattr(model, "_orig_mod", model)
-        self.runtime = runtime
+        self.processor, self.runtime = processor, runtime
+        self.pool = ModelPool(self.model, self._on, runtime.device)
         self.towers = towers_of(unwrapped(model), processor)
         self.config = getattr(unwrapped(model), "config", None)
         self.pictures, self.resolution = self.towers.pictures(runtime.size)
@@ -110,10 +113,9 @@ class ImageSimilarity(Wrapper):
             return self.inside.answers(asks)
         return autograd.answers(asks, self._outputs, self.module)
 
-    def borrowed(self) -> AbstractContextManager[None]:
+    def forget(self) -> None:
         # Between calls the user may change the weights.
         self.prompts.forget()
-        return borrowed(self.model, self.runtime)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

@@ -1,5 +1,6 @@
 """A causal language model as it is run: rows in, scores at the asked positions out."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping import prefix
@@ -34,7 +36,7 @@ class LanguageModel:
     Attributes:
         text: The model and its tokenizer.
         runtime: How the model is run.
-        reuses: Whether rows go on from the unchanged text.
+        why_whole: Why rows do not go on from the unchanged text; empty where they do.
         padding: What fills up rows of different lengths.
     """
 
@@ -43,11 +45,16 @@ class LanguageModel:
         self.text, self.runtime = text, runtime
         self._begins = first_position(inner)
         self._reads_length = reads_length(inner.config)
-        takes = runtime.reuse_prefix and "past_key_values" in text.parameters
-        self.reuses = takes and prefix.can_be_cut(inner) and not self._reads_length
+        self.why_whole = self._why_whole(inner)
+        self._cache_name = ""
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if self._reads_length else text.padding
-        self._probed = self._causal = False
+        self._proven = self._causal = False
+
+    @property
+    def reuses(self) -> bool:
+        """Whether rows go on from the unchanged text."""
+        return not self.why_whole
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks of one kind."""
@@ -76,7 +83,7 @@ class LanguageModel:
 
     def proven(self, unchanged: prefix.Unchanged, targets: TokenTargets) -> prefix.Unchanged:
         """Once per model: whether going on from the unchanged text gives what a whole run gives."""
-        if not self.reuses or self._probed or length(unchanged.rows) < 3:
+        if not self.reuses or self._proven or length(unchanged.rows) < 3:
             return unchanged if self.reuses else replace(unchanged, layers=None)
         middle = int(targets.at[0]) // 2 + 1
         ids = unchanged.rows.fields["input_ids"].clone()
@@ -85,8 +92,9 @@ class LanguageModel:
         whole = replace(ask, targets=replace(targets, unchanged=replace(unchanged, layers=None)))
         (short,), (long,) = (self.answer([one]) for one in (ask, whole))
         scale = 1 + float(long.scores.abs().max())
-        self.reuses = bool((short.scores - long.scores).abs().max() <= self._tolerance * scale)
-        self._probed = True
+        if (short.scores - long.scores).abs().max() > self._tolerance * scale:
+            self._give_up("what it says after the part of a text that was kept differs from a whole run")
+        self._proven = True
         return unchanged if self.reuses else replace(unchanged, layers=None)
 
     @property
@@ -98,14 +106,45 @@ class LanguageModel:
         """Unchanged texts: outputs at the targets' positions, keys and values."""
         out = []
         rows, at = self._joined(asks)
-        cache = prefix.recording() if self.reuses else None
         with torch.no_grad():
-            outputs, _ = self._outputs(rows, at, cache=cache)
+            outputs, cache = self._recorded(rows, at) if self.reuses else (self._outputs(rows, at)[0], None)
         for number, ask in enumerate(asks):
             own = outputs[number : number + 1, torch.searchsorted(at, _targets(ask).at)].float().cpu()
             layers = None if cache is None else prefix.recorded(cache, number, length(ask.rows))
             out.append(Answer(_targets(ask).select(own), kept=(own, layers)))
         return out
+
+    def _recorded(self, rows: Rows, at: Int[Tensor, " q"]) -> tuple[Float[Tensor, "p q k"], DynamicCache | None]:
+        """Outputs, and the keys and values that the model wrote down; the first time under every name that may do."""
+        names = [self._cache_name] if self._cache_name else self.text.parameters.caches
+        for name in names:
+            self._cache_name, cache = name, prefix.recording()
+            outputs, _ = self._outputs(rows, at, cache=cache)
+            if prefix.is_filled(cache, length(rows)):
+                return outputs, cache
+        self._cache_name = ""
+        self._give_up(f"it wrote no keys and values into a cache given as {' or '.join(names) or 'an argument'}")
+        return self._outputs(rows, at)[0], None
+
+    def _why_whole(self, model: Any) -> str:
+        """Why rows are run whole, as far as is known without a run; empty where they need not be."""
+        if not self.runtime.reuse_prefix:
+            return "reuse_prefix=False"
+        if self._reads_length:
+            return "the model turns positions by a factor that depends on the length of the longest text"
+        if not prefix.can_be_cut(model):
+            return "the model keeps a state of the text that cannot be cut"
+        return ""
+
+    def _give_up(self, why: str) -> None:
+        """Run rows whole from now on, and say so: this model was expected to do better."""
+        self.why_whole = why
+        name = type(unwrapped(self.text.model)).__name__
+        warnings.warn(
+            f"{name} does not reuse what rows share with the unchanged text, for {why}: scores are right, but methods "
+            "that hide parts take several times as long.",
+            stacklevel=2,
+        )
 
     def _scored(self, ask: Ask) -> Answer:
         """Rows of one text, from the first position on at which any of them differs."""
@@ -193,7 +232,7 @@ class LanguageModel:
         if "use_cache" in text.parameters:
             options["use_cache"] = cache is not None
         if cache is not None:
-            options["past_key_values"] = cache
+            options[self._cache_name] = cache
         embeddings = fields.get(EMBEDDINGS)
         place = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
         module = unwrapped(text.model).get_output_embeddings()

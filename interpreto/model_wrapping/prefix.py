@@ -36,6 +36,14 @@ def recording() -> DynamicCache:
     return DynamicCache()
 
 
+def is_filled(cache: DynamicCache, length: int) -> bool:
+    """Whether every layer of a cache that was given to a model holds so many positions, and nothing else."""
+    layers: list[Any] = cache.layers
+    return bool(layers) and all(
+        isinstance(layer, DynamicLayer) and layer.get_seq_length() == length for layer in layers
+    )
+
+
 def recorded(cache: DynamicCache, row: int, length: int) -> Layers:
     """The keys and values of one row in a cache."""
     layers: list[Any] = cache.layers

@@ -13,6 +13,7 @@ from interpreto.errors import InputError
 from interpreto.model_wrapping import texts
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.tokenizing import tokenized
 
 _MARK = "\ue000message\ue001"
 """Stands for what a message says, to see where a template puts it; of letters that no text uses."""
@@ -100,7 +101,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
 
     rendered = rendered_as(messages)
     frame = rendered_as([_with_content(m, _MARK) if m in spoken else m for m in messages]).split(_MARK)
-    encoding = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoding: Any = tokenized(tokenizer, rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = torch.tensor(encoding["input_ids"])
     texts.check_length(len(ids), text.limit, "shorten the chat")
     offsets = torch.tensor(encoding["offset_mapping"])

@@ -96,7 +96,11 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
         OptionError: if the size is not a multiple of the patches.
         UnsupportedError: if the model has no position embeddings that could be interpolated.
     """
-    if size is not None and SHAPES in inspect.signature(forward).parameters:
+    taken = inspect.signature(forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        # What a function hands on to the tower is declared there.
+        taken = {**inspect.signature(tower.forward).parameters, **taken}
+    if size is not None and SHAPES in taken:
         raise OptionError(
             "image_size= is not for a model that reads pictures in their own form: say how fine with "
             "max_num_patches in its processor."
@@ -110,7 +114,7 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
             f"image_size={size} is not divisible by the model's patches of {patch[0]} x {patch[1]} pixels; the nearest "
             f"that is: {near}."
         )
-    if _FLAG in inspect.signature(forward).parameters:
+    if _FLAG in taken:
         return Resolution({_FLAG: True})
     if patch is None or any(callable(getattr(module, _FLAG, None)) for module in tower.modules()):
         # Convolutions read any size, and so does a model that interpolates unasked (DINOv2).

@@ -1,7 +1,6 @@
 """How a model is run: device, precision, and which score of its outputs is explained."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interpreto.errors import ModelError, OptionError, choices
+from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.resolution import Size, size_of
 
 INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -105,57 +104,3 @@ def provenance(model: nn.Module, config: Any, runtime: Runtime) -> dict[str, Any
         "dtype": str(runtime.autocast or dtype_of(model)).removeprefix("torch."),
         "device": str(runtime.device or device_of(model)),
     }
-
-
-@contextmanager
-def borrowed(model: nn.Module, runtime: Runtime) -> Iterator[None]:
-    """Use a model in evaluation mode and leave it, and the global random state, exactly as they were.
-
-    Attributes that a forward leaves behind (caches, position offsets) go too. Inside, work does not depend on the
-    caller's grad or inference mode.
-
-    Raises:
-        ModelError: if the model should move to another device but is sharded or quantised.
-    """
-    home, away = device_of(model), torch.device(runtime.device) if runtime.device is not None else None
-    moves = away is not None and torch.empty(0, device=away).device != home
-    if moves and _is_pinned(model):
-        raise ModelError(
-            f"device={str(away)!r} asks to move a model that is sharded or quantised; leave device=None to run it "
-            "where it is."
-        )
-    modules = list(model.modules())
-    attributes = [dict(module.__dict__) for module in modules]
-    buffers = [dict(module._buffers) for module in modules]
-    accelerators = [device for device in {home, away} if device is not None and device.type == "cuda"]
-    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(accelerators):
-        try:
-            if any(module.training for module in modules):
-                model.eval()
-            if moves:
-                model.to(away)
-            yield
-        finally:
-            if moves:
-                model.to(home)
-            for module, before, held in zip(modules, attributes, buffers, strict=True):
-                module.__dict__.clear()
-                module.__dict__.update(before)
-                if not moves:
-                    module._buffers.clear()
-                    module._buffers.update(held)
-
-
-def seeded(device: torch.device, seed: int) -> None:
-    """Start the randomness of a device, and of the CPU, at a seed; `borrowed` puts it back."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-
-
-def _is_pinned(model: Any) -> bool:
-    devices = {parameter.device for parameter in model.parameters()}
-    return (
-        len(devices) > 1 or getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
-    )

@@ -1,7 +1,7 @@
 """Text classifiers of transformers: encoders, and decoders with a classification head."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, final
 
@@ -15,12 +15,14 @@ from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.model_pool import ModelPool
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
+from interpreto.model_wrapping.runtime import Runtime, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import UNSET, TextModel, position_table
+from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.wrapper import Wrapper
 
 _READ_PADDING = ("xlnet", "reformer")
@@ -44,10 +46,12 @@ class TextClassification(Wrapper):
     no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        processor = with_own_tokenizer(processor)
         # Only a model with a plain table of absolute positions is known to leave the padding id alone.
         table = position_table(unwrapped(model))
         self.text = TextModel.of(model, processor, reads_padding=table is None or table.padding_idx is not None)
-        self.runtime = runtime
+        self.processor, self.runtime = processor, runtime
+        self.pool = ModelPool(self.text.model, self._on, runtime.device)
         self.no_gradients = self.text.no_gradients
         reads_padding = "attention_mask" not in self.text.parameters or self.text.config.model_type in _READ_PADDING
         # Without anything that may be padded, only rows of one length share a batch.
@@ -77,9 +81,6 @@ class TextClassification(Wrapper):
         if asks[0].probe is not None:
             return self.inside.answers(asks)
         return autograd.answers(asks, self._outputs, self.module)
-
-    def borrowed(self) -> AbstractContextManager[None]:
-        return borrowed(self.text.model, self.runtime)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.text.model, self.text.config, self.runtime)

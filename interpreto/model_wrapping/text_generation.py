@@ -1,7 +1,6 @@
 """Causal language models of transformers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, final
 
@@ -15,12 +14,14 @@ from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.finite import all_finite
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.language_model import LanguageModel, length
-from interpreto.model_wrapping.runtime import Runtime, borrowed, provenance
+from interpreto.model_wrapping.model_pool import ModelPool
+from interpreto.model_wrapping.runtime import Runtime, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import plain
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.token_targets import TokenTargets
+from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
@@ -44,6 +45,7 @@ class TextGeneration(Wrapper):
     )
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        processor = with_own_tokenizer(processor)
         inner = unwrapped(model)
         if inner.config.is_encoder_decoder:
             raise ModelError(
@@ -53,7 +55,8 @@ class TextGeneration(Wrapper):
         if inner.get_output_embeddings() is None:
             raise ModelError(f"{type(inner).__name__} has no head over the vocabulary: it is no language model.")
         self.text = TextModel.of(model, processor, reads_padding=False)
-        self.runtime = runtime
+        self.processor, self.runtime = processor, runtime
+        self.pool = ModelPool(self.text.model, self._on, runtime.device)
         self.no_gradients = self.text.no_gradients
         self.language = LanguageModel(self.text, runtime)
 
@@ -109,8 +112,9 @@ class TextGeneration(Wrapper):
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self.language.answer(asks)
 
-    def borrowed(self) -> AbstractContextManager[None]:
-        return borrowed(self.text.model, self.runtime)
+    def notes(self) -> dict[str, Any]:
+        why = self.language.why_whole
+        return {"prefix_reuse": f"off: {why}" if why else "on"}
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.text.model, self.text.config, self.runtime)

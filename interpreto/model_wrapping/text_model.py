@@ -1,6 +1,5 @@
 """What all models that read texts share: tokenizer, fields, positions, token embeddings."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
+from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.typing import Tokenizer
@@ -28,7 +28,7 @@ class TextModel:
         model: A text model of transformers, possibly in a shell of PEFT.
         tokenizer: Its tokenizer.
         config: The config of its text part.
-        parameters: The names of what its forward takes.
+        parameters: What its forward takes.
         fields: The tokenizer's outputs that the model reads.
         padding: What fills up each field.
         limit: How many tokens the model can read.
@@ -42,7 +42,7 @@ class TextModel:
     model: Any
     tokenizer: Any
     config: Any
-    parameters: frozenset[str]
+    parameters: ForwardArguments
     fields: tuple[str, ...]
     padding: Mapping[str, int | float]
     limit: int
@@ -60,7 +60,7 @@ class TextModel:
         """
         tokenizer: Any = _tokenizer(processor)
         config = unwrapped(model).config.get_text_config()
-        parameters = frozenset(inspect.signature(unwrapped(model).forward).parameters)
+        parameters = ForwardArguments.of(unwrapped(model))
         return TextModel(
             getattr(model, "_orig_mod", model),
             tokenizer,

@@ -1,7 +1,7 @@
 """The text side of models that compare images with texts: targets are images."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,13 +19,15 @@ from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.model_pool import ModelPool
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, borrowed, placement_of, provenance
+from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.similarity import Embedding
 from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.towers import towers_of
 from interpreto.model_wrapping.two_sides import TOGETHER, Sides, settle
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -50,8 +52,10 @@ class TextSimilarity(Wrapper):
     no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
+        processor = with_own_tokenizer(processor)
         self.model = getattr(model, "_orig_mod", model)
-        self.runtime = runtime
+        self.processor, self.runtime = processor, runtime
+        self.pool = ModelPool(self.model, self._on, runtime.device)
         self.towers = towers_of(unwrapped(model), processor)
         self.text = self.towers.text
         self.config = getattr(unwrapped(model), "config", None)
@@ -93,10 +97,9 @@ class TextSimilarity(Wrapper):
             return self.inside.answers(asks)
         return autograd.answers(asks, self._outputs, self.module)
 
-    def borrowed(self) -> AbstractContextManager[None]:
+    def forget(self) -> None:
         # Between calls the user may change the weights.
         self.shown.forget()
-        return borrowed(self.model, self.runtime)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

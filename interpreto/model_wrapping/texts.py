@@ -12,6 +12,7 @@ from interpreto.errors import InputError
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.tokenizing import tokenized
 
 Raw = str | tuple[str, str] | Mapping[str, Any]
 
@@ -97,7 +98,7 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
     if tokenizer.is_fast:
         options["return_offsets_mapping"] = True
     # Length is checked below with a better message than the tokenizer's warning.
-    encoding: Any = tokenizer(*texts, verbose=False, return_special_tokens_mask=True, **options)
+    encoding: Any = tokenized(tokenizer, *texts, verbose=False, return_special_tokens_mask=True, **options)
     ids = torch.tensor(encoding["input_ids"])
     cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
     check_length(len(ids), text.limit, cure)

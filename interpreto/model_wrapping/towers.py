@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from interpreto.errors import ModelError
 from interpreto.model_wrapping import naflex
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
+from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.open_clip import OpenClipTokenizer, text_part
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import Pictures
 from interpreto.model_wrapping.resolution import Resolution, Size, resolution_of
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.tokenizing import tokenized
 from interpreto.typing import Tokenizer
 
 _ALWAYS_FULL = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
@@ -104,7 +106,7 @@ class Towers(ABC):
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, with what the tokenizer puts around it."""
-        return list(self.text.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        return list(tokenized(self.text.tokenizer, text, truncation=False, verbose=False)["input_ids"])
 
 
 @final
@@ -175,7 +177,7 @@ class OpenClipTowers(Towers):
             model,
             adapted,
             adapted,
-            frozenset({"input_ids"}),
+            ForwardArguments(frozenset({"input_ids"}), ()),
             ("input_ids",),
             {"input_ids": adapted.pad_token_id, "attention_mask": 0, EMBEDDINGS: 0.0},
             self.full,

@@ -29,6 +29,10 @@ TOGETHER = 32
 """Of what samples are compared with, how many run at once."""
 
 
+def _itself(side: Any) -> Any:
+    return side
+
+
 @final
 class Sides:
     """What samples are compared with: each is run through the model once.
@@ -47,7 +51,7 @@ class Sides:
         runtime: Runtime,
         encode: Callable[[Sequence[Any]], Float[Tensor, "k d"]],
         wanted: str,
-        key: Callable[[Any], Hashable] = lambda side: side,
+        key: Callable[[Any], Hashable] = _itself,
     ) -> None:
         self.towers, self.runtime, self.encode, self.wanted, self.key = towers, runtime, encode, wanted, key
         self._known: dict[Hashable, Float[Tensor, " d"]] = {}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -11,9 +11,11 @@ from torch import nn
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.probe import Probe
-from interpreto.model_wrapping.runtime import device_of
+from interpreto.model_wrapping.model_pool import Lent, ModelPool
+from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain
+from interpreto.model_wrapping.thread_state import restored_thread_state
 
 
 class Wrapper(ABC):
@@ -29,6 +31,13 @@ class Wrapper(ABC):
     """Why attention cannot be asked for, as a sentence; empty where it can."""
     no_features: str = ""
     """Why features of a layer cannot be asked for, as a sentence; empty where they can."""
+
+    processor: Any = None
+    """What prepares samples."""
+    runtime: Runtime
+    """How the model is run."""
+    pool: ModelPool | None = None
+    """Working copies of the model; None where there is no model of PyTorch."""
 
     reads_mean: ClassVar[bool] = False
     """Whether what layers before the last one say of a target is told by the mean over their positions."""
@@ -84,9 +93,33 @@ class Wrapper(ABC):
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks of one kind as one batch."""
 
-    @abstractmethod
-    def borrowed(self) -> AbstractContextManager[None]:
-        """Hold the model ready; afterwards it is as it was."""
+    @contextmanager
+    def working(self, seed: int = 0) -> Iterator[Lent]:
+        """A wrapper of the same kind that a call has for itself: the user's model and this thread stay as they are.
+
+        Args:
+            seed: Where the randomness of a model that draws in its forward starts.
+        """
+        with restored_thread_state(), torch.inference_mode(False), torch.no_grad():
+            if self.pool is None:
+                yield Lent(self, verified=True)
+                return
+            with self.pool.lent(seed) as lent:
+                lent.wrapper.forget()
+                yield lent
+
+    def notes(self) -> dict[str, Any]:
+        """What the record of a result should say of how the model was run, beyond `provenance`."""
+        return {}
+
+    def forget(self) -> None:
+        """Forget what was computed with weights that the user may change between two calls."""
+        return
+
+    def _on(self, module: nn.Module) -> "Wrapper":
+        """The same for a copy of the model."""
+        made: Any = type(self)
+        return made(module, self.processor, self.runtime)
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -80,17 +80,23 @@ def shapes_run(count=4, **options):
     return compare(*loaded("shapes-vit"), [example.input for example in examples], **arguments)
 
 
-def assert_same_numbers(one, other):
-    """Whether two comparisons found the same numbers, whatever they took."""
+def assert_alike(one, other, tolerance=1e-5):
+    """Whether two comparisons found the same numbers, up to what other batches change in the last bits."""
     assert one.methods == other.methods
     for metric in one.metrics:
         for method, values in one.values(metric).items():
-            assert torch.equal(values.nan_to_num(-9), other.values(metric)[method].nan_to_num(-9)), (metric, method)
+            pair = values, other.values(metric)[method]
+            assert torch.allclose(*pair, atol=tolerance, rtol=tolerance, equal_nan=True), (metric, method)
     for method in one.methods:
         for mine, theirs in zip(one.outputs(method), other.outputs(method), strict=True):
-            assert torch.equal(mine.attributions, theirs.attributions)
+            assert torch.allclose(mine.attributions, theirs.attributions, atol=tolerance, rtol=tolerance)
             assert mine.target_names == theirs.target_names
             assert mine.n_rows == theirs.n_rows
+
+
+def assert_same_numbers(one, other):
+    """Whether two comparisons that ran the same batches found the same numbers, whatever they took."""
+    assert_alike(one, other, 0)
     assert [s for s in one.standings if s.mean.count] == [s for s in other.standings if s.mean.count]
 
 
@@ -485,8 +491,9 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     records = tmp_path / "run" / "records.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[1:]))
-    assert_same_numbers(compare(model, processor, paths, **arguments), first)
-    assert_same_numbers(Comparison.load(tmp_path / "run"), first)
+    # The one that can still be read runs alone now.
+    assert_alike(compare(model, processor, paths, **arguments), first)
+    assert_alike(Comparison.load(tmp_path / "run"), first)
 
 
 def test_what_failed_is_tried_again(tmp_path):

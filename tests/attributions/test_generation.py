@@ -193,7 +193,8 @@ def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
         Occlusion(model, tokenizer, batch_size=4)([PROMPT] * 32, CONTINUATION)
     finally:
         gc.enable()
-    assert len(most) == 32
+    # And once for the run in which the working copy is watched.
+    assert len(most) == 32 + 1
     assert max(most) <= 2 * 4
 
 

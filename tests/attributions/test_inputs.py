@@ -27,12 +27,13 @@ def test_images_in_every_form(tmp_path):
     forms = [path, str(path), array, array / 255.0, torch.from_numpy(array.copy()).permute(2, 0, 1), [picture]]
     for form in forms:
         assert torch.equal(maps(form), expected)
+    # Processors prepare several at once, and models run them in other batches: neither promises the last bit.
     several = np.stack([array, array])
-    assert torch.equal(maps(several), torch.cat([expected, expected]))
+    assert torch.allclose(maps(several), torch.cat([expected, expected]), atol=1e-5)
     encoded = VIT[1](picture, return_tensors="pt")
-    assert torch.equal(maps(encoded), expected)
+    assert torch.allclose(maps(encoded), expected, atol=1e-5)
     without = Occlusion(VIT[0])(encoded["pixel_values"][0], targets=1)[0]
-    assert torch.equal(without.attributions[None], expected)
+    assert torch.allclose(without.attributions[None], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1", "I;16"])
@@ -263,9 +264,9 @@ def test_tensors_of_every_kind_are_taken():
     picture = some_pictures()[0]
     expected = maps(picture)
     tensor = (torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255).requires_grad_()
-    assert torch.equal(maps(tensor), expected)
+    assert torch.allclose(maps(tensor), expected, atol=1e-5)
     encoded = VIT[1]([picture, picture], return_tensors="pt")["pixel_values"]
-    assert torch.equal(maps({"pixel_values": list(encoded)}), torch.cat([expected, expected]))
+    assert torch.allclose(maps({"pixel_values": list(encoded)}), torch.cat([expected, expected]), atol=1e-5)
     rough = Occlusion(VIT[0])(encoded[0].bfloat16().requires_grad_(), targets=1)[0]
     assert torch.allclose(rough.attributions, expected[0], atol=0.05)
 

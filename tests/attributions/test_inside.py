@@ -509,7 +509,8 @@ def test_patches_are_found_wherever_they_lie(build):
     wrapper = ImageClassification(model, None, Runtime())
     pixels = torch.rand(3, 32, 48 if build is ClassTokenLast else 32)
     sample = wrapper.prepare(pixels)
-    with wrapper.borrowed():
+    # On the model itself, whose blocks are looked at below.
+    with torch.no_grad():
         positions = wrapper.inside.positions(sample.rows)
         anatomy = wrapper.inside.anatomy(sample.rows)
     assert positions.shape == (4, pixels.shape[2] // 8)

@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from interpreto import AttentionRollout, LeGrad
-from interpreto.errors import ModelError, OptionError, UnsupportedError
+from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.conversation import Ask
 from interpreto.model_wrapping.image_classification import ImageClassification
 from interpreto.model_wrapping.image_similarity import ImageSimilarity
 from interpreto.model_wrapping.inside.probe import AttentionProbe
 from interpreto.model_wrapping.inside.tap import Tap
-from interpreto.model_wrapping.runtime import Runtime, borrowed
+from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.targets import ClassTargets
 from interpreto.model_wrapping.text_classification import TextClassification
 from interpreto.model_wrapping.text_similarity import TextSimilarity
@@ -36,8 +36,8 @@ def looked(wrapper, samples, **probe):
     """What is seen of a batch, and the scores."""
     spy = Spy()
     ask = AttentionProbe(spy, **probe)
-    with wrapper.borrowed():
-        answers = wrapper.answer([Ask(sample.rows, ClassTargets((0,), ("0",)), probe=ask) for sample in samples])
+    with wrapper.working() as lent:
+        answers = lent.wrapper.answer([Ask(sample.rows, ClassTargets((0,), ("0",)), probe=ask) for sample in samples])
     return spy.seen, torch.cat([answer.scores for answer in answers])
 
 
@@ -238,11 +238,18 @@ def test_multi_head_attention_gives_the_weights_it_was_asked_for(average, batche
     assert functional.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
 
 
-def test_a_tap_inside_a_tap_is_an_error():
-    with Tap(), pytest.raises(ModelError, match="watched already"), Tap():
-        pass
-    with Tap():
-        pass
+def test_a_tap_inside_a_tap_sees_its_own_calls_alone():
+    """What a function of the user explains inside of a tapped run does not reach the outer tap."""
+    given = torch.randn(1, 2, 3, 4)
+    with torch.no_grad(), Tap() as outer:
+        outer.open = True
+        functional.scaled_dot_product_attention(given, given, given)
+        with Tap() as inner:
+            inner.open = True
+            functional.scaled_dot_product_attention(given, given, given)
+            given.softmax(-1)
+        functional.scaled_dot_product_attention(given, given, given)
+    assert (len(outer.calls), len(inner.calls)) == (2, 2)
 
 
 def test_nothing_is_left_after_an_exception():
@@ -349,7 +356,8 @@ def test_layers_out_of_range():
     assert AttentionRollout(model, processor, layers=[-1])(some_pictures())
 
 
-def test_the_model_is_borrowed_without_graphs():
-    model, _ = image_model("vit")
-    with borrowed(model, Runtime()):
+def test_the_model_is_run_without_graphs():
+    wrapper = ImageClassification(*image_model("vit"), Runtime())
+    with torch.inference_mode(), wrapper.working():
         assert not torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()

@@ -111,6 +111,8 @@ class _Run:
     ) -> "_Run":
         shared: dict[str, Any] = {**options, "seed": seed, "show_progress": False}
         wrapper = RandomScores(model, processor, **shared).setup.wrapper
+        # The copy of its tokenizer serves all methods.
+        processor = None if processor is None else wrapper.processor
         if not {"granularity", "patch_size", "segments"} & set(options):
             shared["granularity"] = granularity.Natural(wrapper.modality)
         settler = RandomScores(model, processor, **shared)

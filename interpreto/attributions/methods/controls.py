@@ -7,6 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.recipes.unasked import Centre, Noise, Norm, Order, Rarity
 from interpreto.attributions.setup import GradientOptions, Options, Setup
 from interpreto.errors import OptionError, UnsupportedError
+from interpreto.model_wrapping.tokenizing import tokenized
 
 
 @final
@@ -116,4 +117,6 @@ class TokenFrequency(Explainer):
             raise OptionError("TokenFrequency needs corpus=, the texts in which tokens are counted.")
         wrapper: Any = self.setup.wrapper
         tokenizer = wrapper.text.tokenizer
-        self.recipe = Rarity.of_texts([tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts])
+        self.recipe = Rarity.of_texts(
+            [tokenized(tokenizer, text, add_special_tokens=False)["input_ids"] for text in texts]
+        )

@@ -1,7 +1,7 @@
 """Model randomisation: does an attribution depend on what the model has learned?"""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +28,8 @@ class ModelRandomization:
     attribution that stays the same does not tell of the model. The authors compare images; here units are compared,
     in the units of the outputs.
 
-    The model is randomised in place and put back.
+    The method runs on a copy of the model with weights of its own, which takes as much memory as the model; the
+    model itself stays as it is.
 
     Args:
         method: A method on the model, as it explained the outputs.
@@ -52,19 +53,20 @@ class ModelRandomization:
 
         Raises:
             InputError: if outputs and method do not belong together.
+            UnsupportedError: if the model is a function, or cannot be copied.
         """
         outputs = check_method(outputs, self.method)
         samples, specs = put_back(outputs, inputs)
-        model = self.method.setup.wrapper.module
-        if model is None:
-            raise UnsupportedError("ModelRandomization needs weights to randomise; this model is a function.")
-        layers = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
+        method, model = _copied(self.method)
+        originals = self.method.setup.wrapper.module
+        assert originals is not None
+        layers = list(zip(*map(_layers, (model, originals)), strict=True))
         steps: list[list[list[float]]] = []
         rows = 0
         for step in range(1, self.n_steps + 1):
             top = layers[len(layers) - round(len(layers) * step / self.n_steps) :]
-            with _randomised(top, self.seed):
-                others = self.method.explain(samples, specs)
+            _randomise(top, self.seed)
+            others = method.explain(samples, specs)
             rows += sum(other.n_rows for other in others)
             steps.append([_correlations(*pair) for pair in zip(outputs, others, strict=True)])
         x = torch.linspace(0, 1, self.n_steps + 1)
@@ -88,21 +90,39 @@ def _correlations(output: AttributionOutput, other: AttributionOutput) -> list[f
     return found
 
 
-@contextmanager
-def _randomised(layers: Sequence[nn.Module], seed: int) -> Iterator[None]:
-    """Random weights for some layers, for a while."""
-    own = {id(p): p for layer in layers for p in layer.parameters(recurse=False)}
-    before = {key: parameter.detach().clone() for key, parameter in own.items()}
-    rng = torch.Generator().manual_seed(seed)
+def _copied(method: Explainer) -> tuple[Explainer, nn.Module]:
+    """A method on a copy of its model, weights and all, and that copy.
+
+    Raises:
+        UnsupportedError: if there is no model, or none that can be copied.
+    """
+    if method.setup.wrapper.module is None:
+        raise UnsupportedError("ModelRandomization needs weights to randomise; this model is a function.")
     try:
-        with torch.no_grad():
-            for parameter in own.values():
-                parameter.copy_(_drawn(parameter, rng))
-        yield
-    finally:
-        with torch.no_grad():
-            for key, parameter in own.items():
-                parameter.copy_(before[key])
+        own = copy.deepcopy(method)
+    except Exception as error:
+        raise UnsupportedError(
+            f"ModelRandomization randomises a copy of the model, and this one cannot be copied: {error}."
+        ) from error
+    model = own.setup.wrapper.module
+    assert model is not None
+    return own, model
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The modules that have weights of their own."""
+    return [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
+
+
+@torch.no_grad()
+def _randomise(layers: Sequence[tuple[nn.Module, nn.Module]], seed: int) -> None:
+    """Give layers random weights, made from those of their originals."""
+    rng, done = torch.Generator().manual_seed(seed), set[int]()
+    for layer, original in layers:
+        for parameter, own in zip(layer.parameters(recurse=False), original.parameters(recurse=False), strict=True):
+            if id(parameter) not in done:
+                done.add(id(parameter))
+                parameter.copy_(_drawn(own, rng))
 
 
 def _drawn(parameter: Tensor, rng: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.tokenizing import tokenized
 
 NAMES = ("mask", "unk", "space", "pad", "attention")
 
@@ -75,7 +76,7 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
 def _token(tokenizer: Any, name: str) -> int | None:
     if name != "space":
         return getattr(tokenizer, f"{name}_token_id", None)
-    ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
+    ids = tokenized(tokenizer, " ", add_special_tokens=False)["input_ids"]
     return ids[0] if len(ids) == 1 and not tokenizer.decode(ids).strip() else None
 
 

@@ -128,8 +128,9 @@ def pick_spot(
         return default or plain[-1]
     names = {spot.name: spot for spot in known}
     if isinstance(wanted, nn.Module):
-        found = [spot for spot in known if spot.module is wanted]
-        said = type(wanted).__name__
+        found, said = [], type(wanted).__name__
+    elif probe.kind:
+        found, said = [names[wanted]] if wanted in names else [], probe.kind
     else:
         found = [names[wanted]] if wanted in names else [s for s in known if s.name.endswith(f".{wanted}")]
         said = repr(wanted)

@@ -1,7 +1,7 @@
 """What may be asked of a model's inside, and what is then seen."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -71,6 +71,10 @@ class Rule(Protocol):
     def __call__(self, seen: Seen) -> Float[Tensor, "p l"]: ...
 
 
+def _as_it_is(maps: Float[Tensor, "p t ..."]) -> Float[Tensor, "p t ..."]:
+    return maps
+
+
 @dataclass(frozen=True)
 class AttentionProbe:
     """Attention of some blocks, and what becomes of it.
@@ -96,9 +100,7 @@ class AttentionProbe:
     mean: bool = False
     merge: bool = False
     blank: str = ""
-    corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = field(
-        default=lambda maps: maps, repr=False
-    )
+    corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = field(default=_as_it_is, repr=False)
 
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.
@@ -125,10 +127,19 @@ class FeatureProbe:
         rule: From features `p c h w` and their gradients to a map `p h w`.
         layer: A module or its name; None for the last one with places: the last stage of a network of convolutions,
             what enters the last block of a transformer.
+        kind: Where the user gave a module of the model, its class; `layer` is then its full name.
     """
 
     rule: Callable[[Float[Tensor, "p c h w"], Float[Tensor, "p c h w"]], Float[Tensor, "p h w"]] = field(repr=False)
     layer: str | nn.Module | None = None
+    kind: str = ""
+
+    def named_in(self, model: nn.Module | None) -> "FeatureProbe":
+        """The same with a module of the model called by its name, by which a copy of the model knows it too."""
+        if not isinstance(self.layer, nn.Module) or model is None:
+            return self
+        name = next((name for name, module in model.named_modules() if module is self.layer), "")
+        return replace(self, layer=name, kind=type(self.layer).__name__) if name else self
 
 
 Probe = AttentionProbe | FeatureProbe

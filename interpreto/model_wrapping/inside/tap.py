@@ -1,9 +1,10 @@
 """The tap: attention probabilities of any model, whatever kernel it was loaded with."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -12,14 +13,21 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from interpreto.errors import ModelError
-
 _FORBIDDEN = -1e4
 """From here downwards an additive mask forbids; models of old write -10,000 where others write minus infinity."""
 
 _FUSED = functional.scaled_dot_product_attention
 _MULTI_HEAD = functional.multi_head_attention_forward
 _SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax, torch.special.softmax)
+
+
+class _Thread(threading.local):
+    """The innermost tap of each thread: what a target function runs inside of a tapped run is not the outer one's."""
+
+    tap: "Tap | None" = None
+
+
+_THREAD = _Thread()
 
 
 @dataclass(eq=False)
@@ -64,8 +72,6 @@ class Tap(TorchFunctionMode):
         calls: What was taken since the last `drain`.
     """
 
-    _on = False
-
     def __init__(self, *, gradients: bool = True, merge: bool = False) -> None:
         TorchFunctionMode.__init__(self)
         self.gradients, self.merge = gradients, merge
@@ -73,16 +79,14 @@ class Tap(TorchFunctionMode):
         self.calls: list[Call] = []
 
     def __enter__(self) -> "Tap":
-        if Tap._on:
-            raise ModelError("The inside of a model is being watched already: one tap cannot run inside another.")
         self._graphs = torch.is_grad_enabled()
+        self._outer, _THREAD.tap = _THREAD.tap, self
         TorchFunctionMode.__enter__(self)
-        Tap._on = True
         return self
 
     def __exit__(self, *error: Any) -> None:
-        Tap._on = False
         TorchFunctionMode.__exit__(self, *error)
+        _THREAD.tap = self._outer
         torch.set_grad_enabled(self._graphs)
 
     @staticmethod
@@ -100,7 +104,7 @@ class Tap(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
-        if not self.open:
+        if not self.open or _THREAD.tap is not self:
             return func(*args, **options)
         if func is _FUSED:
             return self._attention(*args, **options)
@@ -161,8 +165,7 @@ class Tap(TorchFunctionMode):
         names = _MULTI_HEAD.__code__.co_varnames[: _MULTI_HEAD.__code__.co_argcount]
         given = {**dict(zip(names, args, strict=False)), **options}
         wanted = given.get("need_weights", True)
-        with _exchanged(self._attention):
-            output, _ = _MULTI_HEAD(**{**given, "need_weights": False})
+        output, _ = _multi_head_with(self._attention)(**{**given, "need_weights": False})
         call = self.calls[-1]
         call.projection = (given["out_proj_weight"], given["out_proj_bias"])
         if not wanted:
@@ -215,11 +218,12 @@ def _split(joined: Float[Tensor, "p 1 l hd"], heads: int) -> Float[Tensor, "p h 
     return joined[:, 0].unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-@contextmanager
-def _exchanged(attention: Callable[..., Tensor]) -> Iterator[None]:
-    """Let PyTorch's functions call this attention instead of the fused one."""
-    functional.scaled_dot_product_attention = attention
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention = _FUSED
+def _multi_head_with(attention: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """PyTorch's multi-head attention with another fused attention: its own code, among names of its own.
+
+    No name of the module changes, which other threads read too.
+    """
+    # Its arguments have passed the modes of this thread already.
+    own = {"scaled_dot_product_attention": attention, "has_torch_function": lambda _: False}
+    names = {**vars(functional), **own}
+    return FunctionType(_MULTI_HEAD.__code__, names, argdefs=_MULTI_HEAD.__defaults__)

@@ -1,0 +1,63 @@
+"""What a model's forward takes: by all names that a thing has had, wherever they are declared.
+
+Libraries rename arguments and move them from a head to the body of a model, which the head hands on as `**kwargs`.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""What transformers has called the keys and values of earlier positions: since 5.24, and before."""
+
+
+@final
+@dataclass(frozen=True)
+class ForwardArguments:
+    """Keyword arguments of a forward.
+
+    Attributes:
+        names: All that are declared, by the forward itself and by those that it hands `**kwargs` on to.
+        caches: Under which names a cache may be taken, the likeliest first.
+    """
+
+    names: frozenset[str]
+    caches: tuple[str, ...]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    @staticmethod
+    def of(model: Any) -> "ForwardArguments":
+        """What the forward of a model takes."""
+        signatures = list(_signatures(model))
+        declared = {name: parameter for one in signatures for name, parameter in one.parameters.items()}
+        takes_any = any(_takes_any(one) for one in signatures[:1])
+        # A name that no release has had yet is told by the type of what it takes.
+        by_type = [name for name, parameter in declared.items() if "Cache" in str(parameter.annotation)]
+        known = [name for name in CACHE_NAMES if name in declared]
+        others = [name for name in CACHE_NAMES if takes_any]
+        return ForwardArguments(frozenset(declared), tuple(dict.fromkeys([*known, *by_type, *others])))
+
+
+def _signatures(model: Any) -> Iterator[inspect.Signature]:
+    """The signature of a model's forward and, as far as it hands on what it does not know, of what is behind it."""
+    first = inspect.signature(model.forward)
+    yield first
+    if not _takes_any(first):
+        return
+    for kind in type(model).__mro__[1:]:
+        if "forward" in vars(kind):
+            # The first parameter of a function of a class is the model.
+            inherited = inspect.signature(vars(kind)["forward"])
+            yield inherited.replace(parameters=list(inherited.parameters.values())[1:])
+            if not _takes_any(inherited):
+                break
+    body = getattr(model, "base_model", model)
+    if body is not model and getattr(body, "forward", None) is not None:
+        yield from _signatures(body)
+
+
+def _takes_any(signature: inspect.Signature) -> bool:
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in signature.parameters.values())

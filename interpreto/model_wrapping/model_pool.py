@@ -1,0 +1,213 @@
+"""Wrappers that one call at a time has for itself, each on a working copy of the user's model."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, final, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from interpreto.errors import ModelError
+from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.module_state import ModuleState
+from interpreto.model_wrapping.randomness import OwnGenerator
+from interpreto.model_wrapping.runtime import device_of
+from interpreto.model_wrapping.working_copy import CannotCopyError, WorkingCopy
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+"""Of modules that cannot be copied. Two models may share some of them, so every module has its own."""
+_LOCKS_LOCK = threading.Lock()
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What is lent: a wrapper."""
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]: ...
+
+
+@dataclass(eq=False)
+class Lent:
+    """A wrapper for the time of a call.
+
+    Attributes:
+        wrapper: On a working copy, or on the user's own model where that cannot be copied.
+        copy: The working copy.
+        seed: Where the randomness of a model that draws in its forward starts.
+        verified: Whether one run has been watched.
+        draws: Whether that run drew random numbers.
+        reason: Why there is no working copy.
+    """
+
+    wrapper: Any
+    copy: WorkingCopy | None = None
+    seed: int = 0
+    verified: bool = False
+    draws: bool = False
+    reason: str = ""
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Run the rows of asks of one kind as one batch.
+
+        Raises:
+            CannotCopyError: if the first run shows that the copy is none.
+        """
+        if not self.verified and len(asks[0].rows):
+            self._verify(asks[0])
+        if self.copy is not None:
+            self.copy.reset_submodules()
+        if not self.draws:
+            return self.wrapper.answer(asks)
+        with OwnGenerator(self.seed):
+            return self.wrapper.answer(asks)
+
+    def notes(self) -> dict[str, Any]:
+        """What the record of a result should say of how the model was run."""
+        own = {} if self.copy is not None or not self.reason else {"working_copy": f"none: {self.reason}"}
+        return {**own, **self.wrapper.notes()}
+
+    def _verify(self, ask: Ask) -> None:
+        one = replace(ask, rows=ask.rows.take(slice(1)))
+        with ExitStack() as stack:
+            if self.copy is not None:
+                stack.enter_context(self.copy.checked())
+            drawn = stack.enter_context(OwnGenerator(self.seed))
+            self.wrapper.answer([one])
+        self.draws = drawn.used
+        self.verified = True
+
+
+@final
+class ModelPool:
+    """Working copies of one model.
+
+    A copy serves one call at a time and is made when none is free. It is made afresh once the user has changed the
+    structure of the model; the values of parameters are the user's own always. After an exception a copy is thrown
+    away, whatever state it is in. A model that cannot be copied is worked on itself, one call at a time: calls wait
+    for a lock per module, and its state is put back afterwards.
+
+    Args:
+        model: The user's model.
+        wrap: Makes a wrapper of a copy.
+        device: Where copies run; None leaves them where the model is.
+
+    Attributes:
+        reason: Why there are no copies; empty where there are.
+    """
+
+    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Answering], device: Any) -> None:
+        self.model, self.wrap, self.device = model, wrap, device
+        self.reason = ""
+        self._free: list[Lent] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process makes copies of its own.
+        return {"model": self.model, "wrap": self.wrap, "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["model"], state["wrap"], state["device"])
+
+    @contextmanager
+    def lent(self, seed: int) -> Iterator[Lent]:
+        """A wrapper that nobody else has meanwhile.
+
+        Raises:
+            ModelError: if the model should move to another device but cannot.
+        """
+        away = self._away()
+        lent = None if self.reason else self._taken()
+        if lent is None:
+            with self._own_model(away, seed) as own:
+                yield own
+            return
+        lent.seed = seed
+        copy = lent.copy
+        assert copy is not None
+        if away is not None:
+            copy.module.to(away)
+        try:
+            yield lent
+        except CannotCopyError as error:
+            self.reason = str(error)
+            raise
+        if away is not None:
+            copy.release_device()
+        with self._lock:
+            self._free.append(lent)
+
+    def _taken(self) -> Lent | None:
+        """A free copy, or a new one; None where the model cannot be copied."""
+        while True:
+            with self._lock:
+                lent = self._free.pop() if self._free else None
+            if lent is None:
+                break
+            copy = lent.copy
+            assert copy is not None
+            if copy.is_current():
+                copy.reset()
+                return lent
+        try:
+            copy = WorkingCopy(self.model)
+        except CannotCopyError as error:
+            self.reason = str(error)
+            return None
+        return Lent(self.wrap(copy.module), copy)
+
+    def _away(self) -> torch.device | None:
+        """Another device than the model's, where calls are to run on one.
+
+        Raises:
+            ModelError: if the model is sharded or quantised.
+        """
+        if self.device is None:
+            return None
+        away = torch.empty(0, device=self.device).device
+        if away == device_of(self.model):
+            return None
+        if _is_pinned(self.model):
+            raise ModelError(
+                f"device={str(away)!r} asks to move a model that is sharded or quantised; leave device=None to run it "
+                "where it is."
+            )
+        return away
+
+    @contextmanager
+    def _own_model(self, away: torch.device | None, seed: int) -> Iterator[Lent]:
+        """The user's own model under a lock, put back afterwards."""
+        if away is not None:
+            raise ModelError(
+                f"device={str(away)!r} asks to move a model of which no working copy can be made ({self.reason}): move "
+                "it yourself, and leave device=None."
+            )
+        with ExitStack() as stack:
+            for lock in _locks(self.model):
+                stack.enter_context(lock)
+            state = ModuleState.of(self.model)
+            try:
+                if any(state.training):
+                    self.model.eval()
+                yield Lent(self.wrap(self.model), None, seed, reason=self.reason)
+            finally:
+                try:
+                    state.restore()
+                finally:
+                    # A second time for an interrupt that came during the first.
+                    state.restore()
+
+
+def _locks(model: nn.Module) -> list[threading.RLock]:
+    """The locks of all modules, in an order that is the same for every model."""
+    with _LOCKS_LOCK:
+        return [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(model.modules(), key=id)]
+
+
+def _is_pinned(model: Any) -> bool:
+    devices = {parameter.device for parameter in model.parameters()}
+    return (
+        len(devices) > 1 or getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
+    )

@@ -1,0 +1,81 @@
+"""Random numbers of a model from a generator of our own, so that PyTorch's global one is neither read nor moved."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_TAKES_GENERATOR = {
+    torch.multinomial, Tensor.multinomial, torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_, torch.normal,
+    torch.rand, torch.randn, torch.randint, torch.randperm, torch.poisson, Tensor.normal_, Tensor.uniform_,
+    Tensor.exponential_, Tensor.random_, Tensor.geometric_, Tensor.log_normal_, Tensor.cauchy_,
+}  # fmt: skip
+_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
+_DROPOUT = {functional.dropout, torch.dropout}
+_TAKES_NONE = {
+    functional.gumbel_softmax, functional.rrelu, functional.alpha_dropout, functional.feature_alpha_dropout,
+    functional.dropout1d, functional.dropout2d, functional.dropout3d,
+}  # fmt: skip
+"""Functions that draw from the global generator alone: it is put back right behind them."""
+
+
+class OwnGenerator(TorchFunctionMode):
+    """While it is on, random functions of this thread draw from generators that start at a seed, one per device.
+
+    Sampling in `generate` and models that draw in their forward would otherwise move the global generator, which other
+    threads read.
+    """
+
+    def __init__(self, seed: int) -> None:
+        TorchFunctionMode.__init__(self)
+        self.seed = seed
+        self.generators: dict[torch.device, torch.Generator] = {}
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was drawn."""
+        return bool(self.generators)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = dict(kwargs or {})
+        if func in _TAKES_GENERATOR and options.get("generator") is None:
+            return func(*args, **options, generator=self._generator(_device(args, options)))
+        if func in _LIKE:
+            like = args[0] if args else options.pop("input")
+            options = {"dtype": like.dtype, "device": like.device, **options}
+            options.pop("memory_format", None)
+            return _LIKE[func](like.shape, **options, generator=self._generator(torch.device(options["device"])))
+        if func in _DROPOUT:
+            return self._dropout(*args, **options)
+        if func in _TAKES_NONE:
+            device = _device(args, options)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                seed = int(torch.randint(2**31, (), generator=self._generator(torch.device("cpu"))))
+                torch.default_generator.manual_seed(seed)
+                if device.type == "cuda":
+                    torch.cuda.manual_seed(seed)
+                return func(*args, **options)
+        return func(*args, **options)
+
+    def _dropout(
+        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, train: bool | None = None
+    ) -> Tensor:
+        values, training = input, training if train is None else train
+        if not training or p in (0, 1):
+            return functional.dropout(values, p, training, inplace)
+        kept = torch.empty_like(values).bernoulli_(1 - p, generator=self._generator(values.device)) / (1 - p)
+        return values.mul_(kept) if inplace else values * kept
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self.generators:
+            self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+        return self.generators[device]
+
+
+def _device(args: Any, options: dict[str, Any]) -> torch.device:
+    if options.get("device") is not None:
+        return torch.device(options["device"])
+    tensor = next((value for value in (*args, *options.values()) if isinstance(value, Tensor)), None)
+    return torch.get_default_device() if tensor is None else tensor.device

@@ -1,0 +1,246 @@
+"""Calls side by side: with other calls of ours, and with the user's own use of the model."""
+
+import copy
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from interpreto import (
+    AttentionRollout,
+    BlurIG,
+    Deletion,
+    GradCam,
+    GradEclip,
+    GuidedBackprop,
+    GuidedIG,
+    IntegratedGradients,
+    KernelShap,
+    LeGrad,
+    MaxSensitivity,
+    ModelRandomization,
+    Occlusion,
+    Rise,
+    Saliency,
+    SmoothGrad,
+    Sobol,
+    XRAI,
+)
+from tests.generators import generator
+from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.two_towers import towers
+
+THREADS, CALLS = 8, 50
+
+
+def _text(method, **options):
+    model, tokenizer = text_model("bert")
+    return model, light(method, **options)(model, tokenizer), TEXTS, 0
+
+
+def _image(method, name="vit", **options):
+    model, processor = image_model(name)
+    return model, light(method, **options)(model, processor), some_pictures(), 0
+
+
+def _generation(method, targets, **options):
+    model, tokenizer = generator("llama")
+    return model, light(method, **options)(model, tokenizer), ["The plot was not good.", "A film"], targets
+
+
+def _similarity(method, **options):
+    model, processor = towers("clip")
+    return model, method(model, processor, **options), some_pictures(), "a red square"
+
+
+FAMILIES = {
+    "masks of texts": lambda: _text(Occlusion),
+    "masks of images": lambda: _image(Rise),
+    "coalitions": lambda: _text(KernelShap),
+    "designs": lambda: _image(Sobol),
+    "gradients": lambda: _text(Saliency),
+    "straight paths": lambda: _text(IntegratedGradients),
+    "blurred paths": lambda: _image(BlurIG),
+    "adaptive paths": lambda: _image(GuidedIG),
+    "noise": lambda: _text(SmoothGrad),
+    "held back gradients": lambda: _image(GuidedBackprop, "torchvision-resnet"),
+    "regions": lambda: _image(XRAI),
+    "attention": lambda: _text(AttentionRollout),
+    "attention of PyTorch's module": lambda: _image(LeGrad, "torchvision-vit"),
+    "attention and gradients": lambda: _image(LeGrad),
+    "values": lambda: _image(GradEclip),
+    "features": lambda: _image(GradCam, "torchvision-resnet"),
+    "continuations": lambda: _generation(Occlusion, " and we saw"),
+    "sampled generation": lambda: _generation(
+        Occlusion, None, generation_kwargs={"do_sample": True, "max_new_tokens": 4}
+    ),
+    "generation and gradients": lambda: _generation(IntegratedGradients, " and we saw"),
+    "similarity": lambda: _similarity(LeGrad),
+    "other sizes": lambda: _similarity(Occlusion, image_size=48),
+}
+
+
+def mapped(explainer, one, target):
+    return explainer(one, targets=target)[0].attributions
+
+
+def alike(found, expected):
+    scale = max(float(expected.nan_to_num().abs().max()), 1e-6)
+    return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5 * scale, equal_nan=True)
+
+
+@pytest.fixture
+def families():
+    """Every family on the shared models, and what one thread finds."""
+    jobs = []
+    for name, build in FAMILIES.items():
+        model, explainer, inputs, target = build()
+        jobs += [(name, model, explainer, one, target, mapped(explainer, one, target)) for one in inputs[:2]]
+    return jobs
+
+
+def test_threads_find_what_one_thread_finds(families):
+    wrong = []
+
+    def work(number):
+        draw = random.Random(number)
+        for _ in range(CALLS):
+            name, _model, explainer, one, target, expected = draw.choice(families)
+            if not alike(mapped(explainer, one, target), expected):
+                wrong.append(name)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))
+    assert not wrong
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_users_own_forward_is_never_changed(families, training):
+    """A model that is used, in its own mode, while others explain it."""
+    model, tokenizer = text_model("bert")
+    model = copy.deepcopy(model)
+    encoded = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.train(training)
+    expected = model(**encoded).logits.detach()
+    stop, wrong, calls = threading.Event(), [], []
+
+    def use():
+        while not stop.is_set():
+            logits = model(**encoded).logits
+            calls.append(logits)
+            modes = {module.training for module in model.modules()}
+            if not torch.allclose(logits, expected, atol=1e-6) or modes != {training} or not logits.requires_grad:
+                wrong.append(logits)
+
+    def explain(method):
+        explainer = light(method)(model, tokenizer)
+        return [mapped(explainer, text, 0) for _ in range(4) for text in TEXTS]
+
+    user = threading.Thread(target=use)
+    user.start()
+    methods = [Occlusion, IntegratedGradients, LeGrad, GuidedBackprop, AttentionRollout, SmoothGrad]
+    with ThreadPoolExecutor(len(methods)) as pool:
+        found = dict(zip(methods, pool.map(explain, methods), strict=True))
+    stop.set()
+    user.join()
+    assert calls
+    assert not wrong
+    model.eval()
+    for method, maps in found.items():
+        for one, other in zip(maps, explain(method), strict=True):
+            assert alike(one, other), method
+
+
+def test_models_that_share_a_part_are_safe_too():
+    model, tokenizer = text_model("bert")
+    other = copy.copy(model)
+    other._modules = {**model._modules, "classifier": copy.deepcopy(model.classifier)}
+    torch.nn.init.normal_(other.classifier.weight)
+    assert other.bert is model.bert
+    explainers = [light(method)(one, tokenizer) for method in (IntegratedGradients, LeGrad) for one in (model, other)]
+    expected = [mapped(explainer, TEXTS[1], 0) for explainer in explainers]
+
+    def work(number):
+        chosen = number % len(explainers)
+        return alike(mapped(explainers[chosen], TEXTS[1], 0), expected[chosen])
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert all(pool.map(work, range(80)))
+
+
+def test_models_that_cannot_be_copied_queue_up():
+    """Gradients and attention on TorchScript do not go; hiding parts does, one call after the other."""
+    model, processor = image_model("torchvision-resnet")
+    script = torch.jit.trace(model, torch.rand(2, 3, 32, 32))
+    script.train()
+    explainer = Occlusion(script, processor, task="image-classification")
+    expected = [mapped(explainer, one, 0) for one in some_pictures()]
+    for one, plain in zip(some_pictures(), expected, strict=True):
+        assert alike(plain, mapped(Occlusion(model, processor), one, 0))
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda number: mapped(explainer, some_pictures()[number % 3], 0), range(24)))
+    assert all(alike(one, expected[number % 3]) for number, one in enumerate(found))
+    assert script.training
+    assert "TorchScript" in explainer(some_pictures()[0])[0].info["working_copy"]
+
+
+def test_global_random_numbers_are_left_to_their_owner():
+    """Another thread draws what it would draw alone, while generation samples."""
+    model, tokenizer = generator("llama")
+    explainer = Occlusion(model, tokenizer, generation_kwargs={"do_sample": True, "max_new_tokens": 3})
+    torch.manual_seed(0)
+    expected = [torch.rand(3) for _ in range(200)]
+    torch.manual_seed(0)
+    done = threading.Event()
+
+    def explain():
+        for _ in range(5):
+            explainer("The plot was")
+        done.set()
+
+    worker = threading.Thread(target=explain)
+    worker.start()
+    found = [torch.rand(3) for _ in range(100)]
+    done.wait()
+    worker.join()
+    found += [torch.rand(3) for _ in range(100)]
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("metric", [Deletion, MaxSensitivity, ModelRandomization])
+def test_metrics_side_by_side(metric):
+    model, tokenizer = text_model("bert")
+    method = light(IntegratedGradients)(model, tokenizer)
+    outputs = method(TEXTS, targets=0)
+    judge = metric(model, tokenizer) if metric is Deletion else metric(method)
+    expected = judge.evaluate(outputs).per_sample
+    with ThreadPoolExecutor(THREADS) as pool:
+        for found in pool.map(lambda _: judge.evaluate(outputs).per_sample, range(THREADS)):
+            assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_users_tokenizer_keeps_its_state_to_itself():
+    """A fast tokenizer keeps the truncation of its last call, which another thread's call would undo."""
+    model, tokenizer = text_model("bert")
+    tokenizer = copy.deepcopy(tokenizer)
+    explainer = Occlusion(model, tokenizer)
+    stop, lengths = threading.Event(), set()
+
+    def use():
+        while not stop.is_set():
+            lengths.add(len(tokenizer("the plot was good " * 40, truncation=True, max_length=16)["input_ids"]))
+
+    user = threading.Thread(target=use)
+    user.start()
+    for _ in range(30):
+        explainer("the plot was not good")
+    stop.set()
+    user.join()
+    assert lengths == {16}
+    assert tokenizer.backend_tokenizer.truncation is not None
