@@ -30,7 +30,7 @@ from interpreto import (
 )
 from tests.generators import generator
 from tests.models import TEXTS, image_model, light, some_pictures, text_model
-from tests.two_towers import towers
+from tests.two_towers import two_towers
 
 THREADS, CALLS = 8, 50
 
@@ -51,7 +51,7 @@ def _generation(method, targets, **options):
 
 
 def _similarity(method, **options):
-    model, processor = towers("clip")
+    model, processor = two_towers("clip")
     return model, method(model, processor, **options), some_pictures(), "a red square"
 
 
@@ -117,7 +117,7 @@ def test_threads_find_what_one_thread_finds(families):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_users_own_forward_is_never_changed(families, training):
+def test_the_users_own_forward_is_never_changed(training):
     """A model that is used, in its own mode, while others explain it."""
     model, tokenizer = text_model("bert")
     model = copy.deepcopy(model)
@@ -174,6 +174,7 @@ def test_models_that_share_a_part_are_safe_too():
         assert all(pool.map(work, range(80)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_models_that_cannot_be_copied_queue_up():
     """Gradients and attention on TorchScript do not go; hiding parts does, one call after the other."""
     model, processor = image_model("torchvision-resnet")

@@ -78,6 +78,9 @@ class Lent:
             self.wrapper.answer([one])
         self.draws = drawn.used
         self.verified = True
+        if self.copy is not None:
+            # What this run left behind must not make the first call differ from later ones.
+            self.copy.reset()
 
 
 @final

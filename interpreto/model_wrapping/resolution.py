@@ -96,17 +96,19 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
         OptionError: if the size is not a multiple of the patches.
         UnsupportedError: if the model has no position embeddings that could be interpolated.
     """
+    if size is None:
+        return NATIVE
     taken = inspect.signature(forward).parameters
     if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         # What a function hands on to the tower is declared there.
         taken = {**inspect.signature(tower.forward).parameters, **taken}
-    if size is not None and SHAPES in taken:
+    if SHAPES in taken:
         raise OptionError(
             "image_size= is not for a model that reads pictures in their own form: say how fine with "
             "max_num_patches in its processor."
         )
     native = _native(tower)
-    if size is None or size == native:
+    if size == native:
         return NATIVE
     if patch is not None and (size[0] % patch[0] or size[1] % patch[1]):
         near = tuple(round(side / part) * part for side, part in zip(size, patch, strict=True))

@@ -81,7 +81,18 @@ class Runtime:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a model expects its inputs."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return _execution_device(model) if device.type == "meta" else device
+
+
+def _execution_device(model: nn.Module) -> torch.device:
+    """Where accelerate runs a model whose weights it keeps elsewhere until they are needed."""
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for one in (hook, *getattr(hook, "hooks", ())):
+            if (device := getattr(one, "execution_device", None)) is not None:
+                return torch.device(device)
+    return torch.device("meta")
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -92,7 +103,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where a model expects its inputs, and of which floating type."""
     first = next(model.parameters(), None)
-    if first is not None and first.is_floating_point():
+    if first is not None and first.is_floating_point() and first.device.type != "meta":
         return first.device, first.dtype
     return device_of(model), dtype_of(model)
 

@@ -128,10 +128,17 @@ class WorkingCopy:
         Raises:
             CannotCopyError: if one did.
         """
-        with _OriginalSeen({id(parameter) for parameter, _ in self._aliases}) as watch:
-            yield
+        watch = _OriginalSeen({id(parameter) for parameter, _ in self._aliases})
+        cause = None
+        try:
+            with watch:
+                yield
+        except Exception as error:
+            if not watch.seen:
+                raise
+            cause = error
         if watch.seen:
-            raise CannotCopyError("its forward calls modules through a closure")
+            raise CannotCopyError("its forward calls modules through a closure") from cause
 
 
 def _copied(

@@ -1,0 +1,34 @@
+"""KeyboardInterrupts at every line of ours, in one call of each family of methods: how many leave anything behind."""
+
+import time
+
+from tests.interrupts import Untouched, interrupted_at, lines_of
+from tests.test_threads import FAMILIES, alike, mapped
+
+
+def main() -> None:
+    print("| family | lines | interrupted | left something behind | right afterwards | seconds |\n|---|---|---|---|---|---|")
+    for name, build in FAMILIES.items():
+        begin = time.perf_counter()
+        model, explainer, inputs, target = build()
+
+        def call(explainer=explainer, one=inputs[0], target=target):
+            return mapped(explainer, one, target)
+
+        expected, untouched = call(), Untouched(model)
+        places = lines_of(call)
+        came, broken = 0, []
+        for place in places:
+            came += interrupted_at(call, place)
+            if untouched.broken():
+                broken.append((place, untouched.broken()))
+                untouched = Untouched(model)
+        right = alike(call(), expected)
+        seconds = time.perf_counter() - begin
+        print(f"| {name} | {len(places)} | {came} | {len(broken)} | {right} | {seconds:.0f} |", flush=True)
+        for place, what in broken:
+            print(place, what)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Ctrl-C in the middle of a call."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.interrupts import Untouched, interrupted_at, lines_of
+from tests.models import image_model
+from tests.test_threads import FAMILIES, alike, mapped
+
+# Lines are many and each takes a call: these families open every kind of context between them, and of their lines
+# each of so many is tried here, all of them by `python -m benchmarks.interrupts`.
+LINES = {
+    "attention and gradients": 23,
+    "held back gradients": 23,
+    "generation and gradients": 23,
+    "other sizes": 23,
+}
+
+
+def made(name):
+    model, explainer, inputs, target = FAMILIES[name]()
+    return model, lambda: mapped(explainer, inputs[0], target)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_an_interrupt_at_any_line_leaves_everything_as_it_was(name):
+    model, call = made(name)
+    expected, untouched = call(), Untouched(model)
+    places = [place for place in lines_of(call)][:: LINES[name]]
+    for place in places:
+        interrupted_at(call, place)
+        assert not untouched.broken(), place
+    assert alike(call(), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interrupt_at_any_hook_leaves_everything_as_it_was(name, before, monkeypatch):
+    model, call = made(name)
+    expected, untouched = call(), Untouched(model)
+    count, stop = [0], [0]
+    for kind in ("register_forward_hook", "register_forward_pre_hook", "register_module"):
+        register = getattr(nn.Module, kind)
+
+        def registered(*args, _register=register, **options):
+            count[0] += 1
+            if count[0] == stop[0] and before:
+                raise KeyboardInterrupt
+            handle = _register(*args, **options)
+            if count[0] == stop[0]:
+                raise KeyboardInterrupt
+            return handle
+
+        monkeypatch.setattr(nn.Module, kind, registered)
+    call()
+    for stop[0] in range(1, count[0] + 1):
+        count[0] = 0
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert not untouched.broken()
+    stop[0] = 0
+    assert alike(call(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_an_interrupt_puts_a_model_back_that_cannot_be_copied():
+    from interpreto import Occlusion
+    from tests.models import some_pictures
+
+    model, processor = image_model("torchvision-resnet")
+    script = torch.jit.trace(model, torch.rand(2, 3, 32, 32))
+    script.train()
+    explainer = Occlusion(script, processor, task="image-classification")
+    call = lambda: mapped(explainer, some_pictures()[0], 0)  # noqa: E731
+    expected, untouched = call(), Untouched(script)
+    for place in lines_of(call)[::11]:
+        interrupted_at(call, place)
+        assert not untouched.broken(), place
+    assert alike(call(), expected)
