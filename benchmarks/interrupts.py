@@ -7,7 +7,8 @@ from tests.test_threads import FAMILIES, alike, mapped
 
 
 def main() -> None:
-    print("| family | lines | interrupted | left something behind | right afterwards | seconds |\n|---|---|---|---|---|---|")
+    print("| family | lines | interrupted | left something behind | right afterwards | seconds |")
+    print("|---|---|---|---|---|---|")
     for name, build in FAMILIES.items():
         begin = time.perf_counter()
         model, explainer, inputs, target = build()

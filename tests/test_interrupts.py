@@ -27,7 +27,7 @@ def made(name):
 def test_an_interrupt_at_any_line_leaves_everything_as_it_was(name):
     model, call = made(name)
     expected, untouched = call(), Untouched(model)
-    places = [place for place in lines_of(call)][:: LINES[name]]
+    places = lines_of(call)[:: LINES[name]]
     for place in places:
         interrupted_at(call, place)
         assert not untouched.broken(), place

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from interpreto import (
+    XRAI,
     AttentionRollout,
     BlurIG,
     Deletion,
@@ -26,7 +27,6 @@ from interpreto import (
     Saliency,
     SmoothGrad,
     Sobol,
-    XRAI,
 )
 from tests.generators import generator
 from tests.models import TEXTS, image_model, light, some_pictures, text_model

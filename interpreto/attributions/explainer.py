@@ -4,13 +4,20 @@ from abc import ABC
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from PIL import Image
+
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.naming import core
-from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
+from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Explained, Recipe
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
 from interpreto.model_wrapping.conversation import Plan
+from interpreto.model_wrapping.sample import Sample
+
+_SHOWN = 200
+"""Letters that are shown of a sample that could not be read."""
 
 
 class Explainer(ABC):
@@ -24,17 +31,19 @@ class Explainer(ABC):
     setup: Setup
     recipe: Recipe
 
-    def __call__(self, inputs: Any, targets: Any = None) -> list[AttributionOutput]:
+    def __call__(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> list[AttributionOutput]:
         """The same as `explain`."""
-        return self.explain(inputs, targets)
+        return self.explain(inputs, targets, on_error=on_error)
 
-    def explain(self, inputs: Any, targets: Any = None) -> list[AttributionOutput]:
+    def explain(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> list[AttributionOutput]:
         """Explain each sample's targets.
 
         Args:
             inputs: Texts or images, one or several, in any form that the modality knows.
             targets: None for the predicted class; a class index or label, a `Contrast`, "all" or a function of the
                 outputs for every sample; a tuple of these for several targets; a list with one entry per sample.
+            on_error: "raise" ends with the first error; its attribute `outputs` has the results that were finished
+                before it. "record" goes on: the output of a sample that failed says why in `error`.
 
         Returns:
             One output per sample, in order.
@@ -42,15 +51,24 @@ class Explainer(ABC):
         Raises:
             InputError: if a sample cannot be explained.
             TargetError: if a target does not exist or the list of targets has the wrong length.
+            OptionError: if `on_error` is neither of the two.
         """
-        return [self._output(done) for done in Pipeline(self.setup).all(inputs, targets, self._work())]
+        outputs: list[AttributionOutput] = []
+        try:
+            for done in Pipeline(self.setup, on_error).all(inputs, targets, self._work()):
+                outputs.append(self._output(done))  # noqa: PERF401 (what is finished is kept)
+        except BaseException as error:
+            error.outputs = outputs  # type: ignore[attr-defined]
+            raise
+        return outputs
 
-    def stream(self, inputs: Any, targets: Any = None) -> Iterator[AttributionOutput]:
+    def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, yielding outputs in order as they finish.
 
         `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
+        `on_error` is as for `explain`; an error comes after the outputs of all samples before it.
         """
-        yield from map(self._output, Pipeline(self.setup).stream(inputs, targets, self._work()))
+        yield from map(self._output, Pipeline(self.setup, on_error).stream(inputs, targets, self._work()))
 
     def _work(self) -> Work[Explained]:
         def plan(number: int, opened: Opened) -> Plan[Explained]:
@@ -61,7 +79,9 @@ class Explainer(ABC):
         recipe = self.recipe
         return Work(plan, recipe.rows, recipe.fine, cut, recipe.probe, recipe.check, recipe.alone)
 
-    def _output(self, done: Done[Explained]) -> AttributionOutput:
+    def _output(self, done: Done[Explained] | Failed) -> AttributionOutput:
+        if isinstance(done, Failed):
+            return self._failure(done)
         opened, case = done.opened, done.opened.case
         explained = done.found.within(case.visible)
         return AttributionOutput(
@@ -79,6 +99,23 @@ class Explainer(ABC):
             segments=explained.segments,
             n_rows=done.rows,
             info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes,
+        )
+
+    def _failure(self, failed: Failed) -> AttributionOutput:
+        raw = failed.raw.raw if isinstance(failed.raw, Sample) else failed.raw
+        shown = raw if isinstance(raw, str | Image.Image) else f"{type(raw).__name__} {str(raw)[:_SHOWN]}"
+        return AttributionOutput(
+            attributions=torch.zeros(0, 0),
+            elements=[],
+            targets=(),
+            target_names=(),
+            scores=torch.zeros(0),
+            task=self.setup.wrapper.task,
+            modality=self.setup.wrapper.modality,
+            granularity="",
+            raw_input=shown,
+            info=provenance.record(self.setup, self.recipe, 0.0),
+            error=f"{type(failed.error).__name__}: {' '.join(str(failed.error).split())}",
         )
 
 

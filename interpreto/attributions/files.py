@@ -1,30 +1,47 @@
-"""Results as folders: JSON for words, safetensors for numbers, PNG for the picture."""
+"""Results as folders: JSON for words, safetensors for numbers, PNG for the picture.
 
+The JSON file has a checksum of itself and of each of the others: what was changed on the disk is not read.
+"""
+
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
+from interpreto.atomic import checksum, new_folder, present
 from interpreto.attributions.result import AttributionOutput
-from interpreto.attributions.whole import whole_folder
+from interpreto.attributions.validation import check_result, target_from_json, target_to_json
 from interpreto.errors import SavedFileError
-from interpreto.model_wrapping.targets import Contrast, Saved
 
-VERSION = 1
+VERSION = 2
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
-_PLAIN = ("target_names", "task", "modality", "granularity", "n_rows", "info")
+_PLAIN = ("target_names", "task", "modality", "granularity", "n_rows", "info", "error")
 _TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments")
+DAMAGE = (
+    ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, SafetensorError,
+    SyntaxError, OSError, Image.DecompressionBombError,
+)  # fmt: skip
+"""What a damaged file may raise where it is read."""
+MOST_BYTES = 2**31
+"""A larger file is taken for damage."""
 
 
-def save(output: AttributionOutput, path: Path) -> Path:
-    """Write a result beside its place and move it there when it is whole."""
-    with whole_folder(path, WORDS) as folder:
+def save_result(output: AttributionOutput, path: Path) -> Path:
+    """Write a result beside its place and move it there when it is whole.
+
+    Raises:
+        ValueError: if the fields of the result do not agree.
+        SavedFileError: if something else has the place.
+    """
+    check_result(output)
+    with new_folder(path, WORDS) as folder:
         _write(output, folder)
     return path
 
@@ -32,58 +49,133 @@ def save(output: AttributionOutput, path: Path) -> Path:
 def _write(output: AttributionOutput, folder: Path) -> None:
     tensors = {name: getattr(output, name) for name in _TENSORS}
     words: dict[str, Any] = {"version": VERSION, **{name: getattr(output, name) for name in _PLAIN}}
-    words["targets"] = [_to_json(target) for target in output.targets]
+    words["targets"] = [target_to_json(target) for target in output.targets]
     if isinstance(output.elements, Tensor):
         tensors.update(_packed(output.elements, output.attributions.shape))
     else:
         words["elements"] = output.elements
+    contents = {NUMBERS: save({name: t.contiguous() for name, t in tensors.items() if t is not None})}
     if isinstance(output.raw_input, Image.Image):
-        output.raw_input.save(folder / PICTURE)
+        picture = io.BytesIO()
+        output.raw_input.save(picture, format="png")
+        contents[PICTURE] = picture.getvalue()
     else:
         words["raw_input"] = output.raw_input
-    (folder / WORDS).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
-    save_file({name: t.contiguous() for name, t in tensors.items() if t is not None}, folder / NUMBERS)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    words["files"] = {name: checksum(content) for name, content in contents.items()}
+    (folder / WORDS).write_text(sealed(words), encoding="utf-8")
 
 
-def load(path: Path) -> AttributionOutput:
+def sealed(words: dict[str, Any], **layout: Any) -> str:
+    """JSON that has a checksum of itself."""
+    return json.dumps({**words, "checksum": _of_words(words)}, ensure_ascii=False, **layout)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """What `sealed` wrote.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    words = json.loads(text)
+    if not isinstance(words, dict):
+        raise ValueError("it holds no object")
+    found = words.pop("checksum", None)
+    if found != _of_words(words):
+        raise ValueError("its checksum is that of other content")
+    return words
+
+
+def _of_words(words: dict[str, Any]) -> str:
+    # As it is read again: JSON knows no tuples, and numbers as keys become text.
+    plain = json.loads(json.dumps(words, ensure_ascii=False))
+    return checksum(json.dumps(plain, ensure_ascii=False, sort_keys=True).encode())
+
+
+def check_version(text: str, version: int, where: str) -> None:
+    """Refuse a file of another format.
+
+    Raises:
+        ValueError: if the file does not say its version.
+        SavedFileError: if it is another one.
+    """
+    words = json.loads(text)
+    found = words.get("version") if isinstance(words, dict) else None
+    if not isinstance(found, int):
+        raise ValueError("it does not say its version")
+    if found > version:
+        raise SavedFileError(
+            f"{where} was written by a newer interpreto (format {found}, this one reads format {version}): upgrade to "
+            "read it."
+        )
+    if found < version:
+        raise SavedFileError(
+            f"{where} was written by an older interpreto (format {found}, this one reads format {version}): make it "
+            "again."
+        )
+
+
+def load_result(path: Path) -> AttributionOutput:
     """Read a result.
 
     Raises:
-        SavedFileError: if it cannot be read.
+        SavedFileError: if it cannot be read, was changed, or is of another version.
     """
+    folder = present(path)
     try:
-        words = json.loads((path / WORDS).read_text(encoding="utf-8"))
-        version = words["version"]
-        if version > VERSION:
-            raise SavedFileError(
-                f"{str(path)!r} was written by a newer interpreto (format {version}, this one reads up to {VERSION}): "
-                "upgrade to read it."
-            )
-        tensors = load_file(path / NUMBERS)
-        return _read(words, tensors, path)
+        text = read_bytes(folder / WORDS).decode()
+        check_version(text, VERSION, repr(str(path)))
+        return _read(unsealed(text), folder)
     except FileNotFoundError as error:
-        missing = next((name for name in (WORDS, NUMBERS) if not (path / name).exists()), PICTURE)
+        missing = next((name for name in (WORDS, NUMBERS) if not (folder / name).exists()), PICTURE)
         raise SavedFileError(f"{str(path)!r} is no saved result: {missing} is missing.") from error
-    except (ValueError, KeyError, TypeError, SafetensorError, UnidentifiedImageError, OSError) as error:
+    except DAMAGE as error:
         if isinstance(error, SavedFileError):
             raise
         raise SavedFileError(f"{str(path)!r} is damaged or cut off and cannot be read: {error}.") from error
 
 
-def _read(words: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> AttributionOutput:
-    raw = words.get("raw_input")
+def read_bytes(path: Path, wanted: str | None = None) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: The file.
+        wanted: Its checksum; None where it has none.
+
+    Raises:
+        ValueError: if it is another one, or the file is too large.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path.name} is larger than any that is written")
+    content = path.read_bytes()
+    if wanted is not None and checksum(content) != wanted:
+        raise ValueError(f"the checksum of {path.name} is that of other content")
+    return content
+
+
+def _read(words: dict[str, Any], folder: Path) -> AttributionOutput:
+    known = {"version", "targets", "elements", "raw_input", "files", *_PLAIN}
+    if unknown := sorted(set(words) - known):
+        raise ValueError(f"it has unknown fields: {', '.join(unknown)}")
+    files, raw = words["files"], words.get("raw_input")
+    if set(files) != {NUMBERS} | ({PICTURE} if raw is None else set()):
+        raise ValueError("it names other files than its own")
+    tensors = load(read_bytes(folder / NUMBERS, files[NUMBERS]))
     if raw is None:
-        with Image.open(path / PICTURE) as picture:
+        with Image.open(io.BytesIO(read_bytes(folder / PICTURE, files[PICTURE]))) as picture:
             raw = picture.convert("RGB")
     plain: dict[str, Any] = {name: words[name] for name in _PLAIN} | {"target_names": tuple(words["target_names"])}
     found: dict[str, Any] = {name: tensors.get(name) for name in _TENSORS}
-    return AttributionOutput(
+    output = AttributionOutput(
         elements=words["elements"] if "elements" in words else _unpacked(tensors),
         raw_input=tuple(raw) if isinstance(raw, list) else raw,
-        targets=tuple(_from_json(target) for target in words["targets"]),
+        targets=tuple(target_from_json(target) for target in words["targets"]),
         **plain,
         **found,
     )
+    check_result(output)
+    return output
 
 
 def _packed(boxes: Float[Tensor, "u 4"], shape: torch.Size) -> dict[str, Tensor]:
@@ -106,24 +198,3 @@ def _unpacked(tensors: dict[str, Tensor]) -> Float[Tensor, "u 4"]:
     tops, lefts = torch.meshgrid(down[:-1], across[:-1], indexing="ij")
     bottoms, rights = torch.meshgrid(down[1:], across[1:], indexing="ij")
     return torch.stack([lefts, tops, rights, bottoms], dim=-1).flatten(0, 1)
-
-
-def _to_json(target: Any) -> Any:
-    if isinstance(target, Contrast):
-        return {"for": _to_json(target.for_), "against": _to_json(target.against)}
-    if isinstance(target, tuple):
-        return [_to_json(item) for item in target]
-    if isinstance(target, int | str):
-        return target
-    name = getattr(target, "__name__", None)
-    return {"name": getattr(target, "name", type(target).__name__)} if name is None else name
-
-
-def _from_json(target: Any) -> Any:
-    if isinstance(target, dict) and "name" in target:
-        return Saved(target["name"])
-    if isinstance(target, dict):
-        return Contrast(_from_json(target["for"]), _from_json(target["against"]))
-    if isinstance(target, list):
-        return tuple(_from_json(item) for item in target)
-    return target

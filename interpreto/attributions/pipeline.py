@@ -1,9 +1,8 @@
 """The pipeline without a method: samples are prepared, cut into units, settled, and worked on side by side."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -15,7 +14,7 @@ from interpreto.attributions.granularity import Natural, Unitization
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Setup
-from interpreto.errors import InputError, OptionError, TargetError
+from interpreto.errors import InputError, InterpretoError, OptionError, TargetError
 from interpreto.model_wrapping.conversation import NamedTargets, Plan
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
@@ -84,12 +83,33 @@ class Work(Generic[Found]):
 
 
 @dataclass(frozen=True, eq=False)
+class Failed:
+    """A sample that could not be explained, and why."""
+
+    raw: Any
+    error: Exception
+
+
+@dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A wrapped model and the shared options, ready for any work."""
+    """A wrapped model and the shared options, ready for any work.
+
+    Attributes:
+        setup: The wrapped model and the shared options.
+        on_error: "raise" ends with the error of the first sample that cannot be explained, after those before it;
+            "record" yields a `Failed` in its place and goes on.
+
+    Raises:
+        OptionError: if `on_error` is neither.
+    """
 
     setup: Setup
+    on_error: str = "raise"
 
-    def all(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found]]:
+    def __post_init__(self) -> None:
+        check_on_error(self.on_error)
+
+    def all(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found] | Failed]:
         """Work through samples that are all at hand: bad ones are told of before any is worked on.
 
         A list may hold samples that are prepared already, for those who work on the same ones again and again.
@@ -101,28 +121,28 @@ class Pipeline:
         wrapper = self.setup.wrapper
         ready = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
         alone = not ready and wrapper.is_one(inputs)
-        raws = inputs if ready else list(wrapper.split(inputs))
+        raws = list(inputs) if ready else self._told_at_once(self._split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
         check_alone(work.alone, len(raws))
-        specs = per_sample(wrapper.plain(targets), len(raws), alone)
-        for spec in specs:
-            wrapper.check_target(spec)
+        given = wrapper.plain(targets)
+        specs = per_sample(given, len(raws), alone)
+        own = isinstance(given, list)
+        raws = [self._checked(raw, spec, None, own) for raw, spec in zip(raws, specs, strict=True)]
         if wrapper.ragged:
             # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
             # large and prepared as their turn comes.
-            raws = self._prepared(raws)
-            for sample, spec in zip(raws, specs, strict=True):
-                wrapper.check_target(spec, sample)
+            raws = self._told_at_once(self._prepared(raws))
+            raws = [self._checked(raw, spec, raw, own) for raw, spec in zip(raws, specs, strict=True)]
         yield from self._windows(zip(raws, specs, strict=True), len(raws), work)
 
-    def stream(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found]]:
+    def stream(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found] | Failed]:
         """Work through samples from an iterator of any length; between two of them the model is as it was."""
         wrapper = self.setup.wrapper
         if wrapper.is_one(inputs):
             yield from self.all(inputs, targets, work)
             return
-        raws = wrapper.split(inputs)
+        raws = self._split(inputs)
         specs = wrapper.plain(targets)
         several = specs if isinstance(specs, list) else [specs]
         for spec in several:
@@ -130,31 +150,128 @@ class Pipeline:
         pairs = _alongside(raws, several) if specs is several else ((raw, specs) for raw in raws)
         yield from self._windows(pairs, None, work)
 
-    def _prepared(self, raws: Sequence[Any]) -> list[Sample]:
-        if raws and all(isinstance(raw, Sample) for raw in raws):
-            return list(raws)
-        # Tensors made inside a caller's inference mode could not be used where gradients are taken.
-        with torch.inference_mode(False):
-            return self.setup.wrapper.prepare_all(raws)
+    def _split(self, inputs: Any) -> Iterator[Any]:
+        """The samples one by one; what is none is a `Failed`."""
+        wrapper = self.setup.wrapper
+        if wrapper.is_one(inputs) or isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+            yield from wrapper.split(inputs)
+            return
+        for item in inputs:
+            try:
+                yield from list(wrapper.split([item]))
+            except InterpretoError as error:
+                yield Failed(item, error)
 
-    def _windows(self, pairs: Iterable[tuple[Any, Any]], count: int | None, work: Work[Found]) -> Iterator[Done[Found]]:
+    def _told_at_once(self, raws: Iterable[Any]) -> list[Any]:
+        """These, unless one of them is a failure that is to be raised."""
+        found = list(raws)
+        if self.on_error == "raise":
+            for raw in found:
+                if isinstance(raw, Failed):
+                    raise raw.error
+        return found
+
+    def _checked(self, raw: Any, spec: Any, sample: Any, own: bool) -> Any:
+        """A sample whose target exists; a target of its own that does not is a failure of the sample."""
+        if isinstance(raw, Failed):
+            return raw
+        try:
+            self.setup.wrapper.check_target(spec, sample)
+        except TargetError as error:
+            if self.on_error == "raise" or not own:
+                raise
+            return Failed(raw, error)
+        return raw
+
+    def _prepared(self, raws: Sequence[Any]) -> list[Sample | Failed]:
+        """Samples that are ready for the model, and those that could not be read."""
+        known = (Sample, Failed)
+        fresh = [number for number, raw in enumerate(raws) if not isinstance(raw, known)]
+        found: list[Any] = list(raws)
+        for number, sample in zip(fresh, self._prepared_all([raws[number] for number in fresh]), strict=True):
+            found[number] = sample
+        return found
+
+    def _prepared_all(self, raws: Sequence[Any]) -> list[Sample | Failed]:
+        if not raws:
+            return []
+        try:
+            # Tensors made inside a caller's inference mode could not be used where gradients are taken.
+            with torch.inference_mode(False):
+                return list(self.setup.wrapper.prepare_all(raws))
+        except Exception as error:
+            if len(raws) == 1:
+                return [Failed(raws[0], error)]
+        return [sample for raw in raws for sample in self._prepared_all([raw])]
+
+    def _windows(
+        self, pairs: Iterable[tuple[Any, Any]], count: int | None, work: Work[Found]
+    ) -> Iterator[Done[Found] | Failed]:
         """Some samples at a time; the model is held only while a window is worked on."""
         pairs = iter(pairs)
         size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.ragged else 1)
         with _progress(self.setup.show_progress) as bar:
-            done = 0
-            while window := list(islice(pairs, size)):
+            done, stop = 0, None
+            while stop is None:
+                window, stop = _taken(pairs, size)
                 samples = self._prepared([raw for raw, _ in window])
                 check_alone(work.alone, done + len(window))
-                if work.check is not None:
-                    for number, sample in enumerate(samples, start=done):
-                        units = self._granularity(number, sample, work).units(sample)
-                        work.check(sample, Layout(units.shape, tuple(units.index.shape)))
-                specs = [spec for _, spec in window]
-                ready = list(zip(samples, specs, strict=True))
-                finished = self._window_twice(ready, done, bar, (count or 0) - done, work)
+                numbered = enumerate(zip(samples, [spec for _, spec in window], strict=True), start=done)
+                ready = [(number, self._fit(number, sample, work), spec) for number, (sample, spec) in numbered]
+                yield from self._raised(self._outcomes(ready, bar, (count or 0) - done, work))
                 done += len(window)
-                yield from finished
+        if isinstance(stop, Exception):
+            raise stop
+
+    def _fit(self, number: int, sample: Sample | Failed, work: Work[Found]) -> Sample | Failed:
+        """A sample that this work can be done to."""
+        if work.check is None or isinstance(sample, Failed):
+            return sample
+        try:
+            units = self._granularity(number, sample, work).units(sample)
+            work.check(sample, Layout(units.shape, tuple(units.index.shape)))
+        except Exception as error:
+            return Failed(sample, error)
+        return sample
+
+    def _raised(self, outcomes: Iterable[Done[Found] | Failed]) -> Iterator[Done[Found] | Failed]:
+        for outcome in outcomes:
+            if isinstance(outcome, Failed) and self.on_error == "raise":
+                raise outcome.error
+            yield outcome
+
+    def _outcomes(
+        self, window: list[tuple[int, Sample | Failed, Any]], bar: tqdm, left: int, work: Work[Found]
+    ) -> Iterator[Done[Found] | Failed]:
+        """What comes of a window, in order; where errors are raised, up to the first of them."""
+        failed = [place for place, (_, sample, _) in enumerate(window) if isinstance(sample, Failed)]
+        if failed and self.on_error == "raise":
+            window = window[: failed[0] + 1]
+        ready = [item for item in window if not isinstance(item[1], Failed)]
+        found = iter(self._attempted(ready, bar, left, work))
+        for _, sample, _ in window:
+            outcome = sample if isinstance(sample, Failed) else next(found, None)
+            if outcome is None:
+                return
+            yield outcome
+
+    def _attempted(
+        self, window: list[tuple[int, Any, Any]], bar: tqdm, left: int, work: Work[Found]
+    ) -> list[Done[Found] | Failed]:
+        """Samples worked on together and, where that fails, each alone, to tell whose failure it is."""
+        if not window:
+            return []
+        try:
+            return list(self._window_twice(window, bar, left, work))
+        except Exception as error:
+            if len(window) == 1:
+                return [Failed(window[0][1], error)]
+        found: list[Done[Found] | Failed] = []
+        for item in window:
+            found += self._attempted([item], bar, left, work)
+            if isinstance(found[-1], Failed) and self.on_error == "raise":
+                break
+        return found
 
     def _granularity(self, number: int, sample: Sample, work: Work[Found]) -> Unitization:
         given = self.setup.granularity
@@ -164,32 +281,29 @@ class Pipeline:
         return given.of(sample) if isinstance(given, Natural) else given
 
     def _window_twice(
-        self, window: list[tuple[Sample, Any]], start: int, bar: tqdm, left: int, work: Work[Found]
+        self, window: list[tuple[int, Sample, Any]], bar: tqdm, left: int, work: Work[Found]
     ) -> list[Done[Found]]:
         """A window, on the user's own model once it has turned out that no copy of it can be used."""
         try:
-            return self._window(window, start, bar, left, work)
+            return self._window(window, bar, left, work)
         except CannotCopyError:
-            return self._window(window, start, bar, left, work)
+            return self._window(window, bar, left, work)
 
     def _window(
-        self, window: list[tuple[Sample, Any]], start: int, bar: tqdm, left: int, work: Work[Found]
+        self, window: list[tuple[int, Sample, Any]], bar: tqdm, left: int, work: Work[Found]
     ) -> list[Done[Found]]:
         begin = time.perf_counter()
         # Neighbours of like length share batches with little padding.
-        numbers = sorted(range(len(window)), key=lambda number: window[number][0].rows.length)
+        places = sorted(range(len(window)), key=lambda place: window[place][1].rows.length)
         several = max(left, len(window))
         with self.setup.wrapper.working(self.setup.seed) as lent:
             shared: dict[Hashable, Any] = {}
-            plans = (
-                self._plan(start + number, *window[number], lent.wrapper, shared, bar, several, work)
-                for number in numbers
-            )
+            plans = (self._plan(*window[place], lent.wrapper, shared, bar, several, work) for place in places)
             found = drive(plans, lent.answer, self.setup.batch_size, bar.update, lent.wrapper.arrange)
             notes = lent.notes()
         seconds = (time.perf_counter() - begin) / len(window)
-        done = {number: Done(*pair, rows, seconds, notes) for number, (pair, rows) in zip(numbers, found, strict=True)}
-        return [done[number] for number in range(len(window))]
+        done = {place: Done(*pair, rows, seconds, notes) for place, (pair, rows) in zip(places, found, strict=True)}
+        return [done[place] for place in range(len(window))]
 
     def _plan(
         self,
@@ -233,6 +347,30 @@ class Pipeline:
         found = yield from work.plan(number, opened)
         # Others run on; what the model remembers of this sample would take their memory.
         return replace(opened, case=replace(case, targets=targets.without_memory())), found
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse what is not a way to go on after an error.
+
+    Raises:
+        OptionError: if it is neither "raise" nor "record".
+    """
+    if on_error not in ("raise", "record"):
+        raise OptionError(f"on_error={on_error!r} must be 'raise' or 'record'.")
+
+
+def _taken(pairs: Iterator[Any], size: int) -> tuple[list[Any], Exception | bool | None]:
+    """The next items, and why there are no more: True at the end, or the error of whoever gives them."""
+    found: list[Any] = []
+    try:
+        while len(found) < size:
+            found.append(next(pairs))
+    except StopIteration:
+        return found, True
+    except Exception as error:
+        # What came before it is worked on first.
+        return found, error
+    return found, None
 
 
 def check_alone(alone: str, samples: int) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from interpreto.errors import OptionError
+from interpreto.errors import InputError, OptionError
 
 RawInput = str | tuple[str, str] | Image.Image
 
@@ -36,6 +36,7 @@ class AttributionOutput:
             1 for the one with the highest score; every pixel belongs to one.
         n_rows: How many rows went through the model.
         info: Model, method, options, removal or baseline, dtype, seed, versions, seconds.
+        error: What stopped this sample, where errors are recorded; there is nothing else to see then. None else.
     """
 
     attributions: Float[Tensor, "t *g"]
@@ -52,8 +53,11 @@ class AttributionOutput:
     segments: Int[Tensor, "t H W"] | None = None
     n_rows: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
 
     def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<{self.info.get('method', 'attributions')} failed: {self.error}>"
         shape = " x ".join(map(str, self.attributions.shape))
         method = self.info.get("method", "attributions")
         return f"<{method} of {', '.join(map(repr, self.target_names[:3]))}: {self.granularity}, {shape}>"
@@ -99,6 +103,8 @@ class AttributionOutput:
         self, maps: Float[Tensor, "t a b"], size: tuple[int, int] | None, interpolation: str
     ) -> Float[Tensor, "t H W"]:
         """Maps of what the model saw, where that lies in the picture."""
+        if self.error is not None:
+            raise InputError(f"This sample could not be explained: {self.error}")
         if not isinstance(self.raw_input, Image.Image) or not isinstance(self.elements, Tensor):
             raise OptionError("Maps are for images; the scores of a text are in attributions and elements.")
         width, height = self.raw_input.size
@@ -131,18 +137,18 @@ class AttributionOutput:
         """Write it into a folder: JSON, safetensors and, for an image, the picture as PNG. Nothing is half written."""
         from interpreto.attributions import files
 
-        return files.save(self, Path(path))
+        return files.save_result(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> "AttributionOutput":
         """Read what `save` wrote; no model is needed.
 
         Raises:
-            SavedFileError: if files are missing, cut off, or of a newer version.
+            SavedFileError: if files are missing, were changed or cut off, or are of another version.
         """
         from interpreto.attributions import files
 
-        return files.load(Path(path))
+        return files.load_result(Path(path))
 
 
 def _highest(scores: Float[Tensor, "H W"], seen: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:

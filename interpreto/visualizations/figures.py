@@ -6,6 +6,7 @@ from typing import Any, final
 
 from matplotlib.figure import Figure
 
+from interpreto.atomic import new_file
 from interpreto.errors import InputError
 
 
@@ -41,16 +42,11 @@ def write(path: str | Path, content: Any) -> None:
         InputError: if matplotlib has no such format.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with new_file(path) as beside:
         if isinstance(content, str):
             beside.write_text(content, encoding="utf-8")
-        else:
-            try:
-                content.savefig(beside, format=path.suffix.removeprefix(".") or "png", dpi=150)
-            except ValueError as error:
-                raise InputError(f"Cannot write {path.name!r}: {error}.") from error
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+            return
+        try:
+            content.savefig(beside, format=path.suffix.removeprefix(".") or "png", dpi=150)
+        except ValueError as error:
+            raise InputError(f"Cannot write {path.name!r}: {error}.") from error

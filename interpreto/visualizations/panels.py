@@ -84,7 +84,12 @@ def gather(outputs: Outputs, relative: bool = False) -> list[list[Panel]]:
     if len({output.modality for column in columns.values() for output in column}) > 1:
         raise InputError("Results of texts and of images do not go into one figure: plot them apart.")
     rows = []
-    for sample in zip(*columns.values(), strict=True):
+    samples = list(zip(*columns.values(), strict=True))
+    errors = [output.error for sample in samples for output in sample if output.error is not None]
+    samples = [sample for sample in samples if all(output.error is None for output in sample)]
+    if not samples:
+        raise InputError(f"There is no result to plot: {errors[0]}")
+    for sample in samples:
         if len({str(output.raw_input) for output in sample if output.modality == "text"}) > 1:
             raise InputError("The methods explain different texts: give each of them the same inputs.")
         if len({output.target_names for output in sample}) > 1:

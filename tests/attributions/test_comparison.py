@@ -36,13 +36,13 @@ from interpreto import (
     from_callables,
     zoo,
 )
+from interpreto.atomic import new_folder
 from interpreto.attributions.comparison import fingerprint
 from interpreto.attributions.comparison.standings import standings
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.recipes.unasked import Unasked
 from interpreto.attributions.setup import Options, Setup
-from interpreto.attributions.whole import whole_folder
 from interpreto.errors import InputError, InterpretoError, OptionError, SavedFileError, TargetError
 from tests.conftest import loaded
 from tests.generators import generator
@@ -320,13 +320,17 @@ class Killed(BaseException):
     """What no run survives."""
 
 
+# What a method remembers from call to call lies outside of its closure, by which runs are known.
+STATE = {"calls": 0, "broken": False}
+
+
 def killed_at(calls):
     """A method that is killed at its n-th sample, and from then on lives."""
-    count = [0]
+    STATE["calls"] = -calls
 
     def act(case):
-        count[0] += 1
-        if count[0] == calls:
+        STATE["calls"] += 1
+        if STATE["calls"] == 0:
             raise Killed
         return case.sample.rows.fields["pixel_values"].mean() * torch.ones(case.units.shape)
 
@@ -497,16 +501,16 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
 
 
 def test_what_failed_is_tried_again(tmp_path):
-    broken = [True]
+    STATE["broken"] = True
 
     def act(case):
-        if broken[0]:
+        if STATE["broken"]:
             raise RuntimeError("no memory")
         return torch.ones(case.units.shape)
 
     arguments = {"methods": {"Fragile": partial(Doing, act=act), "Occlusion": Occlusion}, "metrics": "entropy"}
     assert shapes_run(**arguments, masks=None, folder=tmp_path / "run").failures
-    broken[0] = False
+    STATE["broken"] = False
     again = shapes_run(**arguments, masks=None, folder=tmp_path / "run")
     assert not again.failures
     assert not Comparison.load(tmp_path / "run").failures
@@ -534,12 +538,12 @@ def test_a_folder_survives_what_comes_while_it_is_replaced(tmp_path, monkeypatch
     rename = Path.rename
 
     def interrupted(self, target):
-        if self.parent.name.startswith(".kept-") and self.name == "kept":
+        if self.parent.name.startswith(".kept.") and self.name == "kept":
             raise KeyboardInterrupt
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole_folder(place, "mark") as folder:
+    with pytest.raises(KeyboardInterrupt), new_folder(place, "mark") as folder:
         (folder / "mark").write_text("new")
     assert (place / "mark").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

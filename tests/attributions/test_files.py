@@ -74,14 +74,14 @@ def test_damage_is_told(result, tmp_path):
         (folder / name).write_bytes(whole)
     words = json.loads((folder / "output.json").read_text())
     (folder / "output.json").write_text(json.dumps(words | {"version": 99}))
-    with pytest.raises(InterpretoError, match="written by a newer interpreto \\(format 99, this one reads up to 1\\)"):
+    with pytest.raises(InterpretoError, match="written by a newer interpreto \\(format 99, this one reads format 2\\)"):
         AttributionOutput.load(folder)
 
 
 def test_a_failed_save_leaves_the_old_result(result, tmp_path, monkeypatch):
     folder = result.save(tmp_path / "result")
     before = size(folder)
-    monkeypatch.setattr("interpreto.attributions.files.save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr("interpreto.attributions.files.save", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         result.save(folder)
     assert size(folder) == before

@@ -14,6 +14,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.measured import Measured, Needs
 from interpreto.attributions.metrics.modelled import put_back
 from interpreto.attributions.result import AttributionOutput
+from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.sample import Sample
 
 
@@ -26,15 +27,19 @@ class Chunk:
         ready: Those that could be read, prepared.
         settled: Those that the model could score, with their units and targets.
         errors: Why others could not be read or scored.
+        on_error: "raise" ends with the first error, "record" goes on.
     """
 
     numbers: list[int]
     ready: dict[int, Sample]
     settled: dict[int, AttributionOutput]
     errors: dict[int, str]
+    on_error: str
 
     @staticmethod
-    def of(numbers: list[int], raws: Sequence[Any], targets: Sequence[Any], settler: Explainer) -> "Chunk":
+    def of(
+        numbers: list[int], raws: Sequence[Any], targets: Sequence[Any], settler: Explainer, on_error: str
+    ) -> "Chunk":
         """Prepare and settle samples.
 
         Args:
@@ -42,14 +47,15 @@ class Chunk:
             raws: All samples, as the user gave them.
             targets: What is explained of each.
             settler: A method that costs nothing, with the units and targets that all methods get.
+            on_error: What becomes of errors.
         """
         wrapper = settler.setup.wrapper
         # Tensors made inside a caller's inference mode could not be used where gradients are taken.
         with torch.inference_mode(False):
-            read = each(lambda some: wrapper.prepare_all([raws[n] for n in some]), numbers)
+            read = each(lambda some: wrapper.prepare_all([raws[n] for n in some]), numbers, on_error)
         ready = {n: one for n, one in zip(numbers, read, strict=True) if not isinstance(one, Exception)}
         explained = each(
-            lambda some: settler.explain([ready[n] for n in some], [targets[n] for n in some]), list(ready)
+            lambda some: settler.explain([ready[n] for n in some], [targets[n] for n in some]), list(ready), on_error
         )
         found = [*zip(numbers, read, strict=True), *zip(ready, explained, strict=True)]
         return Chunk(
@@ -57,24 +63,27 @@ class Chunk:
             ready,
             {n: one for n, one in zip(ready, explained, strict=True) if not isinstance(one, Exception)},
             {n: told(one) for n, one in found if isinstance(one, Exception)},
+            on_error,
         )
 
     def records(self, entrant: Entrant, judges: Sequence[Judge], masks: Sequence[Any] | None) -> list[Record]:
         """What one method and every metric of it find."""
         explainer = entrant.explainer
         if explainer is None:
+            if self.on_error == "raise":
+                raise UnsupportedError(entrant.error)
             return [Record(entrant.name, n, None, f"UnsupportedError: {entrant.error}") for n in self.numbers]
 
         def explain(some: list[int]) -> list[AttributionOutput]:
             return explainer.explain(*put_back([self.settled[n] for n in some], [self.ready[n] for n in some]))
 
         with watched() as peak:
-            made = dict(zip(self.settled, each(explain, list(self.settled)), strict=True))
+            made = dict(zip(self.settled, each(explain, list(self.settled), self.on_error), strict=True))
         errors = self.errors | {n: told(one) for n, one in made.items() if isinstance(one, Exception)}
         outputs = {n: one for n, one in made.items() if not isinstance(one, Exception)}
         found: dict[int, dict[str, float | Exception]] = {n: {} for n in self.numbers}
         for judge in judges:
-            judged = each(partial(self._judged, judge, explainer, outputs, masks), list(outputs))
+            judged = each(partial(self._judged, judge, explainer, outputs, masks), list(outputs), self.on_error)
             for n, value in zip(outputs, judged, strict=True):
                 found[n][judge.name] = value
         return [

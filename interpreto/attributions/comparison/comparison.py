@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interpreto.atomic import new_folder, write_text
 from interpreto.attributions.comparison import tables
 from interpreto.attributions.comparison.agreement import rank_agreement, top_agreement
 from interpreto.attributions.comparison.asked import Asked
-from interpreto.attributions.comparison.folder import ASKED, RunFolder, write_text
+from interpreto.attributions.comparison.folder import ASKED, RunFolder
 from interpreto.attributions.comparison.records import Failure, Record, failures
 from interpreto.attributions.comparison.standings import Standing, Verdict, standings, verdict
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.statistics import Interval, difference
-from interpreto.attributions.whole import whole_folder
 from interpreto.errors import InputError, OptionError, choices
 
 
@@ -232,7 +232,7 @@ class Comparison:
         Raises:
             SavedFileError: if there is a folder that holds something else.
         """
-        with whole_folder(Path(path), ASKED) as folder:
+        with new_folder(Path(path), ASKED) as folder:
             self._write(folder)
         return Path(path)
 
@@ -241,11 +241,11 @@ class Comparison:
         """Read what `save` wrote, or what there is so far of a run that is under way or was killed.
 
         Raises:
-            SavedFileError: if files are missing, damaged, or of a newer version.
+            SavedFileError: if files are missing, were changed, or are of another version.
         """
         folder = RunFolder(Path(path))
         asked = folder.asked()
-        samples, found = folder.read()
+        samples, found = folder.read(asked)
         records = {(record.method, record.sample): record for record in found}
         return Comparison(asked, [samples.get(number) for number in range(asked.count)], records)
 

@@ -67,16 +67,26 @@ def failures(records: Sequence[Record]) -> list[Failure]:
     return [Failure(*reason, tuple(sorted(samples))) for reason, samples in found.items()]
 
 
-def each(work: Callable[[list[Item]], Sequence[Found]], items: list[Item]) -> list[Found | Exception]:
-    """Work on items together; if that fails, on each of them alone, with its error in place of what failed."""
+def each(
+    work: Callable[[list[Item]], Sequence[Found]], items: list[Item], on_error: str = "record"
+) -> list[Found | Exception]:
+    """Work on items together; if that fails, on each of them alone, with its error in place of what failed.
+
+    Args:
+        work: What is done.
+        items: What it is done to.
+        on_error: "raise" lets out the error of the first item that fails alone.
+    """
     if not items:
         return []
     try:
         return list(work(items))
     except Exception as error:
         if len(items) == 1:
+            if on_error == "raise":
+                raise
             return [error]
-    return [found for item in items for found in each(work, [item])]
+    return [found for item in items for found in each(work, [item], on_error)]
 
 
 def told(error: Exception) -> str:

@@ -21,7 +21,7 @@ from interpreto.attributions.comparison.records import Record
 from interpreto.attributions.granularity import Grid, Patches, Pixels
 from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.perturbations.masks import at_least
-from interpreto.attributions.pipeline import check_alone
+from interpreto.attributions.pipeline import check_alone, check_on_error
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
@@ -38,6 +38,7 @@ def compare(
     n_bootstrap: int = 2000,
     seed: int = 0,
     *,
+    on_error: str = "record",
     removals: Any = (),
     corpus: Any = None,
     folder: str | Path | None = None,
@@ -63,12 +64,15 @@ def compare(
         masks: What is known to decide, one per sample, as `PointingGame` takes it.
         n_bootstrap: Resamples of the intervals.
         seed: Where the randomness of methods, metrics and intervals starts.
+        on_error: "record" reports what fails and goes on; "raise" ends with the first error, whose attribute `outputs`
+            has the results that were finished before it.
         removals: Removal operators, one or several. Metrics that hide units run once for each; `Comparison.verdicts`
             says how much they agree.
         corpus: Texts in which the frequency of tokens is counted.
         folder: Where to keep what is found as it comes. A run that was killed goes on where it stopped if it is called
             again with the same arguments, and ends with the same numbers; with more samples it goes on from those it
-            has. What failed is tried again. One run at a time.
+            has. What failed is tried again. Another process that wants the same folder meanwhile is refused; with
+            other versions of the packages there is a warning, and both are recorded.
         show_progress: False for no progress bar.
         options: Options of every method, such as granularity, inference_mode, batch_size, removal, device.
 
@@ -78,8 +82,16 @@ def compare(
         SavedFileError: if the folder holds another run or is damaged.
     """
     at_least("n_bootstrap", n_bootstrap, 1)
-    run = _Run.of(model, processor, inputs, methods, metrics, targets, masks, removals, corpus, seed, options)
-    return run.all(None if folder is None else RunFolder(Path(folder)), n_bootstrap, show_progress)
+    check_on_error(on_error)
+    if folder is not None:
+        # Before any model is looked at.
+        RunFolder(Path(folder)).check()
+    run = _Run.of(model, processor, inputs, methods, metrics, targets, masks, removals, corpus, seed, on_error, options)
+    if folder is None:
+        return run.all(None, n_bootstrap, show_progress)
+    place = RunFolder(Path(folder))
+    with place.locked():
+        return run.all(place, n_bootstrap, show_progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +105,7 @@ class _Run:
     targets: list[Any]
     masks: list[Any] | None
     seed: int
+    on_error: str
     size: int
 
     @staticmethod
@@ -107,6 +120,7 @@ class _Run:
         removals: Any,
         corpus: Any,
         seed: int,
+        on_error: str,
         options: Mapping[str, Any],
     ) -> "_Run":
         shared: dict[str, Any] = {**options, "seed": seed, "show_progress": False}
@@ -138,15 +152,28 @@ class _Run:
             per_sample(wrapper.plain(list(targets) if isinstance(targets, Iterator) else targets), len(raws), alone),
             masks,
             seed,
+            on_error,
             # Results are kept this many samples at a time: enough to fill batches, few enough to lose little.
             max(1, settler.setup.batch_size // 4),
         )
 
     def all(self, folder: RunFolder | None, n_bootstrap: int, show_progress: bool | None) -> Comparison:
-        asked = self._asked(n_bootstrap)
-        known, stored = self._resumed(folder, asked)
-        samples: list[AttributionOutput | None] = [None] * len(self.raws)
         records: dict[tuple[str, int], Record] = {}
+        try:
+            return self._all(records, folder, n_bootstrap, show_progress)
+        except BaseException as error:
+            error.outputs = [record.output for record in records.values() if record.output]  # type: ignore[attr-defined]
+            raise
+
+    def _all(
+        self,
+        records: dict[tuple[str, int], Record],
+        folder: RunFolder | None,
+        n_bootstrap: int,
+        show_progress: bool | None,
+    ) -> Comparison:
+        asked, known, stored = self._resumed(folder, self._asked(n_bootstrap))
+        samples: list[AttributionOutput | None] = [None] * len(self.raws)
         total = len(self.entrants) * len(self.raws)
         with tqdm(
             total=total,
@@ -158,7 +185,7 @@ class _Run:
             disable=None if show_progress is None else not show_progress,
         ) as bar:
             for numbers in _chunks(len(self.raws), self.size):
-                chunk = Chunk.of(numbers, self.raws, self.targets, self.settler)
+                chunk = Chunk.of(numbers, self.raws, self.targets, self.settler, self.on_error)
                 for number in numbers:
                     if (sample := chunk.settled.get(number)) is not None:
                         self._kept(folder, number, sample, stored)
@@ -166,14 +193,14 @@ class _Run:
                     samples[number] = sample or stored.get(number)
                 for entrant in self.entrants:
                     bar.set_postfix_str(entrant.name)
-                    found = [known[key] for n in numbers if (key := (entrant.name, n)) in known]
+                    found: list[Record] = [known[key] for n in numbers if (key := (entrant.name, n)) in known]
                     if len(found) < len(numbers):
                         found = chunk.records(entrant, self.judges, self.masks)
                         # What was found before does not go because it cannot be found again.
                         found = [known.get((r.method, r.sample), r) if r.error else r for r in found]
                         if folder is not None:
                             folder.append(found, samples)
-                    records |= {(record.method, record.sample): record for record in found}
+                    records.update({(record.method, record.sample): record for record in found})
                     bar.update(len(numbers))
         if not any(record.output is not None for record in records.values()):
             raise InputError(f"No method worked on any sample: {next(iter(records.values())).error}")
@@ -196,18 +223,20 @@ class _Run:
 
     def _resumed(
         self, folder: RunFolder | None, asked: Asked
-    ) -> tuple[dict[tuple[str, int], Record], dict[int, AttributionOutput]]:
-        """What a folder knows already."""
+    ) -> tuple[Asked, dict[tuple[str, int], Record], dict[int, AttributionOutput]]:
+        """What is asked as the folder has it, and what that knows already."""
         if folder is None:
-            return {}, {}
+            return asked, {}, {}
         stored = {}
         records: list[Record] = []
         if folder.begun:
-            asked.check_same(folder.asked(), str(folder.path))
-            stored, records = folder.read()
+            earlier = folder.asked()
+            asked.check_same(earlier, str(folder.path))
+            asked = asked.going_on_from(earlier, str(folder.path))
+            stored, records = folder.read(asked)
         folder.begin(asked)
         # What failed is tried again: it may have been for want of memory.
-        return {(r.method, r.sample): r for r in records if not r.error and not r.troubles}, stored
+        return asked, {(r.method, r.sample): r for r in records if not r.error and not r.troubles}, stored
 
     def _kept(
         self, folder: RunFolder | None, number: int, sample: AttributionOutput, stored: dict[int, AttributionOutput]

@@ -1,7 +1,9 @@
 """What a metric found."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import wraps
 from typing import Any
 
 import torch
@@ -81,8 +83,46 @@ class Measured:
             )
         return Curve(curves[0].x, torch.stack([curve.y.double() for curve in curves]).nanquantile(0.5, dim=0))
 
+    def placed(self, places: Sequence[int], count: int) -> "Measured":
+        """The same as values of these of so many samples; the others have none."""
+        values = [torch.full((1,), torch.nan, dtype=torch.float64) for _ in range(count)]
+        curves: list[list[Curve]] = [[] for _ in range(count)]
+        for number, place in enumerate(places):
+            values[place] = self.values[number]
+            curves[place] = [] if self.curves is None else self.curves[number]
+        return replace(self, values=values, curves=None if self.curves is None else curves)
+
     def __repr__(self) -> str:
         return f"<{self.metric} of {len(self.values)} samples: {self.mean:.4g}>"
+
+
+def without_failed(evaluate: Callable[..., Measured]) -> Callable[..., Measured]:
+    """Let a metric's `evaluate` pass over outputs of samples that failed: their value is NaN, which no mean counts."""
+
+    @wraps(evaluate)
+    def evaluated(self: Any, outputs: Any, *others: Any, **named: Any) -> Measured:
+        every = outputs if isinstance(outputs, AttributionOutput) else list(outputs)
+        found = listed(every)
+        kept = [number for number, output in enumerate(found) if output.error is None]
+        if len(kept) == len(found):
+            return evaluate(self, every, *others, **named)
+        if not kept:
+            raise InputError(f"There are no outputs to measure: {found[0].error}")
+        others = tuple(_kept(one, kept, len(found)) for one in others)
+        named = {name: _kept(one, kept, len(found)) for name, one in named.items()}
+        return evaluate(self, [found[number] for number in kept], *others, **named).placed(kept, len(found))
+
+    return evaluated
+
+
+def _kept(beside: Any, kept: Sequence[int], count: int) -> Any:
+    """Of what is given beside outputs, one for each, what belongs to some of them."""
+    if beside is None:
+        return None
+    several = list(beside) if isinstance(beside, Iterable) and not isinstance(beside, str | Mapping) else []
+    if len(several) != count:
+        raise InputError(f"Some of the {count} outputs failed: give a list of as many inputs or masks beside them.")
+    return [several[number] for number in kept]
 
 
 def listed(outputs: Any) -> list[AttributionOutput]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions import granularity
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
-from interpreto.attributions.metrics.measured import Measured, Needs, listed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed, without_failed
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case
@@ -39,6 +39,7 @@ class ModelledMetric(ABC):
     setup: Setup
     higher_is_better: bool
 
+    @without_failed
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
         """Measure attributions of this model.
 
@@ -141,7 +142,7 @@ def on_samples(
         fine=False,
         cut=lambda number, sample: _cut(outputs[number], sample),
     )
-    done = list(Pipeline(setup).all(samples, specs, work))
+    done = [one for one in Pipeline(setup).all(samples, specs, work) if isinstance(one, Done)]
     if len(done) != len(outputs):
         raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: give one output per sample.")
     return done

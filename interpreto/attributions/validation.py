@@ -1,0 +1,117 @@
+"""Whether the fields of a result agree with one another, before it is written and after it was read."""
+
+import json
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.table import TABLE
+from interpreto.model_wrapping.targets import Contrast, Saved
+
+MOST = 10_000_000
+"""Counts that are larger are taken for damage."""
+
+
+def check_result(output: AttributionOutput) -> None:
+    """Refuse a result whose fields do not agree.
+
+    Raises:
+        ValueError: if they do not; the message names the field.
+    """
+    _require((output.task, output.modality) in TABLE, f"there are no results of {output.task!r}, {output.modality!r}")
+    _require(is_count(output.n_rows, 2**53), f"n_rows is {output.n_rows!r}")
+    _require(isinstance(output.info, dict) and all(isinstance(name, str) for name in output.info), "info is no record")
+    _require(isinstance(output.granularity, str), "granularity is no name")
+    _require(output.error is None or isinstance(output.error, str), "error is no text")
+    if output.error is not None:
+        _require(not output.attributions.numel() and not len(output.elements), "a sample that failed has scores")
+        return
+    _check_scores(output)
+    _check_targets(output)
+    _check_units(output)
+
+
+def _check_scores(output: AttributionOutput) -> None:
+    maps = output.attributions
+    _require(maps.is_floating_point() and maps.ndim in (2, 3) and maps.numel() > 0, "attributions are no scores")
+    count = (len(maps),)
+    _require(output.scores.is_floating_point() and output.scores.shape == count, "scores do not fit the attributions")
+    errors, gap = output.standard_errors, output.completeness_gap
+    if errors is not None:
+        fits = errors.is_floating_point() and errors.shape == maps.shape and not bool((errors < 0).any())
+        _require(fits, "standard_errors do not fit the attributions")
+    if gap is not None:
+        _require(gap.is_floating_point() and gap.shape == count, "completeness_gap does not fit the attributions")
+
+
+def _check_targets(output: AttributionOutput) -> None:
+    count = len(output.attributions)
+    names = output.target_names
+    _require(isinstance(output.targets, tuple) and len(output.targets) == count, "targets do not fit the attributions")
+    named = isinstance(names, tuple) and len(names) == count and all(isinstance(name, str) for name in names)
+    _require(named, "target_names do not fit the attributions")
+
+
+def _check_units(output: AttributionOutput) -> None:
+    count, elements, ranks = output.attributions[0].numel(), output.elements, output.segments
+    if output.modality == "text":
+        texts = isinstance(elements, list) and len(elements) == count and output.attributions.ndim == 2
+        _require(texts and all(isinstance(one, str) for one in elements), "elements do not fit the attributions")
+        _require(is_text(output.raw_input), "raw_input is no text")
+        _require(ranks is None, "a text has segments")
+        return
+    boxes = isinstance(elements, Tensor) and elements.shape == (count, 4) and bool(elements.isfinite().all())
+    _require(boxes, "elements do not fit the attributions")
+    assert isinstance(elements, Tensor)
+    _require(bool((elements[:, :2] <= elements[:, 2:]).all()), "elements are no boxes")
+    _require(isinstance(output.raw_input, Image.Image), "raw_input is no image")
+    if ranks is not None:
+        whole = not ranks.is_floating_point() and ranks.dtype != torch.bool
+        _require(whole and ranks.ndim == 3 and len(ranks) == len(output.attributions), "segments do not fit")
+        _require(ranks.numel() > 0 and int(ranks.min()) >= 1 and int(ranks.max()) <= ranks[0].numel(), "segments count")
+
+
+def is_text(raw: Any) -> bool:
+    """Whether it is a text or a pair of texts."""
+    return isinstance(raw, str) or (isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(p, str) for p in raw))
+
+
+def is_count(value: Any, most: int = MOST) -> bool:
+    """Whether it is a whole number from 0 to a bound."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def target_to_json(target: Any) -> Any:
+    """A target as JSON knows it."""
+    if isinstance(target, Contrast):
+        return {"for": target_to_json(target.for_), "against": target_to_json(target.against)}
+    if isinstance(target, tuple):
+        return [target_to_json(item) for item in target]
+    if isinstance(target, int | str):
+        return target
+    name = getattr(target, "__name__", None)
+    return {"name": getattr(target, "name", type(target).__name__)} if name is None else name
+
+
+def target_from_json(target: Any) -> Any:
+    """What `target_to_json` wrote.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if isinstance(target, dict) and set(target) == {"name"} and isinstance(target["name"], str):
+        return Saved(target["name"])
+    if isinstance(target, dict) and set(target) == {"for", "against"}:
+        return Contrast(target_from_json(target["for"]), target_from_json(target["against"]))
+    if isinstance(target, list) and target:
+        return tuple(target_from_json(item) for item in target)
+    _require(isinstance(target, int | str) and not isinstance(target, bool), f"{json.dumps(target)} is no target")
+    return target
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

@@ -1,0 +1,68 @@
+"""Explainers in other processes."""
+
+import multiprocessing
+import pickle
+
+import pytest
+import torch
+
+from interpreto import IMAGES_ONLY, METHODS, XRAI, GradCam, LeGrad, Occlusion, SmoothGrad
+from tests.generators import generator
+from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.two_towers import two_towers
+
+TASKS = {
+    "text-classification": lambda: (*text_model("bert"), TEXTS[1], 0, {}),
+    "image-classification": lambda: (*image_model("vit"), some_pictures()[0], 0, {}),
+    "text-generation": lambda: (*generator("llama"), "A film", " and we saw", {}),
+    "similarity of images": lambda: (*two_towers("clip"), some_pictures()[0], "a red circle", {}),
+    "similarity of texts": lambda: (*two_towers("clip"), "a red circle", some_pictures()[0], {"modality": "text"}),
+    "similarity of OpenCLIP": lambda: (*two_towers("open-clip"), some_pictures()[0], "a red circle", {}),
+}
+LOOK_INSIDE = {
+    "RawAttention", "AttentionRollout", "AttentionSaliency", "AGCam", "GenericAttention", "LeGrad", "GradEclip",
+}  # fmt: skip
+
+
+def works(method, task):
+    if method in IMAGES_ONLY:
+        return task in ("image-classification", "similarity of images", "similarity of OpenCLIP")
+    return task != "text-generation" or method.__name__ not in LOOK_INSIDE
+
+
+PAIRS = [(method, task) for method in METHODS for task in TASKS if works(method, task)]
+
+
+@pytest.mark.parametrize(("method", "task"), PAIRS, ids=[f"{m.__name__}-{t}" for m, t in PAIRS])
+def test_every_explainer_can_be_sent(method, task):
+    """Before it was used, and after."""
+    model, processor, one, target, options = TASKS[task]()
+    explainer = light(method, **options)(model, processor)
+    fresh = pickle.loads(pickle.dumps(explainer))
+    (expected,) = explainer(one, target)
+    used = pickle.loads(pickle.dumps(explainer))
+    for again in (fresh, used):
+        (found,) = again(one, target)
+        assert torch.allclose(found.attributions, expected.attributions, atol=1e-6, equal_nan=True)
+        assert found.target_names == expected.target_names
+
+
+def explained(job):
+    explainer, one, target = job
+    torch.set_num_threads(1)
+    return explainer(one, target)[0].attributions.tolist()
+
+
+def test_a_spawned_process_finds_the_same():
+    jobs, expected = [], []
+    for task, build in TASKS.items():
+        model, processor, one, target, options = build()
+        for method in (Occlusion, SmoothGrad, LeGrad, GradCam, XRAI):
+            if works(method, task):
+                explainer = light(method, **options)(model, processor)
+                expected.append(explainer(one, target)[0].attributions)
+                jobs.append((explainer, one, target))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(explained, jobs)
+    for maps, wanted in zip(found, expected, strict=True):
+        assert torch.allclose(torch.tensor(maps), wanted, atol=1e-5, equal_nan=True)
