@@ -9,11 +9,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from interpreto.errors import SavedFileError
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32] or "host"
-_WRITTEN: set[Path] = set()
+
+
+class _Writer:
+    """Lives as long as the frame that writes."""
+
+
+_WRITTEN: WeakValueDictionary[Path, _Writer] = WeakValueDictionary()
 """Temporary files and folders that this process is writing."""
 _BEFORE = "before"
 """Where the folder that is replaced lies for a moment, inside of the temporary one."""
@@ -28,16 +35,13 @@ def checksum(content: bytes) -> str:
 def new_file(path: Path) -> Iterator[Path]:
     """A file to write beside a place, which it takes when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _temporary_name(path)
+    beside, writer = _temporary_name(path), _Writer()
+    _WRITTEN[beside] = writer
     try:
-        _WRITTEN.add(beside)
         yield beside
         beside.replace(path)
     finally:
-        try:
-            beside.unlink(missing_ok=True)
-        finally:
-            _WRITTEN.discard(beside)
+        beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,23 +65,20 @@ def new_folder(path: Path, mark: str) -> Iterator[Path]:
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     _recover(path)
-    around = _temporary_name(path)
+    around, writer = _temporary_name(path), _Writer()
+    _WRITTEN[around] = writer
     beside, before = around / path.name, around / _BEFORE
     try:
-        _WRITTEN.add(around)
         beside.mkdir(parents=True)
         yield beside
         if path.exists():
             path.rename(before)
         beside.rename(path)
     finally:
-        try:
-            # Whatever came between the two, one of them has the place.
-            if before.exists() and not path.exists():
-                before.rename(path)
-            shutil.rmtree(around, ignore_errors=True)
-        finally:
-            _WRITTEN.discard(around)
+        # Whatever came between the two, one of them has the place.
+        if before.exists() and not path.exists():
+            before.rename(path)
+        shutil.rmtree(around, ignore_errors=True)
 
 
 def check_place(path: Path, mark: str) -> None:
