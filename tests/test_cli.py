@@ -53,6 +53,34 @@ def test_methods_say_why_they_do_not_work(tmp_path):
     assert "reads its text twice" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("command", ["explain", "compare", "demo"])
+def test_where_to_write_is_checked_before_anything_is_computed(tmp_path, monkeypatch, command):
+    loads = []
+    monkeypatch.setattr("interpreto.zoo.load", lambda name: loads.append(name) or pytest.fail("a model was loaded"))
+    (tmp_path / "file").write_text("mine")
+    arguments = {
+        "explain": ["explain", "A film", "--model", "zoo:reviews-bert", "--method", "occlusion"],
+        "compare": ["compare", "--model", "zoo:shapes-vit", "--samples", "1"],
+        "demo": ["demo"],
+    }[command]
+    for place, words in (("file", "is a file"), ("file/below", "cannot be made")):
+        result = run(*arguments, "--out", str(tmp_path / place))
+        assert result.exit_code == 1
+        assert isinstance(result.exception, InterpretoError)
+        assert words in str(result.exception)
+    if command == "explain":
+        (tmp_path / "out" / "results" / "Occlusion-0").mkdir(parents=True)
+        (tmp_path / "out" / "results" / "Occlusion-0" / "letter.txt").write_text("Dear aunt,")
+        result = run(*arguments, "--out", str(tmp_path / "out"))
+        assert "not overwritten" in str(result.exception)
+    if command == "compare":
+        (tmp_path / "letters").mkdir()
+        (tmp_path / "letters" / "to-my-aunt.txt").write_text("Dear aunt,")
+        assert "holds other files" in str(run(*arguments, "--out", str(tmp_path / "letters")).exception)
+    assert not loads
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_text_is_explained(tmp_path):
     result = run(
         "explain", "The plot was not good", "--model", "zoo:reviews-bert", "--method", "kernel-shap",

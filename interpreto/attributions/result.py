@@ -71,8 +71,14 @@ class AttributionOutput:
 
         Raises:
             OptionError: if the sample is a text.
+            InputError: if the sample could not be explained.
         """
+        self._check_explained()
         return self._over_picture(self.attributions, size, interpolation)
+
+    def _check_explained(self) -> None:
+        if self.error is not None:
+            raise InputError(f"This sample could not be explained: {self.error}")
 
     def top_mask(self, percent: float = 30.0) -> Bool[Tensor, "t H W"]:
         """The part of the raw picture that scores highest: whole segments where the method ranked some, else pixels.
@@ -85,7 +91,9 @@ class AttributionOutput:
 
         Raises:
             OptionError: if the sample is a text, or there is no such share.
+            InputError: if the sample could not be explained.
         """
+        self._check_explained()
         if not 0 < percent <= 100:
             raise OptionError(f"percent={percent} is a share of the picture: it must lie above 0, up to 100.")
         share = percent / 100
@@ -103,8 +111,6 @@ class AttributionOutput:
         self, maps: Float[Tensor, "t a b"], size: tuple[int, int] | None, interpolation: str
     ) -> Float[Tensor, "t H W"]:
         """Maps of what the model saw, where that lies in the picture."""
-        if self.error is not None:
-            raise InputError(f"This sample could not be explained: {self.error}")
         if not isinstance(self.raw_input, Image.Image) or not isinstance(self.elements, Tensor):
             raise OptionError("Maps are for images; the scores of a text are in attributions and elements.")
         width, height = self.raw_input.size

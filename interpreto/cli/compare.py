@@ -10,6 +10,7 @@ import typer
 import interpreto
 from interpreto import InterpretoError, zoo
 from interpreto.attributions.comparison.entrants import words
+from interpreto.attributions.comparison.folder import RunFolder
 from interpreto.cli.app import app, chat_of, console, options_of, target_of
 from interpreto.model_wrapping.loading import load
 from interpreto.model_wrapping.task import TASKS, find_task
@@ -54,6 +55,8 @@ def compare(
     ] = None,
 ) -> None:
     """Compare methods on a model and samples, with intervals, costs and honest baselines."""
+    if out is not None:
+        RunFolder(out).check()
     given = [*(inputs or []), *([] if file is None else _lines(file))]
     options = _shared(options_of(option)) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)

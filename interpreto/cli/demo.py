@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from interpreto import plot_attributions, zoo
+from interpreto.atomic import check_writable
 from interpreto.cli.app import NAMES, Method, Results, app, console
 from interpreto.cli.methods import works
 from interpreto.cli.results import draw, run, save, sources, summarise
@@ -17,6 +18,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where to leave figures, pages and results.")] = Path("interpreto-demo"),
 ) -> None:
     """Explain models and inputs that ship with the package by every method, offline."""
+    check_writable(out)
     images: Results = {}
     for name in ("digits-vit", "shapes-vit"):
         for method, outputs in _demonstrate(name, _inputs(name, 2), out).items():

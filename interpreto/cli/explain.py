@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from interpreto import InterpretoError
 from interpreto.cli.app import app, chat_of, console, methods_named, options_of, target_of
-from interpreto.cli.results import details, draw, run, save, summarise
+from interpreto.cli.results import FIGURE, RESULTS, check_out, details, draw, run, save, summarise
 from interpreto.model_wrapping.loading import load
 from interpreto.model_wrapping.task import TASKS, find_task
 
@@ -37,6 +37,8 @@ def explain(
 ) -> None:
     """Explain a model's prediction for texts or images."""
     methods = methods_named(method)
+    if out is not None:
+        check_out(out, [f"{one.__name__}-{number}" for one in methods for number in range(len(inputs))])
     options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
     purpose = find_task(loaded, task)
@@ -64,6 +66,6 @@ def explain(
         for output in next(iter(results.values())):
             details(output)
     if out is not None:
-        draw(results, out, "attributions")
-        save(results, out / "results")
+        draw(results, out, FIGURE)
+        save(results, out / RESULTS)
         console.print(f"Figure, page and results are in [bold]{escape(str(out))}[/bold].")

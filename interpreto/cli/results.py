@@ -11,8 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from interpreto import InterpretoError, plot_attributions
+from interpreto.atomic import check_place, check_writable
+from interpreto.attributions.files import WORDS
 from interpreto.attributions.result import AttributionOutput, top_unit
 from interpreto.cli.app import Method, Results, console
+from interpreto.errors import SavedFileError
+
+FIGURE, RESULTS = "attributions", "results"
 
 
 def run(
@@ -93,6 +98,20 @@ def sources(output: AttributionOutput) -> None:
         sources = ", ".join(f"{str(output.elements[unit]).strip()} ({float(scores[unit]):+.3f})" for unit in best)
         table.add_row(escape(repr(name)), f"{float(score):.3f}", escape(sources))
     console.print(table)
+
+
+def check_out(out: Path, names: Iterable[str]) -> None:
+    """Refuse a folder that cannot take the results of these names, before anything is computed for it.
+
+    Raises:
+        SavedFileError: if it cannot be written, or holds something else where they go.
+    """
+    check_writable(out)
+    for name in (f"{FIGURE}.png", f"{FIGURE}.html"):
+        if (out / name).is_dir():
+            raise SavedFileError(f"{str(out / name)!r} is a folder where a file is to be written.")
+    for name in names:
+        check_place(out / RESULTS / name, WORDS)
 
 
 def draw(results: Results, out: Path, name: str) -> None:

@@ -32,13 +32,17 @@ class ForwardArguments:
     def of(model: Any) -> "ForwardArguments":
         """What the forward of a model takes."""
         signatures = list(_signatures(model))
-        declared = {name: parameter for one in signatures for name, parameter in one.parameters.items()}
-        takes_any = any(_takes_any(one) for one in signatures[:1])
-        # A name that no release has had yet is told by the type of what it takes.
-        by_type = [name for name, parameter in declared.items() if "Cache" in str(parameter.annotation)]
-        known = [name for name in CACHE_NAMES if name in declared]
-        others = [name for name in CACHE_NAMES if takes_any]
-        return ForwardArguments(frozenset(declared), tuple(dict.fromkeys([*known, *by_type, *others])))
+        declared = frozenset(name for one in signatures for name in one.parameters)
+        # The outermost first, for it may give what it takes another name further in.
+        found = [name for one in signatures for name in _caches(one)]
+        others = CACHE_NAMES if _takes_any(signatures[0]) else ()
+        return ForwardArguments(declared, tuple(dict.fromkeys([*found, *others])))
+
+
+def _caches(signature: inspect.Signature) -> list[str]:
+    """Parameters that take a cache: by their name or, where that is none that a release has had, by their type."""
+    known = [name for name in CACHE_NAMES if name in signature.parameters]
+    return known + [name for name, one in signature.parameters.items() if "Cache" in str(one.annotation)]
 
 
 def _signatures(model: Any) -> Iterator[inspect.Signature]:
