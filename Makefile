@@ -6,13 +6,23 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
 
-.PHONY: demo test lint format docs bench zoo clean
+LOWEST ?= .venv-lowest
+
+.PHONY: demo test test-all test-lowest lint format docs bench zoo clean
 
 demo: $(INSTALLED)
 	$(BIN)/interpreto demo --out interpreto-demo
 
 test: $(DEVELOPING)
 	$(BIN)/python -m pytest
+
+# All combinations of parameters instead of pairs, and the tests that take long.
+test-all: $(DEVELOPING)
+	$(BIN)/python -m pytest --all-parameters
+
+# The lowest versions that pyproject.toml names, in an environment of their own.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest
 
 lint: $(DEVELOPING)
 	$(BIN)/ruff format --check .
@@ -37,7 +47,7 @@ zoo: $(DEVELOPING)
 	$(BIN)/python -m interpreto.zoo.train
 
 clean:
-	rm -rf $(VENV) site interpreto-demo
+	rm -rf $(VENV) $(LOWEST) site interpreto-demo
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -46,6 +56,11 @@ $(VENV)/bin/python:
 # The stamps are older than pyproject.toml only if something must be installed.
 $(INSTALLED): pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(LOWEST)/.installed: pyproject.toml | $(DEVELOPING)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e ".[dev]"
 	touch $@
 
 $(DEVELOPING): pyproject.toml | $(VENV)/bin/python

@@ -1,12 +1,43 @@
 """Models and inputs that many tests share; small, seeded, and built without the network."""
 
 import functools
+from itertools import groupby
 
 import pytest
 import torch
 
 from interpreto import zoo
 from tests import models
+from tests.covering import covering
+
+QUICK = {"on": True}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all-parameters", action="store_true", help="all combinations of parameters, and tests that take long"
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes long, and runs with --all-parameters or by its name")
+    named = any("::" in argument for argument in config.args)
+    QUICK["on"] = not (config.getoption("--all-parameters") or named)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what `make test-all` runs beyond pairs of parameters."""
+    if not QUICK["on"]:
+        return
+    brief = [item for item in items if item.get_closest_marker("long") is None]
+    kept = [item for _, some in groupby(brief, key=lambda item: item.path) for item in covering(list(some))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def enough(count):
+    """How many of so many samples a statistical test takes: a quarter where it should be quick."""
+    return max(16, count // 4) if QUICK["on"] else count
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -131,7 +131,7 @@ class ModelPool:
         copy = lent.copy
         assert copy is not None
         if away is not None:
-            copy.module.to(away)
+            copy.move(away)
         try:
             yield lent
         except CannotCopyError as error:

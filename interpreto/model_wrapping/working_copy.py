@@ -86,7 +86,8 @@ class WorkingCopy:
         self.module.eval()
         self._versions = self._versions_now()
         self._placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
-        self._state = ModuleState.of(self.module)
+        self._at_home = self._state = ModuleState.of(self.module)
+        self._away: torch.device | None = None
         self._submodules = [
             (m._modules, name, part) for m in self.module.modules() for name, part in m._modules.items()
         ]
@@ -98,11 +99,16 @@ class WorkingCopy:
 
     def reset(self) -> None:
         """Put the structure of the copy back to what it was, with the present values of the original's buffers."""
+        away = self._away
+        if away is not None:
+            self.release_device()
         self._state.restore()
         if self._versions_now() != self._versions:
             for buffer, own in self._buffers:
                 own.copy_(buffer)
             self._versions = self._versions_now()
+        if away is not None:
+            self.move(away)
 
     def reset_submodules(self) -> None:
         """Put submodules back that a forward has exchanged (BigBird does, for short texts), for the next batch."""
@@ -113,10 +119,17 @@ class WorkingCopy:
         """Counters that rise when something is written to a buffer."""
         return [(buffer._version, own._version) for buffer, own in self._buffers]
 
+    def move(self, device: torch.device) -> None:
+        """Run on another device than the original, with copies of its tensors there, until `release_device`."""
+        self._away = device
+        self.module.to(device)
+        self._state = ModuleState.of(self.module)
+
     def release_device(self) -> None:
         """Point the parameters at those of the original again, after the copy was moved to another device."""
         for parameter, alias in self._aliases:
             alias.data = parameter.detach()
+        self._state, self._away = self._at_home, None
         self._state.restore()
 
     @contextmanager

@@ -105,6 +105,7 @@ def shapes_comparison():
     return shapes_run(8, batch_size=32)
 
 
+@pytest.mark.long
 def test_methods_beat_random_scores_where_the_truth_is_known():
     """All twelve methods with few rows, on 64 scenes."""
     examples = zoo.samples("shapes-vit", 64)
@@ -132,6 +133,7 @@ def test_methods_beat_random_scores_where_the_truth_is_known():
     assert 0.03 < chance.mean < 0.28
 
 
+@pytest.mark.long
 def test_gradients_depend_on_what_the_model_has_learned():
     """Products with the input are known to stay closer to what they were."""
     comparison = shapes_run(

@@ -46,7 +46,9 @@ class TokenEmbeddings(TensorModality):
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
         movable = units.movable.to(tensors.device)[:, None]
-        return sample.rows.varied(len(tensors), **{EMBEDDINGS: torch.where(movable, tensors, self.read(sample))})
+        # The user's model, of which embeddings are read, may be elsewhere than the copy that runs.
+        own = self.read(sample).to(tensors.device)
+        return sample.rows.varied(len(tensors), **{EMBEDDINGS: torch.where(movable, tensors, own)})
 
     def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
         return reduce_axis(scores, -1, reduction)
