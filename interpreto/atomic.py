@@ -32,7 +32,7 @@ def checksum(content: bytes) -> str:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """A file to write beside a place, which it takes when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside, writer = _temporary_name(path), _Writer()
@@ -46,12 +46,12 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
-    with new_file(path) as beside:
+    with atomic_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def new_folder(path: Path, mark: str) -> Iterator[Path]:
+def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
     """A folder to write into, which takes its place, that of an earlier one too, when all is written.
 
     Args:
@@ -109,14 +109,14 @@ def check_writable(path: Path) -> None:
         raise SavedFileError(f"{str(path)!r} cannot be written: there is no permission to write into {str(place)!r}.")
 
 
-def present(path: Path) -> Path:
+def readable_folder(path: Path) -> Path:
     """Where the folder of a place is to be read: there or, while or after it was being replaced, where it waits."""
     if path.exists():
         return path
     return next((old for around in _temporary(path.absolute()) if (old := around / _BEFORE).exists()), path)
 
 
-def remove_litter(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove what killed processes left in a folder and those inside it."""
     for path in folder.rglob(".*.part"):
         if not _is_written(path):

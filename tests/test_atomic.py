@@ -25,9 +25,9 @@ from interpreto import (
     Occlusion,
     compare,
 )
-from interpreto.atomic import FolderLock, new_folder, present
+from interpreto.atomic import FolderLock, atomic_folder, readable_folder
 from interpreto.attributions.comparison import fingerprint
-from interpreto.attributions.files import sealed, unsealed
+from interpreto.attributions.files import verify_checksum, with_checksum
 from interpreto.attributions.methods import RandomScores
 from interpreto.errors import SavedFileError
 from tests.interrupts import interrupted_at, lines_of
@@ -73,14 +73,14 @@ def test_a_folder_is_found_between_the_two_renames(tmp_path):
     """A process that was killed there left the old folder beside its place; the next save tidies up."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     place = tmp_path / "result"
-    with new_folder(place, "mark") as folder:
+    with atomic_folder(place, "mark") as folder:
         (folder / "mark").write_text("old")
         name = folder.parent.name.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-")
     around = tmp_path / name
     around.mkdir()
     place.rename(around / "before")
-    assert (present(place) / "mark").read_text() == "old"
-    with new_folder(place, "mark") as folder:
+    assert (readable_folder(place) / "mark").read_text() == "old"
+    with atomic_folder(place, "mark") as folder:
         (folder / "mark").write_text("new")
     assert (place / "mark").read_text() == "new"
     assert listing(tmp_path) == ["result", "result/mark"]
@@ -251,9 +251,9 @@ def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
 
 
 def resealed(path, change):
-    words = unsealed(path.read_text())
+    words = verify_checksum(path.read_text())
     change(words)
-    path.write_text(sealed(words))
+    path.write_text(with_checksum(words))
 
 
 FIELDS = {
@@ -291,7 +291,7 @@ def test_fields_that_do_not_agree_are_refused(results, tmp_path, field):
 
 def test_results_of_the_first_format_are_refused_by_their_version(results, tmp_path):
     saved = results[0].save(tmp_path / "result")
-    words = unsealed((saved / "output.json").read_text())
+    words = verify_checksum((saved / "output.json").read_text())
     (saved / "output.json").write_text(json.dumps({**words, "version": 1}))
     with pytest.raises(SavedFileError, match="older interpreto \\(format 1, this one reads format 2\\)"):
         AttributionOutput.load(saved)
@@ -315,9 +315,9 @@ def test_records_of_other_runs_are_refused(tmp_path, field):
     compare(*text_model("bert"), TEXTS, [Occlusion], metrics=[Entropy], folder=tmp_path / "run", show_progress=False)
     path = tmp_path / "run" / "records.jsonl"
     lines = path.read_text().splitlines()
-    words = unsealed(lines[0])
+    words = verify_checksum(lines[0])
     RECORDS[field](words)
-    path.write_text("\n".join([sealed(words), *lines[1:]]) + "\n")
+    path.write_text("\n".join([with_checksum(words), *lines[1:]]) + "\n")
     with pytest.raises(SavedFileError, match=r"Line 1 of records\.jsonl"):
         Comparison.load(tmp_path / "run")
 

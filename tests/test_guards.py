@@ -15,6 +15,7 @@ ROOT = Path(interpreto.__file__).parent
 # Lower layers first; an import may only point downwards or sideways.
 LAYERS = [
     ("interpreto.errors", "interpreto.typing"),
+    ("interpreto.atomic",),
     ("interpreto.zoo",),
     ("interpreto.model_wrapping",),
     ("interpreto.attributions.granularity",),

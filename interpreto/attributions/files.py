@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from interpreto.atomic import checksum, new_folder, present
+from interpreto.atomic import atomic_folder, checksum, readable_folder
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.validation import check_result, target_from_json, target_to_json
 from interpreto.errors import SavedFileError
@@ -41,7 +41,7 @@ def save_result(output: AttributionOutput, path: Path) -> Path:
         SavedFileError: if something else has the place.
     """
     check_result(output)
-    with new_folder(path, WORDS) as folder:
+    with atomic_folder(path, WORDS) as folder:
         _write(output, folder)
     return path
 
@@ -64,16 +64,16 @@ def _write(output: AttributionOutput, folder: Path) -> None:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     words["files"] = {name: checksum(content) for name, content in contents.items()}
-    (folder / WORDS).write_text(sealed(words), encoding="utf-8")
+    (folder / WORDS).write_text(with_checksum(words), encoding="utf-8")
 
 
-def sealed(words: dict[str, Any], **layout: Any) -> str:
+def with_checksum(words: dict[str, Any], **layout: Any) -> str:
     """JSON that has a checksum of itself."""
     return json.dumps({**words, "checksum": _of_words(words)}, ensure_ascii=False, **layout)
 
 
-def unsealed(text: str) -> dict[str, Any]:
-    """What `sealed` wrote.
+def verify_checksum(text: str) -> dict[str, Any]:
+    """What `with_checksum` wrote.
 
     Raises:
         ValueError: if it is something else.
@@ -122,11 +122,11 @@ def load_result(path: Path) -> AttributionOutput:
     Raises:
         SavedFileError: if it cannot be read, was changed, or is of another version.
     """
-    folder = present(path)
+    folder = readable_folder(path)
     try:
         text = read_bytes(folder / WORDS).decode()
         check_version(text, VERSION, repr(str(path)))
-        return _read(unsealed(text), folder)
+        return _read(verify_checksum(text), folder)
     except FileNotFoundError as error:
         missing = next((name for name in (WORDS, NUMBERS) if not (folder / name).exists()), PICTURE)
         raise SavedFileError(f"{str(path)!r} is no saved result: {missing} is missing.") from error

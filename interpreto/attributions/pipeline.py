@@ -121,7 +121,7 @@ class Pipeline:
         wrapper = self.setup.wrapper
         ready = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
         alone = not ready and wrapper.is_one(inputs)
-        raws = list(inputs) if ready else self._told_at_once(self._split(inputs))
+        raws = list(inputs) if ready else self._raise_first_failure(self._split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
         check_alone(work.alone, len(raws))
@@ -132,7 +132,7 @@ class Pipeline:
         if wrapper.ragged:
             # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
             # large and prepared as their turn comes.
-            raws = self._told_at_once(self._prepared(raws))
+            raws = self._raise_first_failure(self._prepared(raws))
             raws = [self._checked(raw, spec, raw, own) for raw, spec in zip(raws, specs, strict=True)]
         yield from self._windows(zip(raws, specs, strict=True), len(raws), work)
 
@@ -153,7 +153,7 @@ class Pipeline:
     def _split(self, inputs: Any) -> Iterator[Any]:
         """The samples one by one; what is none is a `Failed`."""
         wrapper = self.setup.wrapper
-        if wrapper.is_one(inputs) or isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+        if wrapper.is_one(inputs) or isinstance(inputs, Mapping | tuple) or not isinstance(inputs, Iterable):
             yield from wrapper.split(inputs)
             return
         for item in inputs:
@@ -162,7 +162,7 @@ class Pipeline:
             except InterpretoError as error:
                 yield Failed(item, error)
 
-    def _told_at_once(self, raws: Iterable[Any]) -> list[Any]:
+    def _raise_first_failure(self, raws: Iterable[Any]) -> list[Any]:
         """These, unless one of them is a failure that is to be raised."""
         found = list(raws)
         if self.on_error == "raise":
@@ -213,17 +213,19 @@ class Pipeline:
         with _progress(self.setup.show_progress) as bar:
             done, stop = 0, None
             while stop is None:
-                window, stop = _taken(pairs, size)
+                window, stop = _take(pairs, size)
                 samples = self._prepared([raw for raw, _ in window])
                 check_alone(work.alone, done + len(window))
                 numbered = enumerate(zip(samples, [spec for _, spec in window], strict=True), start=done)
-                ready = [(number, self._fit(number, sample, work), spec) for number, (sample, spec) in numbered]
+                ready = [
+                    (number, self._check_sample(number, sample, work), spec) for number, (sample, spec) in numbered
+                ]
                 yield from self._raised(self._outcomes(ready, bar, (count or 0) - done, work))
                 done += len(window)
         if isinstance(stop, Exception):
             raise stop
 
-    def _fit(self, number: int, sample: Sample | Failed, work: Work[Found]) -> Sample | Failed:
+    def _check_sample(self, number: int, sample: Sample | Failed, work: Work[Found]) -> Sample | Failed:
         """A sample that this work can be done to."""
         if work.check is None or isinstance(sample, Failed):
             return sample
@@ -248,27 +250,27 @@ class Pipeline:
         if failed and self.on_error == "raise":
             window = window[: failed[0] + 1]
         ready = [item for item in window if not isinstance(item[1], Failed)]
-        found = iter(self._attempted(ready, bar, left, work))
+        found = iter(self._run_together(ready, bar, left, work))
         for _, sample, _ in window:
             outcome = sample if isinstance(sample, Failed) else next(found, None)
             if outcome is None:
                 return
             yield outcome
 
-    def _attempted(
+    def _run_together(
         self, window: list[tuple[int, Any, Any]], bar: tqdm, left: int, work: Work[Found]
     ) -> list[Done[Found] | Failed]:
         """Samples worked on together and, where that fails, each alone, to tell whose failure it is."""
         if not window:
             return []
         try:
-            return list(self._window_twice(window, bar, left, work))
+            return list(self._window_or_own_model(window, bar, left, work))
         except Exception as error:
             if len(window) == 1:
                 return [Failed(window[0][1], error)]
         found: list[Done[Found] | Failed] = []
         for item in window:
-            found += self._attempted([item], bar, left, work)
+            found += self._run_together([item], bar, left, work)
             if isinstance(found[-1], Failed) and self.on_error == "raise":
                 break
         return found
@@ -280,7 +282,7 @@ class Pipeline:
             return granularity.natural(sample, modality, work.fine) if work.cut is None else work.cut(number, sample)
         return given.of(sample) if isinstance(given, Natural) else given
 
-    def _window_twice(
+    def _window_or_own_model(
         self, window: list[tuple[int, Sample, Any]], bar: tqdm, left: int, work: Work[Found]
     ) -> list[Done[Found]]:
         """A window, on the user's own model once it has turned out that no copy of it can be used."""
@@ -296,11 +298,11 @@ class Pipeline:
         # Neighbours of like length share batches with little padding.
         places = sorted(range(len(window)), key=lambda place: window[place][1].rows.length)
         several = max(left, len(window))
-        with self.setup.wrapper.working(self.setup.seed) as lent:
+        with self.setup.wrapper.lease(self.setup.seed) as lease:
             shared: dict[Hashable, Any] = {}
-            plans = (self._plan(*window[place], lent.wrapper, shared, bar, several, work) for place in places)
-            found = drive(plans, lent.answer, self.setup.batch_size, bar.update, lent.wrapper.arrange)
-            notes = lent.notes()
+            plans = (self._plan(*window[place], lease.wrapper, shared, bar, several, work) for place in places)
+            found = drive(plans, lease.answer, self.setup.batch_size, bar.update, lease.wrapper.arrange)
+            notes = lease.notes()
         seconds = (time.perf_counter() - begin) / len(window)
         done = {place: Done(*pair, rows, seconds, notes) for place, (pair, rows) in zip(places, found, strict=True)}
         return [done[place] for place in range(len(window))]
@@ -359,7 +361,7 @@ def check_on_error(on_error: str) -> None:
         raise OptionError(f"on_error={on_error!r} must be 'raise' or 'record'.")
 
 
-def _taken(pairs: Iterator[Any], size: int) -> tuple[list[Any], Exception | bool | None]:
+def _take(pairs: Iterator[Any], size: int) -> tuple[list[Any], Exception | bool | None]:
     """The next items, and why there are no more: True at the end, or the error of whoever gives them."""
     found: list[Any] = []
     try:

@@ -36,7 +36,7 @@ class LanguageModel:
     Attributes:
         text: The model and its tokenizer.
         runtime: How the model is run.
-        why_whole: Why rows do not go on from the unchanged text; empty where they do.
+        no_reuse_reason: Why rows do not go on from the unchanged text; empty where they do.
         padding: What fills up rows of different lengths.
     """
 
@@ -45,7 +45,7 @@ class LanguageModel:
         self.text, self.runtime = text, runtime
         self._begins = first_position(inner)
         self._reads_length = reads_length(inner.config)
-        self.why_whole = self._why_whole(inner)
+        self.no_reuse_reason = self._reuse_obstacle(inner)
         self._cache_name = ""
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if self._reads_length else text.padding
@@ -54,7 +54,7 @@ class LanguageModel:
     @property
     def reuses(self) -> bool:
         """Whether rows go on from the unchanged text."""
-        return not self.why_whole
+        return not self.no_reuse_reason
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks of one kind."""
@@ -93,7 +93,7 @@ class LanguageModel:
         (short,), (long,) = (self.answer([one]) for one in (ask, whole))
         scale = 1 + float(long.scores.abs().max())
         if (short.scores - long.scores).abs().max() > self._tolerance * scale:
-            self._give_up("what it says after the part of a text that was kept differs from a whole run")
+            self._disable_reuse("what it says after the part of a text that was kept differs from a whole run")
         self._proven = True
         return unchanged if self.reuses else replace(unchanged, layers=None)
 
@@ -126,13 +126,13 @@ class LanguageModel:
                 if name not in str(error):
                     raise
                 continue
-            if prefix.is_filled(cache, length(rows)):
+            if prefix.holds_all_positions(cache, length(rows)):
                 return outputs, cache
         self._cache_name = ""
-        self._give_up(f"it wrote no keys and values into a cache given as {' or '.join(names) or 'an argument'}")
+        self._disable_reuse(f"it wrote no keys and values into a cache given as {' or '.join(names) or 'an argument'}")
         return self._outputs(rows, at)[0], None
 
-    def _why_whole(self, model: Any) -> str:
+    def _reuse_obstacle(self, model: Any) -> str:
         """Why rows are run whole, as far as is known without a run; empty where they need not be."""
         if not self.runtime.reuse_prefix:
             return "reuse_prefix=False"
@@ -142,9 +142,9 @@ class LanguageModel:
             return "the model keeps a state of the text that cannot be cut"
         return ""
 
-    def _give_up(self, why: str) -> None:
+    def _disable_reuse(self, why: str) -> None:
         """Run rows whole from now on, and say so: this model was expected to do better."""
-        self.why_whole = why
+        self.no_reuse_reason = why
         name = type(unwrapped(self.text.model)).__name__
         warnings.warn(
             f"{name} does not reuse what rows share with the unchanged text, for {why}: scores are right, but methods "

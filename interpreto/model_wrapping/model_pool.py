@@ -23,14 +23,14 @@ _LOCKS_LOCK = threading.Lock()
 
 
 @runtime_checkable
-class Answering(Protocol):
-    """What is lent: a wrapper."""
+class Answers(Protocol):
+    """What is lease: a wrapper."""
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]: ...
 
 
 @dataclass(eq=False)
-class Lent:
+class Lease:
     """A wrapper for the time of a call.
 
     Attributes:
@@ -101,10 +101,10 @@ class ModelPool:
         reason: Why there are no copies; empty where there are.
     """
 
-    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Answering], device: Any) -> None:
+    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Answers], device: Any) -> None:
         self.model, self.wrap, self.device = model, wrap, device
         self.reason = ""
-        self._free: list[Lent] = []
+        self._free: list[Lease] = []
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,51 +115,51 @@ class ModelPool:
         self.__init__(state["model"], state["wrap"], state["device"])
 
     @contextmanager
-    def lent(self, seed: int) -> Iterator[Lent]:
+    def lease(self, seed: int) -> Iterator[Lease]:
         """A wrapper that nobody else has meanwhile.
 
         Raises:
             ModelError: if the model should move to another device but cannot.
         """
         away = self._away()
-        lent = None if self.reason else self._taken()
-        if lent is None:
+        lease = None if self.reason else self._taken()
+        if lease is None:
             with self._own_model(away, seed) as own:
                 yield own
             return
-        lent.seed = seed
-        copy = lent.copy
+        lease.seed = seed
+        copy = lease.copy
         assert copy is not None
         if away is not None:
             copy.move(away)
         try:
-            yield lent
+            yield lease
         except CannotCopyError as error:
             self.reason = str(error)
             raise
         if away is not None:
             copy.release_device()
         with self._lock:
-            self._free.append(lent)
+            self._free.append(lease)
 
-    def _taken(self) -> Lent | None:
+    def _taken(self) -> Lease | None:
         """A free copy, or a new one; None where the model cannot be copied."""
         while True:
             with self._lock:
-                lent = self._free.pop() if self._free else None
-            if lent is None:
+                lease = self._free.pop() if self._free else None
+            if lease is None:
                 break
-            copy = lent.copy
+            copy = lease.copy
             assert copy is not None
             if copy.is_current():
                 copy.reset()
-                return lent
+                return lease
         try:
             copy = WorkingCopy(self.model)
         except CannotCopyError as error:
             self.reason = str(error)
             return None
-        return Lent(self.wrap(copy.module), copy)
+        return Lease(self.wrap(copy.module), copy)
 
     def _away(self) -> torch.device | None:
         """Another device than the model's, where calls are to run on one.
@@ -180,7 +180,7 @@ class ModelPool:
         return away
 
     @contextmanager
-    def _own_model(self, away: torch.device | None, seed: int) -> Iterator[Lent]:
+    def _own_model(self, away: torch.device | None, seed: int) -> Iterator[Lease]:
         """The user's own model under a lock, put back afterwards."""
         if away is not None:
             raise ModelError(
@@ -194,7 +194,7 @@ class ModelPool:
             try:
                 if any(state.training):
                     self.model.eval()
-                yield Lent(self.wrap(self.model), None, seed, reason=self.reason)
+                yield Lease(self.wrap(self.model), None, seed, reason=self.reason)
             finally:
                 try:
                     state.restore()

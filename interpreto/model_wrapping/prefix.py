@@ -36,7 +36,7 @@ def recording() -> DynamicCache:
     return DynamicCache()
 
 
-def is_filled(cache: DynamicCache, length: int) -> bool:
+def holds_all_positions(cache: DynamicCache, length: int) -> bool:
     """Whether every layer of a cache that was given to a model holds so many positions, and nothing else."""
     layers: list[Any] = cache.layers
     return bool(layers) and all(

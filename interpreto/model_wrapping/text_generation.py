@@ -113,7 +113,7 @@ class TextGeneration(Wrapper):
         return self.language.answer(asks)
 
     def notes(self) -> dict[str, Any]:
-        why = self.language.why_whole
+        why = self.language.no_reuse_reason
         return {"prefix_reuse": f"off: {why}" if why else "on"}
 
     def provenance(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from interpreto.model_wrapping.module_state import ModuleState
 
 _PRIVATE_BUFFER = 2**22
 """Buffers of at most so many bytes are copied too, for a forward may write to them."""
+_COMPILED = "_compiled_call_impl"
+"""Where a module that was compiled in place keeps the compiled call."""
 _ATTEMPTS = 10
 """How often copying is tried while other threads change the attributes of the model."""
 
@@ -37,7 +39,7 @@ class _SharedTensors(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _OriginalSeen(TorchFunctionMode):
+class _OriginalParameterDetector(TorchFunctionMode):
     """Notices whether functions of PyTorch are called with parameters of the original."""
 
     def __init__(self, parameters: set[int]) -> None:
@@ -141,7 +143,7 @@ class WorkingCopy:
         Raises:
             CannotCopyError: if one did.
         """
-        watch = _OriginalSeen({id(parameter) for parameter, _ in self._aliases})
+        watch = _OriginalParameterDetector({id(parameter) for parameter, _ in self._aliases})
         cause = None
         try:
             with watch:
@@ -204,7 +206,10 @@ def _reason_against(model: nn.Module) -> str:
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             return "it is a TorchScript module"
-        for value in dict(module.__dict__).values():
+        for name, value in dict(module.__dict__).items():
+            if name == _COMPILED:
+                # A copy is made without it.
+                continue
             if isinstance(value, FunctionType) and any(id(one) in modules for one in _closed_over(value)):
                 return f"{value.__qualname__} of {type(module).__name__} calls modules through a closure"
     return ""

@@ -11,7 +11,7 @@ from torch import nn
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.probe import Probe
-from interpreto.model_wrapping.model_pool import Lent, ModelPool
+from interpreto.model_wrapping.model_pool import Lease, ModelPool
 from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain
@@ -94,7 +94,7 @@ class Wrapper(ABC):
         """Run the rows of asks of one kind as one batch."""
 
     @contextmanager
-    def working(self, seed: int = 0) -> Iterator[Lent]:
+    def lease(self, seed: int = 0) -> Iterator[Lease]:
         """A wrapper of the same kind that a call has for itself: the user's model and this thread stay as they are.
 
         Args:
@@ -102,11 +102,11 @@ class Wrapper(ABC):
         """
         with restored_thread_state(), torch.inference_mode(False), torch.no_grad():
             if self.pool is None:
-                yield Lent(self, verified=True)
+                yield Lease(self, verified=True)
                 return
-            with self.pool.lent(seed) as lent:
-                lent.wrapper.forget()
-                yield lent
+            with self.pool.lease(seed) as lease:
+                lease.wrapper.forget()
+                yield lease
 
     def notes(self) -> dict[str, Any]:
         """What the record of a result should say of how the model was run, beyond `provenance`."""

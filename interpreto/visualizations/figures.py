@@ -6,7 +6,7 @@ from typing import Any, final
 
 from matplotlib.figure import Figure
 
-from interpreto.atomic import new_file
+from interpreto.atomic import atomic_file
 from interpreto.errors import InputError
 
 
@@ -42,7 +42,7 @@ def write(path: str | Path, content: Any) -> None:
         InputError: if matplotlib has no such format.
     """
     path = Path(path)
-    with new_file(path) as beside:
+    with atomic_file(path) as beside:
         if isinstance(content, str):
             beside.write_text(content, encoding="utf-8")
             return

@@ -36,7 +36,7 @@ from interpreto import (
     from_callables,
     zoo,
 )
-from interpreto.atomic import new_folder
+from interpreto.atomic import atomic_folder
 from interpreto.attributions.comparison import fingerprint
 from interpreto.attributions.comparison.standings import standings
 from interpreto.attributions.explainer import Explainer
@@ -545,7 +545,7 @@ def test_a_folder_survives_what_comes_while_it_is_replaced(tmp_path, monkeypatch
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), new_folder(place, "mark") as folder:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(place, "mark") as folder:
         (folder / "mark").write_text("new")
     assert (place / "mark").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

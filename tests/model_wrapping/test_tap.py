@@ -36,8 +36,8 @@ def looked(wrapper, samples, **probe):
     """What is seen of a batch, and the scores."""
     spy = Spy()
     ask = AttentionProbe(spy, **probe)
-    with wrapper.working() as lent:
-        answers = lent.wrapper.answer([Ask(sample.rows, ClassTargets((0,), ("0",)), probe=ask) for sample in samples])
+    with wrapper.lease() as lease:
+        answers = lease.wrapper.answer([Ask(sample.rows, ClassTargets((0,), ("0",)), probe=ask) for sample in samples])
     return spy.seen, torch.cat([answer.scores for answer in answers])
 
 
@@ -358,6 +358,6 @@ def test_layers_out_of_range():
 
 def test_the_model_is_run_without_graphs():
     wrapper = ImageClassification(*image_model("vit"), Runtime())
-    with torch.inference_mode(), wrapper.working():
+    with torch.inference_mode(), wrapper.lease():
         assert not torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()

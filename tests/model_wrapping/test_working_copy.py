@@ -170,8 +170,8 @@ def test_outputs_that_transformers_captures_are_counted_once(method):
     model.config.output_hidden_states = True
     for _ in range(3):
         explainer(some_pictures())
-        with explainer.setup.wrapper.working() as lent:
-            assert states(lent.wrapper.model) == expected
+        with explainer.setup.wrapper.lease() as lease:
+            assert states(lease.wrapper.model) == expected
     assert states(model) == expected
 
 
@@ -342,14 +342,25 @@ def test_compiled_shells_are_looked_through():
     assert torch.allclose(as_tensors(IntegratedGradients(compiled, words)(TEXTS, 0)), expected, atol=1e-6)
 
 
+def test_modules_compiled_in_place_are_copied_without_it():
+    model, words = text_model("bert")
+    expected = as_tensors(IntegratedGradients(model, words)(TEXTS, 0))
+    model = copy.deepcopy(model)
+    model.compile(backend="eager")
+    outputs = IntegratedGradients(model, words)(TEXTS, 0)
+    assert torch.allclose(as_tensors(outputs), expected, atol=1e-6)
+    assert "working_copy" not in outputs[0].info
+    assert model._compiled_call_impl is not None
+
+
 def test_a_copy_serves_one_call_at_a_time_and_is_used_again():
     wrapper = ImageClassification(*image_model("vit"), Runtime())
-    with wrapper.working() as first, wrapper.working() as second:
+    with wrapper.lease() as first, wrapper.lease() as second:
         assert first.wrapper is not second.wrapper
         kept = {id(first.wrapper), id(second.wrapper)}
-    with wrapper.working() as again:
+    with wrapper.lease() as again:
         assert id(again.wrapper) in kept
-    with pytest.raises(ValueError, match="on purpose"), wrapper.working() as spoilt:
+    with pytest.raises(ValueError, match="on purpose"), wrapper.lease() as spoilt:
         raise ValueError("on purpose")
-    with wrapper.working() as one, wrapper.working() as other:
+    with wrapper.lease() as one, wrapper.lease() as other:
         assert spoilt.wrapper not in (one.wrapper, other.wrapper)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.atomic import new_folder, write_text
+from interpreto.atomic import atomic_folder, write_text
 from interpreto.attributions.comparison import tables
 from interpreto.attributions.comparison.agreement import rank_agreement, top_agreement
 from interpreto.attributions.comparison.asked import Asked
@@ -232,7 +232,7 @@ class Comparison:
         Raises:
             SavedFileError: if there is a folder that holds something else.
         """
-        with new_folder(Path(path), ASKED) as folder:
+        with atomic_folder(Path(path), ASKED) as folder:
             self._write(folder)
         return Path(path)
 

@@ -23,11 +23,19 @@ from urllib.parse import quote
 from safetensors.torch import load, save
 from torch import Tensor
 
-from interpreto.atomic import FolderLock, check_writable, checksum, new_file, present, remove_litter, write_text
+from interpreto.atomic import (
+    FolderLock,
+    atomic_file,
+    check_writable,
+    checksum,
+    readable_folder,
+    remove_temporary_files,
+    write_text,
+)
 from interpreto.attributions.comparison.asked import Asked
 from interpreto.attributions.comparison.fingerprint import digest
 from interpreto.attributions.comparison.records import Record
-from interpreto.attributions.files import DAMAGE, check_version, load_result, read_bytes, sealed, unsealed
+from interpreto.attributions.files import DAMAGE, check_version, load_result, read_bytes, verify_checksum, with_checksum
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.validation import check_result, is_count
 from interpreto.errors import SavedFileError
@@ -83,8 +91,8 @@ class RunFolder:
         """
         self.check()
         self.path.mkdir(parents=True, exist_ok=True)
-        remove_litter(self.path)
-        write_text(self.path / ASKED, sealed({"version": VERSION, **asked.as_json()}, indent=1))
+        remove_temporary_files(self.path)
+        write_text(self.path / ASKED, with_checksum({"version": VERSION, **asked.as_json()}, indent=1))
 
     def asked(self) -> Asked:
         """What was asked.
@@ -92,11 +100,11 @@ class RunFolder:
         Raises:
             SavedFileError: if it cannot be read.
         """
-        place = present(self.path) / ASKED
+        place = readable_folder(self.path) / ASKED
         try:
             text = read_bytes(place).decode()
             check_version(text, VERSION, repr(str(self.path)))
-            return Asked.of_json(unsealed(text))
+            return Asked.of_json(verify_checksum(text))
         except FileNotFoundError as error:
             raise SavedFileError(f"{str(self.path)!r} is no comparison: {ASKED} is missing.") from error
         except DAMAGE as error:
@@ -122,7 +130,7 @@ class RunFolder:
             SavedFileError: if a sample, a line or a file of numbers is damaged.
         """
         # A run that is under way writes a sample before its records: what is read first has its samples.
-        folder = RunFolder(present(self.path))
+        folder = RunFolder(readable_folder(self.path))
         path = folder.path / RECORDS
         text = path.read_bytes().decode(errors="replace") if path.exists() else ""
         samples = folder._samples(asked.count)
@@ -148,7 +156,7 @@ class RunFolder:
             mark = checksum(content)
             # Another content has another name: lines that were written before stay true.
             part = f"{records[0].sample:05}-{records[-1].sample:05}-{mark[:16]}"
-            with new_file(self._maps(records[0].method, part)) as beside:
+            with atomic_file(self._maps(records[0].method, part)) as beside:
                 beside.write_bytes(content)
             for line, record in zip(lines, records, strict=True):
                 if record.output is not None:
@@ -160,14 +168,14 @@ class RunFolder:
                     # A line that was cut off when an earlier run was killed makes room.
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
-            file.write("".join(f"{sealed(line)}\n" for line in lines).encode())
+            file.write("".join(f"{with_checksum(line)}\n" for line in lines).encode())
 
     def _records(self, text: str, samples: dict[int, AttributionOutput], asked: Asked) -> list[Record]:
         found: dict[tuple[str, int], Record] = {}
         opened: dict[Path, dict[str, Tensor]] = {}
         for number, line in enumerate(text.split("\n")[:-1], start=1):
             try:
-                record = self._record(unsealed(line), samples, opened, asked)
+                record = self._record(verify_checksum(line), samples, opened, asked)
             except DAMAGE as error:
                 raise SavedFileError(
                     f"Line {number} of {RECORDS} in {str(self.path)!r} is damaged, or the numbers it belongs to are "

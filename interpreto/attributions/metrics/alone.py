@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.metrics.measured import Measured, Needs, listed, without_failed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 
 
@@ -18,7 +18,7 @@ class _OfShares(ABC):
     needs: ClassVar[Needs] = Needs.NOTHING
     higher_is_better: ClassVar[bool | None] = None
 
-    @without_failed
+    @skip_failed_samples
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> Measured:
         """Measure attributions.
 
@@ -84,7 +84,7 @@ class Completeness:
     needs: ClassVar[Needs] = Needs.NOTHING
     higher_is_better: ClassVar[bool] = False
 
-    @without_failed
+    @skip_failed_samples
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> Measured:
         """Measure attributions.
 

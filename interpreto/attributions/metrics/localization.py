@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from interpreto.attributions.metrics.measured import Measured, Needs, listed, without_failed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
 
@@ -22,7 +22,7 @@ class _Localization(ABC):
     needs: ClassVar[Needs] = Needs.MASKS
     higher_is_better: ClassVar[bool] = True
 
-    @without_failed
+    @skip_failed_samples
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], masks: Any) -> Measured:
         """Measure attributions.
 

@@ -83,7 +83,7 @@ class Measured:
             )
         return Curve(curves[0].x, torch.stack([curve.y.double() for curve in curves]).nanquantile(0.5, dim=0))
 
-    def placed(self, places: Sequence[int], count: int) -> "Measured":
+    def with_missing(self, places: Sequence[int], count: int) -> "Measured":
         """The same as values of these of so many samples; the others have none."""
         values = [torch.full((1,), torch.nan, dtype=torch.float64) for _ in range(count)]
         curves: list[list[Curve]] = [[] for _ in range(count)]
@@ -96,7 +96,7 @@ class Measured:
         return f"<{self.metric} of {len(self.values)} samples: {self.mean:.4g}>"
 
 
-def without_failed(evaluate: Callable[..., Measured]) -> Callable[..., Measured]:
+def skip_failed_samples(evaluate: Callable[..., Measured]) -> Callable[..., Measured]:
     """Let a metric's `evaluate` pass over outputs of samples that failed: their value is NaN, which no mean counts."""
 
     @wraps(evaluate)
@@ -110,7 +110,7 @@ def without_failed(evaluate: Callable[..., Measured]) -> Callable[..., Measured]
             raise InputError(f"There are no outputs to measure: {found[0].error}")
         others = tuple(_kept(one, kept, len(found)) for one in others)
         named = {name: _kept(one, kept, len(found)) for name, one in named.items()}
-        return evaluate(self, [found[number] for number in kept], *others, **named).placed(kept, len(found))
+        return evaluate(self, [found[number] for number in kept], *others, **named).with_missing(kept, len(found))
 
     return evaluated
 

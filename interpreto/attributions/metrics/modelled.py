@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions import granularity
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Grid, Patches, Pixels, Unitization
-from interpreto.attributions.metrics.measured import Measured, Needs, listed, without_failed
+from interpreto.attributions.metrics.measured import Measured, Needs, listed, skip_failed_samples
 from interpreto.attributions.perturbations.seams import Layout
 from interpreto.attributions.pipeline import Done, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case
@@ -39,7 +39,7 @@ class ModelledMetric(ABC):
     setup: Setup
     higher_is_better: bool
 
-    @without_failed
+    @skip_failed_samples
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
         """Measure attributions of this model.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.fidelity import correlation
-from interpreto.attributions.metrics.measured import Curve, Measured, Needs, without_failed
+from interpreto.attributions.metrics.measured import Curve, Measured, Needs, skip_failed_samples
 from interpreto.attributions.metrics.modelled import check_method, put_back
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
@@ -44,7 +44,7 @@ class ModelRandomization:
         at_least("n_steps", n_steps, 1)
         self.method, self.n_steps, self.seed = method, n_steps, seed
 
-    @without_failed
+    @skip_failed_samples
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
         """Measure attributions of this method.
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.metrics.measured import Measured, Needs, without_failed
+from interpreto.attributions.metrics.measured import Measured, Needs, skip_failed_samples
 from interpreto.attributions.metrics.modelled import check_method, on_samples
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.pipeline import Opened
@@ -47,7 +47,7 @@ class MaxSensitivity:
             raise OptionError(f"radius={radius} must be positive.")
         self.method, self.radius, self.n_samples = method, radius, n_samples
 
-    @without_failed
+    @skip_failed_samples
     def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
         """Measure attributions of this method.
 
