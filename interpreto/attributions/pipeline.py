@@ -216,10 +216,9 @@ class Pipeline:
                 window, stop = _take(pairs, size)
                 samples = self._prepared([raw for raw, _ in window])
                 check_alone(work.alone, done + len(window))
-                numbered = enumerate(zip(samples, [spec for _, spec in window], strict=True), start=done)
-                ready = [
-                    (number, self._check_sample(number, sample, work), spec) for number, (sample, spec) in numbered
-                ]
+                numbers = range(done, done + len(window))
+                samples = [self._check_sample(*pair, work) for pair in zip(numbers, samples, strict=True)]
+                ready = list(zip(numbers, samples, [spec for _, spec in window], strict=True))
                 yield from self._raised(self._outcomes(ready, bar, (count or 0) - done, work))
                 done += len(window)
         if isinstance(stop, Exception):
@@ -233,6 +232,9 @@ class Pipeline:
             units = self._granularity(number, sample, work).units(sample)
             work.check(sample, Layout(units.shape, tuple(units.index.shape)))
         except Exception as error:
+            if self.on_error == "raise":
+                # An option that does not go with a sample is told before the model runs.
+                raise
             return Failed(sample, error)
         return sample
 
