@@ -35,9 +35,14 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
-def enough(count):
-    """How many of so many samples a statistical test takes: a quarter where it should be quick."""
-    return max(16, count // 4) if QUICK["on"] else count
+def enough(count, least=1):
+    """How many of so many samples, calls or lines a test takes: an eighth where it should be quick.
+
+    Args:
+        count: All of them.
+        least: How many a bound on a share of them needs.
+    """
+    return min(count, max(least, -(-count // 8))) if QUICK["on"] else count
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,6 +30,7 @@ from interpreto.attributions.comparison import fingerprint
 from interpreto.attributions.files import verify_checksum, with_checksum
 from interpreto.attributions.methods import RandomScores
 from interpreto.errors import SavedFileError
+from tests.conftest import enough
 from tests.interrupts import interrupted_at, lines_of
 from tests.models import TEXTS, image_model, light, some_pictures, text_model
 
@@ -102,6 +103,7 @@ def small_run(folder, **options):
     )
 
 
+@pytest.mark.long
 def test_killed_runs_go_on_and_leave_no_litter(tmp_path):
     """Killed for good at random moments, again and again, until one run comes to its end."""
     whole = small_run(tmp_path / "whole", batch_size=4)
@@ -214,7 +216,7 @@ def test_no_damage_of_a_result_goes_unnoticed(results, tmp_path):
     draw = random.Random(0)
     for path in sorted(saved.iterdir()):
         content = path.read_bytes()
-        for changed in corruptions(content, draw, 60):
+        for changed in corruptions(content, draw, enough(160)):
             path.write_bytes(changed)
             try:
                 found = AttributionOutput.load(saved)
@@ -236,7 +238,7 @@ def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
         if set(path.relative_to(tmp_path / "run").parts) & set(views):
             continue
         content = path.read_bytes()
-        for changed in corruptions(content, draw, 12):
+        for changed in corruptions(content, draw, enough(40)):
             path.write_bytes(changed)
             try:
                 found = Comparison.load(tmp_path / "run")

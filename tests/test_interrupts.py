@@ -4,18 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+from tests.conftest import enough
 from tests.interrupts import Untouched, interrupted_at, lines_of
 from tests.models import image_model
 from tests.test_threads import FAMILIES, alike, mapped
 
-# Lines are many and each takes a call: these families open every kind of context between them, and of their lines
-# each of so many is tried here, all of them by `python -m benchmarks.interrupts`.
-LINES = {
-    "attention and gradients": 23,
-    "held back gradients": 23,
-    "generation and gradients": 23,
-    "other sizes": 23,
-}
+# Lines are many and each takes a call: these families open every kind of context between them, and so many of their
+# lines are tried here, all of them by `python -m benchmarks.interrupts`.
+FAMILIES_OF_CONTEXTS = ("attention and gradients", "held back gradients", "generation and gradients", "other sizes")
+LINES = 64
+
+
+def some(lines):
+    return lines[:: max(1, len(lines) // enough(LINES))]
 
 
 def made(name):
@@ -23,12 +24,11 @@ def made(name):
     return model, lambda: mapped(explainer, inputs[0], target)
 
 
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("name", FAMILIES_OF_CONTEXTS)
 def test_an_interrupt_at_any_line_leaves_everything_as_it_was(name):
     model, call = made(name)
     expected, untouched = call(), Untouched(model)
-    places = lines_of(call)[:: LINES[name]]
-    for place in places:
+    for place in some(lines_of(call)):
         interrupted_at(call, place)
         assert not untouched.broken(), place
     assert alike(call(), expected)
@@ -74,7 +74,7 @@ def test_an_interrupt_puts_a_model_back_that_cannot_be_copied():
     explainer = Occlusion(script, processor, task="image-classification")
     call = lambda: mapped(explainer, some_pictures()[0], 0)  # noqa: E731
     expected, untouched = call(), Untouched(script)
-    for place in lines_of(call)[::11]:
+    for place in some(lines_of(call)):
         interrupted_at(call, place)
         assert not untouched.broken(), place
     assert alike(call(), expected)

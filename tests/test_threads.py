@@ -28,6 +28,7 @@ from interpreto import (
     SmoothGrad,
     Sobol,
 )
+from tests.conftest import enough
 from tests.generators import generator
 from tests.models import TEXTS, image_model, light, some_pictures, text_model
 from tests.two_towers import two_towers
@@ -106,7 +107,7 @@ def test_threads_find_what_one_thread_finds(families):
 
     def work(number):
         draw = random.Random(number)
-        for _ in range(CALLS):
+        for _ in range(enough(CALLS)):
             name, _model, explainer, one, target, expected = draw.choice(families)
             if not alike(mapped(explainer, one, target), expected):
                 wrong.append(name)

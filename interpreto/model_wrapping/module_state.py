@@ -1,7 +1,6 @@
 """The Python state of a model's modules, one level deep: whether it has changed, and how to put it back."""
 
 from collections import OrderedDict
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -41,78 +40,61 @@ class ModuleState:
         modules = tuple(model.modules())
         attributes = tuple(dict(module.__dict__) for module in modules)
         values = {id(value): value for own in attributes for value in own.values()}.values()
-        configs = (value for value in values if isinstance(value, PreTrainedConfig))
         return ModuleState(
             modules,
             attributes,
-            tuple((value, _contents(value)) for value in values if type(value) in _CONTAINERS),
-            tuple((config, dict(config.__dict__)) for config in configs),
+            tuple((value, value.copy()) for value in values if type(value) in _CONTAINERS),
+            tuple((value, dict(value.__dict__)) for value in values if isinstance(value, PreTrainedConfig)),
             tuple(module.training for module in modules),
         )
 
     def is_current(self, model: nn.Module) -> bool:
         """Whether a model, whose state this is, is still in it."""
+        # One loop without calls: it runs over thousands of attributes before every call of an explainer.
         modules = tuple(model.modules())
-        return (
-            len(modules) == len(self.modules)
-            and all(map(_is, modules, self.modules))
-            and all(_same(module.__dict__, own) for module, own in zip(modules, self.attributes, strict=True))
-            and all(_holds(container, contents) for container, contents in self.containers)
-            and all(_same(config.__dict__, own) for config, own in self.configs)
-        )
+        if len(modules) != len(self.modules):
+            return False
+        spaces = [(module.__dict__, own) for module, own in zip(modules, self.attributes, strict=True)]
+        spaces += [(config.__dict__, own) for config, own in self.configs]
+        spaces += [pair for pair in self.containers if isinstance(pair[1], dict)]
+        for now, before in spaces:
+            if len(now) != len(before):
+                return False
+            for key, value in before.items():
+                found = now.get(key, _ABSENT)
+                if found is not value and not (
+                    type(found) is type(value) and isinstance(value, _SIMPLE) and found == value
+                ):
+                    return False
+        others = [pair for pair in self.containers if not isinstance(pair[1], dict)]
+        return all(len(now) == len(before) and _equal(now, before) for now, before in others if now or before)
 
     def restore(self) -> None:
         """Put the model back into this state, and touch nothing that is in it already."""
-        for module, own in zip(self.modules, self.attributes, strict=True):
-            _put_back(module.__dict__, own)
-        for container, contents in self.containers:
-            if not _holds(container, contents):
-                _refill(container, contents)
-        for config, own in self.configs:
-            _put_back(config.__dict__, own)
+        spaces = [(module.__dict__, own) for module, own in zip(self.modules, self.attributes, strict=True)]
+        spaces += [(config.__dict__, own) for config, own in self.configs]
+        spaces += [pair for pair in self.containers if isinstance(pair[1], dict)]
+        for now, before in spaces:
+            if len(now) != len(before) or any(key not in before for key in list(now)):
+                for key in [key for key in list(now) if key not in before]:
+                    del now[key]
+            for key, value in before.items():
+                if now.get(key, _ABSENT) is not value:
+                    now[key] = value
+        for now, before in self.containers:
+            if (now or before) and not isinstance(before, dict) and not _equal(now, before):
+                now.clear()
+                now.extend(before) if isinstance(now, list) else now.update(before)
         for module, training in zip(self.modules, self.training, strict=True):
             if module.training != training:
                 module.training = training
 
 
-def _is(one: object, other: object) -> bool:
-    return one is other
-
-
-def _alike(one: Any, other: Any) -> bool:
-    return one is other or (type(one) is type(other) and isinstance(one, _SIMPLE) and one == other)
-
-
-def _same(now: MutableMapping[str, Any], before: dict[str, Any]) -> bool:
-    # A copy, for another thread may be adding attributes.
-    found = dict(now)
-    return len(found) == len(before) and all(_alike(found.get(key, _ABSENT), value) for key, value in before.items())
-
-
-def _put_back(now: MutableMapping[str, Any], before: dict[str, Any]) -> None:
-    for key in [key for key in dict(now) if key not in before]:
-        del now[key]
-    for key, value in before.items():
-        if now.get(key, _ABSENT) is not value:
-            now[key] = value
-
-
-def _contents(container: Any) -> Any:
-    return tuple(container.items()) if isinstance(container, dict) else tuple(container)
-
-
-def _holds(container: Any, contents: Any) -> bool:
-    found = _contents(container)
-    if isinstance(container, dict):
-        return len(found) == len(contents) and all(
-            key == known and _alike(value, own) for (key, value), (known, own) in zip(found, contents, strict=True)
-        )
-    return len(found) == len(contents) and all(map(_alike, found, contents))
-
-
-def _refill(container: Any, contents: tuple[Any, ...]) -> None:
-    container.clear()
-    if isinstance(container, list):
-        container.extend(contents)
-    else:
-        container.update(contents)
+def _equal(now: Any, before: Any) -> bool:
+    """Whether two lists or sets have the same entries: tensors are compared by identity."""
+    if isinstance(now, set):
+        return now == before
+    return len(now) == len(before) and all(
+        one is other or (type(one) is type(other) and isinstance(one, _SIMPLE) and one == other)
+        for one, other in zip(now, before, strict=True)
+    )

@@ -47,13 +47,11 @@ class _OriginalParameterDetector(TorchFunctionMode):
         self.parameters, self.seen = parameters, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = (*args, *(kwargs or {}).values())
-        self.seen = self.seen or any(id(one) in self.parameters for value in given for one in _flat(value))
+        if not self.seen:
+            for value in (*args, *(kwargs or {}).values()):
+                several = value if isinstance(value, list | tuple) else (value,)
+                self.seen = self.seen or any(id(one) in self.parameters for one in several)
         return func(*args, **(kwargs or {}))
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    yield from value if isinstance(value, list | tuple) else (value,)
 
 
 @final
@@ -218,7 +216,8 @@ def _reason_against(model: nn.Module) -> str:
 def _closed_over(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
-            yield from _flat(cell.cell_contents)
+            held = cell.cell_contents
+            yield from held if isinstance(held, list | tuple) else (held,)
         except ValueError:
             # A name that is bound later.
             continue

@@ -397,7 +397,7 @@ def test_xrai_takes_any_method_as_its_base():
 def test_xrai_finds_what_decides():
     """Pointing game on held-out scenes, as the docs state it."""
     model, processor = zoo.load("shapes-vit")
-    examples = zoo.samples("shapes-vit", enough(60))
+    examples = zoo.samples("shapes-vit", enough(60, least=20))
     outputs = XRAI(model, processor)([example.input for example in examples])
     measured = PointingGame().evaluate(outputs, [example.truth for example in examples])
     assert measured.mean >= 0.9
