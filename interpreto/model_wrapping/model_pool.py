@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, final, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from interpreto.model_wrapping.randomness import OwnGenerator
 from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.working_copy import CannotCopyError, WorkingCopy
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
 """Of modules that cannot be copied. Two models may share some of them, so every module has its own."""
 _LOCKS_LOCK = threading.Lock()
 
@@ -203,7 +203,7 @@ class ModelPool:
                     state.restore()
 
 
-def _locks(model: nn.Module) -> list[threading.RLock]:
+def _locks(model: nn.Module) -> list[AbstractContextManager[Any]]:
     """The locks of all modules, in an order that is the same for every model."""
     with _LOCKS_LOCK:
         return [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(model.modules(), key=id)]
