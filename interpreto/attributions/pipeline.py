@@ -23,6 +23,7 @@ from interpreto.model_wrapping.working_copy import CannotCopyError
 from interpreto.model_wrapping.wrapper import Wrapper
 
 Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 _WINDOW = 4
 """How many batches' worth of samples are looked at together to run those of like length side by side."""
@@ -121,7 +122,7 @@ class Pipeline:
         wrapper = self.setup.wrapper
         ready = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
         alone = not ready and wrapper.is_one(inputs)
-        raws = list(inputs) if ready else self._raise_first_failure(self._split(inputs))
+        raws = list(inputs) if ready else list(self._raised(self._split(inputs)))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
         check_alone(work.alone, len(raws))
@@ -132,7 +133,7 @@ class Pipeline:
         if wrapper.ragged:
             # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
             # large and prepared as their turn comes.
-            raws = self._raise_first_failure(self._prepared(raws))
+            raws = list(self._raised(self._prepared(raws)))
             raws = [self._checked(raw, spec, raw, own) for raw, spec in zip(raws, specs, strict=True)]
         yield from self._windows(zip(raws, specs, strict=True), len(raws), work)
 
@@ -161,15 +162,6 @@ class Pipeline:
                 yield from list(wrapper.split([item]))
             except InterpretoError as error:
                 yield Failed(item, error)
-
-    def _raise_first_failure(self, raws: Iterable[Any]) -> list[Any]:
-        """These, unless one of them is a failure that is to be raised."""
-        found = list(raws)
-        if self.on_error == "raise":
-            for raw in found:
-                if isinstance(raw, Failed):
-                    raise raw.error
-        return found
 
     def _checked(self, raw: Any, spec: Any, sample: Any, own: bool) -> Any:
         """A sample whose target exists; a target of its own that does not is a failure of the sample."""
@@ -238,11 +230,12 @@ class Pipeline:
             return Failed(sample, error)
         return sample
 
-    def _raised(self, outcomes: Iterable[Done[Found] | Failed]) -> Iterator[Done[Found] | Failed]:
-        for outcome in outcomes:
-            if isinstance(outcome, Failed) and self.on_error == "raise":
-                raise outcome.error
-            yield outcome
+    def _raised(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The same items, up to the first failure if that is to be raised."""
+        for item in items:
+            if isinstance(item, Failed) and self.on_error == "raise":
+                raise item.error
+            yield item
 
     def _outcomes(
         self, window: list[tuple[int, Sample | Failed, Any]], bar: tqdm, left: int, work: Work[Found]

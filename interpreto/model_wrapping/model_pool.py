@@ -24,7 +24,7 @@ _LOCKS_LOCK = threading.Lock()
 
 @runtime_checkable
 class Answers(Protocol):
-    """What is lease: a wrapper."""
+    """What a pool leases: a wrapper."""
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]: ...
 
