@@ -3,8 +3,15 @@
 import functools
 from itertools import groupby
 
+# The first four are imported here because what modules of interpreto import first is compiled anew by the hook that checks
+# shapes.
+import matplotlib.figure  # noqa: F401
 import pytest
+import scipy.stats  # noqa: F401
 import torch
+import torchvision  # noqa: F401
+import transformers.models  # noqa: F401
+from threadpoolctl import threadpool_limits
 
 from interpreto import zoo
 from tests import models
@@ -49,6 +56,7 @@ def enough(count, least=1):
 def _one_thread():
     """Two workers on two cores: more threads each would only wait for one another."""
     torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @functools.cache
@@ -74,6 +82,12 @@ def texts():
 @pytest.fixture
 def pictures():
     return [example.input for example in zoo.samples("shapes-vit", 3)]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs in folders without their report and figures, for tests of what else is in them."""
+    monkeypatch.setattr("interpreto.visualizations.report.write_folder", lambda comparison, path: None)
 
 
 @pytest.fixture(params=["text", "image"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,19 @@ def small_run(folder, **options):
     return compare(
         *text_model("bert"), TEXTS * 4, methods, metrics=[Entropy], folder=folder, show_progress=False, **options
     )
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    compare(*text_model("bert"), TEXTS, [Occlusion], metrics=[Entropy], folder=folder, show_progress=False)
+    return folder
+
+
+@pytest.fixture
+def own_run(finished_run, tmp_path):
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.mark.long
@@ -226,6 +240,7 @@ def test_no_damage_of_a_result_goes_unnoticed(results, tmp_path):
         path.write_bytes(content)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
     whole = compare(
         *image_model("vit"), some_pictures(), [Occlusion, light(XRAI)], metrics=[Entropy], folder=tmp_path / "run",
@@ -313,15 +328,14 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("field", RECORDS)
-def test_records_of_other_runs_are_refused(tmp_path, field):
-    compare(*text_model("bert"), TEXTS, [Occlusion], metrics=[Entropy], folder=tmp_path / "run", show_progress=False)
-    path = tmp_path / "run" / "records.jsonl"
+def test_records_of_other_runs_are_refused(own_run, field):
+    path = own_run / "records.jsonl"
     lines = path.read_text().splitlines()
     words = verify_checksum(lines[0])
     RECORDS[field](words)
     path.write_text("\n".join([with_checksum(words), *lines[1:]]) + "\n")
     with pytest.raises(SavedFileError, match=r"Line 1 of records\.jsonl"):
-        Comparison.load(tmp_path / "run")
+        Comparison.load(own_run)
 
 
 ASKED = {
@@ -338,11 +352,10 @@ ASKED = {
 
 
 @pytest.mark.parametrize("field", ASKED)
-def test_what_was_asked_is_checked(tmp_path, field):
-    compare(*text_model("bert"), TEXTS, [Occlusion], metrics=[Entropy], folder=tmp_path / "run", show_progress=False)
-    resealed(tmp_path / "run" / "run.json", ASKED[field])
+def test_what_was_asked_is_checked(own_run, field):
+    resealed(own_run / "run.json", ASKED[field])
     with pytest.raises(SavedFileError):
-        Comparison.load(tmp_path / "run")
+        Comparison.load(own_run)
 
 
 def segments_of(count):
@@ -357,6 +370,7 @@ def doubled(values, by=2):
     return [by * value for value in values]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_with_another_function_is_another_run(tmp_path):
     """An XRAI with other segments: they are in the closure of a function of the same name."""
 
@@ -417,6 +431,7 @@ def test_functions_are_known_by_what_they_do():
         assert told(one) != told(other)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_versions_are_warned_of_and_recorded(tmp_path, monkeypatch):
     small_run(tmp_path / "run")
     now = Comparison.load(tmp_path / "run").asked.versions

@@ -71,13 +71,13 @@ class Explainer(ABC):
         yield from map(self._output, Pipeline(self.setup, on_error).stream(inputs, targets, self._work()))
 
     def _work(self) -> Work[Explained]:
-        def plan(number: int, opened: Opened) -> Plan[Explained]:
-            return self.recipe.plan(opened.case)
-
         own = self.recipe.granularity
         cut = None if own is None else lambda number, sample: own
         recipe = self.recipe
-        return Work(plan, recipe.rows, recipe.fine, cut, recipe.probe, recipe.check, recipe.alone)
+        return Work(self._plan, recipe.rows, recipe.fine, cut, recipe.probe, recipe.check, recipe.alone)
+
+    def _plan(self, number: int, opened: Opened) -> Plan[Explained]:
+        return self.recipe.plan(opened.case)
 
     def _output(self, done: Done[Explained] | Failed) -> AttributionOutput:
         if isinstance(done, Failed):

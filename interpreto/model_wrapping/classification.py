@@ -1,5 +1,6 @@
 """What classifiers share, whatever they read."""
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -20,14 +21,15 @@ def settle(sample: Sample, spec: Any, config: Any, probe: Probe | None = None) -
         ModelError: if the outputs are not finite.
         TargetError: if the model has no such target.
     """
-
-    def targets(outputs: Float[Tensor, "1 k"]) -> ClassTargets:
-        return resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
-
+    targets = partial(_resolved, spec, config)
     answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(targets), probe=probe)
     outputs = answer.scores
     check_outputs(outputs)
     return Settled(sample, targets(outputs), outputs, None if answer.inside is None else answer.inside[0])
+
+
+def _resolved(spec: Any, config: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
+    return resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
 
 
 def check_target(spec: Any, config: Any) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,10 +191,7 @@ def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[in
 
 def _spoken(text: TextModel, before: Sequence[int], ids: list[int]) -> tuple[str, Int[Tensor, "m 2"]]:
     """The text of tokens that follow others, and where each of them lies in it."""
-
-    def decode(tokens: Sequence[int]) -> str:
-        return text.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
+    decode = partial(text.tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     context = list(before[-_CONTEXT:])
     start = decode(context) if context else ""
     whole = decode([*context, *ids])

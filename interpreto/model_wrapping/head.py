@@ -15,12 +15,23 @@ class Head:
     """What passed into the head at the asked positions.
 
     Attributes:
+        positions: What the head reads.
+        cut: Whether it reads a leaf instead of the body's output.
         below: The hidden states as the body of the model left them; None as long as none came.
         leaf: The same, cut off from the body, where gradients are taken in two steps.
     """
 
+    positions: Int[Tensor, " q"]
+    cut: bool = False
     below: Float[Tensor, "p q d"] | None = None
     leaf: Float[Tensor, "p q d"] | None = None
+
+    def narrow(self, _module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A hook before the head."""
+        hidden = self.below = given[0][:, self.positions]
+        if self.cut:
+            hidden = self.leaf = hidden.detach().requires_grad_()
+        return (hidden, *given[1:])
 
 
 @contextmanager
@@ -36,15 +47,8 @@ def applied_at(module: nn.Module, positions: Int[Tensor, " q"], cut: bool = Fals
             own position, so that one pass back through the head serves all scores, and only the body is gone through
             again for each.
     """
-    head = Head()
-
-    def narrow(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = head.below = given[0][:, positions]
-        if cut:
-            hidden = head.leaf = hidden.detach().requires_grad_()
-        return (hidden, *given[1:])
-
-    handle = module.register_forward_pre_hook(narrow)
+    head = Head(positions, cut)
+    handle = module.register_forward_pre_hook(head.narrow)
     try:
         yield head
     finally:

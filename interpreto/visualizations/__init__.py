@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from interpreto.visualizations import generation, html, image, matrix, text_figure
+from interpreto.visualizations import generation, html
+from interpreto.visualizations.drawing import figure_of
 from interpreto.visualizations.figures import Html, Picture, write
 from interpreto.visualizations.maps import diverging, grayscale
 from interpreto.visualizations.panels import Outputs, gather
@@ -36,14 +37,11 @@ def plot_attributions(
     rows = gather(outputs, one_scale)
     wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
     if rows[0][0].output.modality == "image":
-        figure = image.draw(rows)
+        figure = figure_of(rows)
         content = html.of_figure(figure) if wants_page else figure
     else:
-        generated = rows[0][0].output.task == "text-generation"
-        pages = generation.of_generations if generated else html.of_texts
-        several = generated and any(len(row[0].output.target_names) > 1 for row in rows)
-        figures = matrix.draw if several else text_figure.draw
-        content = pages(rows) if save_path is None or wants_page else figures(rows)
+        pages = generation.of_generations if rows[0][0].output.task == "text-generation" else html.of_texts
+        content = pages(rows) if save_path is None or wants_page else figure_of(rows)
     if save_path is not None:
         write(save_path, content)
     return content

@@ -36,7 +36,7 @@ class Html(str):
 
 
 def write(path: str | Path, content: Any) -> None:
-    """Write a figure or a page; a file of that name is replaced only by a whole one.
+    """Write a figure, a page or the bytes of a picture; a file of that name is replaced only by a whole one.
 
     Raises:
         InputError: if matplotlib has no such format.
@@ -45,6 +45,9 @@ def write(path: str | Path, content: Any) -> None:
     with atomic_file(path) as beside:
         if isinstance(content, str):
             beside.write_text(content, encoding="utf-8")
+            return
+        if isinstance(content, bytes):
+            beside.write_bytes(content)
             return
         try:
             content.savefig(beside, format=path.suffix.removeprefix(".") or "png", dpi=150)

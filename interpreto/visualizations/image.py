@@ -31,7 +31,7 @@ def draw(rows: list[list[Panel]]) -> Picture:
             place.set_axis_off()
         if line[0] is row[0]:
             places[0].imshow(row[0].output.raw_input)
-            places[0].set_title(above(row[0]), fontsize=10, parse_math=False)
+            places[0].set_title(above(row[0]), fontsize=10, y=1.0, parse_math=False)
         for panel, place in zip(line, places[1:], strict=False):
             # Where one scale serves all, one bar does.
             overlay(panel, place, bar=not panel.relative or panel is line[-1])
@@ -63,7 +63,7 @@ def overlay(panel: Panel, place: Axes, bar: bool) -> None:
     )
     place.set_xlim(-0.5, picture.width - 0.5)
     place.set_ylim(picture.height - 0.5, -0.5)
-    place.set_title(panel.method, fontsize=10, parse_math=False)
+    place.set_title(panel.method, fontsize=10, y=1.0, parse_math=False)
     if bar:
         _colour_bar(place, drawn)
 

@@ -4,8 +4,10 @@ import base64
 import json
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import final
 
 from jaxtyping import Float
 from matplotlib import colormaps
@@ -14,15 +16,19 @@ from torch import Tensor
 
 from interpreto.attributions.comparison.comparison import Comparison
 from interpreto.attributions.comparison.standings import ENOUGH, Standing, Verdict
-from interpreto.visualizations import html, image, matrix
-from interpreto.visualizations.figures import Html, Picture, png
+from interpreto.visualizations import html
+from interpreto.visualizations.drawing import figure_of, has_matrix
+from interpreto.visualizations.figures import Html, png
 from interpreto.visualizations.figures import write as write_page
-from interpreto.visualizations.panels import gather
+from interpreto.visualizations.panels import Panel, gather
 from interpreto.visualizations.scores import KEY, arrow, marks, notes, number, plot, shown, spread
 from interpreto.visualizations.scores import title as scores_title
 
 _MAPS = 4
 """Samples whose maps are in the page."""
+
+_FILES = 3
+"""Samples whose maps are files."""
 
 _STYLE = """
 .interpreto { max-width: 76rem; }
@@ -42,14 +48,48 @@ _STYLE = """
 """
 
 
+@final
+class Figures:
+    """The figures of a comparison as PNG; each is drawn once, whether the page, a file or both show it."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self._maps: dict[int, bytes] = {}
+
+    @cached_property
+    def scores(self) -> bytes:
+        """Scores against cost."""
+        return png(plot(self.comparison))
+
+    def maps(self, number: int) -> bytes:
+        """All methods on one sample, on one scale."""
+        if number not in self._maps:
+            self._maps[number] = png(figure_of(self.rows(number)))
+        return self._maps[number]
+
+    def rows(self, number: int) -> list[list[Panel]]:
+        """The panels of one sample."""
+        return gather(self.comparison.of_sample(number), relative=True)
+
+
 def write(comparison: Comparison, path: Path) -> Path:
     """Write the page."""
-    write_page(path, page(comparison))
+    write_page(path, page(Figures(comparison)))
     return path
 
 
-def page(comparison: Comparison) -> Html:
+def write_folder(comparison: Comparison, path: Path) -> None:
+    """Write the page, and beside it the figures of scores and of the first samples as files."""
+    figures = Figures(comparison)
+    write_page(path / "report.html", page(figures))
+    write_page(path / "figures" / "scores.png", figures.scores)
+    for sample in comparison.shown(_FILES):
+        write_page(path / "figures" / f"maps-{sample:05}.png", figures.maps(sample))
+
+
+def page(figures: Figures) -> Html:
     """The whole page; it needs no network and no script."""
+    comparison = figures.comparison
     title = f"Comparison on {scores_title(comparison)}"
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -58,13 +98,13 @@ def page(comparison: Comparison) -> Html:
         tables(comparison),
         _notes(comparison),
         "<h2>Scores against cost</h2>",
-        _figure(plot(comparison), "Scores with intervals against seconds per sample"),
+        _figure(figures.scores, "Scores with intervals against seconds per sample"),
         "<h2>Cost per sample</h2>",
         _costs(comparison),
         *_agreements(comparison),
         *_verdicts(comparison),
         "<h2>Maps</h2><p><small>Every method's scores are divided by the largest magnitude among them.</small></p>",
-        *(_maps(comparison, number) for number in comparison.shown(_MAPS)),
+        *(_maps(figures, number) for number in comparison.shown(_MAPS)),
         "<h2>What was asked</h2>",
         _asked(comparison),
     ]
@@ -180,19 +220,18 @@ def _matrix(values: Float[Tensor, "m m"], names: list[str]) -> str:
     )
 
 
-def _maps(comparison: Comparison, number: int) -> str:
-    rows = gather(comparison.of_sample(number), relative=True)
-    output = rows[0][0].output
+def _maps(figures: Figures, number: int) -> str:
+    rows = figures.rows(number)
     title = f"<h3>Sample {number}</h3>"
-    if output.modality == "image":
-        return title + _figure(image.draw(rows), f"Maps of sample {number}")
-    if output.task == "text-generation" and len(output.target_names) > 1:
-        return title + _figure(matrix.draw(rows), f"Sources of sample {number}")
+    if rows[0][0].output.modality == "image":
+        return title + _figure(figures.maps(number), f"Maps of sample {number}")
+    if has_matrix(rows):
+        return title + _figure(figures.maps(number), f"Sources of sample {number}")
     return title + "".join(html.section(row) for row in rows)
 
 
-def _figure(figure: Picture, title: str) -> str:
-    data = base64.b64encode(png(figure)).decode()
+def _figure(picture: bytes, title: str) -> str:
+    data = base64.b64encode(picture).decode()
     return f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{data}">'
 
 

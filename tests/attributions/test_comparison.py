@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,6 +104,20 @@ def assert_same_numbers(one, other):
 @pytest.fixture(scope="module")
 def shapes_comparison():
     return shapes_run(8, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """The folder of a finished run of four samples, for tests that leave it as it is."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    shapes_run(4, folder=folder)
+    return folder
+
+
+@pytest.fixture
+def own_run(finished_run, tmp_path):
+    """A copy of it, for tests that change it."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.mark.long
@@ -310,7 +325,7 @@ def test_constant_attributions_have_defined_values():
 
 def test_the_same_seed_gives_the_same_comparison():
     options = {"methods": {"Rise": partial(Rise, n_samples=50)}, "metrics": "mu-fidelity", "masks": None}
-    first, again, other = (shapes_run(4, seed=seed, **options) for seed in (0, 0, 1))
+    first, again, other = (shapes_run(2, seed=seed, **options) for seed in (0, 0, 1))
     assert_same_numbers(first, again)
     assert not torch.equal(first.values("MuFidelity")["Rise"], other.values("MuFidelity")["Rise"])
 
@@ -339,6 +354,7 @@ def killed_at(calls):
     return {"Occlusion": Occlusion, "Mine": partial(Doing, act=act), "Rise": partial(Rise, n_samples=20)}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     whole = shapes_run(methods=killed_at(0))
     methods = killed_at(3)
@@ -357,6 +373,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     assert_same_numbers(Comparison.load(tmp_path / "run"), whole)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = shapes_run(folder=tmp_path / "run")
 
@@ -387,18 +404,14 @@ def test_a_finished_run_is_not_run_again(tmp_path):
         ({"count": 2}, "comparison of 4 samples, more than the 2"),
     ],
 )
-def test_a_folder_of_another_run_is_refused(tmp_path_factory, change, words):
-    folder = tmp_path_factory.getbasetemp() / "of-another-run"
-    if not folder.exists():
-        shapes_run(folder=folder)
-    before = (folder / "run.json").read_text()
+def test_a_folder_of_another_run_is_refused(finished_run, change, words):
+    before = (finished_run / "run.json").read_text()
     with pytest.raises(SavedFileError, match=words):
-        shapes_run(**{"folder": folder, **change})
-    assert (folder / "run.json").read_text() == before
+        shapes_run(**{"folder": finished_run, **change})
+    assert (finished_run / "run.json").read_text() == before
 
 
-def test_a_folder_with_other_samples_is_refused(tmp_path):
-    shapes_run(4, folder=tmp_path / "run")
+def test_a_folder_with_other_samples_is_refused(finished_run):
     pictures = [example.input for example in zoo.samples("shapes-vit", 8)][4:]
     masks = [example.truth for example in zoo.samples("shapes-vit", 4)]
     with pytest.raises(SavedFileError, match=r"Sample 0 .* is not the one"):
@@ -409,7 +422,7 @@ def test_a_folder_with_other_samples_is_refused(tmp_path):
             "deletion,pointing-game",
             masks=masks,
             batch_size=8,
-            folder=tmp_path / "run",
+            folder=finished_run,
             show_progress=False,
         )
 
@@ -435,12 +448,11 @@ def damaged(folder, name):
         ("samples", "damaged"),
     ],
 )
-def test_a_damaged_folder_is_told(tmp_path, name, words):
-    shapes_run(2, folder=tmp_path / "run")
-    damaged(tmp_path / "run", name)
-    for act in (Comparison.load, lambda folder: shapes_run(2, folder=folder)):
+def test_a_damaged_folder_is_told(own_run, name, words):
+    damaged(own_run, name)
+    for act in (Comparison.load, lambda folder: shapes_run(4, folder=folder)):
         with pytest.raises(SavedFileError, match=words):
-            act(tmp_path / "run")
+            act(own_run)
 
 
 def test_what_is_no_comparison_is_not_overwritten(tmp_path, shapes_comparison):
@@ -482,6 +494,7 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
     assert (tmp_path / "comparison" / "figures" / "scores.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     """Files that were deleted after they had been explained."""
     paths = []
@@ -502,6 +515,7 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     assert_alike(Comparison.load(tmp_path / "run"), first)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_failed_is_tried_again(tmp_path):
     STATE["broken"] = True
 

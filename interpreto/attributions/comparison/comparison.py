@@ -298,12 +298,11 @@ class Comparison:
 
     def write_views(self, path: Path) -> None:
         """Write tables, figures and the report into a folder, beside what else is there."""
+        from interpreto.visualizations import report
+
         write_text(path / "table.csv", tables.as_csv(*tables.scores(self)))
         write_text(path / "values.csv", tables.as_csv(*tables.values(self)))
-        self.report(path / "report.html")
-        self.plot(path / "figures" / "scores.png")
-        for number in self.shown(3):
-            self.plot_maps(number, path / "figures" / f"maps-{number:05}.png")
+        report.write_folder(self, path)
 
 
 def _check(name: str, known: Iterable[str], what: str) -> None:

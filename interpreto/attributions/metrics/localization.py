@@ -171,14 +171,16 @@ def _covered(
     lefts, rights = (boxes[:, edge].clamp(0, width) for edge in (0, 2))
     tops, bottoms = (boxes[:, edge].clamp(0, height) for edge in (1, 3))
     sums = nn.functional.pad(on.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
-
-    def below(y: Tensor, x: Tensor) -> Tensor:
-        """The mask's area above and to the left of points; linear in both within a pixel."""
-        row, column = y.long().clamp(max=height - 1), x.long().clamp(max=width - 1)
-        down, across = y - row, x - column
-        upper = sums[row, column] * (1 - across) + sums[row, column + 1] * across
-        lower = sums[row + 1, column] * (1 - across) + sums[row + 1, column + 1] * across
-        return upper * (1 - down) + lower * down
-
-    inside = below(bottoms, rights) - below(tops, rights) - below(bottoms, lefts) + below(tops, lefts)
+    left = _before(sums, bottoms, lefts) - _before(sums, tops, lefts)
+    inside = _before(sums, bottoms, rights) - _before(sums, tops, rights) - left
     return (rights - lefts) * (bottoms - tops), inside.clamp(min=0), float(on.sum())
+
+
+def _before(sums: Float[Tensor, "H1 W1"], y: Float[Tensor, " g"], x: Float[Tensor, " g"]) -> Float[Tensor, " g"]:
+    """The mask's area above and to the left of points; linear in both within a pixel."""
+    height, width = sums.shape
+    row, column = y.long().clamp(max=height - 2), x.long().clamp(max=width - 2)
+    down, across = y - row, x - column
+    upper = sums[row, column] * (1 - across) + sums[row, column + 1] * across
+    lower = sums[row + 1, column] * (1 - across) + sums[row + 1, column + 1] * across
+    return upper * (1 - down) + lower * down

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -153,33 +154,30 @@ def _block(path: Path, busy: dict[str, bool]) -> tuple[str, int] | None:
 def _followed(module: nn.Module, path: list[tuple[str, int]], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
     """Keep `path` at the modules that are running, and note the shapes of what they return."""
     runs: dict[str, int] = defaultdict(int)
-
-    def enter(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            runs[name] += 1
-            path.append((name, runs[name]))
-
-        return hook
-
-    def leave(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _given: Any, output: Any) -> None:
-            path.pop()
-            tensor = first_tensor(output)
-            if tensor is not None:
-                shapes.setdefault(name, tuple(tensor.shape))
-
-        return hook
-
     handles = []
     for name, part in module.named_modules():
         if name:
-            handles.append(part.register_forward_pre_hook(enter(name)))
-            handles.append(part.register_forward_hook(leave(name)))
+            handles.append(part.register_forward_pre_hook(partial(_enter, path, runs, name)))
+            handles.append(part.register_forward_hook(partial(_leave, path, shapes, name)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _enter(path: list[tuple[str, int]], runs: dict[str, int], name: str, *_: Any) -> None:
+    runs[name] += 1
+    path.append((name, runs[name]))
+
+
+def _leave(
+    path: list[tuple[str, int]], shapes: dict[str, tuple[int, ...]], name: str, _module: Any, _given: Any, output: Any
+) -> None:
+    path.pop()
+    tensor = first_tensor(output)
+    if tensor is not None:
+        shapes.setdefault(name, tuple(tensor.shape))
 
 
 def _why_none(module: nn.Module, ran: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, final
 
@@ -81,19 +82,8 @@ def spots(
 ) -> list[Spot]:
     """The layers with places that run, in the order in which they end."""
     found: dict[str, tuple[int, ...]] = {}
-
-    def leave(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _given: Any, output: Any) -> None:
-            # Of what a whole model returns under several names, nobody knows which part goes on.
-            tensor = None if isinstance(output, dict) else first_tensor(output)
-            if tensor is not None and tensor.is_floating_point():
-                found.pop(name, None)
-                found[name] = tuple(tensor.shape)
-
-        return hook
-
     parts = dict(module.named_modules())
-    handles = [part.register_forward_hook(leave(name)) for name, part in parts.items() if name]
+    handles = [part.register_forward_hook(partial(_note_shape, found, name)) for name, part in parts.items() if name]
     try:
         run()
     finally:
@@ -103,6 +93,15 @@ def spots(
     shapes = {name: shape for name, shape in found.items() if not isinstance(parts[name], nn.Embedding)}
     folds = {name: fold_of(shape, size, positions) for name, shape in shapes.items()}
     return [Spot(parts[name], name, fold) for name, fold in folds.items() if fold is not None]
+
+
+def _note_shape(found: dict[str, tuple[int, ...]], name: str, _module: Any, _given: Any, output: Any) -> None:
+    # Of what a whole model returns under several names, nobody knows which part goes on.
+    tensor = None if isinstance(output, dict) else first_tensor(output)
+    if tensor is not None and tensor.is_floating_point():
+        # Layers stand in the order in which they end for the last time.
+        found.pop(name, None)
+        found[name] = tuple(tensor.shape)
 
 
 def pick_spot(

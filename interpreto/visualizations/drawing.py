@@ -1,0 +1,17 @@
+"""Which figure shows which kind of results."""
+
+from interpreto.visualizations import image, matrix, text_figure
+from interpreto.visualizations.figures import Picture
+from interpreto.visualizations.panels import Panel
+
+
+def figure_of(rows: list[list[Panel]]) -> Picture:
+    """Maps over images, a matrix for several generated targets, and coloured text for everything else."""
+    if rows[0][0].output.modality == "image":
+        return image.draw(rows)
+    return matrix.draw(rows) if has_matrix(rows) else text_figure.draw(rows)
+
+
+def has_matrix(rows: list[list[Panel]]) -> bool:
+    """Whether results are of a generation with several targets."""
+    return rows[0][0].output.task == "text-generation" and any(len(row[0].output.target_names) > 1 for row in rows)
