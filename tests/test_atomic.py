@@ -42,7 +42,7 @@ def listing(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.fixture(params=["text", "image"])
+@pytest.fixture(params=["text", "image"], scope="module")
 def results(request):
     """Two results of one sample, so that either can replace the other."""
     if request.param == "text":

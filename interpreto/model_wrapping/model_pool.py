@@ -192,15 +192,15 @@ class ModelPool:
                 stack.enter_context(lock)
             state = ModuleState.of(self.model)
             try:
-                if any(state.training):
-                    self.model.eval()
-                yield Lease(self.wrap(self.model), None, seed, reason=self.reason)
-            finally:
                 try:
-                    state.restore()
+                    if any(state.training):
+                        self.model.eval()
+                    yield Lease(self.wrap(self.model), None, seed, reason=self.reason)
                 finally:
-                    # A second time for an interrupt that came during the first.
                     state.restore()
+            finally:
+                # A second time for an interrupt that came right before the first or during it.
+                state.restore()
 
 
 def _locks(model: nn.Module) -> list[AbstractContextManager[Any]]:

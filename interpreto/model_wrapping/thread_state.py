@@ -49,10 +49,10 @@ def restored_thread_state() -> Iterator[None]:
     """
     state = ThreadState.now()
     try:
-        yield
-    finally:
         try:
-            state.restore()
+            yield
         finally:
-            # A second time for an interrupt that came during the first.
             state.restore()
+    finally:
+        # A second time for an interrupt that came right before the first or during it.
+        state.restore()
