@@ -42,11 +42,14 @@ IMAGES = [(name, method) for name in TWO_TOWERS for method in (ALL if name in ("
 @pytest.mark.parametrize(("name", "method"), IMAGES)
 def test_all_methods_explain_images(name, method):
     model, processor = two_towers(name)
-    for output in light(ALL[method])(model, processor)(some_pictures(), PROMPTS):
+    outputs = light(ALL[method])(model, processor)(some_pictures(), PROMPTS)
+    for output in outputs:
         assert output.attributions.shape[0] == len(PROMPTS)
         assert output.target_names == PROMPTS
         assert output.attributions.isfinite().all()
-        assert output.attributions.abs().max() > 0
+    found = [bool(output.attributions.any()) for output in outputs]
+    # GradCam shows nothing where all weighted sums are negative, as they may be for one picture of a random model.
+    assert any(found) if method == "GradCam" else all(found)
 
 
 @pytest.mark.parametrize(("name", "method"), [pair for pair in IMAGES if ALL[pair[1]] not in IMAGES_ONLY])

@@ -316,6 +316,10 @@ def test_fully_sharded_models_run_themselves(tmp_path):
     try:
         mesh = distributed.init_device_mesh("cpu", (1,))
         sharded = fully_shard(copy.deepcopy(model), mesh=mesh)
+        try:
+            sharded(**words(TEXTS[0], return_tensors="pt"))
+        except AttributeError as error:
+            pytest.skip(f"This PyTorch does not shard on CPUs: {error}")
         (output, *others) = Occlusion(sharded, words)(TEXTS, 0)
         assert torch.allclose(as_tensors([output, *others]), expected, atol=1e-5)
         assert output.info["working_copy"].startswith("none")
