@@ -29,6 +29,7 @@ from interpreto.model_wrapping.image_classification import ImageClassification
 from interpreto.model_wrapping.image_similarity import ImageSimilarity
 from interpreto.model_wrapping.inside.tap import Tap
 from interpreto.model_wrapping.runtime import Runtime
+from tests.conftest import enough
 from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import PROMPTS, two_towers
 
@@ -549,7 +550,7 @@ def test_language_models_are_refused_with_a_reason():
 )
 def test_prompts_find_the_objects_that_they_name(method, bound):
     model, processor = zoo.load("shapes-clip")
-    examples = zoo.samples("shapes-clip", 400)
+    examples = zoo.samples("shapes-clip", enough(400, least=100))
     outputs = method(model, processor)([e.input for e in examples], [e.label for e in examples])
     masks = [torch.from_numpy(example.truth) for example in examples]
     swapped = [masks[number ^ 1] for number in range(len(masks))]
