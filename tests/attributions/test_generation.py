@@ -711,3 +711,18 @@ def test_prompts_are_templates_of_strings():
         with pytest.raises(OptionError, match=message):
             Prompt(template, **values)
     assert Prompt("{template}", template="x") == "x"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_removals_are_taken_as_a_person_writes_them(name):
+    """A word with its space before it, which tokenizers spell in ways of their own."""
+    model, words = generator(name)
+    spelled = next(token for token in sorted(words.get_vocab()) if token[0] in "Ġ▁" and token[1:].isalpha())
+    token, written = words.convert_tokens_to_ids(spelled), f" {spelled[1:]}"
+    by_text, by_id = (Occlusion(model, words, removal=removal)(PROMPT, CONTINUATION)[0] for removal in (written, token))
+    assert torch.equal(by_text.attributions.nan_to_num(), by_id.attributions.nan_to_num())
+    assert by_text.info["removal"] == written
+    (as_spelled,) = Occlusion(model, words, removal=spelled)(PROMPT, CONTINUATION)
+    assert torch.equal(as_spelled.attributions.nan_to_num(), by_id.attributions.nan_to_num())
+    with pytest.raises(OptionError, match="neither one of"):
+        Occlusion(model, words, removal="several words at once")

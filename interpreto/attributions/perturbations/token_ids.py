@@ -56,6 +56,8 @@ def removal_of(text: TextModel, given: Any) -> Removal:
 def token_named(text: TextModel, given: Any, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
+    A text is taken as it is written (`" the"`) where it is one token, else as the vocabulary spells it (`"Ġthe"`).
+
     Raises:
         OptionError: if the tokenizer has no such token.
     """
@@ -64,6 +66,8 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
             raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
         return Removal(given, text.tokenizer.convert_ids_to_tokens(given))
     roles = {name: token for name in NAMES[:-1] if (token := _token(text.tokenizer, name)) is not None}
+    if given not in roles and isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
+        return Removal(token, given)
     known: dict[Any, int] = roles if given in roles else text.tokenizer.get_vocab()
     if given not in known:
         raise OptionError(
@@ -78,6 +82,16 @@ def _token(tokenizer: Any, name: str) -> int | None:
         return getattr(tokenizer, f"{name}_token_id", None)
     ids = tokenized(tokenizer, " ", add_special_tokens=False)["input_ids"]
     return ids[0] if len(ids) == 1 and not tokenizer.decode(ids).strip() else None
+
+
+def _written(tokenizer: Any, given: str) -> int | None:
+    """The one token that a text is, as a person writes it."""
+    # Where a tokenizer puts a space before every text, a second one would be a token of its own.
+    for text in (given, given.removeprefix(" ")):
+        ids = tokenized(tokenizer, text, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1 and (ids[0] != tokenizer.unk_token_id or text == tokenizer.unk_token):
+            return ids[0]
+    return None
 
 
 @final
