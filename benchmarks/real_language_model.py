@@ -8,6 +8,7 @@ each method and setting, the share of prompts with the known word on top and amo
 import argparse
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -137,11 +138,12 @@ KINDS = {
     ],
     "contexts": list(in_context()),
 }
+# The option by which each is told what takes the place of a word.
 METHODS = {
-    "Occlusion": (Occlusion, {}),
-    "KernelShap": (KernelShap, {"n_samples": 64}),
-    "IntegratedGradients": (IntegratedGradients, {}),
-    "Saliency": (Saliency, {}),
+    "Occlusion": (Occlusion, "removal"),
+    "KernelShap": (partial(KernelShap, n_samples=64), "removal"),
+    "IntegratedGradients": (IntegratedGradients, "baseline"),
+    "Saliency": (Saliency, None),
 }
 
 
@@ -166,22 +168,19 @@ def main():
     print(f"|{'---|' * (len(kinds) + 5)}")
     model, tokenizer = language_model()
     for name in asked.methods.split(","):
-        method, options = METHODS[name]
-        option = "removal" if name in ("Occlusion", "KernelShap") else "baseline"
+        method, option = METHODS[name]
         for score in asked.scores.split(","):
-            for removal in [None] if name == "Saliency" else asked.removals.split(","):
-                given = {} if removal is None else {option: removal}
+            for removal in asked.removals.split(",") if option else [""]:
+                given = {option: removal} if option else {}
+                explain = method(model, tokenizer, inference_mode=score, show_progress=False, batch_size=16, **given)
                 begin, ranks = time.perf_counter(), {}
                 for kind, questions in kinds.items():
-                    explain = method(
-                        model, tokenizer, inference_mode=score, show_progress=False, batch_size=16, **options, **given
-                    )
                     outputs = explain([q.prompt for q in questions], targets=[q.continuation for q in questions])
                     ranks[kind] = torch.tensor([rank(o, q.reason) for o, q in zip(outputs, questions, strict=True)])
                 every = [*ranks.values(), torch.cat(list(ranks.values()))]
                 shares = " | ".join(f"{(r < 1).float().mean():.2f} / {(r < 2).float().mean():.2f}" for r in every)
                 seconds = time.perf_counter() - begin
-                print(f"| {name} | {score} | {removal or ''} | {shares} | {seconds:.0f} |", flush=True)
+                print(f"| {name} | {score} | {removal} | {shares} | {seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

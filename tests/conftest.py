@@ -1,7 +1,9 @@
 """Models and inputs that many tests share; small, seeded, and built without the network."""
 
 import functools
+import shutil
 from itertools import groupby
+from pathlib import Path
 
 # The first four are imported here because what modules of interpreto import first is compiled anew by the hook that checks
 # shapes.
@@ -88,6 +90,12 @@ def pictures():
 def undrawn(monkeypatch):
     """Runs in folders without their report and figures, for tests of what else is in them."""
     monkeypatch.setattr("interpreto.visualizations.report.write_folder", lambda comparison, path: None)
+
+
+@pytest.fixture
+def own_run(finished_run, tmp_path):
+    """A copy of the finished run of a test file, for tests that change it."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.fixture(params=["text", "image"])

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,12 +108,6 @@ def finished_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     compare(*text_model("bert"), TEXTS, [Occlusion], metrics=[Entropy], folder=folder, show_progress=False)
     return folder
-
-
-@pytest.fixture
-def own_run(finished_run, tmp_path):
-    """A copy of it that a test may change."""
-    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.mark.long

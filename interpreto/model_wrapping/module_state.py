@@ -54,10 +54,7 @@ class ModuleState:
         modules = tuple(model.modules())
         if len(modules) != len(self.modules):
             return False
-        spaces = [(module.__dict__, own) for module, own in zip(modules, self.attributes, strict=True)]
-        spaces += [(config.__dict__, own) for config, own in self.configs]
-        spaces += [pair for pair in self.containers if isinstance(pair[1], dict)]
-        for now, before in spaces:
+        for now, before in self._namespaces(modules):
             if len(now) != len(before):
                 return False
             for key, value in before.items():
@@ -66,28 +63,35 @@ class ModuleState:
                     type(found) is type(value) and isinstance(value, _SIMPLE) and found == value
                 ):
                     return False
-        others = [pair for pair in self.containers if not isinstance(pair[1], dict)]
-        return all(len(now) == len(before) and _equal(now, before) for now, before in others if now or before)
+        return all(_equal(now, before) for now, before in self._collections())
 
     def restore(self) -> None:
         """Put the model back into this state, and touch nothing that is in it already."""
-        spaces = [(module.__dict__, own) for module, own in zip(self.modules, self.attributes, strict=True)]
-        spaces += [(config.__dict__, own) for config, own in self.configs]
-        spaces += [pair for pair in self.containers if isinstance(pair[1], dict)]
-        for now, before in spaces:
-            if len(now) != len(before) or any(key not in before for key in list(now)):
-                for key in [key for key in list(now) if key not in before]:
-                    del now[key]
+        for now, before in self._namespaces(self.modules):
+            for key in [key for key in list(now) if key not in before]:
+                del now[key]
             for key, value in before.items():
                 if now.get(key, _ABSENT) is not value:
                     now[key] = value
-        for now, before in self.containers:
-            if (now or before) and not isinstance(before, dict) and not _equal(now, before):
+        for now, before in self._collections():
+            if not _equal(now, before):
                 now.clear()
                 now.extend(before) if isinstance(now, list) else now.update(before)
         for module, training in zip(self.modules, self.training, strict=True):
             if module.training != training:
                 module.training = training
+
+    def _namespaces(self, modules: tuple[nn.Module, ...]) -> list[tuple[Any, dict[str, Any]]]:
+        """Every dictionary of the modules now and as it was: attributes, configs, and dictionaries among them."""
+        found: list[tuple[Any, dict[str, Any]]] = [
+            (module.__dict__, own) for module, own in zip(modules, self.attributes, strict=True)
+        ]
+        found += [(config.__dict__, own) for config, own in self.configs]
+        return found + [pair for pair in self.containers if isinstance(pair[1], dict)]
+
+    def _collections(self) -> list[tuple[Any, Any]]:
+        """Every list and set now and as it was, but for those that were and are empty."""
+        return [pair for pair in self.containers if not isinstance(pair[1], dict) and any(pair)]
 
 
 def _equal(now: Any, before: Any) -> bool:

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import shutil
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -112,12 +111,6 @@ def finished_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     shapes_run(4, folder=folder)
     return folder
-
-
-@pytest.fixture
-def own_run(finished_run, tmp_path):
-    """A copy of it, for tests that change it."""
-    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.mark.long

@@ -66,9 +66,11 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
             raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
         return Removal(given, text.tokenizer.convert_ids_to_tokens(given))
     roles = {name: token for name in NAMES[:-1] if (token := _token(text.tokenizer, name)) is not None}
-    if given not in roles and isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
+    if given in roles:
+        return Removal(roles[given], given)
+    if isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
         return Removal(token, given)
-    known: dict[Any, int] = roles if given in roles else text.tokenizer.get_vocab()
+    known = text.tokenizer.get_vocab()
     if given not in known:
         raise OptionError(
             f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, 'attention']))} nor a token of this "
