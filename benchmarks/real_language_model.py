@@ -9,11 +9,25 @@ import argparse
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 
 from benchmarks.real_models import language_model
-from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency
+from interpreto import (
+    BlurIG,
+    GradientShap,
+    GuidedIG,
+    InputXGradient,
+    IntegratedGradients,
+    KernelShap,
+    Lime,
+    Occlusion,
+    Rise,
+    Saliency,
+    SmoothGrad,
+    Sobol,
+)
 
 CAPITALS = {
     "Japan": "Tokyo",
@@ -60,20 +74,20 @@ LANGUAGES = {
     "Brazil": "Portuguese",
     "France": "French",
 }
-FACTS = [
-    "The name of the dog is Rex",
-    "The password is banana",
-    "Peter works as a pilot",
-    "The train leaves at seven",
-    "Anna's favourite colour is green",
-    "The winner of the race was Thomas",
-    "The treasure is hidden under the bridge",
-    "Our teacher was born in Madrid",
-    "The doctor drives a yellow taxi",
-    "The meeting is on Thursday",
-    "The queen gave the boy a mirror",
-    "My neighbour plays the violin",
-]
+FACTS = {
+    "The name of the dog is Rex": "What is the name of the dog?",
+    "The password is banana": "What is the password?",
+    "Peter works as a pilot": "What does Peter work as?",
+    "The train leaves at seven": "When does the train leave?",
+    "Anna's favourite colour is green": "What is Anna's favourite colour?",
+    "The winner of the race was Thomas": "Who was the winner of the race?",
+    "The treasure is hidden under the bridge": "Where is the treasure hidden?",
+    "Our teacher was born in Madrid": "Where was our teacher born?",
+    "The doctor drives a yellow taxi": "What does the doctor drive?",
+    "The meeting is on Thursday": "When is the meeting?",
+    "The queen gave the boy a mirror": "What did the queen give the boy?",
+    "My neighbour plays the violin": "What does my neighbour play?",
+}
 STORY = """The market opens early in the morning, long before the first bus arrives. Farmers unload boxes of apples,
 onions and potatoes, and somebody always brews a pot of strong coffee. By eight o'clock the narrow lanes are full of
 people with baskets, who compare prices, taste cheese and talk about the weather. A musician with an accordion sits
@@ -97,13 +111,15 @@ class Question:
 
     Attributes:
         prompt: A text, or the messages of a chat.
-        continuation: What follows; its last word is explained.
-        reason: The word.
+        continuation: What follows; its last unit is explained.
+        reason: The unit that the answer depends on, a word or a sentence.
+        candidates: The units among which it has to be found; None for all that are not part of the answer.
     """
 
     prompt: object
     continuation: str
     reason: str
+    candidates: tuple[str, ...] | None = None
 
 
 def chat(question):
@@ -117,6 +133,16 @@ def in_context():
         begin, _, word = fact.rpartition(" ")
         place = 1 + number * len(sentences) // len(FACTS)
         yield Question(". ".join([*sentences[:place], fact, *sentences[place:]]) + f" {begin}", f" {word}", word)
+
+
+def among_sentences():
+    """A question about one of eight sentences."""
+    facts = list(FACTS)
+    for number, fact in enumerate(facts):
+        some = [facts[(number + step) % len(facts)] + "." for step in range(8)]
+        # The answer's sentence takes every place once in eight prompts.
+        turned = some[-(number % 8) :] + some[: -(number % 8)]
+        yield Question(chat(" ".join([*turned, FACTS[fact]])), fact.split()[-1].capitalize(), f"{fact}.", tuple(some))
 
 
 KINDS = {
@@ -137,22 +163,43 @@ KINDS = {
         ),
     ],
     "contexts": list(in_context()),
+    "sentences": list(among_sentences()),
 }
 # The option by which each is told what takes the place of a word.
 METHODS = {
     "Occlusion": (Occlusion, "removal"),
     "KernelShap": (partial(KernelShap, n_samples=64), "removal"),
+    "Lime": (partial(Lime, n_samples=64), "removal"),
+    "Sobol": (partial(Sobol, n_samples=8), "removal"),
+    "Rise": (partial(Rise, n_samples=64), "removal"),
     "IntegratedGradients": (IntegratedGradients, "baseline"),
+    "GradientShap": (partial(GradientShap, n_samples=32), "baseline"),
+    "GuidedIG": (GuidedIG, "baseline"),
     "Saliency": (Saliency, None),
+    "InputXGradient": (InputXGradient, None),
+    "SmoothGrad": (partial(SmoothGrad, n_samples=16), None),
+    "BlurIG": (partial(BlurIG, max_sigma=5.0), None),
 }
 
 
-def rank(output, reason):
-    """How many words have a higher score for the last word of the continuation than the known one."""
+def rank(output, question):
+    """How many units have a higher score for the last unit of the continuation than the known one."""
     scores = output.attributions[-1].nan_to_num(-torch.inf)
-    places = [n for n, word in enumerate(output.elements) if word.strip(" .,?!\"'\n").lower() == reason.lower()]
-    best = max(float(scores[place]) for place in places)
+    units = [_plain(unit) for unit in output.elements]
+    if question.candidates is not None:
+        known = [_plain(candidate) for candidate in question.candidates]
+        scores = torch.tensor([float(scores[units.index(unit)]) for unit in known])
+        units = known
+    best = max(float(score) for score, unit in zip(scores, units, strict=True) if unit == _plain(question.reason))
     return int((scores > best).sum())
+
+
+def _plain(unit):
+    return unit.strip(" .,?!\"'\n").lower()
+
+
+def shares(ranks):
+    return f"{(ranks < 1).float().mean():.2f} / {(ranks < 2).float().mean():.2f}"
 
 
 def main():
@@ -161,26 +208,30 @@ def main():
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--scores", default="logits,log_softmax")
     parser.add_argument("--removals", default="unk,space,attention")
+    parser.add_argument("--bos", default="none", help="tokens before plain prompts: none, or texts of tokens")
     parser.add_argument("--limit", type=int, default=100, help="prompts of each kind")
     asked = parser.parse_args()
     kinds = {name: KINDS[name][: asked.limit] for name in asked.kinds.split(",")}
-    print(f"| method | score | removal | {' | '.join(f'{n} ({len(k)})' for n, k in kinds.items())} | all | seconds |")
-    print(f"|{'---|' * (len(kinds) + 5)}")
+    print(f"| method | score | removal | BOS | {' | '.join(f'{n} ({len(k)})' for n, k in kinds.items())} | all | seconds |")
+    print(f"|{'---|' * (len(kinds) + 6)}")
     model, tokenizer = language_model()
     for name in asked.methods.split(","):
         method, option = METHODS[name]
-        for score in asked.scores.split(","):
-            for removal in asked.removals.split(",") if option else [""]:
-                given = {option: removal} if option else {}
-                explain = method(model, tokenizer, inference_mode=score, show_progress=False, batch_size=16, **given)
-                begin, ranks = time.perf_counter(), {}
-                for kind, questions in kinds.items():
-                    outputs = explain([q.prompt for q in questions], targets=[q.continuation for q in questions])
-                    ranks[kind] = torch.tensor([rank(o, q.reason) for o, q in zip(outputs, questions, strict=True)])
-                every = [*ranks.values(), torch.cat(list(ranks.values()))]
-                shares = " | ".join(f"{(r < 1).float().mean():.2f} / {(r < 2).float().mean():.2f}" for r in every)
-                seconds = time.perf_counter() - begin
-                print(f"| {name} | {score} | {removal} | {shares} | {seconds:.0f} |", flush=True)
+        removals = asked.removals.split(",") if option else [""]
+        for score, removal, bos in product(asked.scores.split(","), removals, asked.bos.split(",")):
+            given = {option: removal} if option else {}
+            if bos != "none":
+                tokenizer.bos_token = bos
+            options = {"inference_mode": score, "prepend_bos": bos != "none", "batch_size": 16, **given}
+            begin, ranks = time.perf_counter(), {}
+            for kind, questions in kinds.items():
+                unit = "sentence" if kind == "sentences" else "word"
+                explain = method(model, tokenizer, granularity=unit, show_progress=False, **options)
+                outputs = explain([q.prompt for q in questions], targets=[q.continuation for q in questions])
+                ranks[kind] = torch.tensor([rank(o, q) for o, q in zip(outputs, questions, strict=True)])
+            cells = [shares(found) for found in [*ranks.values(), torch.cat(list(ranks.values()))]]
+            seconds = f"{time.perf_counter() - begin:.0f}"
+            print("|", " | ".join([name, score, removal, bos, *cells, seconds]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def generator(name: str, **changes: Any) -> tuple[Any, Any]:
 
 
 def slow_scores(model: Any, ids: list[int], places: list[int]) -> list[float]:
-    """The logit of the token at each place of one text: full logits, no cache, no mask, one row at a time."""
+    """The log-probability of the token at each place of one text: no cache, no mask, one row at a time."""
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
-    return [float(logits[place - 1, ids[place]]) for place in places]
+        outputs = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+    return [float(outputs[place - 1, ids[place]]) for place in places]

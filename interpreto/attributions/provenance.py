@@ -15,6 +15,7 @@ def record(setup: Setup, recipe: Recipe, seconds: float) -> dict[str, Any]:
     """
     return {
         **setup.wrapper.provenance(),
+        "inference_mode": setup.wrapper.explained_score,
         "method": setup.method,
         "options": {name: _plain(value) for name, value in setup.given.items()},
         **recipe.describe(),

@@ -39,7 +39,8 @@ class SharedOptions(TypedDict, total=False):
         batch_size: Rows per run of the model.
         device: Where the model runs during a call; None leaves it where it is.
         autocast: A floating dtype such as `torch.bfloat16` to compute in.
-        inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits.
+        inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits. By
+            default the log-probability of generated tokens, the logit of classes and similarities.
         removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
             attention), a token or its id; by default the first of these that the tokenizer has and the model allows.
             Images: "zeros" (the processor's mean colour, the default), "mean", "black", "white", "blur", "noise", a
@@ -57,7 +58,7 @@ class SharedOptions(TypedDict, total=False):
     batch_size: int
     device: torch.device | str | None
     autocast: torch.dtype | None
-    inference_mode: str | Callable[[Tensor], Tensor]
+    inference_mode: str | Callable[[Tensor], Tensor] | None
     removal: Any
     image_size: int | tuple[int, int] | None
     show_progress: bool | None
@@ -72,6 +73,8 @@ class Options(SharedOptions, total=False):
         truncation: For classifiers, whether texts longer than the model's positions are cut instead of refused.
         generation_kwargs: For language models, what `generate` is called with beyond the model's own config; sampling
             starts from `seed`.
+        prepend_bos: For language models, whether a prompt given as a text starts with the beginning-of-sequence token
+            where the tokenizer adds none. It is not explained.
         joint: For language models, whether the log-probability of the whole continuation is the one target.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
             exact, and faster.
@@ -80,6 +83,7 @@ class Options(SharedOptions, total=False):
     segments: Mapping[str, tuple[int, int]] | None
     truncation: bool
     generation_kwargs: Mapping[str, Any] | None
+    prepend_bos: bool
     joint: bool
     reuse_prefix: bool
 
@@ -279,7 +283,7 @@ def _check_task(options: Mapping[str, Any], task: str) -> None:
     if task == "text-generation" and options.get("truncation"):
         raise OptionError("truncation=True would change what is said next: shorten the prompt where it can be spared.")
     if task != "text-generation":
-        for name in ("generation_kwargs", "joint", "reuse_prefix"):
+        for name in ("generation_kwargs", "prepend_bos", "joint", "reuse_prefix"):
             if name in options:
                 raise OptionError(f"{name}= is for text-generation; this model is for {task}.")
 

@@ -146,6 +146,10 @@ class CallableImages(Wrapper):
             return Answer(scores, inside=self._maps(ask.probe, targets, arrays))
         return Answer(scores, None if ask.of is None else self._gradients(ask.targets, arrays))
 
+    @property
+    def explained_score(self) -> str | None:
+        return None
+
     def provenance(self) -> dict[str, Any]:
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
         return {"model": f"function {name}", "dtype": "float32", "device": "cpu"}

@@ -81,9 +81,9 @@ class ModuleState:
             if module.training != training:
                 module.training = training
 
-    def _namespaces(self, modules: tuple[nn.Module, ...]) -> list[tuple[Any, dict[str, Any]]]:
+    def _namespaces(self, modules: tuple[nn.Module, ...]) -> list[tuple[Any, dict[Any, Any]]]:
         """Every dictionary of the modules now and as it was: attributes, configs, and dictionaries among them."""
-        found: list[tuple[Any, dict[str, Any]]] = [
+        found: list[tuple[Any, dict[Any, Any]]] = [
             (module.__dict__, own) for module, own in zip(modules, self.attributes, strict=True)
         ]
         found += [(config.__dict__, own) for config, own in self.configs]

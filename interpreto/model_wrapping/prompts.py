@@ -1,16 +1,18 @@
 """Prompts of language models: texts, token ids, and chats."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from jinja2 import TemplateError
-from torch import Tensor
+from torch import Tensor, nn
 
-from interpreto.errors import InputError
+from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping import texts
+from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
@@ -68,15 +70,61 @@ def _no_prompt(item: Any) -> InputError:
     return InputError(f"Expected a prompt, got {type(item).__name__}; give {_KINDS} of these.")
 
 
-def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
+def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepend_bos: bool = False) -> TextSample:
     """Tokenise a prompt, or take its tokens as they were given.
+
+    A text that spells out the beginning-of-sequence token, as a rendered chat does, gets no second one.
+
+    Args:
+        raw: A text, tokens or a chat.
+        text: The model that is to read it.
+        padding: What fills up each field when rows are joined.
+        prepend_bos: Whether a text for which the tokenizer adds no beginning-of-sequence token gets one.
 
     Raises:
         InputError: if it is empty, longer than the model can read, or a chat for which there is no template.
+        OptionError: if there is no beginning-of-sequence token to prepend.
     """
     if isinstance(raw, list):
         return _encode_chat(raw, text, padding)
-    return texts.encode(raw, text, padding, truncate=None)
+    sample = texts.encode(raw, text, padding, truncate=None)
+    if isinstance(raw, Mapping):
+        return sample
+    bos = text.tokenizer.bos_token_id
+    ids = sample.rows.fields["input_ids"][0].tolist()
+    if bos is not None and ids[:2] == [bos, bos] and raw.lstrip().startswith(text.tokenizer.bos_token):
+        return _without_first(sample)
+    return _with_bos(sample, text) if prepend_bos and ids[0] != bos else sample
+
+
+def _without_first(sample: TextSample) -> TextSample:
+    """A prompt without its first token."""
+    fields = {name: field[:, 1:] for name, field in sample.rows.fields.items()}
+    spans = None if sample.spans is None else sample.spans[1:]
+    rows = Rows(fields, sample.rows.padding)
+    return replace(sample, rows=rows, spans=spans, sequence=sample.sequence[1:], tokens=sample.tokens[1:])
+
+
+def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
+    """A prompt with a beginning-of-sequence token before it, which belongs to no unit."""
+    tokenizer = text.tokenizer
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        raise OptionError(
+            "prepend_bos=True needs a beginning-of-sequence token, which this tokenizer does not name; set its "
+            "bos_token, or leave prepend_bos= out."
+        )
+    ids = torch.cat([torch.tensor([bos]), sample.rows.fields["input_ids"][0]])
+    texts.check_length(len(ids), text.limit, "shorten the prompt")
+    first = {name: field[:, :1] for name, field in sample.rows.fields.items()} | {"input_ids": torch.tensor([[bos]])}
+    fields = {name: torch.cat([first[name], field], 1) for name, field in sample.rows.fields.items()}
+    return replace(
+        sample,
+        rows=Rows(fields, sample.rows.padding),
+        spans=None if sample.spans is None else nn.functional.pad(sample.spans, (0, 0, 1, 0)),
+        sequence=nn.functional.pad(sample.sequence, (1, 0), value=-1),
+        tokens=(tokenizer.convert_ids_to_tokens(bos), *sample.tokens),
+    )
 
 
 def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:

@@ -16,6 +16,8 @@ INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "log_softmax": lambda logits: logits.log_softmax(-1),
 }
+DEFAULT_MODE = "logits"
+"""The score that is explained where neither the user nor the task says."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,11 @@ class Runtime:
     Attributes:
         device: Where the model runs during a call; None leaves it where it is.
         autocast: A floating dtype such as `torch.bfloat16` to compute in, None for the model's own.
-        inference_mode: A name in `INFERENCE_MODES` or a function from logits `p k` to scores `p k`.
+        inference_mode: A name in `INFERENCE_MODES` or a function from logits `p k` to scores `p k`; None takes the
+            task's own.
         truncation: Whether texts longer than the model's positions are cut; otherwise they are an error.
         generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
+        prepend_bos: For language models, whether a prompt whose tokenizer adds no beginning-of-sequence token gets one.
         joint: For language models, whether the whole continuation's log-probability is the one target.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text.
         image_size: Height and width of the images that the model reads, or one number for both; None for its own.
@@ -35,9 +39,10 @@ class Runtime:
 
     device: torch.device | str | None = None
     autocast: torch.dtype | None = None
-    inference_mode: str | Callable[[Tensor], Tensor] = "logits"
+    inference_mode: str | Callable[[Tensor], Tensor] | None = None
     truncation: bool = False
     generation_kwargs: Any = None
+    prepend_bos: Any = False
     joint: Any = False
     reuse_prefix: bool = True
     image_size: Any = None
@@ -47,14 +52,15 @@ class Runtime:
         mode = self.inference_mode
         if isinstance(mode, str) and mode not in INFERENCE_MODES:
             raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
-        if not isinstance(self.joint, bool):
-            raise OptionError(f"joint={self.joint!r} must be True or False.")
+        for option in ("joint", "prepend_bos"):
+            if not isinstance(given := getattr(self, option), bool):
+                raise OptionError(f"{option}={given!r} must be True or False.")
         if self.generation_kwargs is not None and not isinstance(self.generation_kwargs, Mapping):
             raise OptionError(
                 f"generation_kwargs={self.generation_kwargs!r} must map the names of options of generate() to values, "
                 "such as {'max_new_tokens': 50}."
             )
-        if self.joint and mode not in ("logits", "log_softmax"):
+        if self.joint and mode not in (None, "logits", "log_softmax"):
             raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
 
     @property
@@ -62,9 +68,14 @@ class Runtime:
         """Height and width of images where the user named them."""
         return size_of(self.image_size)
 
+    @property
+    def mode(self) -> str | Callable[[Tensor], Tensor]:
+        """Which score is explained."""
+        return "log_softmax" if self.joint else self.inference_mode or DEFAULT_MODE
+
     def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """The scores that are explained."""
-        mode = "log_softmax" if self.joint else self.inference_mode
+        mode = self.mode
         if isinstance(mode, str) and mode != "logits" and logits.shape[-1] == 1:
             raise OptionError(
                 f"inference_mode={mode!r} is constant on a model with one output; use 'logits', or torch.sigmoid."

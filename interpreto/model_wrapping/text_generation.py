@@ -54,6 +54,8 @@ class TextGeneration(Wrapper):
             )
         if inner.get_output_embeddings() is None:
             raise ModelError(f"{type(inner).__name__} has no head over the vocabulary: it is no language model.")
+        # A logit is defined up to a constant, which every word that is taken away changes.
+        runtime = replace(runtime, inference_mode=runtime.inference_mode or "log_softmax")
         self.text = TextModel.of(model, processor, reads_padding=False)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.text.model, self._on, runtime.device)
@@ -71,7 +73,7 @@ class TextGeneration(Wrapper):
         return prompts.split_prompts(inputs)
 
     def prepare(self, raw: Any) -> TextSample:
-        return prompts.encode(raw, self.text, self.language.padding)
+        return prompts.encode(raw, self.text, self.language.padding, self.runtime.prepend_bos)
 
     def plain(self, targets: Any) -> Any:
         # A run of ints is one continuation, not one target per sample.

@@ -121,6 +121,12 @@ class Wrapper(ABC):
         made: Any = type(self)
         return made(module, self.processor, self.runtime)
 
+    @property
+    def explained_score(self) -> str | None:
+        """Which score of the outputs is explained; None for functions, which return it themselves."""
+        mode = self.runtime.mode
+        return mode if isinstance(mode, str) else getattr(mode, "__name__", type(mode).__name__)
+
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Model id, dtype and device, for the record."""

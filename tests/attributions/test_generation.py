@@ -72,7 +72,7 @@ def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
     for unit in range(len(ids)):
         changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([changed]), use_cache=False).logits[0]
+            logits = model(input_ids=torch.tensor([changed]), use_cache=False).logits[0].log_softmax(-1)
         for target, place in enumerate(places):
             found = float(output.attributions[target, unit])
             if unit >= place:
@@ -94,7 +94,11 @@ def test_exact_shapley_values_are_those_of_all_orders(model_and_tokenizer):
         def worth(kept, place=place, visible=tuple(visible)):
             row = [stand_in(tokenizer) if unit in visible and unit not in kept else t for unit, t in enumerate(ids)]
             with torch.no_grad():
-                return float(model(input_ids=torch.tensor([row]), use_cache=False).logits[0, place - 1, ids[place]])
+                return float(
+                    model(input_ids=torch.tensor([row]), use_cache=False).logits.log_softmax(-1)[
+                        0, place - 1, ids[place]
+                    ]
+                )
 
         for unit in visible:
             others = [other for other in visible if other != unit]
@@ -109,7 +113,7 @@ def test_exact_shapley_values_are_those_of_all_orders(model_and_tokenizer):
 
 
 def slow_gradients(model, ids, place, alpha=1.0, end=None, fixed=()):
-    """A token's logit and its gradient, through full logits, with the embeddings moved towards one other."""
+    """A token's log-probability and its gradient, through full logits, with the embeddings moved towards one other."""
     leaf = None
 
     def keep(_module, _given, found):
@@ -123,7 +127,7 @@ def slow_gradients(model, ids, place, alpha=1.0, end=None, fixed=()):
         return leaf
 
     handle = model.get_input_embeddings().register_forward_hook(keep)
-    score = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, place - 1, ids[place]]
+    score = model(input_ids=torch.tensor([ids]), use_cache=False).logits.log_softmax(-1)[0, place - 1, ids[place]]
     handle.remove()
     (gradient,) = torch.autograd.grad(score, leaf)
     return float(score.detach()), leaf.detach()[0], gradient[0]
@@ -470,13 +474,13 @@ def assert_rows_score_as_alone(model, tokenizer, prompts, continuation, places=(
     for prompt, output in zip(prompts, explain(prompts, continuation), strict=True):
         ids, begin = joined(tokenizer, prompt, continuation)
         with torch.no_grad():
-            base = model(input_ids=torch.tensor([ids])).logits[0]
+            base = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         for target, place in enumerate(range(begin, len(ids))):
             assert float(output.scores[target]) == pytest.approx(float(base[place - 1, ids[place]]), abs=1e-4)
         for unit in places:
             changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
             with torch.no_grad():
-                logits = model(input_ids=torch.tensor([changed])).logits[0]
+                logits = model(input_ids=torch.tensor([changed])).logits[0].log_softmax(-1)
             for target, place in enumerate(range(begin, len(ids))):
                 expected = float(base[place - 1, ids[place]] - logits[place - 1, ids[place]])
                 assert float(output.attributions[target, unit]) == pytest.approx(expected, abs=1e-4)

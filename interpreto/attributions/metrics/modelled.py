@@ -103,7 +103,7 @@ def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
         or options.get("joint")
         or find_task(model, options.get("task")) == "zero-shot-image-classification"
     )
-    return options if fixed else {"inference_mode": "softmax", **options}
+    return options if fixed else {**options, "inference_mode": options.get("inference_mode") or "softmax"}
 
 
 def put_back(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, Any]:
