@@ -212,7 +212,8 @@ def main():
     parser.add_argument("--limit", type=int, default=100, help="prompts of each kind")
     asked = parser.parse_args()
     kinds = {name: KINDS[name][: asked.limit] for name in asked.kinds.split(",")}
-    print(f"| method | score | removal | BOS | {' | '.join(f'{n} ({len(k)})' for n, k in kinds.items())} | all | seconds |")
+    columns = [f"{kind} ({len(questions)})" for kind, questions in kinds.items()]
+    print("|", " | ".join(["method", "score", "removal", "BOS", *columns, "all", "seconds"]), "|")
     print(f"|{'---|' * (len(kinds) + 6)}")
     model, tokenizer = language_model()
     for name in asked.methods.split(","):

@@ -97,6 +97,7 @@ class Explainer(ABC):
             standard_errors=explained.standard_errors,
             completeness_gap=explained.gap,
             segments=explained.segments,
+            own_units=case.own,
             n_rows=done.rows,
             info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes,
         )

@@ -23,7 +23,7 @@ from interpreto.errors import SavedFileError
 VERSION = 2
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
 _PLAIN = ("target_names", "task", "modality", "granularity", "n_rows", "info", "error")
-_TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments")
+_TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments", "own_units")
 DAMAGE = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, SafetensorError,
     SyntaxError, OSError, Image.DecompressionBombError,

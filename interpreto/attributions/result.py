@@ -34,6 +34,8 @@ class AttributionOutput:
         completeness_gap: By how much the units miss the promised sum f(x) - f(x'), `t`, for methods that promise one.
         segments: For methods that put stretches of an image in order, the rank of every pixel's that the model read,
             1 for the one with the highest score; every pixel belongs to one.
+        own_units: Which units are part of the target itself: the later tokens of a generated word rest on its first
+            ones. Rankings, figures and metrics leave them out; sums have them. None where there are none.
         n_rows: How many rows went through the model.
         info: Model, method, options, removal or baseline, dtype, seed, versions, seconds.
         error: What stopped this sample, where errors are recorded; there is nothing else to see then. None else.
@@ -51,6 +53,7 @@ class AttributionOutput:
     standard_errors: Float[Tensor, "t *g"] | None = None
     completeness_gap: Float[Tensor, " t"] | None = None
     segments: Int[Tensor, "t H W"] | None = None
+    own_units: Bool[Tensor, "t *g"] | None = None
     n_rows: int = 0
     info: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
@@ -61,6 +64,12 @@ class AttributionOutput:
         shape = " x ".join(map(str, self.attributions.shape))
         method = self.info.get("method", "attributions")
         return f"<{method} of {', '.join(map(repr, self.target_names[:3]))}: {self.granularity}, {shape}>"
+
+    @property
+    def ranking_scores(self) -> Float[Tensor, "t *g"]:
+        """The attributions, with NaN where a unit is part of the target itself: what can be put in order."""
+        own = self.own_units
+        return self.attributions if own is None else self.attributions.masked_fill(own, torch.nan)
 
     def heatmap(self, size: tuple[int, int] | None = None, interpolation: str = "bilinear") -> Float[Tensor, "t H W"]:
         """The attributions as maps over the raw picture, in their own scale; 0 where the model did not look.
@@ -170,7 +179,7 @@ def _highest(scores: Float[Tensor, "H W"], seen: Bool[Tensor, "H W"], share: flo
 
 def top_unit(output: AttributionOutput, target: int = 0) -> str:
     """The unit with the largest score for a target: its text, or its place on the grid."""
-    scores = output.attributions[target]
+    scores = output.ranking_scores[target]
     best = int(torch.argmax(scores.nan_to_num(-torch.inf)))
     if isinstance(output.elements, Tensor):
         place = ", ".join(str(int(i)) for i in torch.unravel_index(torch.tensor(best), scores.shape))

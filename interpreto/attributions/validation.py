@@ -43,6 +43,8 @@ def _check_scores(output: AttributionOutput) -> None:
     if errors is not None:
         fits = errors.is_floating_point() and errors.shape == maps.shape and not bool((errors < 0).any())
         _require(fits, "standard_errors do not fit the attributions")
+    if (own := output.own_units) is not None:
+        _require(own.dtype == torch.bool and own.shape == maps.shape, "own_units do not fit the attributions")
     if gap is not None:
         _require(gap.is_floating_point() and gap.shape == count, "completeness_gap does not fit the attributions")
 

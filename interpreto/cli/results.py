@@ -85,7 +85,7 @@ def details(output: AttributionOutput) -> None:
         table = Table("unit", "score", *([] if output.standard_errors is None else ["standard error"]), title=name)
         for unit, element in enumerate(output.elements):
             spread = output.standard_errors
-            numbers = [output.attributions[target, unit], *([] if spread is None else [spread[target, unit]])]
+            numbers = [output.ranking_scores[target, unit], *([] if spread is None else [spread[target, unit]])]
             table.add_row(escape(element.strip()), *(f"{float(number):+.4f}" for number in numbers))
         console.print(table)
 
@@ -93,7 +93,7 @@ def details(output: AttributionOutput) -> None:
 def sources(output: AttributionOutput) -> None:
     """What each generated piece of text rests on most."""
     table = Table("generated", "score", "rests most on")
-    for name, score, scores in zip(output.target_names, output.scores, output.attributions, strict=True):
+    for name, score, scores in zip(output.target_names, output.scores, output.ranking_scores, strict=True):
         best = scores.nan_to_num(-torch.inf).topk(min(3, int((~scores.isnan()).sum()))).indices.tolist()
         sources = ", ".join(f"{str(output.elements[unit]).strip()} ({float(scores[unit]):+.3f})" for unit in best)
         table.add_row(escape(repr(name)), f"{float(score):.3f}", escape(sources))

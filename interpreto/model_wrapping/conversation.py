@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.model_wrapping.inside.probe import Probe
@@ -55,6 +55,10 @@ class NamedTargets(Targets, Protocol):
     @property
     def reach(self) -> Int[Tensor, " t"] | None:
         """How many positions, from the first on, can have a say in each target; None where all can."""
+        ...
+
+    def own_positions(self, length: int) -> Bool[Tensor, "t l"] | None:
+        """Which positions of a text are part of each target; None where targets are no part of the sample."""
         ...
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "NamedTargets":

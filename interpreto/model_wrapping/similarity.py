@@ -69,6 +69,9 @@ class SimilarityTargets:
     def reach(self) -> None:
         """Every position has a say."""
 
+    def own_positions(self, length: int) -> None:
+        """No position is part of a target."""
+
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "SimilarityTargets":
         """Prompts belong to no unit."""
         return self

@@ -48,6 +48,13 @@ class TokenTargets:
         """A position has a say in all that is predicted behind it."""
         return torch.stack([self.places[self.owner == target].max() for target in range(len(self))])
 
+    def own_positions(self, length: int) -> Bool[Tensor, "t l"]:
+        """Which positions of a text of this length are part of each target."""
+        out = torch.zeros(len(self), length, dtype=torch.bool)
+        inside = self.places < length
+        out[self.owner[inside], self.places[inside]] = True
+        return out
+
     @cached_property
     def at(self) -> Int[Tensor, " q"]:
         """The positions whose outputs are needed, each once, in order."""

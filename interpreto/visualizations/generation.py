@@ -140,7 +140,8 @@ def _button(name: str, target: int) -> str:
 def _data(output: AttributionOutput) -> str:
     """Numbers for the script; nothing in them can end the element they stand in."""
     scores = [
-        [None if math.isnan(score) else float(f"{score:.4g}") for score in row] for row in output.attributions.tolist()
+        [None if math.isnan(score) else float(f"{score:.4g}") for score in row]
+        for row in output.ranking_scores.tolist()
     ]
     colours = [to_hex(colormaps["RdBu_r"](step / 32)) for step in range(33)]
     values = [f"{score:.4g}" for score in output.scores.tolist()]

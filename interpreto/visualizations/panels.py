@@ -43,7 +43,7 @@ class Panel:
     @property
     def all_scores(self) -> Float[Tensor, "t *g"]:
         """The scores of all targets of the result."""
-        scores = self.output.attributions
+        scores = self.output.ranking_scores
         return scores / scores.abs().nan_to_num().max().clamp(min=1e-12) if self.relative else scores
 
     @property

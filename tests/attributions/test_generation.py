@@ -1,15 +1,18 @@
 """Language models: every method against a slow second derivation, targets, prompts, and what must not change."""
 
 import copy
+import dataclasses
 import functools
 import gc
 import itertools
+import json
 import math
 import weakref
 from functools import partial
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers as hf
 
@@ -17,20 +20,33 @@ from interpreto import (
     IMAGES_ONLY,
     INSIDE,
     METHODS,
+    AttributionOutput,
     Contrast,
+    Deletion,
+    Entropy,
+    Infidelity,
+    Insertion,
     IntegratedGradients,
     KernelShap,
+    MuFidelity,
     Occlusion,
     Patches,
     Prompt,
     Rise,
     Saliency,
     Segments,
+    SensitivityN,
     plot_attributions,
 )
 from interpreto.attributions.granularity.units import TextUnits
+from interpreto.attributions.result import top_unit
+from interpreto.cli.app import console
+from interpreto.cli.results import sources
 from interpreto.errors import InputError, ModelError, OptionError, TargetError
 from interpreto.model_wrapping import prefix
+from interpreto.model_wrapping.language_model import LanguageModel
+from interpreto.visualizations.generation import _data
+from interpreto.visualizations.panels import Panel
 from tests.attributions.test_invariants import assert_same, snapshot
 from tests.generators import GENERATORS, generator, slow_scores
 from tests.models import light
@@ -730,3 +746,151 @@ def test_removals_are_taken_as_a_person_writes_them(name):
     assert torch.equal(as_spelled.attributions.nan_to_num(), by_id.attributions.nan_to_num())
     with pytest.raises(OptionError, match="neither one of"):
         Occlusion(model, words, removal="several words at once")
+
+
+# Its tokens are several, so that its later ones rest on its first.
+DATE = "2018-01-22"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_generated_word_is_no_reason_of_its_own(name, tmp_path):
+    model, words = generator(name)
+    (output,) = IntegratedGradients(model, words, baseline="unk", n_steps=128)(PROMPT, targets=f" very {DATE}")
+    unit = next(n for n, element in enumerate(output.elements) if element.strip() == DATE)
+    (target,) = (n for n, label in enumerate(output.target_names) if label.strip() == DATE)
+    assert output.own_units is not None
+    assert output.own_units[target].nonzero()[:, 0].tolist() == [unit]
+    # Sums have it: on the path all of the word but its last token moves too.
+    assert float(output.attributions[target, unit]) != 0
+    promised = output.attributions[target].nansum() + output.completeness_gap[target]
+    assert abs(float(output.completeness_gap[target])) < 0.02 * abs(float(promised))
+    # Rankings do not.
+    largest = dataclasses.replace(output, attributions=output.attributions.clone())
+    largest.attributions[target, unit] = 1e3
+    assert math.isnan(float(largest.ranking_scores[target, unit]))
+    assert top_unit(largest, target) != DATE
+    assert float(Entropy().evaluate(largest).values[0][target]) > 0.1
+    assert DATE not in _sources(largest)[target]
+    largest.save(tmp_path / "output")
+    assert torch.equal(AttributionOutput.load(tmp_path / "output").own_units, output.own_units)
+    # A figure's scale is that of the others.
+    assert Panel("", largest, target).colours[1].vmax < 1e3
+    assert json.loads(_data(largest))["scores"][target][unit] is None
+
+
+def _sources(output):
+    """What each generated piece rests on most, as the command line prints it."""
+    with console.capture() as screen:
+        sources(output)
+    return [line.split("│")[3] for line in screen.get().splitlines() if line.startswith("│")]
+
+
+@pytest.mark.parametrize("metric", [MuFidelity, Infidelity, partial(SensitivityN, n=0.5), Deletion, Insertion])
+def test_metrics_hide_nothing_of_the_target_itself(metric):
+    model, words = generator("gpt2")
+    (output,) = Occlusion(model, words)(PROMPT, targets=f" very {DATE} long")
+    measure = metric(model, words, removal="unk")
+    own = torch.tensor(output.targets[1])
+    begin = len(words(PROMPT)["input_ids"]) + len(output.targets[0])
+    end = begin + len(own)
+    kept = []
+    scored = LanguageModel._scored
+
+    def watched(self, ask):
+        if begin + 1 in ask.targets.places.tolist():
+            kept.append(bool((ask.rows.fields["input_ids"][:, begin:end] == own).all()))
+        return scored(self, ask)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageModel, "_scored", watched)
+        values = measure.evaluate(output).values[0]
+    assert len(kept)
+    assert all(kept)
+    assert values.isfinite().all()
+
+
+def chat_tokenizer_pieces():
+    """A tokenizer of the kind of Llama 3: a line's end goes with the punctuation before it."""
+    pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    words = tokenizers.Tokenizer(tokenizers.models.BPE())
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    words.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    words.train_from_iterator(["The plot was good.\nThe end.\n\nWhat? !\n\tThe (one),\n two; 2018-01-22"] * 20, trainer)
+    return hf.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "lines"])
+@pytest.mark.parametrize("unit", ["token", "word", "part-sentence", "sentence"])
+@pytest.mark.parametrize(
+    "said", [".\nThe", ".\n\nThe end.\n", "\tThe (one),\n two", " \n", " was\n\n good. \n  The", DATE]
+)
+def test_names_of_targets_joined_give_the_continuation_back(kind, unit, said):
+    words = chat_tokenizer_pieces() if kind == "lines" else text_tokenizer(kind)
+    ids = {f"{role}_token_id": getattr(words, f"{role}_token_id") for role in ("bos", "eos")}
+    torch.manual_seed(0)
+    model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=len(words), n_embd=8, n_layer=1, n_head=1, **ids)).eval()
+    for prompt in ("The plot", "The plot was good.\n", "The plot "):
+        (output,) = Saliency(model, words, granularity=unit)(prompt, targets=said)
+        assert "".join(output.target_names) == said
+        assert "".join(output.elements) == prompt + said
+
+
+def test_generated_tokens_are_explained_by_their_log_probability():
+    model, words = generator("gpt2")
+    (output,) = Occlusion(model, words, granularity="token")(PROMPT, targets=CONTINUATION)
+    assert output.info["inference_mode"] == "log_softmax"
+    assert bool((output.scores < 0).all())
+    (same,) = Occlusion(model, words, granularity="token", inference_mode=None)(PROMPT, targets=CONTINUATION)
+    assert torch.equal(same.scores, output.scores)
+    ids, begin = joined(words)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0]
+    for mode, scores in (("logits", logits), ("softmax", logits.softmax(-1))):
+        (other,) = Occlusion(model, words, granularity="token", inference_mode=mode)(PROMPT, targets=CONTINUATION)
+        expected = [float(scores[place - 1, ids[place]]) for place in range(begin, len(ids))]
+        assert other.scores.tolist() == pytest.approx(expected, abs=1e-4)
+        assert other.info["inference_mode"] == mode
+
+
+def test_a_prompt_starts_with_a_bos_token_on_request():
+    """With it, what is explained is what the model makes of the longer text; the token itself is no unit."""
+    model, words = generator("gpt2")
+    ids = words(PROMPT)["input_ids"]
+    said = words(CONTINUATION)["input_ids"]
+    (output,) = Occlusion(model, words, granularity="token", prepend_bos=True)(PROMPT, targets=said)
+    whole = [words.bos_token_id, *ids, *said]
+    expected = slow_scores(model, whole, list(range(1 + len(ids), len(whole))))
+    assert output.scores.tolist() == pytest.approx(expected, abs=1e-4)
+    (without,) = Occlusion(model, words, granularity="token")(PROMPT, targets=said)
+    assert output.elements == without.elements
+    (given,) = Occlusion(model, words, granularity="token", prepend_bos=True)({"input_ids": ids}, targets=said)
+    assert torch.equal(given.scores, without.scores)
+
+
+def test_a_prompt_has_one_bos_token():
+    """Where the tokenizer adds one, the option adds no second, and a text that spells it out gets none."""
+    model, words = generator("llama")
+    (plain,) = Saliency(model, words)(PROMPT, targets=CONTINUATION)
+    for prompt, options in ((PROMPT, {"prepend_bos": True}), (words.bos_token + PROMPT, {})):
+        (output,) = Saliency(model, words, **options)(prompt, targets=CONTINUATION)
+        assert output.scores.tolist() == pytest.approx(plain.scores.tolist(), abs=1e-5)
+    chat = [{"role": "user", "content": "Was the plot good?"}]
+    words.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    rendered = words.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    (of_chat,), (of_text,) = (Saliency(model, words)(given, targets=CONTINUATION) for given in (chat, rendered))
+    assert of_text.scores.tolist() == pytest.approx(of_chat.scores.tolist(), abs=1e-5)
+    words.bos_token = None
+    with pytest.raises(OptionError, match="does not name"):
+        Saliency(generator("gpt2")[0], words, prepend_bos=True)(PROMPT)

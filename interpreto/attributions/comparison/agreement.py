@@ -39,7 +39,7 @@ def _mean(outputs: Outputs, between) -> Float[Tensor, "m m"]:
             there = [output for number in group if (output := sample[number]) is not None]
             grid = torch.tensor(group)
             for target in range(len(there[0].target_names)):
-                scores = torch.stack([output.attributions[target].flatten().double() for output in there])
+                scores = torch.stack([output.ranking_scores[target].flatten().double() for output in there])
                 scores = scores[:, ~scores.isnan().any(0)]
                 if scores.shape[1] < 2:
                     continue

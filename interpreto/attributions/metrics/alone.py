@@ -27,7 +27,7 @@ class _OfShares(ABC):
         """
         values = [
             torch.stack(
-                [self.value(scores[~scores.isnan()].double().abs()) for scores in output.attributions.flatten(1)]
+                [self.value(scores[~scores.isnan()].double().abs()) for scores in output.ranking_scores.flatten(1)]
             )
             for output in listed(outputs)
         ]

@@ -2,10 +2,11 @@
 
 import math
 from abc import abstractmethod
+from itertools import pairwise
 from typing import Any, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -31,13 +32,19 @@ class _OnSubsets(ModelledMetric):
     def measure(self, case: Case, attributions: UnitScores, modality: MaskModality) -> Plan[list[float]]:
         rng, blank = case.rng(), modality.blank(case.sample, case.rng())
         flat = attributions.flatten(1).double().nan_to_num()
+        own = torch.zeros_like(flat, dtype=torch.bool) if case.own is None else case.own.flatten(1)
         sums, drops = [], []
         for size in blocks(self.n_samples, case.block):
             cells = each(size, lambda: self.subset(flat.shape[1], rng))
-            block = modality.hide(case.sample, blank, case.units, cells.reshape(size, *case.units.shape))
-            answer = yield Ask(block.rows, case.targets)
+            dropped = []
+            for start, stop in _runs(own):
+                # Nothing of a target itself is hidden for it.
+                hidden = cells.masked_fill(own[start], 0)
+                block = modality.hide(case.sample, blank, case.units, hidden.reshape(size, *case.units.shape))
+                answer = yield Ask(block.rows, case.targets.part(start, stop))
+                dropped.append(case.scores[start:stop].double() - answer.scores.double())
             sums.append(cells.double() @ flat.T)
-            drops.append(case.scores.double() - answer.scores.double())
+            drops.append(torch.cat(dropped, dim=1))
         pairs = zip(torch.cat(sums).T, torch.cat(drops).T, strict=True)
         return [self.value(expected, found) for expected, found in pairs]
 
@@ -58,6 +65,12 @@ class _OnSubsets(ModelledMetric):
     @abstractmethod
     def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
         """The metric from sums of attributions and drops of the score."""
+
+
+def _runs(own: Bool[Tensor, "t g"]) -> list[tuple[int, int]]:
+    """Where targets in a row begin and end that have the same units of their own."""
+    begins = [n for n in range(len(own)) if not n or not torch.equal(own[n], own[n - 1])]
+    return list(pairwise([*begins, len(own)]))
 
 
 class SensitivityN(_OnSubsets):

@@ -42,7 +42,7 @@ class _Localization(ABC):
         values = []
         for output, mask in zip(outputs, several, strict=True):
             area, inside, total = _areas(output, mask)
-            scores = output.attributions.flatten(1).double()
+            scores = output.ranking_scores.flatten(1).double()
             values.append(torch.stack([self._of_target(one, area, inside, total) for one in scores]))
         return Measured(type(self).__name__, values, True)
 

@@ -228,4 +228,4 @@ def _aligned(output: AttributionOutput, opened: Opened) -> UnitScores:
             f"An output has {output.attributions.shape[0]} targets where the metric's sample has "
             f"{len(opened.targets)}: {output.target_names} and {opened.targets.names}."
         )
-    return output.attributions.float()
+    return output.ranking_scores.float()

@@ -83,7 +83,7 @@ def _correlations(output: AttributionOutput, other: AttributionOutput) -> list[f
     if output.attributions.shape != other.attributions.shape:
         raise InputError("The method cuts the inputs into other units than those of the outputs.")
     found = []
-    for one, two in zip(output.attributions.flatten(1), other.attributions.flatten(1), strict=True):
+    for one, two in zip(output.ranking_scores.flatten(1), other.ranking_scores.flatten(1), strict=True):
         seen = ~(one.isnan() | two.isnan())
         pair = [scores[seen].abs() for scores in (one, two)]
         constant = any(len(scores) < 2 or bool((scores == scores[0]).all()) for scores in pair)

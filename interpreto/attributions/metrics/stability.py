@@ -81,7 +81,7 @@ class MaxSensitivity:
             answer = yield Ask(rows, case.targets)
             moved = replace(case, sample=replace(case.sample, rows=rows), scores=answer.scores[0])
             explained: Explained = yield from self.method.recipe.plan(moved)
-            changes = _changes(attributions, explained.within(case.visible).scores)
+            changes = _changes(attributions, explained.within(case.rankable).scores)
             worst = [max(pair) for pair in zip(worst, changes, strict=True)]
         return worst
 

@@ -58,6 +58,24 @@ class Case:
         reach = self.targets.reach
         return None if reach is None else self.units.first < reach.reshape(-1, *[1] * len(self.units.shape))
 
+    @property
+    def own(self) -> Bool[Tensor, "t *g"] | None:
+        """Which units with a say are part of the target itself; None where none is."""
+        visible = self.visible
+        if visible is None:
+            return None
+        positions = self.targets.own_positions(len(self.units.index))
+        if positions is None:
+            return None
+        found = self.units.reduce(positions.float(), "max").bool() & visible
+        return found if found.any() else None
+
+    @property
+    def rankable(self) -> Bool[Tensor, "t *g"] | None:
+        """Which units can be put in order by their scores for each target; None where all can."""
+        visible, own = self.visible, self.own
+        return visible if visible is None or own is None else visible & ~own
+
     def rng(self) -> torch.Generator:
         """A generator that gives every sample the same numbers, whatever came before it."""
         return torch.Generator().manual_seed(self.seed)
