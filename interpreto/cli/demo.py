@@ -31,7 +31,7 @@ def demo(
     draw(_demonstrate("reviews-bert", _inputs("reviews-bert", 3), out), out, "texts")
     # Without the beginning of their last sentences, so that the model has more to say.
     begun = [prompt.rsplit(" ", 4)[0] for prompt in _inputs("stories-gpt2", 2)]
-    stories = _demonstrate("stories-gpt2", begun, out, inference_mode="softmax")
+    stories = _demonstrate("stories-gpt2", begun, out)
     draw(stories, out, "stories")
     sources(next(iter(stories.values()))[0])
     console.print(

@@ -68,7 +68,7 @@ def _open_clip(name: str) -> tuple[Any, Any]:
     try:
         import open_clip
     except ImportError as error:
-        raise ModelError("Models of OpenCLIP need it installed: pip install interpreto[clip].") from error
+        raise ModelError("Models of OpenCLIP need it installed: pip install open_clip_torch.") from error
     architecture, _, weights = name.partition(":")
     if not weights:
         tags = ", ".join(tag for known, tag in open_clip.list_pretrained() if known == architecture)

@@ -63,6 +63,12 @@ class TextGeneration(Wrapper):
         self.language = LanguageModel(self.text, runtime)
 
     @property
+    def masked_by_attention(self) -> bool:
+        # A recurrent state has read what the mask hides; without ids of their own, positions are counted by the mask.
+        known = {"attention_mask", "position_ids"} <= self.text.parameters.names
+        return known and prefix.can_be_cut(unwrapped(self.text.model))
+
+    @property
     def module(self) -> nn.Module:
         return self.text.model
 

@@ -122,6 +122,11 @@ class Wrapper(ABC):
         return made(module, self.processor, self.runtime)
 
     @property
+    def masked_by_attention(self) -> bool:
+        """Whether the attention mask hides a token of a language model from all others and moves none of them."""
+        return False
+
+    @property
     def explained_score(self) -> str | None:
         """Which score of the outputs is explained; None for functions, which return it themselves."""
         mode = self.runtime.mode

@@ -82,7 +82,9 @@ def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     ids, begin = joined(tokenizer)
     places = list(range(begin, len(ids)))
-    (output,) = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3)(PROMPT, targets=CONTINUATION)
+    (output,) = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3, removal="unk")(
+        PROMPT, targets=CONTINUATION
+    )
     base = slow_scores(model, ids, places)
     assert output.scores.tolist() == pytest.approx(base, abs=1e-4)
     for unit in range(len(ids)):
@@ -100,7 +102,7 @@ def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
 def test_exact_shapley_values_are_those_of_all_orders(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     ids, begin = joined(tokenizer, "a film", " was")
-    (output,) = KernelShap(model, tokenizer, granularity="token")("a film", targets=" was")
+    (output,) = KernelShap(model, tokenizer, granularity="token", removal="unk")("a film", targets=" was")
     units = own(tokenizer, ids)
     assert 2 ** len(units) <= 512
     for target, place in enumerate(range(begin, len(ids))):
@@ -486,7 +488,7 @@ def test_lengths_and_paddings_change_nothing(model_and_tokenizer, method):
 
 def assert_rows_score_as_alone(model, tokenizer, prompts, continuation, places=(0, 1)):
     """Scores of one row at a time against those in company."""
-    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=5)
+    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=5, removal=stand_in(tokenizer))
     for prompt, output in zip(prompts, explain(prompts, continuation), strict=True):
         ids, begin = joined(tokenizer, prompt, continuation)
         with torch.no_grad():
@@ -575,7 +577,7 @@ def test_messages_are_not_found_in_the_template():
     model, tokenizer = generator("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
-    (output,) = Occlusion(model, words)([{"role": "user", "content": "user"}], targets=" very")
+    (output,) = Occlusion(model, words, removal="unk")([{"role": "user", "content": "user"}], targets=" very")
     rendered = "<|user|>user\n<|assistant|>"
     spans = words(rendered, return_offsets_mapping=True)["offset_mapping"]
     ids = words(rendered)["input_ids"]
@@ -585,7 +587,8 @@ def test_messages_are_not_found_in_the_template():
     places = [len(ids) + number for number in range(len(behind))]
     base, hidden = (sum(slow_scores(model, row + behind, places)) for row in (ids, changed))
     assert float(output.attributions[0, 0]) == pytest.approx(base - hidden, abs=1e-4)
-    (one,) = Occlusion(model, words, granularity=Segments())([{"role": "user", "content": "user"}], targets=" very")
+    explain = Occlusion(model, words, granularity=Segments(), removal="unk")
+    (one,) = explain([{"role": "user", "content": "user"}], targets=" very")
     assert float(one.attributions[0, 0]) == pytest.approx(base - hidden, abs=1e-4)
 
 
@@ -628,7 +631,7 @@ def test_recurrent_models_run_whole(name):
     _, tokenizer = generator("llama")
     torch.manual_seed(0)
     model = build(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)).eval()
-    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3)
+    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3, removal="unk")
     (output,) = explain(PROMPT, targets=CONTINUATION)
     assert not explain.setup.wrapper.language.reuses
     ids, begin = joined(tokenizer)
@@ -894,3 +897,51 @@ def test_a_prompt_has_one_bos_token():
     words.bos_token = None
     with pytest.raises(OptionError, match="does not name"):
         Saliency(generator("gpt2")[0], words, prepend_bos=True)(PROMPT)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3", "opt", "gpt-neox"])
+def test_words_are_hidden_from_attention_and_the_first_is_replaced(name):
+    """By a loop with masks of its own; positions are those of the unchanged text."""
+    model, words = generator(name)
+    (output,) = Occlusion(model, words, granularity="all-tokens")(PROMPT, targets=CONTINUATION)
+    assert output.info["removal"] == "attention-sink"
+    ids, _ = joined(words)
+    last = len(ids) - 1
+    base = slow_scores(model, ids, [last])[0]
+    sink = words(" ", add_special_tokens=False)["input_ids"]
+    sink = sink[0] if len(sink) == 1 else words.unk_token_id
+    for unit in range(last):
+        changed, mask = torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)
+        changed[0, unit], mask[0, unit] = (sink, 1) if unit == 0 else (ids[unit], 0)
+        with torch.no_grad():
+            positions = torch.arange(len(ids))[None]
+            logits = model(input_ids=changed, attention_mask=mask, position_ids=positions, use_cache=False).logits[0]
+        expected = base - float(logits.log_softmax(-1)[last - 1, ids[last]])
+        assert float(output.attributions[-1, unit]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_words_of_recurrent_models_are_replaced(name):
+    """A recurrent layer reads what an attention mask hides."""
+    build, config, options = STATEFUL[name]
+    _, words = generator("llama")
+    model = build(config(vocab_size=len(words), pad_token_id=words.pad_token_id, **options)).eval()
+    assert Occlusion(model, words)("The plot", " very")[0].info["removal"] == "unk"
+
+
+@pytest.mark.parametrize("removal", ["attention", "attention-sink", "space"])
+def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
+    """Smoothing a method that hides parts moves the embeddings; hidden tokens must not come through them."""
+    model, words = generator("gpt2")
+    modality = Occlusion(model, words, removal=removal).setup.masking()
+    sample = Occlusion(model, words).setup.wrapper.prepare(PROMPT)
+    ids = sample.rows.fields["input_ids"]
+    moved = dataclasses.replace(sample, rows=sample.rows.put(embeddings=modality.text.embed(ids)))
+    hidden = torch.zeros(1, ids.shape[1], dtype=torch.bool)
+    hidden[0, :2] = True
+    rows = modality.replaced(moved, modality.blank(moved, torch.Generator()), hidden)
+    plain = modality.replaced(sample, modality.blank(sample, torch.Generator()), hidden)
+    assert torch.equal(rows.fields["input_ids"], plain.fields["input_ids"])
+    visible = plain.fields["attention_mask"].bool()[0]
+    expected = modality.text.embed(plain.fields["input_ids"])
+    assert torch.equal(rows.fields["embeddings"][0, visible], expected[0, visible])

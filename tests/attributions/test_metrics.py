@@ -329,7 +329,7 @@ def test_every_metric_works_on_every_task_in_company(metric, kind):
 def test_a_curve_of_a_generated_word_hides_only_what_it_can_see():
     model, tokenizer = generator("gpt2")
     (output,) = Occlusion(model, tokenizer, granularity="token")("The plot was", targets=" very")
-    (curves,) = Deletion(model, tokenizer, inference_mode="log_softmax").evaluate(output).curves
+    (curves,) = Deletion(model, tokenizer, inference_mode="log_softmax", removal="unk").evaluate(output).curves
     ids = tokenizer("The plot was")["input_ids"] + [int(token) for token in output.targets]
     begin = len(ids) - len(output.targets)
     assert len(curves) == len(output.targets)

@@ -35,14 +35,21 @@ from interpreto.atomic import (
 from interpreto.attributions.comparison.asked import Asked
 from interpreto.attributions.comparison.fingerprint import digest
 from interpreto.attributions.comparison.records import Record
-from interpreto.attributions.files import DAMAGE, check_version, load_result, read_bytes, verify_checksum, with_checksum
+from interpreto.attributions.files import (
+    DAMAGE,
+    TENSORS,
+    check_version,
+    load_result,
+    read_bytes,
+    verify_checksum,
+    with_checksum,
+)
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.validation import check_result, is_count
 from interpreto.errors import SavedFileError
 
 VERSION = 2
 ASKED, RECORDS, MAPS, SAMPLES, LOCK = "run.json", "records.jsonl", "maps", "samples", "run.lock"
-_NUMBERS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments")
 _PART = re.compile(r"(\d{5,8})-(\d{5,8})-[0-9a-f]{16}")
 _LINE = {"method", "sample", "error", "values", "troubles", "memory"}
 _OF_OUTPUT = {"maps", "maps_checksum", "granularity", "n_rows", "info", "elements"}
@@ -195,7 +202,7 @@ class RunFolder:
         _check_line(words, asked)
         if "maps" in words:
             stored = self._stored(words, opened)
-            numbers: dict[str, Any] = {name: stored.get(f"{number}.{name}") for name in _NUMBERS}
+            numbers: dict[str, Any] = {name: stored.get(f"{number}.{name}") for name in TENSORS}
             own: dict[str, Any] = {name: words[name] for name in ("granularity", "n_rows", "info")}
             if numbers["attributions"] is None or numbers["scores"] is None:
                 raise KeyError("attributions")
@@ -266,7 +273,7 @@ def _line(record: Record, sample: AttributionOutput | None) -> tuple[dict[str, A
     if output is None or sample is None:
         return words, {}
     words |= {"granularity": output.granularity, "n_rows": output.n_rows, "info": output.info}
-    numbers = {name: getattr(output, name) for name in _NUMBERS}
+    numbers = {name: getattr(output, name) for name in TENSORS}
     found = {name: value.contiguous() for name, value in numbers.items() if value is not None}
     if isinstance(output.elements, Tensor):
         own = not (isinstance(sample.elements, Tensor) and output.elements.equal(sample.elements))

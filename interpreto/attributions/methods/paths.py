@@ -22,9 +22,9 @@ class IntegratedGradients(Explainer):
 
     Args:
         n_steps: Number of nodes.
-        baseline: x'. Texts: "mask", "pad", "zeros", a token or its id, or a tensor; by default the mask token, zeros
-            where there is none. Images: "zeros" (the processor's mean colour, the default), "mean", "black",
-            "white", "blur", "noise", a number, a colour or a tensor. A list is several baselines, averaged.
+        baseline: x'. Texts: "mask", "pad", "zeros", "space", a token or its id, or a tensor; by default the mask
+            token, a space where there is none. Images: "zeros" (the processor's mean colour, the default), "mean",
+            "black", "white", "blur", "noise", a number, a colour or a tensor. A list is several baselines, averaged.
         rule: "gauss-legendre", "trapezoid", "riemann-left", "riemann-right" or "riemann-middle".
 
     Source:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interpreto.attributions.convergence import relative_gap
 from interpreto.attributions.metrics.measured import Measured, Needs, listed, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 
@@ -96,7 +97,5 @@ class Completeness:
             if output.completeness_gap is None:
                 values.append(torch.full((len(output.target_names),), torch.nan))
                 continue
-            gap = output.completeness_gap.double()
-            promised = output.attributions.flatten(1).double().nansum(1) + gap
-            values.append(torch.where(promised == 0, torch.nan, gap.abs() / promised.abs()))
+            values.append(relative_gap(output))
         return Measured(type(self).__name__, values, False)

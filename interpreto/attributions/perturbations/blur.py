@@ -47,6 +47,10 @@ class BlurPath(PointMethod):
                 f"max_sigma={self.max_sigma!r} must be a number of pixels or tokens, from 1 to {_WIDEST:,}."
             )
 
+    @property
+    def effort(self) -> str:
+        return f"n_steps={self.n_steps}"
+
     def count(self, baselines: int) -> int:
         return self.n_steps
 

@@ -85,6 +85,10 @@ class LinearPath(PointMethod):
     def __post_init__(self) -> None:
         check_rule(self.rule, self.n_steps)
 
+    @property
+    def effort(self) -> str:
+        return f"n_steps={self.n_steps}"
+
     def count(self, baselines: int) -> int:
         return self.n_steps * baselines
 
@@ -117,6 +121,10 @@ class RandomPath(PointMethod):
     def __post_init__(self) -> None:
         at_least("n_samples", self.n_samples, 2)
         check_noise(self.noise)
+
+    @property
+    def effort(self) -> str:
+        return f"n_samples={self.n_samples}"
 
     def count(self, baselines: int) -> int:
         return self.n_samples

@@ -124,6 +124,11 @@ class PointMethod(ABC):
     def count(self, baselines: int) -> int:
         """How many points there will be."""
 
+    @property
+    def effort(self) -> str:
+        """The option that makes sums over the points more exact, and its value; empty if none does."""
+        return ""
+
     def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
         """Where the paths begin."""
         return baselines

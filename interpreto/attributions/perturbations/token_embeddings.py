@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import TensorModality, reduce_axis
-from interpreto.attributions.perturbations.token_ids import token_named
+from interpreto.attributions.perturbations.token_ids import default_baseline, token_named
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
@@ -63,10 +63,8 @@ class TokenEmbeddings(TensorModality):
         return "zeros" if named == "zeros" else token_named(self.text, named, "baseline").name
 
     def _token(self, spec: Any) -> Any:
-        """Without a mask token there is no neutral word, so the path starts at zero."""
-        if spec is not None:
-            return spec
-        return "mask" if self.text.tokenizer.mask_token_id is not None else "zeros"
+        """The mask token, else a space; where there is neither, the path starts at zero."""
+        return default_baseline(self.text) if spec is None else spec
 
     def _end(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
         if isinstance(spec, Tensor | np.ndarray):

@@ -16,32 +16,53 @@ from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
 
-NAMES = ("mask", "unk", "space", "pad", "attention")
+NAMES = ("mask", "unk", "space", "pad", "attention", "attention-sink")
+_ROLES = NAMES[:4]
+_SINKS = ("space", "unk", "pad")
+"""What may take the place of a text's first token, the likeliest first."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What stands in for a hidden token: another one, or (None) nothing, hidden from attention."""
+    """What stands in for a hidden token.
+
+    Attributes:
+        token: Another token, or None for nothing: it is hidden from attention.
+        name: What the user calls it.
+        sink: What stands in for the first token of a text where others are hidden from attention; None if it is
+            hidden as they are.
+    """
 
     token: int | None
     name: str
+    sink: int | None = None
 
 
-def removal_of(text: TextModel, given: Any) -> Removal:
+def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
     """The removal operator that a user names; None takes the first that the tokenizer and the model allow.
 
-    In this order: the mask token, the unknown token, a token that is a space, the padding token. The padding token is
-    left out where the model reads it: where positions are counted or the last token is found by it.
+    Tokens of a language model are hidden from attention where that moves no other, but for the first: every later
+    position attends to it, whatever it is (an attention sink, Xiao et al. 2023, arXiv:2309.17453), so that without it
+    everything changes. For all other models, in this order: the mask token, the unknown token, a token that is a
+    space, the padding token. The padding token is left out where the model reads it: where positions are counted or
+    the last token is found by it.
+
+    Args:
+        text: The model and its tokenizer.
+        given: What the user says.
+        masked: Whether the attention mask hides a token from a language model and moves no other.
 
     Raises:
         OptionError: if the tokenizer has no such token or the model cannot take it.
     """
-    if given == "attention":
+    if given in ("attention", "attention-sink"):
         if "attention_mask" not in text.parameters:
-            raise OptionError("removal='attention' needs an attention mask, which this model does not take.")
-        return Removal(None, "attention")
+            raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
+        return Removal(None, given, _sink(text) if given == "attention-sink" else None)
     if given is None:
-        known = ((name, _token(text.tokenizer, name)) for name in NAMES[:-1])
+        if masked:
+            return Removal(None, "attention-sink", _sink(text))
+        known = ((name, _token(text.tokenizer, name)) for name in _ROLES)
         allowed = (Removal(t, name) for name, t in known if t is not None and not text.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
     removal = token_named(text, given, "removal")
@@ -65,7 +86,7 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
         if not 0 <= given < len(text.tokenizer):
             raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
         return Removal(given, text.tokenizer.convert_ids_to_tokens(given))
-    roles = {name: token for name in NAMES[:-1] if (token := _token(text.tokenizer, name)) is not None}
+    roles = {name: token for name in _ROLES if (token := _token(text.tokenizer, name)) is not None}
     if given in roles:
         return Removal(roles[given], given)
     if isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
@@ -73,10 +94,20 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
     known = text.tokenizer.get_vocab()
     if given not in known:
         raise OptionError(
-            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, 'attention']))} nor a token of this "
+            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *NAMES[4:]]))} nor a token of this "
             f"tokenizer: {choices(given, known)}"
         )
     return Removal(known[given], str(given))
+
+
+def default_baseline(text: TextModel) -> str:
+    """What a path starts from where the user does not say."""
+    return next((name for name in ("mask", "space") if _token(text.tokenizer, name) is not None), "zeros")
+
+
+def _sink(text: TextModel) -> int | None:
+    """What stands in for the first token of a text; None where the tokenizer has nothing that could."""
+    return next((token for name in _SINKS if (token := _token(text.tokenizer, name)) is not None), None)
 
 
 def _token(tokenizer: Any, name: str) -> int | None:
@@ -108,11 +139,18 @@ class TokenIds(MaskModality):
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "TokenIds":
         """The modality for a model and what the user said of removal."""
-        return TokenIds(removal_of(wrapper.text, removal), wrapper.text)
+        return TokenIds(removal_of(wrapper.text, removal, wrapper.masked_by_attention), wrapper.text)
 
     def blank(self, sample: TextSample, rng: torch.Generator) -> Rows:
-        name = "attention_mask" if self.removal.token is None else "input_ids"
-        return sample.rows.put(**{name: torch.full_like(sample.rows.fields[name], self.removal.token or 0)})
+        ids, mask = (sample.rows.fields[name] for name in ("input_ids", "attention_mask"))
+        removal = self.removal
+        if removal.token is not None:
+            return sample.rows.put(input_ids=torch.full_like(ids, removal.token))
+        mask = torch.zeros_like(mask)
+        if removal.sink is not None:
+            ids, mask = ids.clone(), mask.clone()
+            ids[:, 0], mask[:, 0] = removal.sink, 1
+        return sample.rows.put(input_ids=ids, attention_mask=mask)
 
     def hide(self, sample: TextSample, blank: Rows, units: Units, cells: Float[Tensor, "p g"]) -> Block:
         cells = cells.round()
@@ -120,13 +158,14 @@ class TokenIds(MaskModality):
 
     def replaced(self, sample: TextSample, blank: Rows, hidden: Bool[Tensor, "p l"]) -> Rows:
         """One row per mask of positions, 1 = hidden."""
-        name = "attention_mask" if self.removal.token is None else "input_ids"
-        fields = {name: torch.where(hidden, blank.fields[name], sample.rows.fields[name])}
-        if EMBEDDINGS in sample.rows.fields and self.removal.token is not None:
+        names = ("input_ids", "attention_mask")
+        fields = {name: torch.where(hidden, blank.fields[name], sample.rows.fields[name]) for name in names}
+        if EMBEDDINGS in sample.rows.fields:
             # A sample that was moved in the space of its embeddings: what hides a token is read there too.
-            stand_in = self.text.embed(torch.tensor(self.removal.token))
             given = sample.rows.fields[EMBEDDINGS]
-            fields[EMBEDDINGS] = torch.where(hidden[..., None].to(given.device), stand_in.to(given), given)
+            replaced = hidden & blank.fields["attention_mask"].bool()
+            stand_in = self.text.embed(blank.fields["input_ids"]).to(given)
+            fields[EMBEDDINGS] = torch.where(replaced[..., None].to(given.device), stand_in, given)
         return sample.rows.varied(len(hidden), **fields)
 
     def describe(self) -> str:

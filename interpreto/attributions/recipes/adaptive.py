@@ -33,6 +33,11 @@ class Adaptive(Differentiable):
     finish_with: Finish
     baseline: Any = field(default=None, compare=False)
 
+    @property
+    def effort(self) -> str:
+        """The number of steps."""
+        return f"n_steps={self.path.n_steps}"
+
     def rows(self, layout: Layout) -> int:
         return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
 

@@ -128,6 +128,11 @@ class Recipe(ABC):
         """Which option holds what belongs to one sample, so that there can be no other; empty where none does."""
         return ""
 
+    @property
+    def effort(self) -> str:
+        """The option that brings the sum of the units closer to what is promised, and its value; empty if none does."""
+        return ""
+
     def check(self, sample: Sample, layout: Layout) -> None:
         """Refuse a sample that cannot be explained, as far as that can be known before the model runs."""
         return

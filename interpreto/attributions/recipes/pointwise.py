@@ -44,6 +44,11 @@ class Pointwise(Differentiable):
         """What gradients are taken for."""
         return self.perturbator.modality
 
+    @property
+    def effort(self) -> str:
+        """The number of points."""
+        return self.perturbator.method.effort
+
     def rows(self, layout: Layout) -> int:
         baselines = len(self.baseline) if isinstance(self.baseline, list) else 1
         return self.perturbator.method.count(baselines) + (baselines if self.complete else 0)

@@ -1,0 +1,110 @@
+"""Which score of a classifier to explain: logits, probabilities or log-probabilities.
+
+`python -m benchmarks.explained_score` shows mosaics of four photos to a real ImageNet CNN and explains the class of each
+photo: how much of the positive attribution lies in that photo's quarter (the grid pointing game of Boehle et al. 2021,
+arXiv:2104.00032; chance is 0.25), and how often most of it does. For a classifier of texts with two classes it prints
+the same for the words that decide the sentiment of reviews.
+"""
+
+from functools import partial
+from itertools import permutations
+
+import torch
+
+from benchmarks.real_models import classifier_input, image_classifier, photos
+from interpreto import (
+    Grid,
+    IntegratedGradients,
+    KernelShap,
+    Lime,
+    Occlusion,
+    RelevanceMass,
+    Saliency,
+    from_callables,
+    zoo,
+)
+
+SCORES = {
+    "logits": lambda logits: logits,
+    "softmax": lambda logits: logits.softmax(-1),
+    "log_softmax": lambda logits: logits.log_softmax(-1),
+}
+METHODS = {
+    "Occlusion": Occlusion,
+    "KernelShap": partial(KernelShap, n_samples=512),
+    "Lime": partial(Lime, n_samples=512),
+    "IntegratedGradients": partial(IntegratedGradients, n_steps=64),
+    "Saliency": Saliency,
+}
+NAMES = ("chelsea", "coffee", "rocket", "china")
+
+
+def wrapped(model, score):
+    """The network's scores and their gradients, as functions of pixels from 0 to 1."""
+
+    def read(images):
+        return (torch.as_tensor(images).float() * 255 - 127) / 128
+
+    def scores(images):
+        with torch.no_grad():
+            return score(model(read(images))).numpy()
+
+    def gradients(images, target):
+        pixels = torch.as_tensor(images).float().requires_grad_()
+        score(model((pixels * 255 - 127) / 128))[:, target].sum().backward()
+        return pixels.grad.numpy()
+
+    return from_callables(scores, gradients=gradients, layout="n c h w")
+
+
+def mosaics(model, limit):
+    """Images of four photos, and the class of each quarter."""
+    singles = {name: classifier_input(photos()[name]) for name in NAMES}
+    classes = {name: int(model(image[None]).argmax()) for name, image in singles.items()}
+    small = {name: image[:, ::2, ::2] for name, image in singles.items()}
+    for order in list(permutations(NAMES))[:: 24 // limit]:
+        rows = [torch.cat([small[name] for name in order[start : start + 2]], dim=2) for start in (0, 2)]
+        yield (torch.cat(rows, dim=1) * 128 + 127) / 255, tuple(classes[name] for name in order)
+
+
+def of_images(limit=6):
+    model = image_classifier()
+    samples = list(mosaics(model, limit))
+    for name, method in METHODS.items():
+        for label, score in SCORES.items():
+            explain = method(wrapped(model, score), granularity=Grid(14, 14), show_progress=False)
+            shares = []
+            for image, targets in samples:
+                (output,) = explain(image.numpy(), targets=targets)
+                mass = output.attributions.clamp(min=0)
+                half = mass.shape[1] // 2
+                quarters = torch.stack(
+                    [mass[:, r : r + half, c : c + half].sum((1, 2)) for r in (0, half) for c in (0, half)], dim=1
+                )
+                shares.append((quarters / quarters.sum(1, keepdim=True)).nan_to_num(0.25).diagonal())
+            found = torch.cat(shares)
+            print(f"| {name} | {label} | {found.mean():.2f} | {(found > 0.5).float().mean():.2f} |", flush=True)
+
+
+def of_texts():
+    model, tokenizer = zoo.load("reviews-bert")
+    samples = zoo.samples("reviews-bert", 64)
+    for name, method in METHODS.items():
+        for label in SCORES:
+            explain = method(model, tokenizer, inference_mode=label, show_progress=False)
+            outputs = explain([sample.input for sample in samples])
+            values = RelevanceMass().evaluate(outputs, [sample.truth for sample in samples]).values
+            found = torch.cat([value.flatten() for value in values])
+            print(f"| {name} | {label} | {found.nanmean():.2f} | {(found > 0.5).float().mean():.2f} |", flush=True)
+
+
+def main():
+    for title, run in (("mosaics of photos, 1,000 classes", of_images), ("reviews, 2 classes", of_texts)):
+        print(
+            f"\n{title}\n\n| method | score | share of the positive attribution | more than half |\n|---|---|---|---|"
+        )
+        run()
+
+
+if __name__ == "__main__":
+    main()

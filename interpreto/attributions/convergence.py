@@ -1,0 +1,92 @@
+"""Whether attributions sum to what their method promises, and what to do where they do not."""
+
+import warnings
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.result import AttributionOutput
+from interpreto.errors import ConvergenceWarning
+
+TOLERANCE = 0.05
+"""By which share of the promised sum attributions may miss it without a warning."""
+
+_NEGLIGIBLE = 0.005
+"""A gap that is smaller than this share of all absolute attributions does not matter, however small their sum is."""
+
+
+def promised_sum(output: AttributionOutput) -> Float[Tensor, " t"]:
+    """f(x) - f(x'), which the units of each target should sum to.
+
+    Raises:
+        ValueError: if the method promises no sum.
+    """
+    if output.completeness_gap is None:
+        raise ValueError(f"{output.info.get('method', 'the method')} promises no sum")
+    return output.attributions.flatten(1).double().nansum(1) + output.completeness_gap.double()
+
+
+def relative_gap(output: AttributionOutput) -> Float[Tensor, " t"]:
+    """By which share of the promised sum the units of each target miss it; NaN where that sum is 0."""
+    promised = promised_sum(output)
+    assert output.completeness_gap is not None
+    return torch.where(promised == 0, torch.nan, output.completeness_gap.double().abs() / promised.abs())
+
+
+@dataclass
+class ConvergenceCheck:
+    """Looks at the outputs of one call and warns once of those that have not converged.
+
+    Attributes:
+        effort: The option by which the method comes closer, and its value, such as "n_steps=32".
+        n_outputs: How many outputs were looked at.
+        n_missed: How many of them have a target that misses the promised sum.
+        worst: The relative gap of the worst of them, and what the warning says of it.
+    """
+
+    effort: str
+    n_outputs: int = 0
+    n_missed: int = 0
+    worst: tuple[float, str] = field(default=(0.0, ""))
+
+    def add(self, output: AttributionOutput) -> None:
+        """Look at one output."""
+        self.n_outputs += 1
+        if output.completeness_gap is None or output.error is not None:
+            return
+        gap, promised = output.completeness_gap.double().abs(), promised_sum(output)
+        mass = output.attributions.flatten(1).double().abs().nansum(1)
+        missed = (gap > TOLERANCE * promised.abs()) & (gap > _NEGLIGIBLE * mass)
+        if not bool(missed.any()):
+            return
+        self.n_missed += 1
+        shares = torch.where(missed, gap / promised.abs().clamp(min=1e-12), 0.0)
+        target = int(shares.argmax())
+        if (share := float(shares[target])) > self.worst[0]:
+            self.worst = (
+                share,
+                (
+                    f"sample {self.n_outputs - 1}, target {output.target_names[target]!r}: the units sum to "
+                    f"{float(promised[target] - output.completeness_gap[target]):.4g} instead of "
+                    f"f(x) - f(x') = {float(promised[target]):.4g}, a gap of {_percent(share)}"
+                ),
+            )
+
+    def warn(self, method: str, task: str) -> None:
+        """Warn if any output has not converged."""
+        if not self.n_missed:
+            return
+        others = "Occlusion or KernelShap" if task == "text-generation" else "a method that hides parts"
+        warnings.warn(
+            f"{method} did not converge with {self.effort} for {self.n_missed} of {self.n_outputs} samples (worst: "
+            f"{self.worst[1]}). Take more with {self.effort.partition('=')[0]}=, start from another baseline=, or use "
+            f"{others}.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share < 10 else f"{share:.0f} times its size"
