@@ -1,9 +1,9 @@
 """Which score of a classifier to explain: logits, probabilities or log-probabilities.
 
-`python -m benchmarks.explained_score` shows mosaics of four photos to a real ImageNet CNN and explains the class of each
-photo: how much of the positive attribution lies in that photo's quarter (the grid pointing game of Boehle et al. 2021,
-arXiv:2104.00032; chance is 0.25), and how often most of it does. For a classifier of texts with two classes it prints
-the same for the words that decide the sentiment of reviews.
+`python -m benchmarks.explained_score` shows mosaics of four photos to a real ImageNet CNN and explains the class of
+each photo: how much of the positive attribution lies in that photo's quarter (the grid pointing game of Boehle et al.
+2021, arXiv:2104.00032; chance is 0.25), and how often most of it does. For a classifier of texts with two classes it
+prints the same for the words that decide the sentiment of reviews.
 """
 
 from functools import partial

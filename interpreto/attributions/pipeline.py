@@ -20,7 +20,7 @@ from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import per_sample
 from interpreto.model_wrapping.working_copy import CannotCopyError
-from interpreto.model_wrapping.wrapper import Wrapper
+from interpreto.model_wrapping.wrapper import Wrapper, refuse_table
 
 Found = TypeVar("Found")
 Item = TypeVar("Item")
@@ -120,13 +120,14 @@ class Pipeline:
             TargetError: if a target does not exist or the list of targets has the wrong length.
         """
         wrapper = self.setup.wrapper
+        refuse_table(inputs)
         ready = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
         alone = not ready and wrapper.is_one(inputs)
         raws = list(inputs) if ready else list(self._raised(self._split(inputs)))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to explain.")
         check_alone(work.alone, len(raws))
-        given = wrapper.plain(targets)
+        given = wrapper.plain(targets, len(raws))
         specs = per_sample(given, len(raws), alone)
         own = isinstance(given, list)
         raws = [self._checked(raw, spec, None, own) for raw, spec in zip(raws, specs, strict=True)]
@@ -140,6 +141,7 @@ class Pipeline:
     def stream(self, inputs: Any, targets: Any, work: Work[Found]) -> Iterator[Done[Found] | Failed]:
         """Work through samples from an iterator of any length; between two of them the model is as it was."""
         wrapper = self.setup.wrapper
+        refuse_table(inputs)
         if wrapper.is_one(inputs):
             yield from self.all(inputs, targets, work)
             return

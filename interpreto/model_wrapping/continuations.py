@@ -1,5 +1,7 @@
 """What follows a prompt: said by the user, or generated."""
 
+import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +24,9 @@ _CONTEXT = 8
 
 _NEW = 20
 """Tokens to generate where neither the model nor the user says how many."""
+
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE")
+"""How the Unicode names of letters begin whose scripts put no space between words."""
 
 _LEADS = ("", "\n", "=", "a")
 """What may stand before a continuation while it is tokenised, for tokenizers that put a space before their texts."""
@@ -71,6 +76,39 @@ def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
         nothing = torch.zeros(0, dtype=torch.long)
         return Continuation(nothing, "", torch.zeros(0, 2, dtype=torch.long), functions)
     return _said(spec, text, prompt.rows.fields["input_ids"][0].tolist())
+
+
+def warn_of_seam(spec: Any, prompt: TextSample) -> None:
+    """Warn where a continuation given as text begins where no word can: right behind a word of the prompt."""
+    if int(prompt.sequence[-1]) < 0:
+        # The prompt ends in a token of the template, behind which a word may begin.
+        return
+    given = (spec.for_, spec.against) if isinstance(spec, Contrast) else (spec,)
+    end = prompt.texts[-1]
+    for said in given:
+        if not isinstance(said, str) or not said or not end:
+            continue
+        if _spaced(said[0]) and not (end[-1].isspace() or _opens(end[-1])):
+            what, cure = "begins with a letter and the prompt does not end in white space", f"targets={' ' + said!r}"
+        elif end[-1] == said[0] == " ":
+            what, cure = "begins with a space and the prompt ends in one", f"targets={said.lstrip(' ')!r}"
+        else:
+            continue
+        warnings.warn(
+            f"The target {said[:40]!r} {what}, so that together they read {(end + said)[-len(said) - 12 :][:52]!r}: no "
+            f"space is added or taken away. If a word of its own is meant, pass {cure}; token ids are never warned of.",
+            stacklevel=2,
+        )
+
+
+def _spaced(letter: str) -> bool:
+    """Whether it is a letter of a script that puts spaces between words."""
+    return letter.isalpha() and unicodedata.name(letter, "").split(" ")[0] not in _UNSPACED
+
+
+def _opens(letter: str) -> bool:
+    """Whether a word may begin right behind it: an opening bracket, a quote, a dash or a symbol."""
+    return unicodedata.category(letter) in ("Ps", "Pi", "Pd", "Pc") or letter in "\"'/@#$\\"
 
 
 def generated(

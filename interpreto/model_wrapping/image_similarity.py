@@ -77,7 +77,7 @@ class ImageSimilarity(Wrapper):
     def prepare_all(self, raws: Sequence[Any]) -> list[ImageSample]:
         return self.pictures.prepare(raws)
 
-    def plain(self, targets: Any) -> Any:
+    def plain(self, targets: Any, count: int | None = None) -> Any:
         return similarity.embeddings(targets)
 
     def check_target(self, spec: Any, sample: Any = None) -> None:

@@ -25,7 +25,7 @@ _KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a l
 
 def is_one_prompt(inputs: Any) -> bool:
     """Whether the user gave one prompt rather than several."""
-    return _is_chat(inputs) or _is_ids(inputs) or (texts.is_one_text(inputs) and not isinstance(inputs, tuple))
+    return _is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and texts.is_one_text(inputs))
 
 
 def _is_chat(item: Any) -> bool:
@@ -56,6 +56,8 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
     elif isinstance(inputs, str):
         yield inputs
     elif isinstance(inputs, Mapping):
+        if inputs.get("text_pair") is not None:
+            raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
         yield from texts.split_texts(inputs)
     elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple):
         for item in inputs:

@@ -164,7 +164,29 @@ def named(spec: Any, labels: Sequence[str]) -> ClassTargets:
     if not several:
         raise TargetError("targets=() names no target; None explains the predicted class.")
     values = tuple(_value(item, labels) for item in several)
+    _check_repeated(values)
     return ClassTargets(values, tuple(_name(value, labels) for value in values))
+
+
+def _check_repeated(values: tuple[Any, ...]) -> None:
+    """Refuse targets of one sample that name a class twice.
+
+    Raises:
+        TargetError: if they do; the message shows both readings.
+    """
+    classes = [value for value in values if isinstance(value, int)]
+    repeated = sorted({value for value in classes if classes.count(value) > 1})
+    if not repeated:
+        return
+    once = tuple(dict.fromkeys(values))
+    hint = ""
+    if set(classes) <= {0, 1} and len(classes) == len(values):
+        row = tuple(place for place, value in enumerate(classes) if value)
+        hint = f" If this is a multi-hot row, write the classes that are set: {row!r}."
+    raise TargetError(
+        f"The targets of one sample, {values[:20]!r}, name class {repeated[0]} more than once. For the classes "
+        f"themselves write {once!r}.{hint}"
+    )
 
 
 def _value(item: Any, labels: Sequence[str]) -> Any:
@@ -224,6 +246,9 @@ def plain(targets: Any) -> Any:
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
     if isinstance(targets, tuple | list):
         return type(targets)(plain(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
+    # Columns of data frames, of whatever library.
+    if not isinstance(targets, str) and callable(getattr(targets, "to_list", None)):
+        return plain(targets.to_list())
     return list(targets) if isinstance(targets, range) else targets
 
 

@@ -81,11 +81,19 @@ class TextGeneration(Wrapper):
     def prepare(self, raw: Any) -> TextSample:
         return prompts.encode(raw, self.text, self.language.padding, self.runtime.prepend_bos)
 
-    def plain(self, targets: Any) -> Any:
+    def plain(self, targets: Any, count: int | None = None) -> Any:
         # A run of ints is one continuation, not one target per sample.
         given = plain(targets)
-        is_run = isinstance(given, list) and given and all(isinstance(token, int) for token in given)
-        return tuple(given) if is_run else given
+        if not (isinstance(given, list) and given and all(isinstance(token, int) for token in given)):
+            return given
+        if count is not None and count > 1 and len(given) == count:
+            shown = ", ".join(map(str, given[:3])) + (", ..." if count > 3 else "")
+            each = ", ".join(f"[{token}]" for token in given[:3]) + (", ..." if count > 3 else "")
+            raise TargetError(
+                f"targets=[{shown}] for {count} prompts can be one continuation of {count} tokens for every prompt, or "
+                f"one token for each: write [[{shown}]] * {count} for the first, [{each}] for the second."
+            )
+        return tuple(given)
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
         if sample is None:
@@ -94,6 +102,7 @@ class TextGeneration(Wrapper):
             prompts.continued(sample, said.ids, said.said, said.spans, self.text)
 
     def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+        continuations.warn_of_seam(spec, sample)
         said = continuations.of(spec, self.text, sample)
         if said is None:
             options = self.runtime.generation_kwargs or {}

@@ -71,7 +71,8 @@ class TextSimilarity(Wrapper):
         return self.model
 
     def is_one(self, inputs: Any) -> bool:
-        return texts.is_one_text(inputs)
+        # There is no pair here that a tuple could be; that it is given is told when it is read.
+        return not isinstance(inputs, tuple) and texts.is_one_text(inputs)
 
     def split(self, inputs: Any) -> Iterator[texts.Raw]:
         return texts.split_texts(inputs)
@@ -81,7 +82,7 @@ class TextSimilarity(Wrapper):
             raise InputError("A model that compares images with texts reads one text at a time, not a pair.")
         return texts.encode(raw, self.text, self.text.padding, self.runtime.truncation)
 
-    def plain(self, targets: Any) -> Any:
+    def plain(self, targets: Any, count: int | None = None) -> Any:
         return _pictures(similarity.embeddings(targets))
 
     def check_target(self, spec: Any, sample: Any = None) -> None:

@@ -21,10 +21,24 @@ _FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def is_one_text(inputs: Any) -> bool:
-    """Whether the user gave one text rather than several."""
+    """Whether the user gave one text rather than several.
+
+    Raises:
+        InputError: if it can be read in both ways.
+    """
+    if isinstance(inputs, tuple):
+        raise _tuple_of_texts(inputs)
     if isinstance(inputs, Mapping):
         return "input_ids" not in inputs or _is_flat(inputs["input_ids"]) or len(inputs["input_ids"]) == 1
-    return isinstance(inputs, str) or _is_pair(inputs)
+    return isinstance(inputs, str)
+
+
+def _tuple_of_texts(inputs: tuple[Any, ...]) -> InputError:
+    shown = ", ".join(repr(item[:20] if isinstance(item, str) else item)[:40] for item in inputs[:3])
+    pair = f"a pair is [({shown})] or {{'text': ..., 'text_pair': ...}}, and " if len(inputs) == 2 else ""
+    return InputError(
+        f"A tuple of {len(inputs)} can be one sample or {len(inputs)}: {pair}several texts are a list, [{shown}]."
+    )
 
 
 def _is_flat(ids: Any) -> bool:
@@ -38,7 +52,9 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
     Raises:
         InputError: if something in there is no text, pair of texts or tokenised mapping.
     """
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping) and "text" in inputs and "input_ids" not in inputs:
+        yield _of_named(inputs)
+    elif isinstance(inputs, Mapping):
         yield from _split_mapping(inputs)
     elif isinstance(inputs, str) or _is_pair(inputs):
         yield inputs
@@ -51,14 +67,25 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
         raise _no_text(inputs)
 
 
+def _of_named(inputs: Mapping[str, Any]) -> Raw:
+    """A text, or a pair of texts, by the names of datasets and pipelines; what else is in there is left."""
+    known = {name: inputs[name] for name in ("text", "text_pair") if inputs.get(name) is not None}
+    if "text" not in known or not all(isinstance(part, str) for part in known.values()):
+        found = ", ".join(
+            f"{name!r} ({type(inputs[name]).__name__})" for name in ("text", "text_pair") if name in inputs
+        )
+        raise InputError(f"'text' and 'text_pair' of a mapping must be strings; this one has {found}.")
+    return (known["text"], known["text_pair"]) if "text_pair" in known else known["text"]
+
+
 def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
 
 
 def _no_text(item: Any) -> InputError:
     return InputError(
-        f"Expected a text, got {type(item).__name__}; give a string, a tuple of two strings (a pair), a tokenised "
-        "mapping with 'input_ids', or a list of these."
+        f"Expected a text, got {type(item).__name__}; give a string, a tuple of two strings in a list (a pair), "
+        "{'text': ..., 'text_pair': ...}, a tokenised mapping with 'input_ids', or a list of these."
     )
 
 

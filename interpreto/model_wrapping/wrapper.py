@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from interpreto.errors import InputError
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.probe import Probe
@@ -16,6 +17,22 @@ from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain
 from interpreto.model_wrapping.thread_state import restored_thread_state
+
+
+def refuse_table(inputs: Any) -> None:
+    """Refuse a data frame, of which iterating gives the names of its columns.
+
+    Raises:
+        InputError: if it is one.
+    """
+    columns = getattr(inputs, "columns", None)
+    if columns is not None and hasattr(inputs, "iloc"):
+        names = [str(name) for name in columns]
+        first = names[0] if names else "text"
+        raise InputError(
+            f"A table of the columns {', '.join(map(repr, names[:20]))} is not a list of samples: give one of its "
+            f"columns, such as df[{first!r}]."
+        )
 
 
 class Wrapper(ABC):
@@ -73,8 +90,16 @@ class Wrapper(ABC):
         """Several samples prepared; wrappers for which it is faster prepare them together."""
         return [self.prepare(raw) for raw in raws]
 
-    def plain(self, targets: Any) -> Any:
-        """The user's targets without tensors and arrays: a list has one entry per sample, all else serves every one."""
+    def plain(self, targets: Any, count: int | None = None) -> Any:
+        """The user's targets without tensors and arrays: a list has one entry per sample, all else serves every one.
+
+        Args:
+            targets: What the user said.
+            count: How many samples there are, where that is known.
+
+        Raises:
+            TargetError: if it can be read in two ways.
+        """
         return plain(targets)
 
     @abstractmethod

@@ -58,7 +58,7 @@ CASES = {
     "no text": (lambda: Saliency(*BERT)(3), "Expected a text, got int"),
     "no text in a list": (lambda: Saliency(*BERT)(["a film", 3]), "Expected a text, got int"),
     "no inputs": (lambda: Saliency(*BERT)([]), "The list of inputs is empty"),
-    "mapping without ids": (lambda: Saliency(*BERT)({"text": "a film"}), "needs 'input_ids'; it has 'text'"),
+    "mapping without ids": (lambda: Saliency(*BERT)({"words": "a film"}), "needs 'input_ids'; it has 'words'"),
     "long text": (
         lambda: Saliency(*BERT)("film " * 100),
         r"has \d+ tokens but the model reads at most 70: pass truncation=True",

@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import math
+import warnings
 import weakref
 from functools import partial
 
@@ -831,6 +832,7 @@ def chat_tokenizer_pieces():
     return hf.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
 
 
+@pytest.mark.filterwarnings("ignore:The target .* begins with a space")
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "lines"])
 @pytest.mark.parametrize("unit", ["token", "word", "part-sentence", "sentence"])
 @pytest.mark.parametrize(
@@ -945,3 +947,34 @@ def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     visible = plain.fields["attention_mask"].bool()[0]
     expected = modality.text.embed(plain.fields["input_ids"])
     assert torch.equal(rows.fields["embeddings"][0, visible], expected[0, visible])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "remedy"),
+    [
+        ("Anna finds the", "kite", "pass targets=' kite'"),
+        ("Anna finds it.", "Then", "pass targets=' Then'"),
+        ("Anna finds the ", " kite", "pass targets='kite'"),
+        ("The plot", Contrast(" a", "a"), "pass targets=' a'"),
+        ("Anna finds the", " kite", None),
+        ("Anna finds the ", "kite", None),
+        ("Anna finds the\n", " kite", None),
+        ("Anna finds (", "kite", None),
+        ('Anna says "', "kite", None),
+        ("Anna finds the kite", ".", None),
+        ("猫は", "魚", None),
+        ("The plot", [5, 6], None),
+        ([{"role": "user", "content": "What now"}], "kite", None),
+    ],
+)
+def test_a_target_that_runs_into_the_prompt_is_told(prompt, target, remedy):
+    model, tokenizer = generator("gpt2")
+    words = copy.deepcopy(tokenizer)
+    words.chat_template = TEMPLATE
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Saliency(model, words)(prompt, targets=target)
+    found = [str(one.message) for one in told]
+    assert len(found) == (remedy is not None)
+    if remedy is not None:
+        assert remedy in found[0]

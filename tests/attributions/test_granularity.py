@@ -79,7 +79,7 @@ def test_all_tokens_have_the_special_ones():
     model, tokenizer = text_model("bert")
     (output,) = Occlusion(model, tokenizer, granularity=Granularity.ALL_TOKENS)("a film")
     assert output.elements == ["[CLS]", "a", " film", "[SEP]"]
-    (pair,) = Occlusion(model, tokenizer, granularity="ALL_TOKENS")(("a film", "it"))
+    (pair,) = Occlusion(model, tokenizer, granularity="ALL_TOKENS")([("a film", "it")])
     assert pair.elements == ["[CLS]", "a", " film", "[SEP]", "it", "[SEP]"]
 
 

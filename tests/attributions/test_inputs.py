@@ -1,14 +1,17 @@
 """Every form of input and target gives the same numbers as its plainest form."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occlusion, Patches, Saliency
+from interpreto.errors import InputError, TargetError
 from interpreto.model_wrapping.images import lens_of, to_picture
 from interpreto.model_wrapping.precision import precision
+from tests.generators import generator
 from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
 
 BERT, VIT = text_model("bert"), image_model("vit")
@@ -82,7 +85,7 @@ def test_texts_in_every_form():
 def test_pairs_of_sentences():
     model, words = BERT
     pair = ("a good film.", "we saw it")
-    (output,) = Occlusion(model, words)(pair, targets=0)
+    (output,) = Occlusion(model, words)([pair], targets=0)
     assert "".join(output.elements) == "".join(pair)
     assert output.raw_input == pair
     with torch.no_grad():
@@ -283,7 +286,7 @@ def test_tokenised_texts_keep_unknown_words_and_pairs():
     given = Occlusion(model, words, granularity="token")(words(text), targets=0)[0]
     assert torch.equal(plain.attributions, given.attributions)
     pair = ("a good film.", "we saw it")
-    plain = Occlusion(model, words, granularity="sentence")(pair, targets=0)[0]
+    plain = Occlusion(model, words, granularity="sentence")([pair], targets=0)[0]
     given = Occlusion(model, words, granularity="sentence")(words(*pair), targets=0)[0]
     assert torch.equal(plain.attributions, given.attributions)
     assert given.raw_input == pair
@@ -383,3 +386,64 @@ def test_samples_that_are_ready_are_taken_as_they_are():
         ready = method.setup.wrapper.prepare_all(raws)
         for one, other in zip(method(ready), method(raws), strict=True):
             assert torch.allclose(one.attributions, other.attributions, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [("a film", "a plot"), ("a", "b", "c"), ()])
+def test_a_bare_tuple_of_texts_is_refused_with_both_readings(given):
+    with pytest.raises(InputError, match=r"can be one sample or \d: .*several texts are a list"):
+        Occlusion(*text_model("bert"))(given)
+    assert issubclass(InputError, ValueError)
+
+
+def test_pairs_of_texts_are_tuples_in_a_list_or_named():
+    model, tokenizer = text_model("bert")
+    explain = Occlusion(model, tokenizer, granularity="token")
+    (listed,) = explain([("good film", "the plot")], targets=0)
+    (named,) = explain({"text": "good film", "text_pair": "the plot"}, targets=0)
+    (among,) = explain([{"text": "good film", "text_pair": "the plot"}], targets=0)
+    (alone,) = explain({"text": "good film"}, targets=0)
+    assert torch.equal(listed.attributions, named.attributions)
+    assert torch.equal(listed.attributions, among.attributions)
+    assert torch.equal(alone.attributions, explain("good film", targets=0)[0].attributions)
+    (row,) = explain({"text": "good film", "text_pair": None, "label": 1}, targets=0)
+    assert torch.equal(row.attributions, alone.attributions)
+    with pytest.raises(InputError, match=r"must be strings; this one has 'text' \(int\)"):
+        explain({"text": 3})
+    with pytest.raises(InputError, match="no 'text_pair'"):
+        Occlusion(*generator("gpt2"))({"text": "good film", "text_pair": "the plot"})
+
+
+def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused():
+    model, tokenizer = generator("gpt2")
+    explain = Occlusion(model, tokenizer, granularity="token")
+    prompts = ["The plot", "a film"]
+    with pytest.raises(TargetError, match=r"write \[\[5, 6\]\] \* 2 for the first, \[\[5\], \[6\]\] for the second"):
+        explain(prompts, targets=[5, 6])
+    assert [output.targets for output in explain(prompts, targets=[[5, 6]] * 2)] == [(5, 6)] * 2
+    assert [output.targets for output in explain(prompts, targets=[[5], [6]])] == [(5,), (6,)]
+    # Neither one prompt nor another number of tokens leaves a doubt.
+    assert explain("The plot", targets=[5, 6])[0].targets == (5, 6)
+    assert [output.targets for output in explain(prompts, targets=[5, 6, 7])] == [(5, 6, 7)] * 2
+
+
+@pytest.mark.parametrize("targets", [[1, 0, 1, 0], (1, 0, 1, 0), [0, 0], torch.tensor([1, 0, 1])])
+def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(targets):
+    with pytest.raises(TargetError, match=r"more than once.*write \(.*multi-hot row"):
+        Occlusion(*text_model("bert"))("good film", targets=targets)
+    with pytest.raises(TargetError, match="name class 0 more than once"):
+        Occlusion(*text_model("bert"))(["good film"] * 2, targets=[(0, 1, 0), 1])
+
+
+def test_a_column_is_taken_and_its_table_refused():
+    frame = pd.DataFrame({"text": ["good film", "bad plot"], "label": [1, 0]})
+    explain = Occlusion(*text_model("bert"))
+    for method, table in ((explain, frame), (Occlusion(*generator("gpt2")), frame)):
+        with pytest.raises(InputError, match=r"columns 'text', 'label' .* such as df\['text'\]"):
+            method(table)
+        with pytest.raises(InputError, match="columns 'text'"):
+            next(method.stream(table))
+    by_column = explain(frame["text"], targets=frame["label"])
+    by_list = explain(list(frame["text"]), targets=[1, 0])
+    for one, other in zip(by_column, by_list, strict=True):
+        assert one.targets == other.targets
+        assert torch.equal(one.attributions, other.attributions)

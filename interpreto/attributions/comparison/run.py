@@ -25,6 +25,7 @@ from interpreto.attributions.pipeline import check_alone, check_on_error
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
+from interpreto.model_wrapping.wrapper import refuse_table
 
 
 def compare(
@@ -130,10 +131,12 @@ class _Run:
         if not {"granularity", "patch_size", "segments"} & set(options):
             shared["granularity"] = granularity.Natural(wrapper.modality)
         settler = RandomScores(model, processor, **shared)
+        targets = list(targets) if isinstance(targets, Iterator) else targets
+        refuse_table(inputs)
+        alone = wrapper.is_one(inputs)
         raws = list(wrapper.split(inputs))
         if not raws:
             raise InputError("The list of inputs is empty: there is nothing to compare on.")
-        alone = wrapper.is_one(inputs)
         masks = _listed(masks, alone)
         if masks is not None and len(masks) != len(raws):
             raise InputError(f"There are {len(masks)} masks for {len(raws)} samples: give one per sample.")
@@ -149,7 +152,7 @@ class _Run:
             entered,
             entrants.metrics(metrics, masks is not None, model, processor, measuring, entrants.operators(removals)),
             raws,
-            per_sample(wrapper.plain(list(targets) if isinstance(targets, Iterator) else targets), len(raws), alone),
+            per_sample(wrapper.plain(targets, len(raws)), len(raws), alone),
             masks,
             seed,
             on_error,
