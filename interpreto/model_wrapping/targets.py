@@ -164,20 +164,20 @@ def named(spec: Any, labels: Sequence[str]) -> ClassTargets:
     if not several:
         raise TargetError("targets=() names no target; None explains the predicted class.")
     values = tuple(_value(item, labels) for item in several)
-    _check_repeated(values)
     return ClassTargets(values, tuple(_name(value, labels) for value in values))
 
 
-def _check_repeated(values: tuple[Any, ...]) -> None:
-    """Refuse targets of one sample that name a class twice.
+def several(listed: list[Any]) -> tuple[Any, ...]:
+    """Several targets of one sample, given as a list.
 
     Raises:
-        TargetError: if they do; the message shows both readings.
+        TargetError: if it names a class twice, as a multi-hot row does; the message shows both readings.
     """
+    values = tuple(plain(item) for item in listed)
     classes = [value for value in values if isinstance(value, int)]
     repeated = sorted({value for value in classes if classes.count(value) > 1})
     if not repeated:
-        return
+        return values
     once = tuple(dict.fromkeys(values))
     hint = ""
     if set(classes) <= {0, 1} and len(classes) == len(values):
@@ -229,14 +229,14 @@ def per_sample(targets: Any, count: int, alone: bool) -> list[Any]:
     if not isinstance(given, list):
         return [given] * count
     if alone and len(given) != 1:
-        return [tuple(plain(item) for item in given)]
+        return [several(given)]
     if len(given) != count:
         raise TargetError(
             f"targets is a list of {len(given)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
             f"sample; to explain the same {len(given)} targets of every sample give the tuple {tuple(given)!r}."
         )
     entries = [plain(item) for item in given]
-    return [tuple(item) if isinstance(item, list) else item for item in entries]
+    return [several(item) if isinstance(item, list) else item for item in entries]
 
 
 def plain(targets: Any) -> Any:

@@ -82,10 +82,11 @@ class TextGeneration(Wrapper):
         return prompts.encode(raw, self.text, self.language.padding, self.runtime.prepend_bos)
 
     def plain(self, targets: Any, count: int | None = None) -> Any:
-        # A run of ints is one continuation, not one target per sample.
         given = plain(targets)
         if not (isinstance(given, list) and given and all(isinstance(token, int) for token in given)):
-            return given
+            # Tokens may come twice in a continuation, unlike classes among targets.
+            return list(map(_as_continuation, given)) if isinstance(given, list) else given
+        # A run of ints is one continuation, not one target per sample.
         if count is not None and count > 1 and len(given) == count:
             shown = ", ".join(map(str, given[:3])) + (", ..." if count > 3 else "")
             each = ", ".join(f"[{token}]" for token in given[:3]) + (", ..." if count > 3 else "")
@@ -160,3 +161,9 @@ class TextGeneration(Wrapper):
             return said.said[start:end]
         against = self.text.tokenizer.decode([token.against], clean_up_tokenization_spaces=False)
         return f"{said.said[start:end]} - {against}"
+
+
+def _as_continuation(given: Any) -> Any:
+    """An entry of a list of targets: token ids as a tuple."""
+    found = plain(given)
+    return tuple(found) if isinstance(found, list) else found

@@ -15,7 +15,7 @@ from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.model_pool import Lease, ModelPool
 from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import plain
+from interpreto.model_wrapping.targets import plain, several
 from interpreto.model_wrapping.thread_state import restored_thread_state
 
 
@@ -26,7 +26,7 @@ def refuse_table(inputs: Any) -> None:
         InputError: if it is one.
     """
     columns = getattr(inputs, "columns", None)
-    if columns is not None and hasattr(inputs, "iloc"):
+    if columns is not None and getattr(inputs, "iloc", None) is not None:
         names = [str(name) for name in columns]
         first = names[0] if names else "text"
         raise InputError(
@@ -100,7 +100,10 @@ class Wrapper(ABC):
         Raises:
             TargetError: if it can be read in two ways.
         """
-        return plain(targets)
+        given = plain(targets)
+        # A single row of an array serves every sample; it is checked as a list of targets is.
+        is_row = isinstance(given, tuple) and not isinstance(targets, tuple)
+        return several(list(given)) if is_row else given
 
     @abstractmethod
     def check_target(self, spec: Any, sample: Sample | None = None) -> None:

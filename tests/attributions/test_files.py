@@ -38,7 +38,7 @@ def test_what_is_saved_is_loaded(result, tmp_path):
 
 
 def test_a_pair_and_missing_parts_survive(tmp_path):
-    (output,) = Saliency(*text_model("bert"))(("a film", "it was good"))
+    (output,) = Saliency(*text_model("bert"))([("a film", "it was good")])
     loaded = AttributionOutput.load(output.save(tmp_path / "pair"))
     assert loaded.raw_input == ("a film", "it was good")
     assert loaded.standard_errors is None

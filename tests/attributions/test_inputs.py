@@ -421,17 +421,22 @@ def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused(
         explain(prompts, targets=[5, 6])
     assert [output.targets for output in explain(prompts, targets=[[5, 6]] * 2)] == [(5, 6)] * 2
     assert [output.targets for output in explain(prompts, targets=[[5], [6]])] == [(5,), (6,)]
+    # Unlike a class, a token may come twice.
+    for entry in ([5, 5], torch.tensor([5, 5]), np.array([5, 5])):
+        assert [output.targets for output in explain(prompts, targets=[entry, [6]])] == [(5, 5), (6,)]
     # Neither one prompt nor another number of tokens leaves a doubt.
     assert explain("The plot", targets=[5, 6])[0].targets == (5, 6)
     assert [output.targets for output in explain(prompts, targets=[5, 6, 7])] == [(5, 6, 7)] * 2
 
 
-@pytest.mark.parametrize("targets", [[1, 0, 1, 0], (1, 0, 1, 0), [0, 0], torch.tensor([1, 0, 1])])
+@pytest.mark.parametrize("targets", [[1, 0, 1, 0], [0, 0], torch.tensor([1, 0, 1]), torch.tensor([[1, 0, 1]])])
 def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(targets):
     with pytest.raises(TargetError, match=r"more than once.*write \(.*multi-hot row"):
         Occlusion(*text_model("bert"))("good film", targets=targets)
     with pytest.raises(TargetError, match="name class 0 more than once"):
-        Occlusion(*text_model("bert"))(["good film"] * 2, targets=[(0, 1, 0), 1])
+        Occlusion(*text_model("bert"))(["good film"] * 2, targets=[[0, 1, 0], 1])
+    # A tuple says that there are several.
+    assert len(Occlusion(*text_model("bert"))("good film", targets=(0, 0, 1))[0].targets) == 3
 
 
 def test_a_column_is_taken_and_its_table_refused():
