@@ -1,6 +1,7 @@
 """Model randomisation: does an attribution depend on what the model has learned?"""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from interpreto.attributions.metrics.measured import Curve, Measured, Needs, ski
 from interpreto.attributions.metrics.modelled import check_method, put_back
 from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
-from interpreto.errors import InputError, UnsupportedError
+from interpreto.errors import ConvergenceWarning, InputError, UnsupportedError
 
 
 class ModelRandomization:
@@ -67,7 +68,10 @@ class ModelRandomization:
         for step in range(1, self.n_steps + 1):
             top = layers[len(layers) - round(len(layers) * step / self.n_steps) :]
             _randomise(top, self.seed)
-            others = method.explain(samples, specs)
+            with warnings.catch_warnings():
+                # Random weights are steep; whether a path converges on them matters to nobody.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                others = method.explain(samples, specs)
             rows += sum(other.n_rows for other in others)
             steps.append([_correlations(*pair) for pair in zip(outputs, others, strict=True)])
         x = torch.linspace(0, 1, self.n_steps + 1)
