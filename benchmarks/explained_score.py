@@ -11,7 +11,7 @@ from itertools import permutations
 
 import torch
 
-from benchmarks.real_models import classifier_input, image_classifier, photos
+from benchmarks.real_models import image_classifier, normalized, photos, pixels
 from interpreto import (
     Grid,
     IntegratedGradients,
@@ -23,12 +23,8 @@ from interpreto import (
     from_callables,
     zoo,
 )
+from interpreto.model_wrapping.runtime import INFERENCE_MODES
 
-SCORES = {
-    "logits": lambda logits: logits,
-    "softmax": lambda logits: logits.softmax(-1),
-    "log_softmax": lambda logits: logits.log_softmax(-1),
-}
 METHODS = {
     "Occlusion": Occlusion,
     "KernelShap": partial(KernelShap, n_samples=512),
@@ -42,36 +38,33 @@ NAMES = ("chelsea", "coffee", "rocket", "china")
 def wrapped(model, score):
     """The network's scores and their gradients, as functions of pixels from 0 to 1."""
 
-    def read(images):
-        return (torch.as_tensor(images).float() * 255 - 127) / 128
-
     def scores(images):
         with torch.no_grad():
-            return score(model(read(images))).numpy()
+            return score(model(normalized(torch.from_numpy(images)))).numpy()
 
     def gradients(images, target):
-        pixels = torch.as_tensor(images).float().requires_grad_()
-        score(model((pixels * 255 - 127) / 128))[:, target].sum().backward()
-        return pixels.grad.numpy()
+        given = torch.from_numpy(images).requires_grad_()
+        score(model(normalized(given)))[:, target].sum().backward()
+        return given.grad.numpy()
 
     return from_callables(scores, gradients=gradients, layout="n c h w")
 
 
 def mosaics(model, limit):
     """Images of four photos, and the class of each quarter."""
-    singles = {name: classifier_input(photos()[name]) for name in NAMES}
-    classes = {name: int(model(image[None]).argmax()) for name, image in singles.items()}
+    singles = {name: pixels(photo) for name, photo in photos().items() if name in NAMES}
+    classes = {name: int(model(normalized(image[None])).argmax()) for name, image in singles.items()}
     small = {name: image[:, ::2, ::2] for name, image in singles.items()}
     for order in list(permutations(NAMES))[:: 24 // limit]:
         rows = [torch.cat([small[name] for name in order[start : start + 2]], dim=2) for start in (0, 2)]
-        yield (torch.cat(rows, dim=1) * 128 + 127) / 255, tuple(classes[name] for name in order)
+        yield torch.cat(rows, dim=1), tuple(classes[name] for name in order)
 
 
 def of_images(limit=6):
     model = image_classifier()
     samples = list(mosaics(model, limit))
     for name, method in METHODS.items():
-        for label, score in SCORES.items():
+        for label, score in INFERENCE_MODES.items():
             explain = method(wrapped(model, score), granularity=Grid(14, 14), show_progress=False)
             shares = []
             for image, targets in samples:
@@ -90,7 +83,7 @@ def of_texts():
     model, tokenizer = zoo.load("reviews-bert")
     samples = zoo.samples("reviews-bert", 64)
     for name, method in METHODS.items():
-        for label in SCORES:
+        for label in INFERENCE_MODES:
             explain = method(model, tokenizer, inference_mode=label, show_progress=False)
             outputs = explain([sample.input for sample in samples])
             values = RelevanceMass().evaluate(outputs, [sample.truth for sample in samples]).values

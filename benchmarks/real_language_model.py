@@ -1,6 +1,6 @@
 """Whether methods find the word that a real language model's answer depends on, for every score and removal.
 
-`python -m benchmarks.real_language_model` explains prompts of five kinds with SmolLM2-135M-Instruct and prints, for
+`python -m benchmarks.real_language_model` explains prompts of six kinds with SmolLM2-135M-Instruct and prints, for
 each method and setting, the share of prompts with the known word on top and among the top two. `--kinds`, `--methods`,
 `--scores` and `--removals` choose among them.
 """

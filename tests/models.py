@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -43,16 +43,24 @@ def sentences():
     return [example.input for example in zoo.samples("reviews-bert")] + TEXTS
 
 
-def byte_level(special: dict[str, str], start: str | None = None, end: str | None = None):
-    """A byte-level BPE tokenizer as GPT-2 (without start and end) and RoBERTa have."""
+LINES = ["The plot was good.\nThe end.\n\nWhat? !\n\tThe (one),\n two; 2018-01-22"] * 20
+"""What a tokenizer learns from that is to know punctuation with the end of a line behind it."""
+
+
+def byte_level(
+    special: dict[str, str], start: str | None = None, end: str | None = None, pattern: str | None = None, texts=None
+):
+    """A byte-level BPE tokenizer as GPT-2 (without start and end), RoBERTa and (with a pattern of words) Llama 3 have."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    split = [] if pattern is None else [pre_tokenizers.Split(Regex(pattern), "isolated")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*split, by_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=list(dict.fromkeys(special.values())), show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
-    tokenizer.train_from_iterator(sentences(), trainer)
+    tokenizer.train_from_iterator(texts or sentences(), trainer)
     if start:
         ids = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
         tokenizer.post_processor = processors.RobertaProcessing(ids[1], ids[0])
@@ -88,6 +96,9 @@ def tokenizer(kind: str) -> Any:
     if kind == "gpt2":
         end = "<|endoftext|>"
         return byte_level({"eos_token": end, "bos_token": end, "unk_token": end})
+    if kind == "llama-3":
+        pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        return byte_level({"bos_token": "<s>", "eos_token": "</s>"}, pattern=pattern, texts=LINES)
     if kind == "llama":
         return metaspace({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, "<s>", None)
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}

@@ -85,7 +85,7 @@ def details(output: AttributionOutput) -> None:
         table = Table("unit", "score", *([] if output.standard_errors is None else ["standard error"]), title=name)
         for unit, element in enumerate(output.elements):
             spread = output.standard_errors
-            numbers = [output.ranking_scores[target, unit], *([] if spread is None else [spread[target, unit]])]
+            numbers = [output.attributions[target, unit], *([] if spread is None else [spread[target, unit]])]
             table.add_row(escape(element.strip()), *(f"{float(number):+.4f}" for number in numbers))
         console.print(table)
 

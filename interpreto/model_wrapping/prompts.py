@@ -118,11 +118,10 @@ def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
         )
     ids = torch.cat([torch.tensor([bos]), sample.rows.fields["input_ids"][0]])
     texts.check_length(len(ids), text.limit, "shorten the prompt")
-    first = {name: field[:, :1] for name, field in sample.rows.fields.items()} | {"input_ids": torch.tensor([[bos]])}
-    fields = {name: torch.cat([first[name], field], 1) for name, field in sample.rows.fields.items()}
+    fields = {name: torch.cat([field[:, :1], field], 1) for name, field in sample.rows.fields.items()}
     return replace(
         sample,
-        rows=Rows(fields, sample.rows.padding),
+        rows=Rows({**fields, "input_ids": ids[None]}, sample.rows.padding),
         spans=None if sample.spans is None else nn.functional.pad(sample.spans, (0, 0, 1, 0)),
         sequence=nn.functional.pad(sample.sequence, (1, 0), value=-1),
         tokens=(tokenizer.convert_ids_to_tokens(bos), *sample.tokens),

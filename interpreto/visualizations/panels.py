@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -35,12 +36,12 @@ class Panel:
     target: int
     relative: bool = False
 
-    @property
+    @cached_property
     def scores(self) -> Float[Tensor, "*g"]:
         """The scores that are drawn."""
         return self.all_scores[self.target]
 
-    @property
+    @cached_property
     def all_scores(self) -> Float[Tensor, "t *g"]:
         """The scores of all targets of the result."""
         scores = self.output.ranking_scores

@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import tokenizers
 import torch
 import transformers as hf
 
@@ -813,33 +812,14 @@ def test_metrics_hide_nothing_of_the_target_itself(metric):
     assert values.isfinite().all()
 
 
-def chat_tokenizer_pieces():
-    """A tokenizer of the kind of Llama 3: a line's end goes with the punctuation before it."""
-    pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    words = tokenizers.Tokenizer(tokenizers.models.BPE())
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [
-            tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
-            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    words.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    words.train_from_iterator(["The plot was good.\nThe end.\n\nWhat? !\n\tThe (one),\n two; 2018-01-22"] * 20, trainer)
-    return hf.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
-
-
 @pytest.mark.filterwarnings("ignore:The target .* begins with a space")
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "lines"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama-3"])
 @pytest.mark.parametrize("unit", ["token", "word", "part-sentence", "sentence"])
 @pytest.mark.parametrize(
     "said", [".\nThe", ".\n\nThe end.\n", "\tThe (one),\n two", " \n", " was\n\n good. \n  The", DATE]
 )
 def test_names_of_targets_joined_give_the_continuation_back(kind, unit, said):
-    words = chat_tokenizer_pieces() if kind == "lines" else text_tokenizer(kind)
+    words = text_tokenizer(kind)
     ids = {f"{role}_token_id": getattr(words, f"{role}_token_id") for role in ("bos", "eos")}
     torch.manual_seed(0)
     model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=len(words), n_embd=8, n_layer=1, n_head=1, **ids)).eval()

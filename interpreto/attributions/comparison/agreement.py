@@ -37,9 +37,10 @@ def _mean(outputs: Outputs, between) -> Float[Tensor, "m m"]:
     for sample in zip(*outputs.values(), strict=True):
         for group in _groups(sample):
             there = [output for number in group if (output := sample[number]) is not None]
+            ranked = [output.ranking_scores.flatten(1).double() for output in there]
             grid = torch.tensor(group)
             for target in range(len(there[0].target_names)):
-                scores = torch.stack([output.ranking_scores[target].flatten().double() for output in there])
+                scores = torch.stack([scores[target] for scores in ranked])
                 scores = scores[:, ~scores.isnan().any(0)]
                 if scores.shape[1] < 2:
                     continue

@@ -16,8 +16,8 @@ from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
 
-NAMES = ("mask", "unk", "space", "pad", "attention", "attention-sink")
-_ROLES = NAMES[:4]
+_ROLES = ("mask", "unk", "space", "pad")
+_BY_MASK = ("attention", "attention-sink")
 _SINKS = ("space", "unk", "pad")
 """What may take the place of a text's first token, the likeliest first."""
 
@@ -55,13 +55,13 @@ def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
     Raises:
         OptionError: if the tokenizer has no such token or the model cannot take it.
     """
-    if given in ("attention", "attention-sink"):
+    if given is None and masked:
+        given = "attention-sink"
+    if given in _BY_MASK:
         if "attention_mask" not in text.parameters:
             raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
         return Removal(None, given, _sink(text) if given == "attention-sink" else None)
     if given is None:
-        if masked:
-            return Removal(None, "attention-sink", _sink(text))
         known = ((name, _token(text.tokenizer, name)) for name in _ROLES)
         allowed = (Removal(t, name) for name, t in known if t is not None and not text.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
@@ -94,7 +94,7 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
     known = text.tokenizer.get_vocab()
     if given not in known:
         raise OptionError(
-            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *NAMES[4:]]))} nor a token of this "
+            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *_BY_MASK]))} nor a token of this "
             f"tokenizer: {choices(given, known)}"
         )
     return Removal(known[given], str(given))
@@ -148,7 +148,7 @@ class TokenIds(MaskModality):
             return sample.rows.put(input_ids=torch.full_like(ids, removal.token))
         mask = torch.zeros_like(mask)
         if removal.sink is not None:
-            ids, mask = ids.clone(), mask.clone()
+            ids = ids.clone()
             ids[:, 0], mask[:, 0] = removal.sink, 1
         return sample.rows.put(input_ids=ids, attention_mask=mask)
 
@@ -158,11 +158,13 @@ class TokenIds(MaskModality):
 
     def replaced(self, sample: TextSample, blank: Rows, hidden: Bool[Tensor, "p l"]) -> Rows:
         """One row per mask of positions, 1 = hidden."""
-        names = ("input_ids", "attention_mask")
-        fields = {name: torch.where(hidden, blank.fields[name], sample.rows.fields[name]) for name in names}
-        if EMBEDDINGS in sample.rows.fields:
+        own = sample.rows.fields
+        # What hiding leaves as it is stays a view of one row.
+        changed = {name: field for name, field in blank.fields.items() if field is not own[name]}
+        fields = {name: torch.where(hidden, field, own[name]) for name, field in changed.items()}
+        if EMBEDDINGS in own and "input_ids" in changed:
             # A sample that was moved in the space of its embeddings: what hides a token is read there too.
-            given = sample.rows.fields[EMBEDDINGS]
+            given = own[EMBEDDINGS]
             replaced = hidden & blank.fields["attention_mask"].bool()
             stand_in = self.text.embed(blank.fields["input_ids"]).to(given)
             fields[EMBEDDINGS] = torch.where(replaced[..., None].to(given.device), stand_in, given)

@@ -61,11 +61,8 @@ class Case:
     @property
     def own(self) -> Bool[Tensor, "t *g"] | None:
         """Which units with a say are part of the target itself; None where none is."""
-        visible = self.visible
-        if visible is None:
-            return None
-        positions = self.targets.own_positions(len(self.units.index))
-        if positions is None:
+        visible, positions = self.visible, self.targets.own_positions(len(self.units.index))
+        if visible is None or positions is None:
             return None
         found = self.units.reduce(positions.float(), "max").bool() & visible
         return found if found.any() else None
