@@ -15,7 +15,7 @@ from interpreto.attributions.recipes.case import Explained, Recipe
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
 from interpreto.model_wrapping.conversation import Plan
-from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.sample import Sample, TextSample
 
 _SHOWN = 200
 """Letters that are shown of a sample that could not be read."""
@@ -107,7 +107,7 @@ class Explainer(ABC):
             segments=explained.segments,
             own_units=case.own,
             n_rows=done.rows,
-            info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes,
+            info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes | _truncation(case.sample),
         )
 
     def _failure(self, failed: Failed) -> AttributionOutput:
@@ -126,6 +126,12 @@ class Explainer(ABC):
             info=provenance.record(self.setup, self.recipe, 0.0),
             error=f"{type(failed.error).__name__}: {' '.join(str(failed.error).split())}",
         )
+
+
+def _truncation(sample: Sample) -> dict[str, str]:
+    """What was cut away of a text, for the record."""
+    cut = sample.truncation if isinstance(sample, TextSample) else None
+    return {} if cut is None else {"truncated": str(cut)}
 
 
 def is_method(given: Any) -> bool:

@@ -131,7 +131,8 @@ def generated(
     _make_room(given, config, ids.shape[1], text.limit)
     try:
         with OwnGenerator(seed):
-            out = model.generate(ids, attention_mask=torch.ones_like(ids), **given)
+            mask = prompt.rows.fields["attention_mask"].to(text.device)
+            out = model.generate(ids, attention_mask=mask, **given)
     except (ValueError, TypeError) as error:
         raise OptionError(f"generate() does not take generation_kwargs={dict(options)}: {error}") from error
     found = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()

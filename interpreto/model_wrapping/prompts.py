@@ -163,7 +163,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
         spans[inside] = offsets[inside].clamp(start, end) - start
     said = tuple(rendered[start:end] for start, end in places)
     names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
-    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, sequence, names)
+    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names)
 
 
 def _content(message: Mapping[str, Any]) -> str:
@@ -213,11 +213,14 @@ def continued(
     """A prompt and what follows it, joined as ids: nothing is tokenised again."""
     whole = torch.cat([prompt.rows.fields["input_ids"][0], ids])
     texts.check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
+    mask = prompt.rows.fields["attention_mask"]
+    mask = torch.cat([mask, mask.new_ones(1, len(ids))], dim=1)
     return TextSample(
-        texts.rows_of({}, whole, (), prompt.rows.padding),
+        texts.rows_of({}, whole, (), prompt.rows.padding).put(attention_mask=mask),
         (*prompt.texts, said),
         (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
         None if prompt.spans is None else torch.cat([prompt.spans, spans]),
+        prompt.no_spans,
         torch.cat([prompt.sequence, torch.full_like(ids, len(prompt.texts))]),
         (*prompt.tokens, *text.tokenizer.convert_ids_to_tokens(ids.tolist())),
         generated=len(ids),

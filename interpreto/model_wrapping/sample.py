@@ -9,6 +9,28 @@ from torch import Tensor
 from interpreto.model_wrapping.rows import Rows
 
 
+@dataclass(frozen=True)
+class Truncation:
+    """What is left of texts that have more tokens than the model reads.
+
+    Attributes:
+        kept: How many of the texts' own tokens are read.
+        total: How many they have.
+        side: Where tokens were cut away, "left" or "right".
+        read: First and last character, the last one excluded, of what is read of each text.
+    """
+
+    kept: int
+    total: int
+    side: str
+    read: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        if len(self.read) > 1:
+            return f"{self.kept} of {self.total} tokens"
+        return f"{'last' if self.side == 'left' else 'first'} {self.kept} of {self.total} tokens"
+
+
 @dataclass(frozen=True, eq=False)
 class TextSample:
     """A tokenised text or pair of texts.
@@ -18,18 +40,27 @@ class TextSample:
         texts: The text, or both texts of a pair, as the user wrote them.
         raw: What the user gave, for display: a string or a tuple of two.
         spans: Where each token lies in its text, in characters; None where that cannot be known.
+        no_spans: Why that cannot be known, as a clause; empty where it is.
         sequence: Which text a token belongs to; -1 for tokens that the tokenizer added.
         tokens: The tokens' own names.
         generated: How many of the tokens, the last ones, follow the prompt of a language model.
+        truncation: What was cut away of texts that are too long for the model; None where nothing was.
     """
 
     rows: Rows
     texts: tuple[str, ...]
     raw: str | tuple[str, str]
     spans: Int[Tensor, "l 2"] | None
+    no_spans: str
     sequence: Int[Tensor, " l"]
     tokens: tuple[str, ...]
     generated: int = 0
+    truncation: Truncation | None = None
+
+    @property
+    def read(self) -> tuple[tuple[int, int], ...]:
+        """First and last character, the last one excluded, of what is read of each text."""
+        return self.truncation.read if self.truncation else tuple((0, len(text)) for text in self.texts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """From a user's texts to prepared samples."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interpreto.errors import InputError
+from interpreto.model_wrapping import token_spans
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.sample import TextSample, Truncation
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
 
@@ -121,43 +123,170 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
     texts = raw if isinstance(raw, tuple) else (raw,)
     if not any(part.strip() for part in texts):
         raise InputError(f"The text {raw!r} is empty: there is nothing to explain.")
-    options: dict[str, Any] = {"truncation": True, "max_length": text.limit} if truncate else {"truncation": False}
+    _check_unicode(texts)
+    whole = _tokens(tokenizer, texts)
+    cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
+    if truncate and len(whole.ids) > text.limit:
+        read = _tokens(tokenizer, texts, truncation=True, max_length=text.limit)
+    else:
+        read = whole
+    check_length(len(read.ids), text.limit, cure)
+    rows = rows_of(read.encoding, read.ids, text.fields, padding)
+    names = tuple(tokenizer.convert_ids_to_tokens(read.ids.tolist()))
+    if read is whole:
+        return TextSample(rows, texts, raw, *whole.spans(tokenizer, texts), whole.sequence, names)
+    side = getattr(tokenizer, "truncation_side", "right")
+    spans, truncation, why = _truncated(whole, read, whole.spans(tokenizer, texts), texts, side)
+    return TextSample(rows, texts, raw, spans, why, read.sequence, names, truncation=truncation)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokens:
+    """What a tokenizer makes of a text or a pair of texts.
+
+    Attributes:
+        encoding: The tokenizer's answer.
+        ids: The tokens.
+        sequence: Which text each token belongs to; -1 for tokens that were added.
+        told: Where they lie, as the tokenizer says; None where it does not.
+    """
+
+    encoding: Any
+    ids: Int[Tensor, " l"]
+    sequence: Int[Tensor, " l"]
+    told: Int[Tensor, "l 2"] | None
+
+    def spans(self, tokenizer: Any, texts: Sequence[str]) -> tuple[Int[Tensor, "l 2"] | None, str]:
+        """Where the tokens lie, or None and why it cannot be known."""
+        if self.told is not None and token_spans.are_possible(self.told, self.sequence, texts):
+            return self.told, ""
+        found = _found_spans(tokenizer, self.ids, self.sequence, texts)
+        if found is not None:
+            return found, ""
+        name = type(tokenizer).__name__
+        if self.told is None:
+            return None, f"{name} does not tell, and it could not be found out"
+        return None, f"the offsets that {name} gives cannot be true, and where they lie could not be found out"
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str], **options: Any) -> _Tokens:
     if tokenizer.is_fast:
         options["return_offsets_mapping"] = True
-    # Length is checked below with a better message than the tokenizer's warning.
-    encoding: Any = tokenized(tokenizer, *texts, verbose=False, return_special_tokens_mask=True, **options)
+    # Length is checked with a better message than the tokenizer's warning.
+    encoding: Any = tokenized(
+        tokenizer, *texts, verbose=False, return_special_tokens_mask=True, **({"truncation": False} | options)
+    )
     ids = torch.tensor(encoding["input_ids"])
-    cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
-    check_length(len(ids), text.limit, cure)
     added = torch.tensor(encoding["special_tokens_mask"]).bool() | special(tokenizer, ids)
-    if tokenizer.is_fast:
-        spans = torch.tensor(encoding["offset_mapping"])
-        sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
-        sequence = torch.where(added, -1, sequence)
-    else:
-        sequence = _sequence_of(added).clamp(max=len(texts) - 1)
-        spans = align(_pieces(tokenizer, ids), texts, sequence)
-    rows = rows_of(encoding, ids, text.fields, padding)
-    return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+    if not tokenizer.is_fast:
+        return _Tokens(encoding, ids, _sequence_of(added).clamp(max=len(texts) - 1), None)
+    told = torch.tensor(encoding["offset_mapping"], dtype=torch.long).reshape(-1, 2)
+    sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
+    return _Tokens(encoding, ids, torch.where(added, -1, sequence), told)
+
+
+def _truncated(
+    whole: _Tokens, read: _Tokens, found: tuple[Int[Tensor, "l 2"] | None, str], texts: Sequence[str], side: str
+) -> tuple[Int[Tensor, "k 2"] | None, Truncation, str]:
+    """Where the tokens that are left lie, and what is left of each text."""
+    known, why = found
+    spans, stretches = torch.zeros(len(read.ids), 2, dtype=torch.long), []
+    for number, written in enumerate(texts):
+        own = read.sequence == number
+        count, total = int(own.sum()), int((whole.sequence == number).sum())
+        if known is None or not count:
+            stretches.append((0, len(written) if count == total else 0))
+            continue
+        all_spans = known[whole.sequence == number]
+        spans[own] = all_spans[total - count :] if side == "left" else all_spans[:count]
+        begin, end = int(spans[own][0, 0]), int(spans[own][-1, 1])
+        complete_left, complete_right = side != "left" or count == total, side == "left" or count == total
+        stretches.append((0 if complete_left else begin, len(written) if complete_right else end))
+    kept, total = (int((tokens.sequence >= 0).sum()) for tokens in (read, whole))
+    return (None if known is None else spans), Truncation(kept, total, side, tuple(stretches)), why
+
+
+def _found_spans(
+    tokenizer: Any, ids: Int[Tensor, " l"], sequence: Int[Tensor, " l"], texts: Sequence[str]
+) -> Int[Tensor, "l 2"] | None:
+    """Where the tokens of several texts lie, each looked for in its own."""
+    spans = torch.zeros(len(ids), 2, dtype=torch.long)
+    for number, written in enumerate(texts):
+        own = sequence == number
+        found = token_spans.find(tokenizer, ids[own].tolist(), written)
+        if found is None:
+            return None
+        spans[own] = found
+    return spans
+
+
+def _check_unicode(texts: Sequence[str]) -> None:
+    for written in texts:
+        try:
+            written.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The text holds {written[error.start]!r} at {error.start}, one half of a surrogate pair, which is no "
+                "character: decode it with errors='replace', or repair its source."
+            ) from error
 
 
 def _encode_given(given: Mapping[str, Any], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
     tokenizer = text.tokenizer
-    real = given["attention_mask"].bool() if "attention_mask" in given else torch.ones_like(given["input_ids"]).bool()
-    kept = {name: tensor[real].tolist() for name, tensor in given.items() if tensor.shape == real.shape}
-    ids = torch.tensor(kept["input_ids"], dtype=torch.long)
-    if not len(ids):
+    mask = _mask_of(given, tokenizer)
+    real = mask.nonzero()[:, 0]
+    if not len(real):
         raise InputError("The tokenised text is empty: its attention mask hides every token.")
+    # Padding lies at the ends; a token that is hidden between others keeps its position.
+    inside = slice(int(real[0]), int(real[-1]) + 1)
+    kept = {name: tensor[inside].tolist() for name, tensor in given.items() if tensor.shape == mask.shape}
+    ids = torch.tensor(kept["input_ids"], dtype=torch.long)
     check_length(len(ids), text.limit, "tokenise with truncation=True, or give a shorter text")
     sequence = _sequence_of(_added(tokenizer, ids))
     texts = tuple(
         tokenizer.decode(ids[sequence == part].tolist(), clean_up_tokenization_spaces=False)
         for part in range(int(sequence.max()) + 1)
     )
-    spans = align(_pieces(tokenizer, ids), texts, sequence)
-    rows = rows_of(kept, ids, text.fields, padding)
+    spans = _found_spans(tokenizer, ids, sequence, texts)
+    rows = rows_of(kept, ids, text.fields, padding).put(attention_mask=mask[None, inside].long())
     raw = (texts[0], texts[1]) if len(texts) == 2 else " ".join(texts)
-    return TextSample(rows, texts, raw, spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+    why = "" if spans is not None else "where these ids lie in the text that they spell could not be found out"
+    return TextSample(rows, texts, raw, spans, why, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+
+
+def _mask_of(given: Mapping[str, Any], tokenizer: Any) -> Bool[Tensor, " l"]:
+    """Which of the ids that a user gave are read: by their mask, or those within the padding at either end.
+
+    Raises:
+        InputError: if the mask has another length, or there is none and it cannot be told what is padding.
+    """
+    ids = given["input_ids"]
+    if "attention_mask" in given:
+        mask = given["attention_mask"]
+        if mask.shape != ids.shape:
+            raise InputError(
+                f"The attention mask has {mask.numel()} entries and there are {ids.numel()} input ids: give one each."
+            )
+        return mask.bool()
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        return torch.ones_like(ids).bool()
+    other = (ids != pad).nonzero()[:, 0]
+    if not len(other):
+        raise InputError("The tokenised text is empty: every id is the padding token.")
+    first, last = int(other[0]), int(other[-1])
+    around = max(first, len(ids) - 1 - last)
+    if pad in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
+        if around > 1:
+            token = tokenizer.convert_ids_to_tokens(pad)
+            raise InputError(
+                f"The ids begin or end with {around} times {token!r}, which this tokenizer uses both for padding and "
+                "as a token of texts: give their 'attention_mask', or leave the padding away."
+            )
+        return torch.ones_like(ids).bool()
+    mask = torch.zeros_like(ids).bool()
+    mask[first : last + 1] = True
+    return mask
 
 
 def _added(tokenizer: Any, ids: Int[Tensor, " l"]) -> Bool[Tensor, " l"]:
@@ -201,34 +330,3 @@ def _sequence_of(added: Bool[Tensor, " l"]) -> Int[Tensor, " l"]:
     """Which text each token belongs to: every run between added tokens is one; -1 for these."""
     begins = ~added & torch.cat([torch.ones(1, dtype=torch.bool), added[:-1]])
     return torch.where(added, -1, begins.long().cumsum(0) - 1)
-
-
-def _pieces(tokenizer: Any, ids: Int[Tensor, " l"]) -> list[str]:
-    """What every token looks like in a text."""
-    return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist()]
-
-
-def align(pieces: Sequence[str], texts: Sequence[str], sequence: Int[Tensor, " l"]) -> Int[Tensor, "l 2"] | None:
-    """Where tokens lie in their texts, for tokenizers that do not say so: each is looked for behind the one before.
-
-    Nothing but white space may lie between two tokens; where that fails (a tokenizer that rewrites its text), the
-    answer is None rather than a guess.
-    """
-    spans = torch.zeros(len(pieces), 2, dtype=torch.long)
-    ends = [0] * len(texts)
-    for position, (piece, text) in enumerate(zip(pieces, sequence.tolist(), strict=True)):
-        if text < 0:
-            continue
-        wanted = piece.strip().removeprefix("##").lower()
-        written = str(texts[text])
-        if not wanted:
-            # A token of white space alone goes with the word behind it.
-            space = len(written) - len(written[ends[text] :].lstrip()) - ends[text]
-            spans[position] = torch.tensor([ends[text], ends[text] + space])
-            continue
-        start = written.lower().find(wanted, ends[text])
-        if start < 0 or written[ends[text] : start].strip():
-            return None
-        ends[text] = start + len(wanted)
-        spans[position] = torch.tensor([start, ends[text]])
-    return spans

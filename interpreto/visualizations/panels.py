@@ -59,8 +59,10 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """The target's name and score."""
-        return f"{self.output.target_names[self.target]} ({float(self.output.scores[self.target]):.3g})"
+        """The target's name and score, and how much was read of a text that is too long for the model."""
+        title = f"{self.output.target_names[self.target]} ({float(self.output.scores[self.target]):.3g})"
+        truncated = self.output.info.get("truncated")
+        return title if truncated is None else f"{title}, {truncated}"
 
 
 def gather(outputs: Outputs, relative: bool = False) -> list[list[Panel]]:

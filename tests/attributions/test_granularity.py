@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from interpreto import Granularity, Occlusion, Saliency
 from interpreto.attributions.granularity import Combine, Grid, Patches
-from interpreto.attributions.granularity.text import parts, sentences, words
+from interpreto.attributions.granularity.segmentation import clauses, sentences, words
 from interpreto.attributions.granularity.units import ImageUnits, TextUnits, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
@@ -29,16 +29,16 @@ def test_words():
         "state-of-the-art",
         "!",
     ]
-    assert cut(words, "日本 is far...") == ["日", "本", "is", "far", "..."]
+    assert cut(words, "日本 is far...") == ["日本", "is", "far", "..."]
     assert cut(words, "हिन्दी भाषा") == ["हिन्दी", "भाषा"]
     assert words("") == []
 
 
 def test_sentences_and_their_parts():
     text = 'Dr. Smith paid 3.5 dollars, or so. "Really?" he asked; yes!\nA new line'
-    assert cut(sentences, text) == ["Dr. Smith paid 3.5 dollars, or so.", '"Really?"', "he asked; yes!", "A new line"]
-    assert cut(parts, text) == [
-        "Dr. Smith paid 3.5 dollars,", "or so.", '"Really?"', "he asked;", "yes!", "A new line",
+    assert cut(sentences, text) == ["Dr. Smith paid 3.5 dollars, or so.", '"Really?" he asked; yes!', "A new line"]
+    assert cut(clauses, text) == [
+        "Dr. Smith paid 3.5 dollars,", "or so.", '"Really?" he asked;', "yes!", "A new line",
     ]  # fmt: skip
     assert cut(sentences, "好。很好！") == ["好。", "很好！"]
 

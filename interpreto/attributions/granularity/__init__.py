@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from interpreto.attributions.granularity import image, text
+from interpreto.attributions.granularity import image, segmentation, text
 from interpreto.attributions.granularity.image import Grid, Patches, Pixels
 from interpreto.attributions.granularity.segments import Segments
 from interpreto.attributions.granularity.units import Combine, Units
@@ -40,9 +40,9 @@ KNOWN: dict[str, dict[Granularity, Unitization]] = {
     "text": {
         Granularity.ALL_TOKENS: text.Tokens(added=True),
         Granularity.TOKEN: text.Tokens(),
-        Granularity.WORD: text.Spans("word", text.words),
-        Granularity.PART_SENTENCE: text.Spans("part-sentence", text.parts),
-        Granularity.SENTENCE: text.Spans("sentence", text.sentences),
+        Granularity.WORD: text.Spans("word", segmentation.words),
+        Granularity.PART_SENTENCE: text.Spans("part-sentence", segmentation.clauses),
+        Granularity.SENTENCE: text.Spans("sentence", segmentation.sentences),
     },
     "image": {Granularity.PIXEL: Pixels(), Granularity.PATCH: Patches()},
 }

@@ -1,7 +1,6 @@
 """Units of an image: grids of patches, of a given number of cells, or of single pixels."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import final
 
 import torch
@@ -100,7 +99,6 @@ class Patches:
         return (rows, columns), (tall, wide)
 
 
-@lru_cache(maxsize=64)
 def _cells(size: tuple[int, int], rows: int, columns: int) -> ImageUnits:
     """Cells that cover an image of this size."""
     height, width = size
@@ -110,7 +108,6 @@ def _cells(size: tuple[int, int], rows: int, columns: int) -> ImageUnits:
     return ImageUnits(down[:, None] * columns + across, (rows, columns), tile)
 
 
-@lru_cache(maxsize=64)
 def boxes(
     size: tuple[int, int], view: tuple[float, float, float, float], down: tuple[int, ...], across: tuple[int, ...]
 ) -> Float[Tensor, "g 4"]:

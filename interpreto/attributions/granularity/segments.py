@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interpreto.attributions.granularity.text import Spans, numbered, pieces, words
+from interpreto.attributions.granularity.segmentation import words
+from interpreto.attributions.granularity.text import Spans, numbered, pieces
 from interpreto.attributions.granularity.units import TextUnits
 from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.sample import TextSample
@@ -115,7 +116,7 @@ class Segments:
                 f"This prompt has {prompts} messages or texts, which are its segments: say Segments() without spans."
             )
         if sample.spans is None:
-            raise InputError("Segments need to know where tokens lie in the text, which this tokenizer does not tell.")
+            raise InputError(f"Segments need to know where tokens lie in the text: {sample.no_spans}.")
         _check(spans, whole)
         index = torch.full_like(sample.sequence, -1)
         for number, (name, (start, end)) in enumerate(sorted(spans.items(), key=lambda item: item[1])):
