@@ -156,7 +156,8 @@ def test_a_chat_comes_from_a_file(speaker, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("[", "is no JSON file"), ('{"role": "user"}', "holds no chat"), (None, "No such file")]
+    ("content", "message"),
+    [("[", "is no JSON file"), ('{"role": "user"}', "holds neither a chat"), (None, "There is no file")],
 )
 def test_files_that_hold_no_chat(speaker, tmp_path, content, message):
     chat = tmp_path / "chat.json"
@@ -185,7 +186,7 @@ def test_usage_errors_exit_with_2(arguments, message):
     ("arguments", "message"),
     [
         (["explain", "a film", "--model", "zoo:review-bert", "--method", "rise"], "did you mean 'reviews-bert'"),
-        (["explain", "nowhere.png", "--model", "zoo:shapes-vit", "--method", "rise"], "no image file 'nowhere.png'"),
+        (["explain", "nowhere.png", "--model", "zoo:shapes-vit", "--method", "rise"], "There is no file 'nowhere.png'"),
         (["explain", "a film", "--model", "zoo:reviews-bert", "--method", "rise", "--target", "9"], "out of range"),
         (["explain", "a film", "--model", "zoo:reviews-bert", "--granularity", "patch"], "None of the methods"),
     ],
@@ -293,3 +294,129 @@ def test_prompts_are_asked_for_and_refused_where_they_mean_nothing(tmp_path):
         result = run("explain", photo, "--method", "occlusion", "--model", *arguments)
         assert isinstance(result.exception, InterpretoError)
         assert message in str(result.exception)
+
+
+SAVED = ["explain", "--model", "zoo:reviews-bert", "--method", "occlusion", "--out"]
+
+
+def explained(folder):
+    """The texts of all saved results, in order."""
+    results = sorted((folder / "results").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    return [AttributionOutput.load(path).raw_input for path in results]
+
+
+TWO = ["A good film", "A bad, bad film"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with the same two texts in files of several kinds."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in {
+        "lines.txt": "\ufeffA good film\r\n\n  A bad, bad film\n",
+        "one.csv": 'review\nA good film\n"A bad, bad film"\n',
+        "two.csv": 'id,review\n1,A good film\n2,"A bad, bad film"\n',
+        "two.jsonl": '{"id": 1, "review": "A good film"}\n\n{"id": 2, "review": "A bad, bad film"}\n',
+        "list.json": '["A good film", "A bad, bad film"]',
+        "notes.md": "A good film",
+        "some/a.txt": "A good film\n",
+        "some/b.txt": "A bad, bad film\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode())
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(some_pictures()[:2]):
+        picture.save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["lines.txt"],
+        ["one.csv"],
+        ["two.csv", "--column", "review"],
+        ["two.jsonl", "--column", "review"],
+        ["list.json"],
+        ["some"],
+        ["some/*.txt"],
+        ["some/?.txt"],
+        ["some/a.txt", "--text", "A bad, bad film"],
+        ["A good film", "A bad, bad film"],
+        ["--text", "A good film", "--text", "A bad, bad film"],
+    ],
+    ids=" ".join,
+)
+def test_inputs_are_read_from_files(files, given):
+    result = run(*SAVED, "out", *given)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert explained(files / "out") == TWO
+
+
+def test_a_parquet_file_is_read(files):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.DataFrame({"id": [1, 2], "review": TWO}).to_parquet(files / "two.parquet")
+    result = run(*SAVED, "out", "two.parquet", "--column", "review")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert explained(files / "out") == TWO
+
+
+def test_standard_input_is_read(files):
+    result = CliRunner().invoke(cli.app, [*SAVED, "out", "-"], input="\n".join(TWO))
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert explained(files / "out") == TWO
+
+
+def test_images_are_read_from_folders_globs_tables_and_standard_input(files):
+    (files / "images.csv").write_text("photos/0.png\n".join(["path\n", ""]))
+    arguments = ["explain", "--model", "zoo:shapes-vit", "--method", "saliency"]
+    for given, count in ((["photos"], 2), (["photos/*.png"], 2), (["images.csv"], 1)):
+        result = run(*arguments, *given)
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert f"shapes-vit, {count} sample" in result.output
+    result = CliRunner().invoke(cli.app, [*arguments, "-"], input=(files / "photos" / "0.png").read_bytes())
+    assert result.exit_code == 0, (result.output, result.exception)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["missing.txt"], "There is no file 'missing.txt'. If it is a text, give it with --text."),
+        (["missing/*.csv"], "There is no file 'missing/*.csv'"),
+        (["cat.jpg"], "There is no file 'cat.jpg'"),
+        (["photos/0.png"], "'photos/0.png' is an image, and this model reads texts"),
+        (["photos"], "is an image, and this model reads texts"),
+        (["two.csv"], "has the columns id, review: choose one with --column"),
+        (["two.csv", "--column", "text"], "has no column 'text' but id, review"),
+        (["notes.md"], "'notes.md' is of a kind that is not read"),
+        (["both"], "holds both images and texts: say which"),
+        (["chat.json"], "A chat is for language models"),
+        (["bad.jsonl"], "Line 2 of 'bad.jsonl' is no JSON"),
+        (["empty.csv"], "'empty.csv' holds no rows"),
+        (["hole.csv", "--column", "review"], "Row 2 of 'hole.csv' has no text in the column 'review' but ''"),
+        (["latin.txt"], "'latin.txt' is not in UTF-8"),
+        ([], "There is nothing to explain: give INPUT or --text"),
+    ],
+    ids=str,
+)
+def test_files_that_cannot_be_read_are_told(files, given, message):
+    (files / "chat.json").write_text('[{"role": "user", "content": "hi"}]')
+    (files / "bad.jsonl").write_text('{"a": "x"}\n{"a"\n')
+    (files / "empty.csv").write_text("review\n")
+    (files / "hole.csv").write_text("id,review\n1,good\n2,\n")
+    (files / "both").mkdir()
+    some_pictures()[0].save(files / "both" / "a.png")
+    (files / "both" / "a.txt").write_text("a film")
+    (files / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    result = run("explain", "--model", "zoo:reviews-bert", "--method", "occlusion", *given)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, InterpretoError)
+    assert message in str(result.exception)
+
+
+def test_a_text_that_ends_in_the_name_of_a_file_is_a_text(files):
+    result = run(*SAVED, "out", "I read all of lines.txt", "--text", "lines.txt")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert explained(files / "out") == ["I read all of lines.txt", "lines.txt"]

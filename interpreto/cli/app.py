@@ -1,15 +1,13 @@
 """The application, and how words of the command line become methods, options and samples."""
 
 import ast
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
-from interpreto import METHODS, AttributionOutput, InterpretoError
+from interpreto import METHODS, AttributionOutput
 from interpreto.attributions.naming import look_up, slug
 from interpreto.errors import OptionError
 
@@ -59,14 +57,3 @@ def options_of(pairs: list[str]) -> dict[str, Any]:
 def target_of(text: str | None) -> Any:
     """A class index where it is one, else the text."""
     return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else text
-
-
-def chat_of(path: Path) -> Any:
-    """The messages of a chat, a list of objects with role and content, from a file."""
-    try:
-        messages = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise InterpretoError(f"{str(path)!r} is no JSON file: {error}.") from error
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
-        raise InterpretoError(f"{str(path)!r} holds no chat: one list of objects with 'role' and 'content'.")
-    return messages

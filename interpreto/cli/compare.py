@@ -11,7 +11,8 @@ import interpreto
 from interpreto import InterpretoError, zoo
 from interpreto.attributions.comparison.entrants import words
 from interpreto.attributions.comparison.folder import RunFolder
-from interpreto.cli.app import app, chat_of, console, options_of, target_of
+from interpreto.cli.app import app, console, options_of, target_of
+from interpreto.cli.inputs import Column, Inputs, Texts, check, lines_of, read, text_of
 from interpreto.model_wrapping.loading import load
 from interpreto.model_wrapping.task import TASKS, find_task
 from interpreto.visualizations.scores import notes, tables
@@ -20,10 +21,9 @@ from interpreto.visualizations.scores import notes, tables
 @app.command()
 def compare(
     model: Annotated[str, typer.Option(help="zoo:NAME, a folder, or a hub id.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT", help="Texts or paths of images; for models of the zoo their own samples."),
-    ] = None,
+    inputs: Inputs = None,
+    text: Texts = None,
+    column: Column = None,
     methods: Annotated[str, typer.Option(help="Names with commas between them (see `interpreto methods`).")] = "all",
     metrics: Annotated[
         str | None, typer.Option(help="Names with commas between them, such as deletion,pointing-game; or all.")
@@ -54,18 +54,20 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Compare methods on a model and samples, with intervals, costs and honest baselines."""
+    """Compare methods on a model and samples, with intervals, costs and controls.
+
+    Models of the zoo are compared on their own held-out samples where no INPUT is given.
+    """
     if out is not None:
         RunFolder(out).check()
-    given = [*(inputs or []), *([] if file is None else _lines(file))]
+    given = [*read(inputs or [], text or [], column), *([] if file is None else _lines(file))]
     options = _shared(options_of(option)) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
     purpose = find_task(loaded, task)
     if corpus is not None and purpose.endswith("image-classification"):
         raise InterpretoError("--corpus counts tokens of texts; this model reads images.")
     speaks = purpose == "text-generation"
-    if speaks:
-        given = [chat_of(Path(text)) if text.endswith(".json") else text for text in given]
+    check(given, options.get("modality") or ("image" if "image" in purpose else "text"), speaks)
     wanted: Any = target if speaks else target_of(target)
     arguments: dict[str, Any] = {"inputs": given, "targets": None if wanted is None else [wanted] * len(given)}
     if not given:
@@ -128,8 +130,4 @@ def _operators(text: str) -> list[Any]:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    found = [line for line in lines if line]
-    if not found:
-        raise InterpretoError(f"{str(path)!r} holds no line of text.")
-    return found
+    return lines_of(text_of(path), repr(str(path)))

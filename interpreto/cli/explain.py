@@ -7,7 +7,8 @@ import typer
 from rich.markup import escape
 
 from interpreto import InterpretoError
-from interpreto.cli.app import app, chat_of, console, methods_named, options_of, target_of
+from interpreto.cli.app import app, console, methods_named, options_of, target_of
+from interpreto.cli.inputs import Column, Inputs, Texts, check, read
 from interpreto.cli.results import FIGURE, RESULTS, check_out, details, draw, run, save, summarise
 from interpreto.model_wrapping.loading import load
 from interpreto.model_wrapping.task import TASKS, find_task
@@ -15,10 +16,10 @@ from interpreto.model_wrapping.task import TASKS, find_task
 
 @app.command()
 def explain(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Texts, paths of images, or JSON files with a chat each.")
-    ],
     model: Annotated[str, typer.Option(help="zoo:NAME, a folder, a hub id, or open_clip:NAME:WEIGHTS.")],
+    inputs: Inputs = None,
+    text: Texts = None,
+    column: Column = None,
     method: Annotated[list[str], typer.Option(help="A method's name (see `interpreto methods`), or all.")] = ["all"],  # noqa: B006
     target: Annotated[
         str | None,
@@ -37,8 +38,11 @@ def explain(
 ) -> None:
     """Explain a model's prediction for texts or images."""
     methods = methods_named(method)
+    samples = read(inputs or [], text or [], column)
+    if not samples:
+        raise InterpretoError("There is nothing to explain: give INPUT or --text.")
     if out is not None:
-        check_out(out, [f"{one.__name__}-{number}" for one in methods for number in range(len(inputs))])
+        check_out(out, [f"{one.__name__}-{number}" for one in methods for number in range(len(samples))])
     options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)
     purpose = find_task(loaded, task)
@@ -56,7 +60,8 @@ def explain(
             if reads_text
             else "This model compares an image with prompts: name at least one with --prompt."
         )
-    samples = [chat_of(Path(text)) if speaks and text.endswith(".json") else text for text in inputs]
+    reads = options.get("modality") or ("image" if "image" in purpose else "text")
+    check(samples, reads, speaks)
     wanted = tuple(prompt) if prompt else target if speaks else target_of(target)
     results, seconds = run(methods, loaded, processor, samples, wanted, {"task": task, **options})
     if not results:
