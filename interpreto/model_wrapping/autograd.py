@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -10,44 +12,75 @@ from torch import Tensor, nn
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.guided import guided
+from interpreto.model_wrapping.model_checks import GradientCheck, PaddingCheck
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import device_of
+from interpreto.model_wrapping.runtime import device_of, dtype_of
 
 
-def answers(asks: Sequence[Ask], outputs: Callable[[Rows], Float[Tensor, "p k"]], module: nn.Module) -> list[Answer]:
-    """Run the rows of all asks as one batch; the asks are of one kind.
-
-    Gradients are those of each row's own score, one backward pass per target, and exist only for the asked tensor:
-    weights may be frozen and get no gradient.
+@final
+class Autograd:
+    """A model of PyTorch that answers with scores and their gradients.
 
     Args:
-        asks: What is asked.
-        outputs: Runs the model.
         module: The model.
+        outputs: Runs it.
+
+    Attributes:
+        padding: Whether rows of different lengths may share a batch.
     """
-    rows, sizes = Rows.join([ask.rows for ask in asks], device_of(module)), [len(ask.rows) for ask in asks]
-    field = asks[0].of
-    if field is None:
-        with torch.no_grad():
-            found = _selected(asks, outputs(rows).split(sizes))
-        return [Answer(scores.float().cpu()) for scores in found]
-    leaf = rows.fields[field].detach().clone().requires_grad_()
-    with torch.enable_grad():
-        with guided(module) if asks[0].guided else nullcontext():
-            made = outputs(rows.put(**{field: leaf}))
-        found = _selected(asks, made.split(sizes))
-        if not all(scores.requires_grad for scores in found):
-            raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
-        gradients = _gradients(found, leaf)
-    parts = gradients.split(sizes)
-    return [
-        Answer(
-            scores.detach().float().cpu(),
-            # Rows of other samples may have been longer, or explained for more targets.
-            part[:, : scores.shape[1], : ask.rows.fields[field].shape[1]],
-        )
-        for scores, part, ask in zip(found, parts, asks, strict=True)
-    ]
+
+    def __init__(self, module: nn.Module, outputs: Callable[[Rows], Float[Tensor, "p k"]]) -> None:
+        self.module, self.outputs = module, outputs
+        self.padding, self._gradient = PaddingCheck(), GradientCheck()
+
+    def answers(self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]] | None = None) -> list[Answer]:
+        """Run the rows of all asks as one batch, or as one of each length; the asks are of one kind.
+
+        Args:
+            asks: What is asked.
+            run: What answers them where it is not scores and gradients that are asked for.
+        """
+        return self.padding.answers(asks, run or self._run, self.outputs)
+
+    def _run(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Scores and, where asked for, gradients: of each row's own score, one backward pass per target.
+
+        They exist only for the asked tensor: weights may be frozen and get no gradient.
+        """
+        module, outputs = self.module, self.outputs
+        rows, sizes = Rows.join([ask.rows for ask in asks], device_of(module)), [len(ask.rows) for ask in asks]
+        field = asks[0].of
+        if field is None:
+            with torch.no_grad():
+                found = _selected(asks, outputs(rows).split(sizes))
+            return [Answer(scores.float().cpu()) for scores in found]
+        leaf = rows.fields[field].detach().clone().requires_grad_()
+        with torch.enable_grad():
+            with guided(module) if asks[0].guided else nullcontext():
+                made = outputs(rows.put(**{field: leaf}))
+            found = _selected(asks, made.split(sizes))
+            if not all(scores.requires_grad for scores in found):
+                raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
+            gradients = _gradients(found, leaf)
+        if not asks[0].guided and dtype_of(module) in (torch.float32, torch.float64):
+            score = partial(_first_score, outputs, rows.take(slice(1)), asks[0], field)
+            self._gradient.check(score, leaf.detach()[:1], gradients[:1, 0])
+        parts = gradients.split(sizes)
+        return [
+            Answer(
+                scores.detach().float().cpu(),
+                # Rows of other samples may have been longer, or explained for more targets.
+                part[:, : scores.shape[1], : ask.rows.fields[field].shape[1]],
+            )
+            for scores, part, ask in zip(found, parts, asks, strict=True)
+        ]
+
+
+def _first_score(
+    outputs: Callable[[Rows], Float[Tensor, "p k"]], one: Rows, ask: Ask, field: str, x: Float[Tensor, "p ..."]
+) -> Float[Tensor, " p"]:
+    """The score of an ask's first target for copies of one row that differ in a field."""
+    return ask.targets.select(outputs(one.varied(len(x), **{field: x})))[:, 0]
 
 
 def _selected(asks: Sequence[Ask], parts: Sequence[Float[Tensor, "_p k"]]) -> list[Float[Tensor, "_p _t"]]:

@@ -9,33 +9,51 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from interpreto.errors import ModelError
+
 
 @dataclass(eq=False)
 class Head:
     """What passed into the head at the asked positions.
 
     Attributes:
-        positions: What the head reads.
+        positions: What the head reads, counted from the first token that was sent.
+        length: How many tokens were sent. An adapter may put tokens of its own before them.
         cut: Whether it reads a leaf instead of the body's output.
         below: The hidden states as the body of the model left them; None as long as none came.
         leaf: The same, cut off from the body, where gradients are taken in two steps.
     """
 
     positions: Int[Tensor, " q"]
+    length: int
     cut: bool = False
     below: Float[Tensor, "p q d"] | None = None
     leaf: Float[Tensor, "p q d"] | None = None
 
     def narrow(self, _module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """A hook before the head."""
-        hidden = self.below = given[0][:, self.positions]
+        hidden = self.below = self.narrowed(given[0])
         if self.cut:
             hidden = self.leaf = hidden.detach().requires_grad_()
         return (hidden, *given[1:])
 
+    def narrowed(self, found: Float[Tensor, "p l d"]) -> Float[Tensor, "p q d"]:
+        """What the model says at the asked positions, of what it says at all of them.
+
+        Raises:
+            ModelError: if there are fewer positions than tokens were sent.
+        """
+        added = found.shape[1] - self.length
+        if added < 0:
+            raise ModelError(
+                f"The model was sent {self.length} tokens and its head reads {found.shape[1]} positions: which token "
+                "each of them belongs to cannot be told."
+            )
+        return found[:, self.positions + added]
+
 
 @contextmanager
-def applied_at(module: nn.Module, positions: Int[Tensor, " q"], cut: bool = False) -> Iterator[Head]:
+def applied_at(module: nn.Module, positions: Int[Tensor, " q"], length: int, cut: bool = False) -> Iterator[Head]:
     """Let the head see only these positions, whatever the model does around it (scaling, capping of logits).
 
     Logits at every position would be larger than all else that a model computes.
@@ -43,11 +61,12 @@ def applied_at(module: nn.Module, positions: Int[Tensor, " q"], cut: bool = Fals
     Args:
         module: The output embedding.
         positions: The asked ones.
+        length: How many tokens are sent.
         cut: Whether the head reads a leaf instead of the body's output. Every score rests on the hidden state at its
             own position, so that one pass back through the head serves all scores, and only the body is gone through
             again for each.
     """
-    head = Head(positions, cut)
+    head = Head(positions, length, cut)
     handle = module.register_forward_pre_hook(head.narrow)
     try:
         yield head
@@ -80,13 +99,16 @@ def gradients(
     Args:
         scores: Of rows.
         places: On which of the positions that the head saw each score rests.
-        head: What the head saw, cut.
+        head: What the head saw, cut; nothing where the model computes its logits without calling it.
         leaf: What gradients are taken for.
         together: Whether all targets go back through the body as one, or one after the other.
     """
     count = scores.shape[1]
-    assert head.below is not None
-    assert head.leaf is not None
+    if head.below is None or head.leaf is None:
+        rounds_left = (
+            torch.autograd.grad(scores[:, t].sum(), leaf, retain_graph=t + 1 < count)[0] for t in range(count)
+        )
+        return torch.stack(list(rounds_left), dim=1).float()
     seeds = head.leaf.new_zeros(count, *head.leaf.shape)
     for members in rounds(places.any(0)):
         (below,) = torch.autograd.grad(scores[:, members].sum(), head.leaf, retain_graph=True)

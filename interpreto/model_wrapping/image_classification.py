@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interpreto.model_wrapping import autograd, images
+from interpreto.model_wrapping import images
+from interpreto.model_wrapping.autograd import Autograd
 from interpreto.model_wrapping.classification import check_target, logits_of, settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
@@ -50,6 +51,7 @@ class ImageClassification(Wrapper):
         inner, patch = unwrapped(model), patch_size(unwrapped(model))
         self.pictures = Pictures(processor, patch, runtime.size)
         self.resolution = resolution_of(inner, inner.forward, runtime.size, patch)
+        self.autograd = Autograd(self.module, self._outputs)
         self.inside = Inside(self.model, self._outputs, PIXELS)
 
     @property
@@ -77,9 +79,7 @@ class ImageClassification(Wrapper):
         return settle(sample, spec, self.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        if asks[0].probe is not None:
-            return self.inside.answers(asks)
-        return autograd.answers(asks, self._outputs, self.module)
+        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import InputError, TargetError
-from interpreto.model_wrapping import autograd, images, similarity
+from interpreto.model_wrapping import images, similarity
+from interpreto.model_wrapping.autograd import Autograd
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
@@ -54,6 +55,7 @@ class ImageSimilarity(Wrapper):
         self.towers = towers_of(unwrapped(model), processor)
         self.config = getattr(unwrapped(model), "config", None)
         self.pictures, self.resolution = self.towers.pictures(runtime.size)
+        self.autograd = Autograd(self.module, self._outputs)
         self.inside = Inside(self.model, self._outputs, PIXELS)
         self.prompts = Sides(self.towers, runtime, self._encoded, _WANTED)
 
@@ -109,9 +111,7 @@ class ImageSimilarity(Wrapper):
         return settle(sample, targets, probe, Both(probed, blank))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        if asks[0].probe is not None:
-            return self.inside.answers(asks)
-        return autograd.answers(asks, self._outputs, self.module)
+        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
 
     def forget(self) -> None:
         # Between calls the user may change the weights.

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -17,11 +18,12 @@ from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.head import Head, applied_at, gradients
 from interpreto.model_wrapping.inside.guided import guided
+from interpreto.model_wrapping.model_checks import GradientCheck
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.task import unwrapped
-from interpreto.model_wrapping.text_model import TextModel, first_position, reads_length
+from interpreto.model_wrapping.text_model import TextModel, adds_tokens, first_position, reads_length
 from interpreto.model_wrapping.token_targets import TokenTargets
 
 _LOGITS = 2**26
@@ -45,11 +47,13 @@ class LanguageModel:
         self.text, self.runtime = text, runtime
         self._begins = first_position(inner)
         self._reads_length = reads_length(inner.config)
+        self._adds_tokens = adds_tokens(text.model)
         self.no_reuse_reason = self._reuse_obstacle(inner)
         self._cache_name = ""
         # Without anything that may be padded, only rows of one length share a batch.
         self.padding = {} if self._reads_length else text.padding
         self._proven = self._causal = False
+        self._gradient = GradientCheck()
 
     @property
     def reuses(self) -> bool:
@@ -138,6 +142,8 @@ class LanguageModel:
             return "reuse_prefix=False"
         if self._reads_length:
             return "the model turns positions by a factor that depends on the length of the longest text"
+        if self._adds_tokens:
+            return "an adapter puts tokens of its own before the text"
         if not prefix.can_be_cut(model):
             return "the model keeps a state of the text that cannot be cut"
         return ""
@@ -193,10 +199,20 @@ class LanguageModel:
                 raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
             together = leaf.device.type != "cpu"
             grown = gradients(found, places.to(leaf.device), head, leaf, together)
+        if not asks[0].guided and self._tolerance < 1e-2:
+            score = partial(self._first_score, asks[0])
+            one = slice(length(asks[0].rows))
+            self._gradient.check(score, leaf.detach()[:1, one], grown[:1, 0, one])
         for ask, own, part in zip(asks, scores, grown.split([len(ask.rows) for ask in asks]), strict=True):
             count = len(ask.targets)
             out.append(Answer(own[:, :count].detach().float().cpu(), part[:, :count, : length(ask.rows)]))
         return out
+
+    def _first_score(self, ask: Ask, x: Float[Tensor, "p l d"]) -> Float[Tensor, " p"]:
+        """The score of an ask's first target for other embeddings of its first row."""
+        targets, one = _targets(ask), ask.rows.take(slice(1))
+        outputs, _ = self._outputs(one.varied(len(x), **{EMBEDDINGS: x}), targets.at)
+        return targets.select(outputs)[:, 0]
 
     def _joined(self, asks: Sequence[Ask]) -> tuple[Rows, Int[Tensor, " q"]]:
         """The rows of several texts, and all positions from which any of their targets is predicted."""
@@ -232,7 +248,7 @@ class LanguageModel:
         # A tokenizer may know no padding token; what stands in for it is hidden by the mask.
         ids = fields["input_ids"][:, begin:end].clamp(min=0)
         options: dict[str, Any] = {"attention_mask": fields["attention_mask"][:, :end]}
-        if "position_ids" in text.parameters:
+        if "position_ids" in text.parameters and not self._adds_tokens:
             positions = torch.arange(begin, end, device=text.device) + self._begins
             options["position_ids"] = positions.expand(len(ids), -1)
         if "use_cache" in text.parameters:
@@ -243,13 +259,11 @@ class LanguageModel:
         place = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
         module = unwrapped(text.model).get_output_embeddings()
         exact = precision(text.model, self.runtime.autocast, text.device)
-        with exact, place, applied_at(module, (at - begin).to(text.device), cut) as head:
+        with exact, place, applied_at(module, (at - begin).to(text.device), end - begin, cut) as head:
             logits = text.model(input_ids=ids, **options).logits
         if head.below is None:
-            raise ModelError(
-                f"{type(unwrapped(text.model)).__name__} does not call its output embedding, so that its logits cannot "
-                "be had at the asked positions alone."
-            )
+            # The model multiplies by its output embedding without calling it: logits of all positions are made.
+            logits = head.narrowed(logits)
         shape = logits.shape
         return self.runtime.explained(logits.float().flatten(0, 1)).reshape(*shape[:2], -1), head
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interpreto.model_wrapping import autograd, texts
+from interpreto.model_wrapping import texts
+from interpreto.model_wrapping.autograd import Autograd
 from interpreto.model_wrapping.classification import check_target, logits_of, settle
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
@@ -24,9 +25,6 @@ from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import UNSET, TextModel, position_table
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.wrapper import Wrapper
-
-_READ_PADDING = ("xlnet", "reformer")
-"""Models whose output depends on padding in spite of their attention mask."""
 
 
 @final
@@ -53,9 +51,9 @@ class TextClassification(Wrapper):
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.text.model, self._on, runtime.device)
         self.no_gradients = self.text.no_gradients
-        reads_padding = "attention_mask" not in self.text.parameters or self.text.config.model_type in _READ_PADDING
         # Without anything that may be padded, only rows of one length share a batch.
-        self.padding = {} if reads_padding else self.text.padding
+        self.padding = self.text.padding if "attention_mask" in self.text.parameters else {}
+        self.autograd = Autograd(self.module, self._outputs)
         self.inside = Inside(self.text.model, self._outputs, words=partial(texts.words, self.text), ragged=True)
 
     @property
@@ -78,9 +76,7 @@ class TextClassification(Wrapper):
         return settle(sample, spec, self.text.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        if asks[0].probe is not None:
-            return self.inside.answers(asks)
-        return autograd.answers(asks, self._outputs, self.module)
+        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.text.model, self.text.config, self.runtime)
@@ -106,7 +102,7 @@ def _padding(config: Any, fields: dict[str, Any]) -> Iterator[None]:
     Classifiers on decoders find the last token by it and refuse batches without.
     """
     ids = fields["input_ids"]
-    if config.pad_token_id is not None:
+    if getattr(config, "pad_token_id", None) is not None:
         yield
         return
     used = set(ids.unique().tolist())

@@ -19,7 +19,7 @@ from interpreto.model_wrapping.runtime import Runtime, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import plain
 from interpreto.model_wrapping.task import unwrapped
-from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.text_model import TextModel, adds_tokens
 from interpreto.model_wrapping.token_targets import TokenTargets
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -66,7 +66,7 @@ class TextGeneration(Wrapper):
     def masked_by_attention(self) -> bool:
         # A recurrent state has read what the mask hides; without ids of their own, positions are counted by the mask.
         known = {"attention_mask", "position_ids"} <= self.text.parameters.names
-        return known and prefix.can_be_cut(unwrapped(self.text.model))
+        return known and prefix.can_be_cut(unwrapped(self.text.model)) and not adds_tokens(self.text.model)
 
     @property
     def module(self) -> nn.Module:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.embeddings import EMBEDDINGS
+from interpreto.model_wrapping.embeddings import EMBEDDINGS, first_tensor
 from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.task import unwrapped
@@ -61,6 +61,8 @@ class TextModel:
         tokenizer: Any = _tokenizer(processor)
         config = unwrapped(model).config.get_text_config()
         parameters = ForwardArguments.of(unwrapped(model))
+        # Some configs have no such attribute at all.
+        pad = getattr(config, "pad_token_id", None)
         return TextModel(
             getattr(model, "_orig_mod", model),
             tokenizer,
@@ -68,7 +70,7 @@ class TextModel:
             parameters,
             tuple(name for name in tokenizer.model_input_names if name in parameters),
             {
-                "input_ids": UNSET if config.pad_token_id is None else config.pad_token_id,
+                "input_ids": UNSET if pad is None else pad,
                 "attention_mask": 0,
                 "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
                 EMBEDDINGS: 0.0,
@@ -90,11 +92,11 @@ class TextModel:
 
     def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
         """The model's token embeddings in float32, as its own module gives them: Gemma scales them there."""
-        return self.embedding(ids.to(self.device)).detach().float()
+        return first_tensor(self.embedding(ids.to(self.device))).detach().float()
 
     def reads_as_padding(self, token: int) -> bool:
         """Whether a word must not become this token, because the model would take it for padding, or for the end."""
-        return token in self.ends or (self.reads_padding and token == self.config.pad_token_id)
+        return token in self.ends or (self.reads_padding and token == getattr(self.config, "pad_token_id", None))
 
     def reading_end(self, ends: frozenset[int]) -> "TextModel":
         """The same for a model that finds the end of a text by these tokens."""
@@ -134,6 +136,14 @@ def reads_length(config: Any) -> bool:
     rope = getattr(config.get_text_config(), "rope_parameters", None)
     kinds = [rope, *rope.values()] if isinstance(rope, dict) else []
     return any(isinstance(kind, dict) and kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
+
+
+def adds_tokens(model: Any) -> bool:
+    """Whether an adapter of PEFT puts tokens, or keys and values, of its own before each text.
+
+    It counts positions itself then, and keeps no cache that a caller could go on from.
+    """
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def position_table(model: Any) -> nn.Embedding | None:

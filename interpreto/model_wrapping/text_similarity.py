@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interpreto.errors import InputError, TargetError
-from interpreto.model_wrapping import autograd, similarity, texts
+from interpreto.model_wrapping import similarity, texts
+from interpreto.model_wrapping.autograd import Autograd
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.inside.inside import Inside
@@ -61,6 +62,7 @@ class TextSimilarity(Wrapper):
         self.config = getattr(unwrapped(model), "config", None)
         self.no_gradients = self.text.no_gradients
         self.pictures, self.resolution = self.towers.pictures(runtime.size)
+        self.autograd = Autograd(self.module, self._outputs)
         self.inside = Inside(
             self.model, self._outputs, words=partial(texts.words, self.text), ragged=self.towers.full is None
         )
@@ -94,9 +96,7 @@ class TextSimilarity(Wrapper):
         return settle(sample, self.shown.targets(spec), probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        if asks[0].probe is not None:
-            return self.inside.answers(asks)
-        return autograd.answers(asks, self._outputs, self.module)
+        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
 
     def forget(self) -> None:
         # Between calls the user may change the weights.

@@ -1,0 +1,122 @@
+"""What is found out once about a model by running it: whether padding and gradients mean what they should."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.errors import UnsupportedError
+from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.rows import Rows
+
+_DIRECTIONS = 3
+_STEPS = (1e-2, 1e-3)
+"""Lengths of a step as shares of the input's: the larger for layers that round, the smaller for steep models."""
+_NOISE = 20
+"""A change of the score below so many times its rounding error says nothing."""
+
+
+@dataclass
+class PaddingCheck:
+    """Keeps rows of different lengths apart where padding changes what a model says of the shorter ones.
+
+    Some models read padding in spite of the attention mask: by convolutions, by pooling, by embeddings of neighbours.
+
+    Attributes:
+        invariant: Whether a padded row scores as it does alone; None as long as none was padded.
+    """
+
+    invariant: bool | None = None
+
+    def answers(
+        self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]], outputs: Callable[[Rows], Tensor]
+    ) -> list[Answer]:
+        """Run asks of one kind, rows of one length at a time where that matters.
+
+        Args:
+            asks: What is asked.
+            run: Answers asks whose rows may be joined.
+            outputs: Runs rows.
+        """
+        lengths = sorted({ask.rows.length for ask in asks if len(ask.rows)})
+        if len(lengths) > 1 and self.invariant is None:
+            self.invariant = _scores_alike(asks, outputs)
+        if len(lengths) < 2 or self.invariant:
+            return run(asks)
+        found: dict[int, Answer] = {}
+        for length in lengths:
+            places = [place for place, ask in enumerate(asks) if ask.rows.length == length]
+            found |= dict(zip(places, run([asks[place] for place in places]), strict=True))
+        return [found[place] for place in range(len(asks))]
+
+
+def _scores_alike(asks: Sequence[Ask], outputs: Callable[[Rows], Tensor]) -> bool:
+    """Whether the shortest row says the same alone and beside the longest."""
+    ranked = sorted((ask.rows for ask in asks if len(ask.rows)), key=lambda rows: rows.length)
+    short, long = (rows.take(slice(1)) for rows in (ranked[0], ranked[-1]))
+    with torch.no_grad():
+        alone, beside = outputs(short)[0], outputs(Rows.join([short, long]))[0]
+    if alone.shape != beside.shape:
+        return False
+    tolerance = 1e-4 if alone.dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((alone - beside).abs().max() <= tolerance * (1 + alone.abs().max()))
+
+
+@dataclass
+class GradientCheck:
+    """Compares a model's gradient with finite differences of its score, once.
+
+    Quantised layers may let no gradient through, so that it is 0 but for what goes past them.
+
+    Attributes:
+        done: Whether it was compared.
+    """
+
+    done: bool = False
+
+    def check(
+        self,
+        score: Callable[[Float[Tensor, "p ..."]], Float[Tensor, " p"]],
+        x: Float[Tensor, "1 ..."],
+        gradient: Float[Tensor, "1 ..."],
+    ) -> None:
+        """Refuse a gradient that is not that of the score.
+
+        Args:
+            score: From inputs `p s` to their scores, `p`.
+            x: One input.
+            gradient: Of its score.
+
+        Raises:
+            UnsupportedError: if along no direction, with no step, the score changes as the gradient says.
+        """
+        if self.done:
+            return
+        self.done = True
+        rng = torch.Generator().manual_seed(0)
+        directions = torch.randn(_DIRECTIONS, *x.shape[1:], generator=rng).to(x)
+        directions /= directions.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+        slopes = (directions.double() * gradient.double()).flatten(1).sum(1).cpu()
+        missed = []
+        for step in _STEPS:
+            size = step * float(x.norm())
+            with torch.no_grad():
+                found = score(torch.cat([x + size * directions, x - size * directions])).double().cpu()
+            ahead, behind = found.chunk(2)
+            changes = (ahead - behind) / 2
+            noise = _NOISE * torch.finfo(x.dtype).eps * (1 + found.abs().max())
+            if not bool((changes.abs() > noise).any()):
+                return
+            expected = size * slopes
+            if float((changes - expected).norm()) <= 0.5 * float(torch.maximum(changes.norm(), expected.norm())):
+                return
+            missed.append((float(changes[0] / size), float(slopes[0])))
+        measured, claimed = missed[-1]
+        raise UnsupportedError(
+            "The gradient of this model is not that of its score: along a random direction the score changes by "
+            f"{measured:.3g} per unit, and the gradient says {claimed:.3g}. Quantised layers often let no gradient "
+            "through; load the model without quantisation, or use a method that hides parts (Occlusion, KernelShap, "
+            "Lime, Sobol, Rise)."
+        )
