@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck, PaddingCheck
+from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 
@@ -24,28 +23,17 @@ class Autograd:
     Args:
         module: The model.
         outputs: Runs it.
-
-    Attributes:
-        padding: Whether rows of different lengths may share a batch.
     """
 
     def __init__(self, module: nn.Module, outputs: Callable[[Rows], Float[Tensor, "p k"]]) -> None:
         self.module, self.outputs = module, outputs
-        self.padding, self._gradient = PaddingCheck(), GradientCheck()
+        self._gradient = GradientCheck()
 
-    def answers(self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]] | None = None) -> list[Answer]:
-        """Run the rows of all asks as one batch, or as one of each length; the asks are of one kind.
+    def answers(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Run the rows of all asks as one batch; the asks are of one kind.
 
-        Args:
-            asks: What is asked.
-            run: What answers them where it is not scores and gradients that are asked for.
-        """
-        return self.padding.answers(asks, run or self._run, self.outputs)
-
-    def _run(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Scores and, where asked for, gradients: of each row's own score, one backward pass per target.
-
-        They exist only for the asked tensor: weights may be frozen and get no gradient.
+        Gradients are those of each row's own score, one backward pass per target, and exist only for the asked tensor:
+        weights may be frozen and get no gradient.
         """
         module, outputs = self.module, self.outputs
         rows, sizes = Rows.join([ask.rows for ask in asks], device_of(module)), [len(ask.rows) for ask in asks]
@@ -60,7 +48,7 @@ class Autograd:
                 made = outputs(rows.put(**{field: leaf}))
             found = _selected(asks, made.split(sizes))
             if not all(scores.requires_grad for scores in found):
-                raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
+                raise not_differentiable()
             gradients = _gradients(found, leaf)
         if not asks[0].guided and dtype_of(module) in (torch.float32, torch.float64):
             score = partial(_first_score, outputs, rows.take(slice(1)), asks[0], field)
@@ -92,6 +80,8 @@ def _gradients(found: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor, "p .
     stacked = []
     for target in range(count):
         total = torch.stack([scores[:, target].sum() for scores in found if target < scores.shape[1]]).sum()
-        (gradient,) = torch.autograd.grad(total, leaf, retain_graph=target + 1 < count)
+        (gradient,) = torch.autograd.grad(total, leaf, retain_graph=target + 1 < count, allow_unused=True)
+        if gradient is None:
+            raise not_differentiable()
         stacked.append(gradient.float())
     return torch.stack(stacked, dim=1)

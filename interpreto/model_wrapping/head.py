@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
+from interpreto.model_wrapping.model_checks import not_differentiable
 
 
 @dataclass(eq=False)
@@ -117,8 +118,12 @@ def gradients(
     if together and count > 1:
         (found,) = torch.autograd.grad(head.below, leaf, seeds, is_grads_batched=True)
         return found.transpose(0, 1).float()
-    found = [
-        torch.autograd.grad(head.below, leaf, seed, retain_graph=target + 1 < count)[0]
-        for target, seed in enumerate(seeds)
-    ]
+    found = [_gradient(head.below, leaf, target + 1 < count, seed) for target, seed in enumerate(seeds)]
     return torch.stack(found, dim=1).float()
+
+
+def _gradient(output: Tensor, leaf: Tensor, goes_on: bool, seed: Tensor | None = None) -> Tensor:
+    (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=goes_on, allow_unused=True)
+    if found is None:
+        raise not_differentiable()
+    return found

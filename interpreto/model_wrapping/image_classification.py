@@ -79,7 +79,7 @@ class ImageClassification(Wrapper):
         return settle(sample, spec, self.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
+        return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

@@ -111,7 +111,7 @@ class ImageSimilarity(Wrapper):
         return settle(sample, targets, probe, Both(probed, blank))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
+        return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)
 
     def forget(self) -> None:
         # Between calls the user may change the weights.

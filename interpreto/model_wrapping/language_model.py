@@ -18,7 +18,7 @@ from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.head import Head, applied_at, gradients
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck
+from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable
 from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
@@ -196,7 +196,7 @@ class LanguageModel:
                 places[part, : len(targets), own] = targets.used
             found = torch.cat(scores)
             if not found.requires_grad:
-                raise ModelError("The score does not depend on the input in a way that PyTorch can differentiate.")
+                raise not_differentiable()
             together = leaf.device.type != "cpu"
             grown = gradients(found, places.to(leaf.device), head, leaf, together)
         if not asks[0].guided and self._tolerance < 1e-2:

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.errors import UnsupportedError
+from interpreto.errors import ModelError, UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask
-from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.targets import Everything
 
+_TOLERANCE = 1e-4
+"""By how much scores of one row may differ between batches; half precision rounds more, and runs lengths apart."""
 _DIRECTIONS = 3
 _STEPS = (1e-2, 1e-3)
 """Lengths of a step as shares of the input's: the larger for layers that round, the smaller for steep models."""
@@ -30,19 +32,16 @@ class PaddingCheck:
 
     invariant: bool | None = None
 
-    def answers(
-        self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]], outputs: Callable[[Rows], Tensor]
-    ) -> list[Answer]:
+    def answers(self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> list[Answer]:
         """Run asks of one kind, rows of one length at a time where that matters.
 
         Args:
             asks: What is asked.
-            run: Answers asks whose rows may be joined.
-            outputs: Runs rows.
+            run: Answers asks as one batch.
         """
         lengths = sorted({ask.rows.length for ask in asks if len(ask.rows)})
         if len(lengths) > 1 and self.invariant is None:
-            self.invariant = _scores_alike(asks, outputs)
+            self.invariant = _scores_alike(asks, run)
         if len(lengths) < 2 or self.invariant:
             return run(asks)
         found: dict[int, Answer] = {}
@@ -52,16 +51,12 @@ class PaddingCheck:
         return [found[place] for place in range(len(asks))]
 
 
-def _scores_alike(asks: Sequence[Ask], outputs: Callable[[Rows], Tensor]) -> bool:
+def _scores_alike(asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> bool:
     """Whether the shortest row says the same alone and beside the longest."""
     ranked = sorted((ask.rows for ask in asks if len(ask.rows)), key=lambda rows: rows.length)
-    short, long = (rows.take(slice(1)) for rows in (ranked[0], ranked[-1]))
-    with torch.no_grad():
-        alone, beside = outputs(short)[0], outputs(Rows.join([short, long]))[0]
-    if alone.shape != beside.shape:
-        return False
-    tolerance = 1e-4 if alone.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((alone - beside).abs().max() <= tolerance * (1 + alone.abs().max()))
+    short, long = (Ask(rows.take(slice(1)), Everything()) for rows in (ranked[0], ranked[-1]))
+    alone, beside = run([short])[0].scores, run([short, long])[0].scores
+    return bool((alone - beside).abs().max() <= _TOLERANCE * (1 + alone.abs().max()))
 
 
 @dataclass
@@ -116,7 +111,16 @@ class GradientCheck:
         measured, claimed = missed[-1]
         raise UnsupportedError(
             "The gradient of this model is not that of its score: along a random direction the score changes by "
-            f"{measured:.3g} per unit, and the gradient says {claimed:.3g}. Quantised layers often let no gradient "
-            "through; load the model without quantisation, or use a method that hides parts (Occlusion, KernelShap, "
-            "Lime, Sobol, Rise)."
+            f"{measured:.3g} per unit, and the gradient says {claimed:.3g}. {_REMEDY}"
         )
+
+
+_REMEDY = (
+    "Quantised layers often let no gradient through; load the model without quantisation, or use a method that hides "
+    "parts (Occlusion, KernelShap, Lime, Sobol, Rise)."
+)
+
+
+def not_differentiable() -> ModelError:
+    """The error for a score that no gradient connects with the input."""
+    return ModelError(f"The score does not depend on the input in a way that PyTorch can differentiate. {_REMEDY}")

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.model_checks import PaddingCheck
 from interpreto.model_wrapping.module_state import ModuleState
 from interpreto.model_wrapping.randomness import OwnGenerator
 from interpreto.model_wrapping.runtime import device_of
@@ -40,6 +41,7 @@ class Lease:
         verified: Whether one run has been watched.
         draws: Whether that run drew random numbers.
         reason: Why there is no working copy.
+        padding: Whether rows of different lengths may share a batch.
     """
 
     wrapper: Any
@@ -48,6 +50,7 @@ class Lease:
     verified: bool = False
     draws: bool = False
     reason: str = ""
+    padding: PaddingCheck = field(default_factory=PaddingCheck)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks of one kind as one batch.
@@ -57,6 +60,9 @@ class Lease:
         """
         if not self.verified and len(asks[0].rows):
             self._verify(asks[0])
+        return self.padding.answers(asks, self._run) if self.wrapper.may_read_padding else self._run(asks)
+
+    def _run(self, asks: Sequence[Ask]) -> list[Answer]:
         if self.copy is not None:
             self.copy.reset_submodules()
         if not self.draws:

@@ -42,6 +42,7 @@ class TextClassification(Wrapper):
 
     task, modality, ragged = "text-classification", "text", True
     no_attention = ""
+    may_read_padding = True
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         processor = with_own_tokenizer(processor)
@@ -76,7 +77,7 @@ class TextClassification(Wrapper):
         return settle(sample, spec, self.text.config, probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
+        return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.text.model, self.text.config, self.runtime)

@@ -51,6 +51,7 @@ class TextSimilarity(Wrapper):
 
     task, modality, ragged = "zero-shot-image-classification", "text", True
     no_attention = ""
+    may_read_padding = True
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         processor = with_own_tokenizer(processor)
@@ -96,7 +97,7 @@ class TextSimilarity(Wrapper):
         return settle(sample, self.shown.targets(spec), probe)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self.autograd.answers(asks, None if asks[0].probe is None else self.inside.answers)
+        return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)
 
     def forget(self) -> None:
         # Between calls the user may change the weights.

@@ -56,6 +56,9 @@ class Wrapper(ABC):
     pool: ModelPool | None = None
     """Working copies of the model; None where there is no model of PyTorch."""
 
+    may_read_padding: ClassVar[bool] = False
+    """Whether what is padded may score otherwise than alone, which is found out by running it."""
+
     reads_mean: ClassVar[bool] = False
     """Whether what layers before the last one say of a target is told by the mean over their positions."""
 

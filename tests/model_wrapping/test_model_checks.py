@@ -1,0 +1,137 @@
+"""What is found out about a model by running it: adapters, gradients that are swallowed, heads that are not called."""
+
+import copy
+
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+from transformers.modeling_outputs import CausalLMOutput
+
+from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency
+from interpreto.errors import ModelError, UnsupportedError
+from tests.generators import generator, slow_scores
+from tests.models import image_model, some_pictures, text_model
+
+peft = pytest.importorskip("peft")
+
+ADAPTERS = {
+    "prompt-tuning": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "p-tuning": lambda: peft.PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, encoder_hidden_size=8),
+    "prefix-tuning": lambda: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "lora": lambda: peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False),
+}
+
+
+def log_probabilities(model, ids, continuation):
+    """Of each token of a continuation, counted from the end: an adapter may put tokens before the text."""
+    whole = torch.tensor([[*ids, *continuation]])
+    with torch.no_grad():
+        logits = model(input_ids=whole, attention_mask=torch.ones_like(whole)).logits[0].log_softmax(-1)
+    return torch.stack([logits[place - len(continuation) - 1, token] for place, token in enumerate(continuation)])
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated", "ignore:.is_gradient_checkpointing. is")
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_adapters_may_lengthen_the_text(adapter):
+    model, words = generator("llama")
+    tuned = peft.get_peft_model(copy.deepcopy(model), ADAPTERS[adapter]()).eval()
+    ids, continuation = words("a good film")["input_ids"], [7, 9, 8]
+    explain = Occlusion(tuned, words, task="text-generation", granularity="all-tokens", removal="unk")
+    (output,) = explain("a good film", continuation)
+    expected = log_probabilities(tuned, ids, continuation)
+    assert torch.allclose(output.scores, expected, atol=1e-4)
+    for place in range(len(ids)):
+        hidden = [*ids[:place], words.unk_token_id, *ids[place + 1 :]]
+        effect = expected - log_probabilities(tuned, hidden, continuation)
+        assert torch.allclose(output.attributions[:, place], effect, atol=1e-4)
+    for method in (KernelShap, Saliency):
+        (output,) = method(tuned, words, task="text-generation", granularity="token")("a good film", continuation)
+        assert torch.allclose(output.scores, expected, atol=1e-4)
+        assert not output.attributions[0, :3].isnan().any()
+
+
+class Multiplies(hf.LlamaForCausalLM):
+    """Makes its logits without calling its output embedding."""
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
+        hidden = self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
+        return CausalLMOutput(logits=hidden.last_hidden_state @ self.lm_head.weight.T)
+
+
+@pytest.mark.parametrize("method", [Occlusion, Saliency, IntegratedGradients])
+def test_logits_may_be_made_without_calling_the_head(method):
+    model, words = generator("llama")
+    other = Multiplies(model.config).eval()
+    other.load_state_dict(model.state_dict())
+    (expected,), (found,) = (
+        method(one, words, granularity="token")("a good film", [7, 8, 9]) for one in (model, other)
+    )
+    assert torch.allclose(found.scores, expected.scores, atol=1e-5)
+    assert torch.allclose(found.attributions, expected.attributions, atol=1e-4, equal_nan=True)
+    ids = words("a good film")["input_ids"]
+    slow = slow_scores(model, [*ids, 7, 8, 9], [len(ids), len(ids) + 1, len(ids) + 2])
+    assert torch.allclose(found.scores, torch.tensor(slow), atol=1e-4)
+
+
+class Swallowing(nn.Module):
+    """A quantised layer: its output is right, and no gradient passes."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.weight, self.bias = inner.weight, inner.bias
+
+    def forward(self, x):
+        return nn.functional.linear(x.detach(), self.weight, self.bias)
+
+
+def swallowing(model):
+    """A copy whose linear layers let no gradient through; what goes past them by residual connections does."""
+    found = copy.deepcopy(model)
+    for module in list(found.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Swallowing(child))
+    return found
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_swallowed_gradients_are_refused(name):
+    model, words = text_model(name)
+    other = swallowing(model)
+    # The last layer passes gradients, so that the score has some.
+    if name == "bert":
+        other.classifier, other.bert.pooler = model.classifier, model.bert.pooler
+    else:
+        other.score = model.score
+    for method in (Saliency, IntegratedGradients):
+        with pytest.raises(UnsupportedError, match="The gradient of this model is not that of its score"):
+            method(other, words)("a good film", 0)
+    (expected,), (found,) = (Occlusion(one, words)("a good film", 0) for one in (model, other))
+    assert torch.allclose(found.attributions, expected.attributions, atol=1e-5)
+
+
+def test_swallowed_gradients_of_language_models_are_refused():
+    model, words = generator("llama")
+    other = swallowing(model)
+    other.lm_head = model.lm_head
+    with pytest.raises(UnsupportedError, match="use a method that hides parts"):
+        Saliency(other, words)("a good film", " and")
+    Occlusion(other, words)("a good film", " and")
+
+
+def test_swallowed_gradients_of_image_models_are_refused():
+    model, processor = image_model("vit")
+    other = swallowing(model)
+    other.classifier = model.classifier
+    with pytest.raises(UnsupportedError, match="Quantised layers often let no gradient through"):
+        Saliency(other, processor)(some_pictures()[0], 0)
+
+
+@pytest.mark.filterwarnings("ignore:torch.(ao|quantize)", "ignore:quantized::linear_dynamic")
+def test_dynamically_quantised_models_are_refused_where_gradients_are_asked_for():
+    model, words = text_model("bert")
+    quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
+    Occlusion(quantised, words)("a good film", 0)
+    with pytest.raises(ModelError, match="load the model without quantisation"):
+        Saliency(quantised, words)("a good film", 0)
