@@ -16,6 +16,9 @@ from interpreto.model_wrapping.finite import all_finite
 
 Box = tuple[float, float, float, float]
 Levels = tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
+_SIXTEEN_BITS = 65535
+_ROUNDING = 1e-3
+"""By how much floats may leave [0, 1], as resizing leaves it."""
 Preprocess = Callable[[Image.Image], Float[Tensor, "c H W"]]
 
 
@@ -60,8 +63,8 @@ def _is_array(item: Any) -> bool:
 def to_picture(raw: Any) -> Image.Image:
     """Any image of the user as an RGB picture, transparent parts on white, turned as the camera was held.
 
-    Arrays are `H W`, `H W c` or `c H W` with 1, 3 or 4 channels, uint8 or floats in [0, 1]; the last axis is the
-    channels where both could be.
+    Arrays are `H W`, `H W c` or `c H W` with 1, 3 or 4 channels, uint8, uint16 or floats in [0, 1]; the last axis is
+    the channels where both could be.
 
     Raises:
         InputError: if it cannot be read, has no pixels, or has values out of range.
@@ -73,7 +76,7 @@ def to_picture(raw: Any) -> Image.Image:
         if 0 in picture.size:
             raise InputError(f"The image has no pixels: its size is {picture.width} x {picture.height}.")
         if picture.mode.startswith(("I", "F")):
-            return to_picture(_stretched(np.asarray(picture, dtype=np.float32), picture.mode))
+            return to_picture(_grey_levels(picture))
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -99,9 +102,21 @@ def _open(path: Path) -> Image.Image:
         raise InputError(f"{str(path)!r} cannot be read as an image: {error}.") from error
 
 
-def _stretched(values: np.ndarray, mode: str) -> np.ndarray:
-    """Grey levels of 16 or more bits in [0, 1]: over their full range if that is 16 bits, else as they are."""
-    return values / 65535 if mode.startswith("I") and values.max(initial=0) > 255 else values / 255
+def _grey_levels(picture: Image.Image) -> Float[np.ndarray, "H W"]:
+    """Grey levels in [0, 1], by the picture's mode: of 16 bits over their range, floats as they are.
+
+    Raises:
+        InputError: if they are outside the range of their mode.
+    """
+    values = np.asarray(picture).astype(np.float64)
+    if picture.mode.startswith("F"):
+        return values
+    if values.min() < 0 or values.max() > _SIXTEEN_BITS:
+        raise InputError(
+            f"Grey levels of the mode {picture.mode!r} are read as 16 bits, 0 to {_SIXTEEN_BITS}; these lie in "
+            f"[{values.min():g}, {values.max():g}]. Give an array of floats in [0, 1]."
+        )
+    return values / _SIXTEEN_BITS
 
 
 def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W c"]:
@@ -119,15 +134,18 @@ def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W 
 def _bytes(array: Shaped[np.ndarray, "H W c"]) -> Shaped[np.ndarray, "H W c"]:
     if array.dtype == np.uint8:
         return array
+    if array.dtype == np.uint16:
+        array = array / _SIXTEEN_BITS
     if not np.isfinite(array).all():
         raise InputError("The image holds NaN or infinite values.")
     low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 1:
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(
-            f"Image values are uint8, or floats in [0, 1]; these {array.dtype} values lie in [{low:.4g}, {high:.4g}]. "
-            "For values that the model reads as they are, give {'pixel_values': ...} or processor=None."
+            f"Image values are uint8, uint16, or floats in [0, 1]; these {array.dtype} values lie in "
+            f"[{low:.4g}, {high:.4g}]. For values that the model reads as they are, give {{'pixel_values': ...}} or "
+            "processor=None."
         )
-    return np.round(array.astype(np.float32) * 255).astype(np.uint8)
+    return np.round(array.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
 
 
 def pixel_values(raw: Any) -> Float[Tensor, "c H W"]:

@@ -131,7 +131,15 @@ CASES = {
     "resize": (lambda: Saliency(*VIT, resize="cubic"), "did you mean 'bicubic'"),
     "inference mode": (lambda: Saliency(*VIT, inference_mode="soft"), "did you mean 'softmax'"),
     "removal of a text": (lambda: Occlusion(*BERT, removal="[MASKED]"), r"neither one of.*did you mean '\[MASK\]'"),
-    "removal token id": (lambda: Occlusion(*BERT, removal=9999), "removal=9999 is no token id"),
+    "removal token id": (lambda: Occlusion(*BERT, removal={"id": 9999}), "is no token id: the tokenizer has"),
+    "removal by a number": (lambda: Occlusion(*BERT, removal=0), r'removal=0 is a number.*\{"id": 5\}'),
+    "baseline by a number": (
+        lambda: IntegratedGradients(*BERT, baseline=0.0)("a film"), r"baseline=0.0 is a number.*'zeros', a token as text"
+    ),
+    "removal without a value": (lambda: Occlusion(*VIT, removal=float("nan"))(PICTURE), "removal=nan is not finite"),
+    "baseline without a value": (
+        lambda: IntegratedGradients(*VIT, baseline=float("inf"))(PICTURE), "baseline=inf is not finite"
+    ),
     "removal of an image": (lambda: Occlusion(*VIT, removal="blurr")(PICTURE), "did you mean 'blur'"),
     "removal of a strange shape": (lambda: Occlusion(*VIT, removal=(1, 2))(PICTURE), r"3 numbers \(a colour\)"),
     "baseline of a strange shape": (

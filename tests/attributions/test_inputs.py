@@ -1,5 +1,7 @@
 """Every form of input and target gives the same numbers as its plainest form."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -452,3 +454,49 @@ def test_a_column_is_taken_and_its_table_refused():
     for one, other in zip(by_column, by_list, strict=True):
         assert one.targets == other.targets
         assert torch.equal(one.attributions, other.attributions)
+
+
+@pytest.mark.parametrize("level", [0, 250, 260, 30000, 65535])
+def test_pictures_of_16_bits_are_read_by_their_mode(level):
+    expected = round(level / 65535 * 255)
+    array = np.full((4, 5), level, dtype=np.uint16)
+    for picture in (Image.fromarray(array), Image.fromarray(array.astype(np.int32), "I"), array):
+        assert np.unique(np.asarray(to_picture(picture))).tolist() == [expected]
+
+
+def test_pictures_of_floats_are_not_black():
+    picture = Image.fromarray(np.linspace(0, 1.0000002, 20, dtype=np.float32).reshape(4, 5), "F")
+    assert np.asarray(to_picture(picture)).max() == 255
+    assert np.asarray(to_picture(np.full((4, 4, 3), 1.0000002, dtype=np.float32))).min() == 255
+    with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
+        to_picture(np.full((4, 4, 3), 1.5))
+    with pytest.raises(InputError, match="read as 16 bits"):
+        to_picture(Image.fromarray(np.full((4, 4), 70000, dtype=np.int32), "I"))
+
+
+@pytest.mark.parametrize("baseline", [[0.0, 0.5, 1.0], [0, 1], ["zeros", 0.5]])
+def test_a_list_is_always_several_baselines(baseline):
+    model, processor = image_model("vit")
+    picture = some_pictures()[0]
+    run = partial(IntegratedGradients, model, processor, n_steps=4, granularity="pixel")
+    (found,) = run(baseline=baseline)(picture, 0)
+    each = [run(baseline=one)(picture, 0)[0].attributions for one in baseline]
+    assert torch.allclose(found.attributions, torch.stack(each).mean(0), atol=1e-6)
+
+
+def test_a_tuple_is_one_colour():
+    model, processor = image_model("vit")
+    (found,) = IntegratedGradients(model, processor, n_steps=4, baseline=(0.0, 0.5, 1.0))(some_pictures()[0], 0)
+    colour = torch.tensor([0.0, 0.5, 1.0])[:, None, None].expand(3, *found.info["options"].get("size", (32, 32)))
+    (expected,) = IntegratedGradients(model, processor, n_steps=4, baseline=colour)(some_pictures()[0], 0)
+    assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
+
+
+def test_a_token_by_its_id():
+    model, words = text_model("bert")
+    token = words.convert_tokens_to_ids("good")
+    for method, option in ((Occlusion, "removal"), (IntegratedGradients, "baseline")):
+        (by_id,), (by_name,) = (
+            method(model, words, **{option: one})("a bad film", 0) for one in ({"id": token}, "good")
+        )
+        assert torch.equal(by_id.attributions, by_name.attributions)

@@ -420,9 +420,10 @@ def windows_by_hand(model, pixels, target, window, stride, summed):
         base = model(pixels[None])[0, target]
         total, count = torch.zeros(pixels.shape[1:]), torch.zeros(pixels.shape[1:])
         tall, wide = window
-        ends = [extent - reach for extent, reach in zip(pixels.shape[1:], window, strict=True)]
-        for top in sorted({*range(0, ends[0], stride[0]), ends[0]}):
-            for left in sorted({*range(0, ends[1], stride[1]), ends[1]}):
+        # Places go on by strides until the border is reached; what is beyond it is cut.
+        ends = [extent - reach + by for extent, reach, by in zip(pixels.shape[1:], window, stride, strict=True)]
+        for top in range(0, ends[0], stride[0]):
+            for left in range(0, ends[1], stride[1]):
                 changed = pixels.clone()
                 changed[:, top : top + tall, left : left + wide] = 0
                 drop = base - model(changed[None])[0, target]

@@ -3,6 +3,7 @@
 import captum.attr
 import pytest
 import torch
+from torch import nn
 
 from interpreto import InputXGradient, IntegratedGradients, Occlusion, Saliency
 from tests.models import image_model, some_pictures, text_model
@@ -80,3 +81,32 @@ def test_texts():
     by_ids = captum.attr.FeatureAblation(lambda words: model(words, encoded["attention_mask"].expand_as(words)).logits)
     expected = by_ids.attribute(ids, baselines=tokenizer.mask_token_id, target=TARGET)
     assert_close(found.attributions[0], expected[0, inside])
+
+
+@pytest.mark.parametrize(("window", "stride"), [((5, 5), (3, 3)), ((4, 9), (4, 2)), ((7, 7), (5, 4)), ((6, 3), (6, 3))])
+def test_windows_are_those_of_captum(window, stride):
+    """Also where the last window reaches over the border."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 20 * 23, 3)).eval()
+    pixels = torch.rand(3, 20, 23)
+    expected = captum.attr.Occlusion(model).attribute(
+        pixels[None], sliding_window_shapes=(3, *window), strides=(3, *stride), target=TARGET, baselines=0
+    )
+    method = Occlusion(model, window=window, stride=stride, task="image-classification", removal=0.0)
+    (found,) = method(pixels, targets=TARGET)
+    assert torch.allclose(found.attributions[0], expected[0].mean(0), atol=1e-6)
+
+
+def test_a_window_at_the_border_is_cut():
+    """The last of three windows over seven pixels has one of them, as in captum."""
+    weights = torch.arange(1.0, 8.0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(7, 1, bias=False)).eval()
+    model[1].weight.data[0] = weights
+    pixels = torch.ones(1, 1, 7)
+    expected = captum.attr.Occlusion(model).attribute(
+        pixels[None], sliding_window_shapes=(1, 1, 3), strides=(1, 1, 3), target=0, baselines=0
+    )
+    method = Occlusion(model, window=(1, 3), stride=(1, 3), task="image-classification", removal=0.0)
+    (found,) = method(pixels, targets=0)
+    assert torch.allclose(found.attributions[0], expected[0, 0])
+    assert torch.allclose(found.attributions[0, 0], torch.tensor([6.0, 6, 6, 15, 15, 15, 7]))

@@ -60,7 +60,8 @@ class OneAtATime(MaskMethod):
 class SlidingWindow(MaskMethod):
     """A window that slides over an image, by pixels, or over a list of units, by units; one row for each place.
 
-    The last places are those at the border, whatever the stride. With a stride longer than the window there are gaps.
+    Places are whole strides apart; the last window is cut at the border. With a stride longer than the window there are
+    gaps.
 
     Args:
         window: Height and width, or one number for both.
@@ -108,9 +109,9 @@ class SlidingWindow(MaskMethod):
                 raise OptionError(
                     f"window={self.window!r} does not fit: the model reads {' x '.join(map(str, cells))} pixels."
                 )
-            # A text shorter than the window is hidden as a whole.
-            last = max(extent - reach, 0)
-            found.append(([*range(0, last, step), last], reach))
+            # The window is cut at the border, as in captum. A text shorter than it is hidden as a whole.
+            count = 1 + math.ceil(max(extent - reach, 0) / step)
+            found.append(([start for start in range(0, count * step, step) if start < extent], reach))
         return found
 
 

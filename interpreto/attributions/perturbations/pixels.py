@@ -41,6 +41,8 @@ def stand_in(sample: ImageSample, spec: Any, rng: torch.Generator, option: str) 
         value = torch.as_tensor(spec, dtype=pixels.dtype, device=pixels.device)
     except (TypeError, ValueError):
         value = torch.zeros(0)
+    if value.numel() and not bool(value.isfinite().all()):
+        raise OptionError(f"{option}={spec!r} is not finite.")
     if value.ndim == 0:
         return value.expand_as(pixels)
     if value.shape == pixels.shape[:1]:
@@ -151,7 +153,7 @@ class PixelValues(TensorModality):
 
     def baselines(self, sample: ImageSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b c H W"]:
         pixels = self.read(sample)
-        ends = torch.stack([stand_in(sample, one, rng, "baseline") for one in _several(spec, len(pixels))])
+        ends = torch.stack([stand_in(sample, one, rng, "baseline") for one in _several(spec)])
         return torch.where(units.movable, ends, pixels)
 
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
@@ -166,7 +168,7 @@ class PixelValues(TensorModality):
         return ", ".join(describe(one) for one in spec) if isinstance(spec, list) else describe(spec)
 
 
-def _several(spec: Any, channels: int) -> Sequence[Any]:
+def _several(spec: Any) -> Sequence[Any]:
     """A list is several baselines; a tuple of numbers is a colour; a tensor of four axes holds several."""
     if isinstance(spec, Tensor) and spec.ndim == 4:
         return list(spec)
@@ -174,4 +176,4 @@ def _several(spec: Any, channels: int) -> Sequence[Any]:
         return [spec]
     if not spec:
         raise OptionError("baseline=[] names no baseline.")
-    return [tuple(spec)] if len(spec) == channels and all(isinstance(one, int | float) for one in spec) else spec
+    return spec

@@ -1,6 +1,8 @@
 """Hiding parts of a text by exchanging its tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, final
 
 import torch
@@ -77,25 +79,36 @@ def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
 def token_named(text: TextModel, given: Any, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
-    A text is taken as it is written (`" the"`) where it is one token, else as the vocabulary spells it (`"Ġthe"`).
+    A text is taken as it is written (`" the"`) where it is one token, else as the vocabulary spells it (`"Ġthe"`). An
+    id is `{"id": 5}`: a bare number could be meant as a value of the embeddings.
 
     Raises:
         OptionError: if the tokenizer has no such token.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
-        if not 0 <= given < len(text.tokenizer):
-            raise OptionError(f"{option}={given} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
-        return Removal(given, text.tokenizer.convert_ids_to_tokens(given))
+    if isinstance(given, Mapping):
+        token = given.get("id") if len(given) == 1 else None
+        if not isinstance(token, Integral) or isinstance(token, bool):
+            raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
+        if not 0 <= token < len(text.tokenizer):
+            raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
+        return Removal(int(token), text.tokenizer.convert_ids_to_tokens(int(token)))
+    zeros = ("zeros",) if option == "baseline" else ()
+    if isinstance(given, Real):
+        named = "'zeros', " if zeros else ""
+        raise OptionError(
+            f"{option}={given!r} is a number, which says nothing of a text: give {named}a token as text, or "
+            '{"id": 5} for the token of that id.'
+        )
     roles = {name: token for name in _ROLES if (token := _token(text.tokenizer, name)) is not None}
     if given in roles:
         return Removal(roles[given], given)
     if isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
         return Removal(token, given)
     known = text.tokenizer.get_vocab()
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         raise OptionError(
-            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *_BY_MASK]))} nor a token of this "
-            f"tokenizer: {choices(given, known)}"
+            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
+            f"of this tokenizer: {choices(given, known)}"
         )
     return Removal(known[given], str(given))
 
