@@ -36,6 +36,10 @@ class ConvergenceWarning(UserWarning):
     """Attributions that miss the sum that their method promises."""
 
 
+class ZeroMapWarning(UserWarning):
+    """Maps in which a method that keeps positive sums alone leaves nothing."""
+
+
 def choices(given: object, known: Iterable[object]) -> str:
     """The end of an error message: the closest names first if any is close, else all of them."""
     names = [str(name) for name in known]

@@ -14,6 +14,7 @@ from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Wor
 from interpreto.attributions.recipes.case import Explained, Recipe
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
+from interpreto.attributions.zero_maps import ZeroMapCheck
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.sample import Sample, TextSample
 
@@ -55,15 +56,17 @@ class Explainer(ABC):
             OptionError: if `on_error` is neither of the two.
         """
         outputs: list[AttributionOutput] = []
-        convergence = ConvergenceCheck(self.recipe.effort)
+        convergence, zeros = ConvergenceCheck(self.recipe.effort), ZeroMapCheck(self.recipe.rectifies)
         try:
             for done in Pipeline(self.setup, on_error).all(inputs, targets, self._work()):
                 outputs.append(self._output(done))
                 convergence.add(outputs[-1])
+                zeros.add(outputs[-1])
         except BaseException as error:
             error.outputs = outputs  # type: ignore[attr-defined]
             raise
         convergence.warn(self.setup.method, self.setup.wrapper.task)
+        zeros.warn(self.setup.method)
         return outputs
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
@@ -72,11 +75,13 @@ class Explainer(ABC):
         `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
         `on_error` is as for `explain`; an error comes after the outputs of all samples before it.
         """
-        convergence = ConvergenceCheck(self.recipe.effort)
+        convergence, zeros = ConvergenceCheck(self.recipe.effort), ZeroMapCheck(self.recipe.rectifies)
         for output in map(self._output, Pipeline(self.setup, on_error).stream(inputs, targets, self._work())):
             convergence.add(output)
+            zeros.add(output)
             yield output
         convergence.warn(self.setup.method, self.setup.wrapper.task)
+        zeros.warn(self.setup.method)
 
     def _work(self) -> Work[Explained]:
         own = self.recipe.granularity

@@ -81,6 +81,9 @@ class ImageClassification(Wrapper):
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)
 
+    def notes(self) -> dict[str, Any]:
+        return {"layer": self.inside.used_layer} if self.inside.used_layer else {}
+
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)
 

@@ -117,6 +117,9 @@ class ImageSimilarity(Wrapper):
         # Between calls the user may change the weights.
         self.prompts.forget()
 
+    def notes(self) -> dict[str, Any]:
+        return {"layer": self.inside.used_layer} if self.inside.used_layer else {}
+
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)
 

@@ -22,6 +22,8 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     # transformers in the config, torchvision on the model, timm on its embedding.
     holders = (config, model, getattr(model, "patch_embed", None))
     found = next((getattr(holder, "patch_size", None) for holder in holders if _has_size(holder)), None)
+    # Patches that overlap lie a stride apart.
+    found = getattr(config, "patch_stride", None) or found
     if found is None or isinstance(found, nn.Module):
         return None
     height, width = (int(s) for s in found) if isinstance(found, Sequence) else (int(found),) * 2

@@ -514,7 +514,7 @@ def test_patches_are_found_wherever_they_lie(build):
     with torch.no_grad():
         positions = wrapper.inside.positions(sample.rows)
         anatomy = wrapper.inside.anatomy(sample.rows)
-    assert positions.shape == (4, pixels.shape[2] // 8)
+    assert positions.grid.shape == (4, pixels.shape[2] // 8)
     entered = []
     handle = anatomy.blocks[0].register_forward_pre_hook(lambda _m, given: entered.append(given[0]))
     for row, column in ((0, 0), (1, 2), (3, 1)):
@@ -524,11 +524,11 @@ def test_patches_are_found_wherever_they_lie(build):
         with torch.no_grad():
             model(torch.stack([pixels, changed]))
         (place,) = (entered[0][0] - entered[0][1]).abs().amax(-1).nonzero()[:, 0]
-        assert positions[row, column] == place
+        assert positions.grid[row, column] == place
     handle.remove()
     for method in (LeGrad, GenericAttention, RawAttention, GradCam, GradEclip):
         (output,) = method(model, task="image-classification")(pixels)
-        assert output.attributions.shape == (1, *positions.shape)
+        assert output.attributions.shape == (1, *positions.grid.shape)
 
 
 def test_the_granularity_may_be_another():

@@ -128,7 +128,7 @@ def test_swallowed_gradients_of_image_models_are_refused():
         Saliency(other, processor)(some_pictures()[0], 0)
 
 
-@pytest.mark.filterwarnings("ignore:torch.(ao|quantize)", "ignore:quantized::linear_dynamic")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch, on quantisation
 def test_dynamically_quantised_models_are_refused_where_gradients_are_asked_for():
     model, words = text_model("bert")
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)

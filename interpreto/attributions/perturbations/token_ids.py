@@ -89,9 +89,10 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
         token = given.get("id") if len(given) == 1 else None
         if not isinstance(token, Integral) or isinstance(token, bool):
             raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
+        token = int(token)
         if not 0 <= token < len(text.tokenizer):
             raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
-        return Removal(int(token), text.tokenizer.convert_ids_to_tokens(int(token)))
+        return Removal(token, text.tokenizer.convert_ids_to_tokens(token))
     zeros = ("zeros",) if option == "baseline" else ()
     if isinstance(given, Real):
         named = "'zeros', " if zeros else ""

@@ -130,6 +130,11 @@ class Recipe(ABC):
         """The option that brings the sum of the units closer to what is promised, and its value; empty if none does."""
         return ""
 
+    @property
+    def rectifies(self) -> bool:
+        """Whether negative sums become 0, so that a map may be 0 everywhere."""
+        return False
+
     def check(self, sample: Sample, layout: Layout) -> None:
         """Refuse a sample that cannot be explained, as far as that can be known before the model runs."""
         return

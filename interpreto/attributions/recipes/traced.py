@@ -10,7 +10,7 @@ from interpreto.attributions.perturbations.seams import Layout, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained
 from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.model_wrapping.conversation import Ask, Plan
-from interpreto.model_wrapping.inside.probe import AttentionProbe, Probe
+from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
 from interpreto.typing import UnitScores
 
 
@@ -42,6 +42,11 @@ class Traced(Differentiable):
         # With heads merged the model's scores are not its own.
         merges = isinstance(self.looks, AttentionProbe) and self.looks.merge
         return None if merges else self.looks
+
+    @property
+    def rectifies(self) -> bool:
+        """Grad-CAM does."""
+        return isinstance(self.looks, FeatureProbe)
 
     def rows(self, layout: Layout) -> int:
         return 0 if self.probe is not None else 1

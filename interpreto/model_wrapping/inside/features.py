@@ -9,23 +9,26 @@ from types import TracebackType
 from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inside.anatomy import first_tensor, replaced
+from interpreto.model_wrapping.inside.grid import PatchPositions, corner_images, responds_in_corners
 from interpreto.model_wrapping.inside.probe import FeatureProbe
 from interpreto.model_wrapping.inside.watch import Watch
 
 _MOST_EXTRA = 16
 """Tokens beside those of the patches, at most: one of the class, some registers."""
 _SHOWN = 12
+_CONVOLUTIONAL = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.AvgPool2d, nn.MaxPool2d)
+"""Modules whose four axes, and those of a module that has one of them, are channels and places."""
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 Fold = Callable[[Tensor], Float[Tensor, "p c h w"]]
 
 
-def fold_of(shape: tuple[int, ...], size: tuple[int, int], positions: Int[Tensor, "h w"] | None) -> Fold | None:
+def fold_of(shape: tuple[int, ...], size: tuple[int, int], positions: PatchPositions | None) -> Fold | None:
     """What brings features of this shape to `p c h w`; None where they have no places.
 
     Args:
@@ -39,8 +42,8 @@ def fold_of(shape: tuple[int, ...], size: tuple[int, int], positions: Int[Tensor
         return (lambda features: features.permute(0, 3, 1, 2)) if _is_grid(shape[1:3], size) else None
     if len(shape) != 3 or shape[2] == 1:
         return None
-    if positions is not None and shape[1] > int(positions.max()):
-        places = positions
+    if positions is not None and shape[1] == positions.length:
+        places = positions.grid
         return lambda features: features[:, places.to(features.device)].permute(0, 3, 1, 2)
     grid = _grid(shape[1], size)
     if grid is None:
@@ -78,41 +81,67 @@ class Spot:
 
 
 def spots(
-    module: nn.Module, run: Callable[[], object], size: tuple[int, int], positions: Int[Tensor, "h w"] | None
+    module: nn.Module,
+    run: Callable[[Float[Tensor, "p c H W"]], object],
+    pixels: Float[Tensor, "1 c H W"],
+    positions: PatchPositions | None,
 ) -> list[Spot]:
-    """The layers with places that run, in the order in which they end."""
-    found: dict[str, tuple[int, ...]] = {}
-    parts = dict(module.named_modules())
-    handles = [part.register_forward_hook(partial(_note_shape, found, name)) for name, part in parts.items() if name]
+    """The layers with places that run, in the order in which they end.
+
+    A layer whose shape has the form of a grid is one only if its cells respond to the corners of the image that lie
+    there: attention weights, latent arrays and patches in another order have the shape alone.
+
+    Args:
+        module: The model.
+        run: Runs it on images.
+        pixels: An image.
+        positions: Where the patches lie among the positions of a transformer, if that is known.
+    """
+    images = corner_images(pixels)
+    found: dict[str, Fold | None] = {}
+    # A table of positions says nothing of the image.
+    parts = {name: part for name, part in module.named_modules() if name and not isinstance(part, nn.Embedding)}
+    note = partial(_note_fold, found, len(images), (pixels.shape[2], pixels.shape[3]), positions)
+    handles = [part.register_forward_hook(partial(note, name)) for name, part in parts.items()]
     try:
-        run()
+        run(images)
     finally:
         for handle in handles:
             handle.remove()
-    # A table of positions says nothing of the image.
-    shapes = {name: shape for name, shape in found.items() if not isinstance(parts[name], nn.Embedding)}
-    folds = {name: fold_of(shape, size, positions) for name, shape in shapes.items()}
-    return [Spot(parts[name], name, fold) for name, fold in folds.items() if fold is not None]
+    return [Spot(parts[name], name, fold) for name, fold in found.items() if fold is not None]
 
 
-def _note_shape(found: dict[str, tuple[int, ...]], name: str, _module: Any, _given: Any, output: Any) -> None:
+def _note_fold(
+    found: dict[str, Fold | None],
+    rows: int,
+    size: tuple[int, int],
+    positions: PatchPositions | None,
+    name: str,
+    module: nn.Module,
+    _given: Any,
+    output: Any,
+) -> None:
     # Of what a whole model returns under several names, nobody knows which part goes on.
     tensor = None if isinstance(output, dict) else first_tensor(output)
-    if tensor is not None and tensor.is_floating_point():
-        # Layers stand in the order in which they end for the last time.
-        found.pop(name, None)
-        found[name] = tuple(tensor.shape)
+    if tensor is None or not tensor.is_floating_point() or tensor.ndim < 2:
+        return
+    # Layers stand in the order in which they end for the last time. Windows are rows of their own.
+    found.pop(name, None)
+    fold = fold_of(tuple(tensor.shape), size, positions) if len(tensor) == rows else None
+    told = (
+        any(isinstance(part, _CONVOLUTIONAL) for part in module.modules())
+        if tensor.ndim == 4
+        else positions is not None and tensor.shape[1] == positions.length
+    )
+    found[name] = fold if fold is None or told or responds_in_corners(fold(tensor.detach())) else None
 
 
-def pick_spot(
-    probe: FeatureProbe, known: Sequence[Spot], default: Spot | None, module: nn.Module, blocks: Sequence[str]
-) -> Spot:
-    """The layer that the user means.
+def named_spot(probe: FeatureProbe, known: Sequence[Spot], module: nn.Module, blocks: Sequence[str]) -> Spot:
+    """The layer that the user named.
 
     Args:
         probe: What is asked.
         known: The layers with places.
-        default: What is meant where no layer is named; None is the last one.
         module: The model.
         blocks: The names of a transformer's blocks; none for other models.
 
@@ -120,11 +149,6 @@ def pick_spot(
         OptionError: if it is none of the model's, or has no places; the message lists those that can be used.
     """
     wanted = probe.layer
-    if wanted is None:
-        plain = [spot for spot in known if not isinstance(spot.module, _POOLS)]
-        if default is None and not plain:
-            raise UnsupportedError(f"No layer of {type(module).__name__} has features with places: GradCam needs one.")
-        return default or plain[-1]
     names = {spot.name: spot for spot in known}
     if isinstance(wanted, nn.Module):
         found, said = [], type(wanted).__name__
@@ -140,14 +164,60 @@ def pick_spot(
     # After a transformer's last block most read their class token alone.
     outer = [spot.name for spot in known if spot.name.count(".") <= min(s.name.count(".") for s in known) + 1]
     usable = [name for name in blocks[:-1] if name in names] or outer
-    shown = ", ".join(repr(name) for name in usable[-_SHOWN:])
+    shown = ", ".join(repr(name) for name in usable[-_SHOWN:]) or "none"
     if not isinstance(wanted, str) or wanted in dict(module.named_modules()):
         raise OptionError(
             f"layer={said} has no features with places, or does not run here. Layers that can be used: {shown}."
         )
-    close = difflib.get_close_matches(wanted, names, n=1)
+    close = difflib.get_close_matches(str(wanted), names, n=1)
     meant = f"did you mean {close[0]!r}? Others are" if close else "choose from"
     raise OptionError(f"The model has no layer={said}: {meant} {shown}.")
+
+
+def default_spot(
+    first: Sequence[Spot], known: Sequence[Spot], run: Callable[[], Float[Tensor, "1 k"]], module: nn.Module
+) -> Spot:
+    """The last layer on which the output rests.
+
+    A layer may run last and lead nowhere: a decoder beside the head, a head of another task, what is detached.
+
+    Args:
+        first: Layers that are tried before the others.
+        known: The layers with places, in the order in which they end.
+        run: Runs the model on an image.
+        module: The model.
+
+    Raises:
+        UnsupportedError: if there is no layer with places, or the output rests on none in a way that can be
+            differentiated.
+    """
+    plain = [spot for spot in known if not isinstance(spot.module, _POOLS)]
+    if not first and not plain:
+        raise UnsupportedError(f"No layer of {type(module).__name__} has features with places: GradCam needs one.")
+    for spot in [*first, *reversed(plain)]:
+        if _is_read(spot, run):
+            return spot
+    raise UnsupportedError(
+        f"The output of {type(module).__name__} rests on no layer with places in a way that PyTorch can differentiate: "
+        "its head may be quantised or read another token alone. Methods that hide parts do without."
+    )
+
+
+def _is_read(spot: Spot, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
+    """Whether the features of a layer have a gradient that is not 0 everywhere."""
+    with FeatureWatch(spot, FeatureProbe(_first)) as watch:
+        outputs = run()
+        if not outputs.requires_grad:
+            return False
+        # A plain sum of probabilities is constant.
+        weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+        (leaf,) = watch.leaves()
+        (gradient,) = torch.autograd.grad((outputs * weights).sum(), leaf, allow_unused=True)
+    return gradient is not None and bool(spot.fold(gradient).any())
+
+
+def _first(features: Tensor, gradients: Tensor) -> Tensor:
+    return features
 
 
 @final
@@ -204,6 +274,6 @@ class FeatureWatch(Watch):
         if gradient.any() and not folded.any():
             raise UnsupportedError(
                 f"The output does not read the patches of {self.spot.name}: it rests on another token alone. Use an "
-                "earlier layer, or leave layer= out."
+                "earlier layer."
             )
         return self.probe.rule(self.spot.fold(self.features.detach().float()), folded)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interpreto.errors import UnsupportedError
@@ -13,8 +14,8 @@ from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
 from interpreto.model_wrapping.inside.attention import AttentionWatch
-from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, pick_spot, spots
-from interpreto.model_wrapping.inside.grid import patch_positions
+from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, default_spot, named_spot, spots
+from interpreto.model_wrapping.inside.grid import PatchPositions, later_positions, length_before_last, patch_positions
 from interpreto.model_wrapping.inside.kernels import open_kernels
 from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
 from interpreto.model_wrapping.inside.watch import Watch
@@ -50,8 +51,10 @@ class Inside:
         self.ragged = ragged
         self.module, self.outputs, self.pixels, self.words = module, outputs, pixels, words
         self._anatomy: Anatomy | str | None = None
-        self._positions: dict[tuple[int, ...], Int[Tensor, "h w"] | None] = {}
+        self._positions: dict[tuple[tuple[int, ...], int | None], PatchPositions | None] = {}
         self._spots: dict[tuple[int, ...], list[Spot]] = {}
+        self._default: dict[tuple[int, ...], Spot] = {}
+        self.used_layer = ""
 
     def answers(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks as one batch; scores of positions come along, a backward pass per target at most.
@@ -125,10 +128,10 @@ class Inside:
             found[:, : words.shape[1]] = words
         elif self.pixels is None:
             found[:] = True
-        positions = None if self.pixels is None else self.positions(rows)
-        if positions is not None and length > int(positions.max()):
-            found[:, positions.flatten()] = True
-        elif positions is not None and length == positions.numel():
+        positions = None if self.pixels is None else self.positions(rows, length)
+        if positions is not None and length == positions.length:
+            found[:, positions.grid.flatten()] = True
+        elif positions is not None and length == positions.grid.numel():
             found[:] = True
         return found
 
@@ -159,38 +162,64 @@ class Inside:
             self._anatomy = explore(self.module, lambda: self.outputs(some), _EXPLORERS)
         return self._anatomy
 
-    def positions(self, rows: Rows) -> Int[Tensor, "h w"] | None:
-        """The position of every patch of images of this size; None where there is no such grid."""
+    def positions(self, rows: Rows, length: int | None = None) -> PatchPositions | None:
+        """The position of every patch of images of this size; None where there is no such grid.
+
+        Args:
+            rows: Images.
+            length: In sequences of how many positions; None is what the first block is given.
+        """
         assert self.pixels is not None
-        field = self.pixels
-        pixels = rows.fields[field][:1]
-        size = tuple(pixels.shape[1:])
-        if size not in self._positions:
-            anatomy, one = self._explored(rows), rows.take(slice(1))
+        pixels = rows.fields[self.pixels][:1]
+        size, anatomy = tuple(pixels.shape[1:]), self._explored(rows)
+        if isinstance(anatomy, str):
+            return None
+        run = partial(self._run_on, rows.take(slice(1)))
+        if (size, None) not in self._positions:
+            self._positions[size, None] = patch_positions(anatomy, run, pixels)
+        first = self._positions[size, None]
+        if first is None or length in (None, first.length, first.grid.numel()):
+            return first
+        if (size, length) not in self._positions:
+            self._positions[size, length] = later_positions(anatomy, run, pixels, first, length)
+        return self._positions[size, length]
 
-            def run(some: Tensor) -> object:
-                return self.outputs(one.varied(len(some), **{field: some}))
-
-            self._positions[size] = None if isinstance(anatomy, str) else patch_positions(anatomy, run, pixels)
-        return self._positions[size]
+    def _run_on(self, one: Rows, images: Float[Tensor, "p c H W"]) -> Float[Tensor, "p k"]:
+        """Run copies of a row with other images."""
+        assert self.pixels is not None
+        return self.outputs(one.varied(len(images), **{self.pixels: images}))
 
     def _spot(self, probe: FeatureProbe, rows: Rows) -> Spot:
         assert self.pixels is not None
-        size, one = tuple(rows.fields[self.pixels].shape[1:]), rows.take(slice(1))
+        pixels, one = rows.fields[self.pixels][:1], rows.take(slice(1))
+        size = tuple(pixels.shape[1:])
         positions, anatomy = self.positions(rows), self._explored(rows)
         if size not in self._spots:
-            self._spots[size] = spots(self.module, lambda: self.outputs(one), (size[1], size[2]), positions)
+            self._spots[size] = spots(self.module, partial(self._run_on, one), pixels, positions)
+        known = self._spots[size]
         # Where patches are merged on the way, there is no one grid of all blocks.
-        default, blocks = None, ()
-        if not isinstance(anatomy, str) and len(set(anatomy.kinds)) == 1:
-            blocks = anatomy.names
-            # Behind convolutions a patch is no square of the image; the form of the grid is known all the same.
-            left = next((spot for spot in self._spots[size] if spot.name == blocks[-1]), None)
-            if positions is not None:
-                default = _last_block(anatomy, positions)
-            elif left is not None:
-                default = replace(left, name=f"the input of {left.name}", entering=True)
-        return pick_spot(probe, self._spots[size], default, self.module, blocks)
+        blocks = () if isinstance(anatomy, str) or len(set(anatomy.kinds)) > 1 else anatomy.names
+        if probe.layer is not None:
+            spot = named_spot(probe, known, self.module, blocks)
+        else:
+            if size not in self._default:
+                first = [] if isinstance(anatomy, str) or not blocks else self._before_last_block(anatomy, one, known)
+                others = known if isinstance(anatomy, str) else _hidden_states(anatomy, known)
+                self._default[size] = default_spot(first, others, partial(self.outputs, one), self.module)
+            spot = self._default[size]
+        self.used_layer = spot.name
+        return spot
+
+    def _before_last_block(self, anatomy: Anatomy, one: Rows, known: Sequence[Spot]) -> list[Spot]:
+        """What enters the last block, if it has places: after it a model may read nothing but its class token."""
+        assert self.pixels is not None
+        last, name = anatomy.blocks[-1], f"the input of {anatomy.names[-1]}"
+        length = length_before_last(anatomy, partial(self._run_on, one), one.fields[self.pixels])
+        positions = None if length is None else self.positions(one, length)
+        if positions is not None and positions.length == length:
+            return [Spot(last, name, partial(_at_positions, positions, anatomy.batch), entering=True)]
+        # Behind convolutions a patch is no square of the image; the form of the grid is known all the same.
+        return [replace(spot, name=name, entering=True) for spot in known if spot.name == anatomy.names[-1]]
 
     def _folded(self, probe: Probe, rows: Rows, length: int, found: Any) -> Float[Tensor, "p t ..."]:
         """Scores of positions as a map of the image, or of the text without the padding of longer ones."""
@@ -203,22 +232,23 @@ class Inside:
                     "which key is which token cannot be known."
                 )
             return found[..., : rows.length]
-        positions = self.positions(rows)
-        if positions is not None and found.shape[-1] == positions.numel():
+        positions = self.positions(rows, found.shape[-1])
+        if positions is not None and found.shape[-1] == positions.grid.numel():
             # A pooler may be shown the patches alone.
-            return found.unflatten(-1, tuple(positions.shape))
-        if positions is None or found.shape[-1] <= int(positions.max()):
+            return found.unflatten(-1, tuple(positions.grid.shape))
+        if positions is None or found.shape[-1] != positions.length:
             raise UnsupportedError(
                 f"The patches of {type(self.module).__name__} do not lie on one grid among the keys of its attention, "
                 "so no map can be made. GradCam and methods that take gradients do without."
             )
-        return found[..., positions.to(found.device)]
+        return found[..., positions.grid.to(found.device)]
 
 
-def _last_block(anatomy: Anatomy, positions: Int[Tensor, "h w"]) -> Spot:
-    """What enters the last block: after it a model may read nothing but its class token."""
+def _hidden_states(anatomy: Anatomy, known: Sequence[Spot]) -> list[Spot]:
+    """Layers that give a transformer's hidden states: blocks and what normalises them, not their projections."""
+    inside = tuple(f"{name}." for name in anatomy.names)
+    return [spot for spot in known if not spot.name.startswith(inside) or "norm" in type(spot.module).__name__.lower()]
 
-    def fold(features: Tensor) -> Float[Tensor, "p c h w"]:
-        return features.movedim(anatomy.batch, 0)[:, positions.to(features.device)].permute(0, 3, 1, 2)
 
-    return Spot(anatomy.blocks[-1], f"the input of {anatomy.names[-1]}", fold, entering=True)
+def _at_positions(positions: PatchPositions, batch: int, features: Tensor) -> Float[Tensor, "p c h w"]:
+    return features.movedim(batch, 0)[:, positions.grid.to(features.device)].permute(0, 3, 1, 2)
