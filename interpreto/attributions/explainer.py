@@ -11,7 +11,7 @@ from interpreto.attributions import granularity, provenance
 from interpreto.attributions.convergence import ConvergenceCheck
 from interpreto.attributions.naming import core
 from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
-from interpreto.attributions.recipes.case import Explained, Recipe
+from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.setup import Setup
 from interpreto.attributions.zero_maps import ZeroMapCheck
@@ -112,7 +112,7 @@ class Explainer(ABC):
             segments=explained.segments,
             own_units=case.own,
             n_rows=done.rows,
-            info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes | _truncation(case.sample),
+            info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes | _of_sample(case),
         )
 
     def _failure(self, failed: Failed) -> AttributionOutput:
@@ -133,10 +133,11 @@ class Explainer(ABC):
         )
 
 
-def _truncation(sample: Sample) -> dict[str, str]:
-    """What was cut away of a text, for the record."""
-    cut = sample.truncation if isinstance(sample, TextSample) else None
-    return {} if cut is None else {"truncated": str(cut)}
+def _of_sample(case: Case) -> dict[str, Any]:
+    """What the record says of one sample: what was cut away of a text, and how likely the targets are."""
+    cut = case.sample.truncation if isinstance(case.sample, TextSample) else None
+    found = {} if cut is None else {"truncated": str(cut)}
+    return found if case.probabilities is None else {**found, "probabilities": list(case.probabilities)}
 
 
 def is_method(given: Any) -> bool:

@@ -338,6 +338,7 @@ class Pipeline:
             settled.inside,
             wrapper.device,
             shared,
+            wrapper.probabilities(settled.targets, settled.outputs),
         )
         rows = work.rows(case.layout)
         # The row of the unchanged sample has run and is counted already.

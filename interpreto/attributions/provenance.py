@@ -19,6 +19,7 @@ def record(setup: Setup, recipe: Recipe, seconds: float) -> dict[str, Any]:
         "method": setup.method,
         "options": {name: _plain(value) for name, value in setup.given.items()},
         **recipe.describe(),
+        "signed": recipe.signed,
         "seed": setup.seed,
         "seconds": round(seconds, 4),
         "versions": versions(),

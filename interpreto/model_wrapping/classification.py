@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.conversation import Ask, Plan, Settled
+from interpreto.model_wrapping.conversation import Ask, NamedTargets, Plan, Settled
 from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, named, resolve
 
@@ -30,6 +31,25 @@ def settle(sample: Sample, spec: Any, config: Any, probe: Probe | None = None) -
 
 def _resolved(spec: Any, config: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
     return resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
+
+
+def probabilities(
+    targets: NamedTargets, outputs: Float[Tensor, "1 k"], runtime: Runtime, config: Any
+) -> tuple[float | None, ...] | None:
+    """How likely the model says each class among the targets is; None where the explained score does not tell."""
+    mode = runtime.mode
+    if mode == "log_softmax":
+        found = outputs[0].exp()
+    elif mode == "softmax":
+        found = outputs[0]
+    elif mode == "logits":
+        several = getattr(config, "problem_type", None) == "multi_label_classification" or outputs.shape[1] == 1
+        found = outputs[0].sigmoid() if several else outputs[0].softmax(-1)
+    else:
+        return None
+    if getattr(config, "problem_type", None) == "regression":
+        return None
+    return tuple(float(found[value]) if isinstance(value, int) else None for value in targets.values)
 
 
 def check_target(spec: Any, config: Any) -> None:

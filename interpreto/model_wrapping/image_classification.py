@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from interpreto.model_wrapping import images
 from interpreto.model_wrapping.autograd import Autograd
-from interpreto.model_wrapping.classification import check_target, logits_of, settle
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.classification import check_target, logits_of, probabilities, settle
+from interpreto.model_wrapping.conversation import Answer, Ask, NamedTargets, Plan, Settled
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.model_pool import ModelPool
@@ -77,6 +77,9 @@ class ImageClassification(Wrapper):
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, spec, self.config, probe)
+
+    def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 k"]) -> tuple[float | None, ...] | None:
+        return probabilities(targets, outputs, self.runtime, self.config)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from interpreto.model_wrapping import texts
 from interpreto.model_wrapping.autograd import Autograd
-from interpreto.model_wrapping.classification import check_target, logits_of, settle
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.classification import check_target, logits_of, probabilities, settle
+from interpreto.model_wrapping.conversation import Answer, Ask, NamedTargets, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
@@ -75,6 +75,9 @@ class TextClassification(Wrapper):
 
     def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, spec, self.text.config, probe)
+
+    def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 k"]) -> tuple[float | None, ...] | None:
+        return probabilities(targets, outputs, self.runtime, self.text.config)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)

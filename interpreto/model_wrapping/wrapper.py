@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from interpreto.errors import InputError
 from interpreto.model_wrapping.arrangement import Arrangement
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.conversation import Answer, Ask, NamedTargets, Plan, Settled
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.model_pool import Lease, ModelPool
 from interpreto.model_wrapping.runtime import Runtime, device_of
@@ -162,6 +163,10 @@ class Wrapper(ABC):
         """Which score of the outputs is explained; None for functions, which return it themselves."""
         mode = self.runtime.mode
         return mode if isinstance(mode, str) else getattr(mode, "__name__", type(mode).__name__)
+
+    def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 *k"]) -> tuple[float | None, ...] | None:
+        """How likely the model says each target is, None for targets that are no class; None where there are none."""
+        return None
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Pictures and pages of results."""
 
+from numbers import Real
 from pathlib import Path
 
+from interpreto.errors import OptionError
 from interpreto.visualizations import generation, html
 from interpreto.visualizations.drawing import figure_of
 from interpreto.visualizations.figures import Html, Picture, write
@@ -11,12 +13,17 @@ from interpreto.visualizations.top import plot_top
 
 
 def plot_attributions(
-    outputs: Outputs, save_path: str | Path | None = None, *, one_scale: bool = False
+    outputs: Outputs,
+    save_path: str | Path | None = None,
+    *,
+    one_scale: bool = False,
+    clip_percentile: float = 99.0,
 ) -> Picture | Html:
     """Draw results of one or several methods, samples and targets in one figure or page.
 
-    Images become a figure: maps over the raw picture, each with a colour bar of its own unnormalised scores, diverging
-    around 0 where scores have signs. Texts become a static page with signed colours and a tooltip per unit; it needs
+    Images become a figure: maps over the raw picture, each with a colour bar of its own unnormalised scores, around 0
+    for methods whose scores have signs. The picture shows through where scores are small and is as it was where they
+    are 0. Texts become a static page with signed colours and a tooltip per unit; it needs
     no JavaScript and no network. Generated texts become a page to explore: point at a generated piece, and what it
     rests on lights up; without JavaScript it is a table.
 
@@ -27,14 +34,19 @@ def plot_attributions(
             `.pdf`, `.svg`) a figure, for texts too.
         one_scale: Whether every result's scores are divided by the largest magnitude among them, so that methods whose
             scores are of different kinds share one scale from -1 to 1.
+        clip_percentile: At which percentile of a map's magnitudes colours end; scores beyond it have the last colour,
+            and an arrow on the colour bar says that there are some. 100 is the highest.
 
     Returns:
         What was written; without a path the figure of images and the page of texts.
 
     Raises:
         InputError: if there is nothing to plot or results do not fit together.
+        OptionError: if there is no such percentile.
     """
-    rows = gather(outputs, one_scale)
+    if not isinstance(clip_percentile, Real) or not 0 < clip_percentile <= 100:
+        raise OptionError(f"clip_percentile={clip_percentile!r} must be above 0, up to 100.")
+    rows = gather(outputs, one_scale, float(clip_percentile))
     wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
     if rows[0][0].output.modality == "image":
         figure = figure_of(rows)

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from jaxtyping import Float
 from matplotlib.colors import Colormap, Normalize
 from torch import Tensor
@@ -29,12 +30,20 @@ class Panel:
         output: The result.
         target: The number of the target in it.
         relative: Whether scores are divided by the largest magnitude in the result, and drawn from -1 to 1.
+        clip_percentile: At which percentile of the magnitudes colours end.
     """
 
     method: str
     output: AttributionOutput
     target: int
     relative: bool = False
+    clip_percentile: float = 99.0
+
+    @property
+    def signed(self) -> bool:
+        """Whether the method's scores have signs."""
+        # Results of earlier versions do not say so.
+        return bool(self.output.info.get("signed", bool((self.scores < 0).any())))
 
     @cached_property
     def scores(self) -> Float[Tensor, "*g"]:
@@ -50,28 +59,47 @@ class Panel:
     @property
     def colours(self) -> tuple[Colormap, Normalize]:
         """The colours of the scores."""
-        return scale(self.scores, self.relative)
+        return scale(self.scores, self.relative, self.signed, self.clip_percentile)
 
     @property
     def all_colours(self) -> tuple[Colormap, Normalize]:
         """The colours of the scores of all targets, on one scale."""
-        return scale(self.all_scores, self.relative)
+        return scale(self.all_scores, self.relative, self.signed, self.clip_percentile)
+
+    @property
+    def extend(self) -> str:
+        """At which ends of the colours there are scores beyond them, as matplotlib's colour bars have it."""
+        _, norm = self.colours
+        drawn = self.scores[~self.scores.isnan()]
+        low, high = bool((drawn < float(norm.vmin or 0)).any()), bool((drawn > float(norm.vmax or 0)).any())
+        return {(True, True): "both", (True, False): "min", (False, True): "max"}.get((low, high), "neither")
 
     @property
     def title(self) -> str:
         """The target's name and score, and how much was read of a text that is too long for the model."""
-        title = f"{self.output.target_names[self.target]} ({float(self.output.scores[self.target]):.3g})"
+        title = f"{self.output.target_names[self.target]} ({self._scores})"
         truncated = self.output.info.get("truncated")
         return title if truncated is None else f"{title}, {truncated}"
 
+    @property
+    def _scores(self) -> str:
+        """The explained score and, where it is another, the probability."""
+        score, known = float(self.output.scores[self.target]), self.output.info.get("probabilities")
+        likely = None if known is None else known[self.target]
+        if likely is None:
+            return f"{score:.3g}"
+        other = {"logits": f", logit {score:.3g}", "log_softmax": f", log p {score:.3g}"}
+        return f"p = {likely:.2g}" + other.get(str(self.output.info.get("inference_mode")), "")
 
-def gather(outputs: Outputs, relative: bool = False) -> list[list[Panel]]:
+
+def gather(outputs: Outputs, relative: bool = False, clip_percentile: float = 99.0) -> list[list[Panel]]:
     """One row per sample and target, one panel per method in it.
 
     Args:
         outputs: One result, a list of results (one row each), or a mapping from method names to either; then each
             position of the lists is one sample.
         relative: Whether scores are drawn relative to the largest of each result.
+        clip_percentile: At which percentile of the magnitudes colours end.
 
     Raises:
         InputError: if there is nothing in it, or things of different kinds or lengths.
@@ -104,7 +132,8 @@ def gather(outputs: Outputs, relative: bool = False) -> list[list[Panel]]:
             name or output.info.get("method", "attributions") for name, output in zip(columns, sample, strict=True)
         ]
         targets = range(len(sample[0].target_names))
-        rows += [[Panel(*pair, target, relative) for pair in zip(names, sample, strict=True)] for target in targets]
+        pairs = list(zip(names, sample, strict=True))
+        rows += [[Panel(*pair, target, relative, clip_percentile) for pair in pairs] for target in targets]
     return rows
 
 
@@ -127,15 +156,20 @@ def _listed(some: Any) -> list[AttributionOutput]:
     return found
 
 
-def scale(scores: Float[Tensor, "*g"], relative: bool) -> tuple[Colormap, Normalize]:
-    """Colours for unnormalised scores: diverging around 0 where there are both signs or negative ones, else from 0.
+def scale(
+    scores: Float[Tensor, "*g"], relative: bool, signed: bool, clip_percentile: float
+) -> tuple[Colormap, Normalize]:
+    """Colours for unnormalised scores: around 0 for methods whose scores have signs, else from 0.
 
-    Relative ones are drawn from -1 to 1, so that one scale serves all.
+    They end at a percentile of the magnitudes, so that a few high scores do not leave the rest without colour: of up to
+    a hundred scores at the highest. Relative ones are drawn from -1 to 1, so that one scale serves all.
     """
     if relative:
         return mpl.colormaps["RdBu_r"], Normalize(-1, 1)
-    drawn = scores[~scores.isnan()]
-    high = max(float(drawn.abs().max()) if len(drawn) else 0.0, 1e-12)
-    if len(drawn) and float(drawn.min()) < 0:
-        return mpl.colormaps["RdBu_r"], Normalize(-high, high)
-    return mpl.colormaps["Reds"], Normalize(0, high)
+    drawn = scores[~scores.isnan()].abs().flatten().double()
+    limit = highest = float(drawn.max()) if len(drawn) else 0.0
+    if len(drawn):
+        limit = float(np.percentile(drawn.numpy(), clip_percentile, method="higher")) or highest
+    limit = max(limit, 1e-12)
+    name, low = ("RdBu_r", -limit) if signed else ("Reds", 0)
+    return mpl.colormaps[name], Normalize(low, limit)

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,6 +42,9 @@ class MaskFold(ABC):
 
 class MaskAggregator(ABC):
     """A recipe for folds, one per sample."""
+
+    signed: ClassVar[bool] = True
+    """Whether scores say what raises the target's score and what lowers it."""
 
     @abstractmethod
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
@@ -152,6 +155,7 @@ class SobolIndices(MaskAggregator):
     """
 
     order: str = "total"
+    signed = False
 
     def __post_init__(self) -> None:
         if self.order not in ("total", "first"):

@@ -38,6 +38,11 @@ class Adaptive(Differentiable):
         """The number of steps."""
         return f"n_steps={self.path.n_steps}"
 
+    @property
+    def signed(self) -> bool:
+        """As the reduction over channels says."""
+        return self.finish_with.signed
+
     def rows(self, layout: Layout) -> int:
         return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
 

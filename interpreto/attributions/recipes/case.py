@@ -33,6 +33,7 @@ class Case:
         crowd: How many cases like this one ask at the same time, to share what memory there is.
         inside: What a recipe's probe found in the run of the unchanged sample; None where none did.
         device: Where the model runs.
+        probabilities: Of the targets, None for those that have none; None where outputs are not of classes.
         shared: What is worked on at the same time has this in common, to note here what others need not ask again.
     """
 
@@ -46,6 +47,7 @@ class Case:
     inside: Float[Tensor, "t ..."] | None = None
     device: torch.device = _CPU
     shared: dict[Hashable, Any] = field(default_factory=dict)
+    probabilities: tuple[float | None, ...] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -129,6 +131,11 @@ class Recipe(ABC):
     def effort(self) -> str:
         """The option that brings the sum of the units closer to what is promised, and its value; empty if none does."""
         return ""
+
+    @property
+    def signed(self) -> bool:
+        """Whether scores have signs: what raises the target's score and what lowers it."""
+        return True
 
     @property
     def rectifies(self) -> bool:

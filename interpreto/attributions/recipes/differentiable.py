@@ -51,6 +51,11 @@ class Finish:
             raise OptionError(f"There is no reduction={self.reduction!r}: {choices(self.reduction, REDUCTIONS)}")
 
     @property
+    def signed(self) -> bool:
+        """Whether scores have signs."""
+        return self.reduction == "sum"
+
+    @property
     def sums(self) -> bool:
         """Whether totals survive."""
         return self.reduction == "sum" and (self.combine.pooling, self.combine.resize) == ("sum", "sum")

@@ -38,6 +38,11 @@ class Hiding(Recipe):
         """What gets a score where the user does not say."""
         return self.cut
 
+    @property
+    def signed(self) -> bool:
+        """As the aggregator says."""
+        return self.aggregator.signed
+
     def check(self, sample: Sample, layout: Layout) -> None:
         # A window that does not fit is told when its places are counted.
         self.rows(layout)

@@ -49,6 +49,11 @@ class Pointwise(Differentiable):
         """The number of points."""
         return self.perturbator.method.effort
 
+    @property
+    def signed(self) -> bool:
+        """As the reduction over channels says."""
+        return self.finish_with.signed
+
     def rows(self, layout: Layout) -> int:
         baselines = len(self.baseline) if isinstance(self.baseline, list) else 1
         return self.perturbator.method.count(baselines) + (baselines if self.complete else 0)

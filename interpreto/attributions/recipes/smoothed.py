@@ -57,6 +57,11 @@ class Smoothed(Differentiable):
         return self.inner.probe
 
     @property
+    def signed(self) -> bool:
+        """As what is smoothed, but for squares and variances."""
+        return self.inner.signed if self.finish_with is None else self.finish_with.signed
+
+    @property
     def fine(self) -> bool:
         """Whether every unit comes for free."""
         return self.inner.fine

@@ -44,6 +44,11 @@ class Traced(Differentiable):
         return None if merges else self.looks
 
     @property
+    def signed(self) -> bool:
+        """Attention has no sign, and of gradients on it positive ones are taken."""
+        return False
+
+    @property
     def rectifies(self) -> bool:
         """Grad-CAM does."""
         return isinstance(self.looks, FeatureProbe)

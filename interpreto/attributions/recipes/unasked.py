@@ -24,6 +24,11 @@ from interpreto.typing import UnitScores
 class Unasked(Recipe):
     """Scores of units that are the same for every target."""
 
+    @property
+    def signed(self) -> bool:
+        """Numbers that are larger for some units than for others."""
+        return False
+
     def rows(self, layout: Layout) -> int:
         return 0
 
