@@ -9,6 +9,7 @@ from PIL import Image
 
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.convergence import ConvergenceCheck
+from interpreto.attributions.granularity import Units
 from interpreto.attributions.naming import core
 from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
@@ -136,8 +137,23 @@ class Explainer(ABC):
 def _of_sample(case: Case) -> dict[str, Any]:
     """What the record says of one sample: what was cut away of a text, and how likely the targets are."""
     cut = case.sample.truncation if isinstance(case.sample, TextSample) else None
-    found = {} if cut is None else {"truncated": str(cut)}
+    found: dict[str, Any] = {} if cut is None else {"truncated": str(cut)}
+    if isinstance(case.sample, TextSample) and case.sample.roles:
+        found["turns"] = _turns(case.sample, case.units)
     return found if case.probabilities is None else {**found, "probabilities": list(case.probabilities)}
+
+
+def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
+    """Who speaks in a chat, turn by turn, and from which unit on."""
+    text_of_unit = sample.sequence[units.first.flatten()].tolist()
+    found: list[list[Any]] = []
+    spoken = -1
+    for unit, text in enumerate(text_of_unit):
+        # Tokens of the template go with the turn before them.
+        if text > spoken:
+            spoken = text
+            found.append([sample.roles[text], unit])
+    return found
 
 
 def is_method(given: Any) -> bool:

@@ -163,7 +163,8 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
         spans[inside] = offsets[inside].clamp(start, end) - start
     said = tuple(rendered[start:end] for start, end in places)
     names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
-    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names)
+    roles = tuple(str(message["role"]) for message in spoken)
+    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names, roles=roles)
 
 
 def _content(message: Mapping[str, Any]) -> str:
@@ -224,4 +225,5 @@ def continued(
         torch.cat([prompt.sequence, torch.full_like(ids, len(prompt.texts))]),
         (*prompt.tokens, *text.tokenizer.convert_ids_to_tokens(ids.tolist())),
         generated=len(ids),
+        roles=(*prompt.roles, "assistant") if prompt.roles else (),
     )

@@ -44,6 +44,7 @@ class TextSample:
         sequence: Which text a token belongs to; -1 for tokens that the tokenizer added.
         tokens: The tokens' own names.
         generated: How many of the tokens, the last ones, follow the prompt of a language model.
+        roles: Who says each of the texts, for the messages of a chat; empty for other texts.
         truncation: What was cut away of texts that are too long for the model; None where nothing was.
     """
 
@@ -56,6 +57,7 @@ class TextSample:
     tokens: tuple[str, ...]
     generated: int = 0
     truncation: Truncation | None = None
+    roles: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[tuple[int, int], ...]:

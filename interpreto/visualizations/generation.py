@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from html import escape
 
 from matplotlib import colormaps
@@ -19,12 +20,18 @@ _STYLE = """
 .interpreto .chosen { border-bottom-color: #05c; background: #dbe9ff; color: #111; }
 .interpreto .others { font-size: .85rem; }
 .interpreto .others .target { margin-right: .6rem; }
+.interpreto .turn { margin: .3rem 0; padding-left: .7rem; border-left: 3px solid #ddd; white-space: pre-wrap; }
+.interpreto .turn.reply { border-left-color: #888; }
+.interpreto .role { display: block; font-size: .75rem; line-height: 1.3; color: #555; }
 .interpreto .hint { font-size: .8rem; color: #555; min-height: 1.3em; }
 """
 
-# The script only reads numbers and sets styles; all text is in the page already. The methods of a section share their
-# targets: a piece that is chosen under one is chosen under all, so that they can be compared.
+# In a notebook several pages share one document, and a cell may run again: names are the function's own, and a section
+# that is set up already is left alone. The script only reads numbers and sets styles; all text is in the page already.
+# The methods of a section share their targets: a piece that is chosen under one is chosen under all, so that they can
+# be compared.
 _SCRIPT = """
+(() => {
 const painter = (block, state) => {
   const data = JSON.parse(block.querySelector('script').textContent);
   const units = [...block.querySelectorAll('[data-u]')], targets = [...block.querySelectorAll('[data-t]')];
@@ -49,14 +56,14 @@ const painter = (block, state) => {
       e.setAttribute('aria-pressed', chosen);
     });
     const limit = high.toPrecision(3), kept = state.pinned === t ? '; kept, Esc to let go' : '';
-    hint.textContent = t === null ? data.hint
-      : `score ${data.values[t]}; colours from -${limit} (blue) to ${limit} (red)${kept}`;
+    hint.textContent = `score ${data.values[t]}; colours from -${limit} (blue) to ${limit} (red)${kept}. ${data.hint}`;
   };
 };
-for (const section of document.querySelectorAll('section')) {
+for (const section of document.querySelectorAll('section.generations:not([data-ready])')) {
+  section.dataset.ready = '';
   const state = {pinned: null}, blocks = [...section.querySelectorAll('.generation')];
   const painters = blocks.map(block => painter(block, state));
-  const paint = t => painters.forEach(one => one(t));
+  const paint = t => painters.forEach(one => one(t === null ? 0 : t));
   for (const block of blocks) {
     const targets = [...block.querySelectorAll('[data-t]')];
     targets.forEach((e, number) => {
@@ -80,6 +87,7 @@ for (const section of document.querySelectorAll('section')) {
   }
   paint(null);
 }
+})();
 """
 
 _HINT = "Point at an underlined piece, or step through them with Tab and the arrow keys; a click keeps one."
@@ -93,15 +101,43 @@ def of_generations(rows: list[list[Panel]]) -> Html:
 
 def _section(rows: list[list[Panel]]) -> str:
     blocks = "".join(_block(panel.method, panel.output) for panel in rows[0])
-    said = str(rows[0][0].output.raw_input[0] if isinstance(rows[0][0].output.raw_input, tuple) else "")
-    title = shortened(said)
-    return f'<section><h2 dir="auto">{escape(title)}</h2>{blocks}</section>'
+    title = shortened(_prompt(rows[0][0].output))
+    return f'<section class="generations"><h2 dir="auto">{escape(title)}</h2>{blocks}</section>'
+
+
+def _prompt(output: AttributionOutput) -> str:
+    """What the user wrote: the prompt, of a chat the last message of the user's, without the template around it."""
+    turns = _turns(output)
+    users = [pieces for role, pieces in turns if role == "user"]
+    if users:
+        return "".join(str(output.elements[unit]) for unit in users[-1])
+    return str(output.raw_input[0]) if isinstance(output.raw_input, tuple) else ""
+
+
+def _turns(output: AttributionOutput) -> list[tuple[str, range]]:
+    """The turns of a chat with their units; one without a role for other texts."""
+    known = output.info.get("turns") or [["", 0]]
+    ends = [*(first for _, first in known[1:]), len(output.elements)]
+    return [(role, range(first, end)) for (role, first), end in zip(known, ends, strict=True)]
+
+
+def _text(output: AttributionOutput, control: Mapping[int, int]) -> str:
+    """All units; of a chat each turn apart, and the reply on a line of its own."""
+    turns = _turns(output)
+    found = []
+    for number, (role, units) in enumerate(turns):
+        pieces = "".join(_unit(str(output.elements[unit]), unit, control.get(unit)) for unit in units)
+        reply = " reply" if number == len(turns) - 1 else ""
+        found.append(
+            f'<div class="turn{reply}"><span class="role">{escape(role)}</span>{pieces}</div>' if role else pieces
+        )
+    return "".join(found)
 
 
 def _block(method: str, output: AttributionOutput) -> str:
     owners = _owners(output)
     control = {unit: target for target, unit in enumerate(owners)} if owners else {}
-    text = "".join(_unit(str(element), unit, control.get(unit)) for unit, element in enumerate(output.elements))
+    text = _text(output, control)
     others = "" if owners else "".join(_button(name, number) for number, name in enumerate(output.target_names))
     aside = f'<p class="others">Explained: {others}</p>' if others else ""
     panels = [Panel(repr(name), output, number) for number, name in enumerate(output.target_names)]

@@ -1,6 +1,8 @@
 """The page to explore, in a real browser, by mouse and by keyboard."""
 
+import copy
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from interpreto import Occlusion, plot_attributions
 from tests.conftest import loaded
+from tests.generators import generator
 from tests.visualizations.test_generation_page import HOSTILE, output
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -39,12 +42,15 @@ def opened(browser, path, content, **options):
 def test_pointing_lights_up_the_sources_under_every_method(browser, tmp_path):
     tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions({"A": output(), "B": output()}))
     units = tab.locator("[data-u]")
-    assert units.evaluate_all(PAINTED) == [False] * 12
+    # It opens with the first piece chosen.
+    assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
     tab.locator(".generation").first.locator("[data-t='0']").hover()
     assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
     assert "score 1.5" in tab.locator(".hint").last.inner_text()
+    tab.locator(".generation").first.locator("[data-t='1']").hover()
+    assert units.evaluate_all(PAINTED) == [True, True, True, True, True, False] * 2
     tab.mouse.move(0, 0)
-    assert units.evaluate_all(PAINTED) == [False] * 12
+    assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
     # The strongest source has the strongest colour: red for what speaks for it, blue for what speaks against.
     tab.locator(".generation").last.locator("[data-t='0']").hover()
     colours = units.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")
@@ -65,7 +71,7 @@ def test_a_click_keeps_a_piece_and_escape_lets_it_go(browser, tmp_path):
     assert units.evaluate_all(PAINTED) == [True] * 5 + [False]
     tab.keyboard.press("Escape")
     assert target.get_attribute("aria-pressed") == "false"
-    assert units.evaluate_all(PAINTED) == [False] * 6
+    assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False]
     assert troubles == []
     tab.close()
 
@@ -120,4 +126,41 @@ def test_a_story_of_the_zoo(browser, tmp_path):
     strongest = int(torch.tensor(tab.locator("[data-u]").evaluate_all(strength)).argmax())
     assert tab.locator(f"[data-u='{strongest}']").inner_text() == "cup"
     assert troubles == []
+    tab.close()
+
+
+def test_several_pages_and_one_shown_again_share_a_document(browser, tmp_path):
+    """As in a notebook, where a cell may run again."""
+    one = plot_attributions(output())
+    again = "<script>" + one.split("<script>")[-1].split("</script>")[0] + "</script>"
+    tab, troubles = opened(browser, tmp_path / "page.html", one + plot_attributions(output()) + again)
+    assert troubles == []
+    sections = tab.locator("section.generations")
+    assert sections.count() == 2
+    for number in range(2):
+        section = sections.nth(number)
+        assert section.locator("[data-u]").evaluate_all(PAINTED) == [True, True, True, True, False, False]
+        section.locator("[data-t='1']").hover()
+        assert section.locator("[data-u]").evaluate_all(PAINTED) == [True, True, True, True, True, False]
+        # A second set of listeners would take a click back.
+        section.locator("[data-t='1']").click()
+        assert section.locator("[data-t='1']").get_attribute("aria-pressed") == "true"
+    tab.close()
+
+
+def test_turns_of_a_chat_are_apart(browser, tmp_path):
+    model, words = generator("gpt2")
+    words = copy.deepcopy(words)
+    words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
+    chat = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": "Was the film good?"}]
+    (result,) = Occlusion(model, words)(chat, " Very good.")
+    tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(result))
+    assert troubles == []
+    assert tab.locator("h2").inner_text() == "Was the film good?"
+    turns = tab.locator(".turn")
+    assert [text.split("\n", 1) for text in turns.all_inner_texts()] == [
+        ["system", "You are kind."], ["user", "Was the film good?"], ["assistant", " Very good."],
+    ]  # fmt: skip
+    boxes = [turns.nth(number).bounding_box() for number in range(3)]
+    assert all(one["y"] + one["height"] <= other["y"] for one, other in pairwise(boxes))
     tab.close()
