@@ -123,12 +123,21 @@ def _conclusions(comparison: Comparison) -> str:
             continue
         others = [s.method for s in some if s.leads and not s.best]
         chance = [s.method for s in some if s.beats_random is False]
-        told = f", not to be told from {escape(', '.join(others))}" if others else ", ahead of all other methods"
+        count = 0 if best.to_best is None else best.to_best.count
         level = f" Controls that do as well or better: {escape(', '.join(controls))}." if controls else ""
         random = f" No better than random for sure: {escape(', '.join(chance))}." if chance else ""
-        told = told if comparison.asked.count >= ENOUGH else ""
-        lines.append(f"<li><b>{escape(metric)}</b>: best is {escape(best.method)}{told}.{level}{random}</li>")
+        lines.append(f"<li><b>{escape(metric)}</b>: {_conclusion(best.method, others, count)}.{level}{random}</li>")
     return f"<ul>{''.join(lines)}</ul>"
+
+
+def _conclusion(best: str, others: list[str], count: int) -> str:
+    """Who has the best mean, and whether the intervals say that it is the best."""
+    if count < ENOUGH:
+        samples = f"{count} sample is" if count == 1 else f"{count} samples are"
+        return f"{samples} too few to tell methods apart; {escape(best)} has the best mean"
+    if others:
+        return f"{escape(best)} has the best mean, not significantly different from {escape(', '.join(others))}"
+    return f"{escape(best)} is significantly better than all other methods"
 
 
 def tables(comparison: Comparison) -> str:
@@ -196,7 +205,7 @@ def _leaders(one: Verdict) -> str:
         f"<td>{escape(', '.join(method for method in some if method != best))}</td></tr>"
         for removal, best, some in zip(one.removals, one.best, one.leaders, strict=True)
     )
-    head = "<tr><th>removal</th><th>best</th><th>not to be told from it</th></tr>"
+    head = "<tr><th>removal</th><th>best mean</th><th>not significantly different from it</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"
 
 

@@ -23,8 +23,8 @@ _WIDTH = 120
 """Letters of a line of the printed table."""
 
 KEY = (
-    "Mean over samples [95 % interval]. * best method, and all that cannot be told from it; ° cannot be told from "
-    "random scores, or is worse. (c) control, which does not ask the model; never best."
+    "Mean over samples [95 % interval]. * the best mean, and all methods not significantly different from it; ° not "
+    "significantly better than random scores. (c) control, which does not ask the model and is never marked."
 )
 ALONE = "There is one sample: no interval can be made, and no method be told from another."
 FEW = f"There are fewer than {ENOUGH} samples: intervals mean little, and nothing is marked."
@@ -111,7 +111,7 @@ def notes(comparison: Comparison) -> list[str]:
         pairs = [f"{best or 'none'} ({removal})" for removal, best in zip(one.removals, one.best, strict=True)]
         lowest = one.agreement[~one.agreement.isnan()]
         least = f"; their rankings correlate by at least {float(lowest.min()):.2f}" if len(lowest) else ""
-        found.append(f"{one.metric}, best by removal operator: {', '.join(pairs)}{least}.")
+        found.append(f"{one.metric}, best mean by removal operator: {', '.join(pairs)}{least}.")
     return [*found, *map(str, comparison.failures)]
 
 

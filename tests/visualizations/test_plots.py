@@ -1,5 +1,6 @@
 """Figures and pages, headless; hostile texts stay texts."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from interpreto import (
     XRAI,
     AttributionOutput,
     Contrast,
+    Grid,
     InterpretoError,
     KernelShap,
     Occlusion,
@@ -26,6 +28,7 @@ from interpreto import (
     plot_top,
     zoo,
 )
+from interpreto.errors import OptionError
 from tests.models import image_model, light, some_pictures, text_model
 
 HOSTILE = "</p><script>alert('x')</script> \"quoted\" & $x_1$ שלום 🙂\nnew line"
@@ -101,7 +104,8 @@ def test_every_map_has_a_colour_bar_of_its_own_scores(images):
             assert norm.vmin == 0
         else:
             assert norm.vmin == -norm.vmax
-        assert norm.vmax == pytest.approx(abs(scores).max())
+        # Colours end at the 99th percentile of the magnitudes, of up to 100 units at the highest.
+        assert norm.vmax == pytest.approx(np.percentile(abs(scores), 99, method="higher"))
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
@@ -115,6 +119,72 @@ def test_many_methods_go_over_several_lines():
     (output,) = Saliency(model, processor)(some_pictures()[0])
     figure = plot_attributions({f"method {number}": output for number in range(9)})
     assert len({round(axes.get_position().y0, 2) for axes in figure.axes if axes.images}) >= 2
+
+
+@pytest.mark.parametrize(("count", "lines"), [(1, [2]), (3, [4]), (4, [3, 2]), (8, [3, 3, 3]), (12, [4, 3, 3, 3])])
+def test_no_picture_stands_alone_in_a_line(count, lines):
+    model, processor = image_model("vit")
+    (output,) = Saliency(model, processor)(some_pictures()[0])
+    figure = plot_attributions({f"method {number}": output for number in range(count)})
+    tops = [round(axes.get_subplotspec().rowspan.start) for axes in figure.axes if axes.images]
+    assert [tops.count(line) for line in sorted(set(tops))] == lines
+
+
+def with_scores(scores, signed):
+    model, processor = image_model("vit")
+    (output,) = Occlusion(model, processor, granularity=Grid(16, 16))(some_pictures()[0], 0)
+    info = {**output.info, "signed": signed}
+    return dataclasses.replace(output, attributions=torch.as_tensor(scores).float().reshape(1, 16, 16), info=info)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_overlay_is_as_opaque_as_the_score_is_large(signed):
+    scores = np.zeros(256)
+    scores[:4] = [1.0, 0.5, -1.0 if signed else 0.25, 0.0]
+    figure = plot_attributions(with_scores(scores, signed), clip_percentile=100)
+    axes = [axes for axes in figure.axes if axes.images][1]
+    photo, drawn = axes.images
+    assert np.array_equal(np.asarray(photo.get_array())[..., :3], np.asarray(some_pictures()[0]))
+    colours = drawn.to_rgba(drawn.get_array())[0]
+    assert colours[0, 3] == 1
+    assert colours[1, 3] == pytest.approx(0.5, abs=0.01)
+    assert colours[2, 3] == pytest.approx(1.0 if signed else 0.25, abs=0.01)
+    assert colours[3, 3] == pytest.approx(0, abs=0.01)
+    # The bar has the colours of the map.
+    bar = next(axes for axes in figure.axes if not axes.images and axes.collections)
+    assert bar.collections[0].cmap == drawn.cmap
+
+
+@pytest.mark.parametrize(("signed", "scale"), [(True, (-1, 1)), (False, (0, 1))])
+def test_the_method_decides_on_signs_and_not_its_scores(signed, scale):
+    figure = plot_attributions(with_scores(np.ones(256), signed))
+    norm = next(axes for axes in figure.axes if len(axes.images) == 2).images[1].norm
+    assert (norm.vmin, norm.vmax) == scale
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any("raises the score of" in text for text in legend) == signed
+
+
+def test_a_few_high_scores_do_not_hide_the_rest():
+    scores = np.ones(256)
+    scores[0] = 1000
+    for percentile, limit, extend in ((99, 1.0, "max"), (100, 1000.0, "neither")):
+        figure = plot_attributions(with_scores(scores, True), clip_percentile=percentile)
+        drawn = next(axes for axes in figure.axes if len(axes.images) == 2).images[1]
+        assert drawn.norm.vmax == limit
+        assert drawn.colorbar.extend == extend
+    for wrong in (0, 101, "99", float("nan")):
+        with pytest.raises(OptionError, match="clip_percentile="):
+            plot_attributions(with_scores(scores, True), clip_percentile=wrong)
+
+
+def test_titles_say_class_probability_and_logit():
+    model, processor = image_model("vit")
+    (output,) = Saliency(model, processor)(some_pictures()[0], 1)
+    with torch.no_grad():
+        logits = model(**processor(some_pictures()[0], return_tensors="pt")).logits[0]
+    title = f"{output.target_names[0]} (p = {float(logits.softmax(-1)[1]):.2g}, logit {float(logits[1]):.3g})"
+    figure = plot_attributions(output)
+    assert figure.axes[0].get_title().replace("\n", " ") == title
 
 
 def test_what_does_not_go_together(images, texts, tmp_path):
