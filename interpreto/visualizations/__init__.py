@@ -1,6 +1,5 @@
 """Pictures and pages of results."""
 
-from numbers import Real
 from pathlib import Path
 
 from interpreto.errors import OptionError
@@ -17,7 +16,7 @@ def plot_attributions(
     save_path: str | Path | None = None,
     *,
     one_scale: bool = False,
-    clip_percentile: float = 99.0,
+    clip_percentile: float | int = 99.0,
 ) -> Picture | Html:
     """Draw results of one or several methods, samples and targets in one figure or page.
 
@@ -44,7 +43,7 @@ def plot_attributions(
         InputError: if there is nothing to plot or results do not fit together.
         OptionError: if there is no such percentile.
     """
-    if not isinstance(clip_percentile, Real) or not 0 < clip_percentile <= 100:
+    if not 0 < clip_percentile <= 100:
         raise OptionError(f"clip_percentile={clip_percentile!r} must be above 0, up to 100.")
     rows = gather(outputs, one_scale, float(clip_percentile))
     wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")

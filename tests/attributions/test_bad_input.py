@@ -132,7 +132,7 @@ CASES = {
     "inference mode": (lambda: Saliency(*VIT, inference_mode="soft"), "did you mean 'softmax'"),
     "removal of a text": (lambda: Occlusion(*BERT, removal="[MASKED]"), r"neither one of.*did you mean '\[MASK\]'"),
     "removal token id": (lambda: Occlusion(*BERT, removal={"id": 9999}), "is no token id: the tokenizer has"),
-    "removal by a number": (lambda: Occlusion(*BERT, removal=0), r'removal=0 is a number.*\{"id": 5\}'),
+    "removal by a number": (lambda: Occlusion(*BERT, removal=0.5), r'removal=0.5 is a number.*\{"id": 5\}'),
     "baseline by a number": (
         lambda: IntegratedGradients(*BERT, baseline=0.0)("a film"), r"baseline=0.0 is a number.*'zeros', a token as text"
     ),

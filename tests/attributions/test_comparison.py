@@ -723,7 +723,7 @@ def test_verdicts_say_how_much_depends_on_the_removal_operator():
     pictures = [example.input for example in zoo.samples("shapes-vit", 6)]
     blurred = Deletion(model, processor, removal="blur").evaluate(Occlusion(model, processor)(pictures), pictures)
     assert torch.allclose(found.values("Deletion [blur]")["Occlusion"], blurred.per_sample, atol=1e-5)
-    assert "Deletion, best by removal operator" in str(found)
+    assert "Deletion, best mean by removal operator" in str(found)
 
 
 # What a user sees

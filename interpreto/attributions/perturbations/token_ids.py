@@ -80,26 +80,26 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
     A text is taken as it is written (`" the"`) where it is one token, else as the vocabulary spells it (`"Ġthe"`). An
-    id is `{"id": 5}`: a bare number could be meant as a value of the embeddings.
+    id is `{"id": 5}`; a bare number is one for a removal, and for a baseline could be meant as a value of embeddings.
 
     Raises:
         OptionError: if the tokenizer has no such token.
     """
-    if isinstance(given, Mapping):
-        token = given.get("id") if len(given) == 1 else None
-        if not isinstance(token, Integral) or isinstance(token, bool):
-            raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
-        token = int(token)
-        if not 0 <= token < len(text.tokenizer):
-            raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
-        return Removal(token, text.tokenizer.convert_ids_to_tokens(token))
     zeros = ("zeros",) if option == "baseline" else ()
-    if isinstance(given, Real):
+    if isinstance(given, Real) and not isinstance(given, bool) and (zeros or not isinstance(given, Integral)):
         named = "'zeros', " if zeros else ""
         raise OptionError(
             f"{option}={given!r} is a number, which says nothing of a text: give {named}a token as text, or "
             '{"id": 5} for the token of that id.'
         )
+    number = given.get("id") if isinstance(given, Mapping) and len(given) == 1 else given
+    if isinstance(number, Integral) and not isinstance(number, bool):
+        token = int(number)
+        if not 0 <= token < len(text.tokenizer):
+            raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
+        return Removal(token, text.tokenizer.convert_ids_to_tokens(token))
+    if isinstance(given, Mapping):
+        raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
     roles = {name: token for name in _ROLES if (token := _token(text.tokenizer, name)) is not None}
     if given in roles:
         return Removal(roles[given], given)
