@@ -101,7 +101,7 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
     if isinstance(given, Mapping):
         raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
     roles = {name: token for name in _ROLES if (token := _token(text.tokenizer, name)) is not None}
-    if given in roles:
+    if isinstance(given, str) and given in roles:
         return Removal(roles[given], given)
     if isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
         return Removal(token, given)
