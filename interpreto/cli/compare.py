@@ -67,7 +67,7 @@ def compare(
     if corpus is not None and purpose.endswith("image-classification"):
         raise InterpretoError("--corpus counts tokens of texts; this model reads images.")
     speaks = purpose == "text-generation"
-    check(given, options.get("modality") or ("image" if "image" in purpose else "text"), speaks)
+    check(given, purpose, options.get("modality"))
     wanted: Any = target if speaks else target_of(target)
     arguments: dict[str, Any] = {"inputs": given, "targets": None if wanted is None else [wanted] * len(given)}
     if not given:

@@ -60,8 +60,7 @@ def explain(
             if reads_text
             else "This model compares an image with prompts: name at least one with --prompt."
         )
-    reads = options.get("modality") or ("image" if "image" in purpose else "text")
-    check(samples, reads, speaks)
+    check(samples, purpose, options.get("modality"))
     wanted = tuple(prompt) if prompt else target if speaks else target_of(target)
     results, seconds = run(methods, loaded, processor, samples, wanted, {"task": task, **options})
     if not results:

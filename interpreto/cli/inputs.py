@@ -13,6 +13,7 @@ import typer
 from PIL import Image
 
 from interpreto import InterpretoError
+from interpreto.model_wrapping.prompts import is_chat
 
 Inputs = Annotated[
     list[str] | None,
@@ -41,24 +42,25 @@ def read(inputs: Sequence[str], texts: Sequence[str], column: str | None) -> lis
     return [*(sample for given in inputs for sample in _read(given, column)), *texts]
 
 
-def check(samples: Iterable[Any], reads: str, chats: bool) -> None:
+def check(samples: Iterable[Any], task: str, modality: str | None) -> None:
     """Refuse samples of a kind that the model does not read.
 
     Args:
         samples: What `read` gave.
-        reads: "text" or "image".
-        chats: Whether it continues chats.
+        task: The model's task.
+        modality: "text" or "image" where the user chose one; None is the task's own.
 
     Raises:
         InterpretoError: if there is one.
     """
+    reads = modality or ("image" if "image" in task else "text")
     for sample in samples:
         if isinstance(sample, Path | Image.Image) and reads == "text":
             name = repr(str(sample)) if isinstance(sample, Path) else "standard input"
             raise InterpretoError(f"{name} is an image, and this model reads texts.")
         if isinstance(sample, str) and reads == "image":
             raise InterpretoError(f"There is no image file {sample[:80]!r}, and this model reads images.")
-        if isinstance(sample, list) and not chats:
+        if isinstance(sample, list) and task != "text-generation":
             raise InterpretoError("A chat is for language models (text-generation); this model reads none.")
 
 
@@ -156,7 +158,7 @@ def _json(path: Path) -> list[Any]:
         found = json.loads(text_of(path))
     except ValueError as error:
         raise InterpretoError(f"{str(path)!r} is no JSON file: {error}.") from error
-    if _is_chat(found):
+    if is_chat(found):
         return [found]
     if isinstance(found, list) and found and all(isinstance(text, str) for text in found):
         return found
@@ -164,10 +166,6 @@ def _json(path: Path) -> list[Any]:
         f"{str(path)!r} holds neither a chat, which is one list of objects with 'role' and 'content', nor a list of "
         "texts."
     )
-
-
-def _is_chat(found: Any) -> bool:
-    return isinstance(found, list) and bool(found) and all(isinstance(m, dict) and "role" in m for m in found)
 
 
 def _table(path: Path) -> Sequence[Mapping[str, Any]]:
@@ -211,11 +209,11 @@ def _column(path: Path, rows: Sequence[Mapping[str, Any]], column: str | None) -
     for number, row in enumerate(rows, start=1):
         value = row.get(name)
         value = value.strip() if isinstance(value, str) else value
-        if not value or not (isinstance(value, str) or _is_chat(value)):
+        if not value or not (isinstance(value, str) or is_chat(value)):
             raise InterpretoError(
                 f"Row {number} of {str(path)!r} has no text in the column {name!r} but {str(value)[:40]!r}."
             )
-        is_image = isinstance(value, str) and (path.parent / value).suffix.lower() in Image.registered_extensions()
+        is_image = isinstance(value, str) and _is_image(Path(value))
         found.append(path.parent / value if is_image and _exists(path.parent / value) else value)
     return found
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable
+from interpreto.model_wrapping.model_checks import GradientCheck, gradient_of, not_differentiable
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 
@@ -80,8 +80,5 @@ def _gradients(found: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor, "p .
     stacked = []
     for target in range(count):
         total = torch.stack([scores[:, target].sum() for scores in found if target < scores.shape[1]]).sum()
-        (gradient,) = torch.autograd.grad(total, leaf, retain_graph=target + 1 < count, allow_unused=True)
-        if gradient is None:
-            raise not_differentiable()
-        stacked.append(gradient.float())
+        stacked.append(gradient_of(total, leaf, target + 1 < count).float())
     return torch.stack(stacked, dim=1)

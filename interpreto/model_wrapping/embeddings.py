@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import UnsupportedError
+from interpreto.model_wrapping.inside import anatomy
 
 EMBEDDINGS = "embeddings"
 """The field of rows that replaces the model's own token embeddings."""
@@ -28,15 +29,16 @@ def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tenso
     answered = []
 
     def answer(_module: nn.Module, given: tuple[Tensor, ...], output: Any) -> Any:
-        asked, found = given[0], first_tensor(output)
+        asked, found = given[0], anatomy.first_tensor(output)
+        assert found is not None
         if asked.shape == ids.T.shape != ids.shape and torch.equal(asked, ids.T):
             answered.append(True)
-            return _with_first(output, embeddings.transpose(0, 1).to(found.dtype))
+            return anatomy.replaced(output, found, embeddings.transpose(0, 1).to(found.dtype))
         length = ids.shape[1]
         if asked.ndim != 2 or len(asked) != len(ids) or not torch.equal(asked[:, :length], ids):
             return None
         answered.append(True)
-        return _with_first(output, torch.cat([embeddings.to(found.dtype), found[:, length:]], dim=1))
+        return anatomy.replaced(output, found, torch.cat([embeddings.to(found.dtype), found[:, length:]], dim=1))
 
     handle = module.register_forward_hook(answer)
     try:
@@ -48,12 +50,3 @@ def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tenso
             "This model does not look its tokens up in its table of input embeddings, so gradients for them cannot be "
             "had; methods that hide parts (Occlusion, Lime, KernelShap, Sobol, Rise) do without."
         )
-
-
-def first_tensor(output: Any) -> Tensor:
-    """What a module gives, of a module that gives a scale with it the tensor alone."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _with_first(output: Any, tensor: Tensor) -> Any:
-    return (tensor, *output[1:]) if isinstance(output, tuple) else tensor

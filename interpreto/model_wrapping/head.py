@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.model_checks import not_differentiable
+from interpreto.model_wrapping.model_checks import gradient_of
 
 
 @dataclass(eq=False)
@@ -106,10 +106,8 @@ def gradients(
     """
     count = scores.shape[1]
     if head.below is None or head.leaf is None:
-        rounds_left = (
-            torch.autograd.grad(scores[:, t].sum(), leaf, retain_graph=t + 1 < count)[0] for t in range(count)
-        )
-        return torch.stack(list(rounds_left), dim=1).float()
+        found = [gradient_of(total, leaf, target + 1 < count) for target, total in enumerate(scores.sum(0))]
+        return torch.stack(found, dim=1).float()
     seeds = head.leaf.new_zeros(count, *head.leaf.shape)
     for members in rounds(places.any(0)):
         (below,) = torch.autograd.grad(scores[:, members].sum(), head.leaf, retain_graph=True)
@@ -118,12 +116,5 @@ def gradients(
     if together and count > 1:
         (found,) = torch.autograd.grad(head.below, leaf, seeds, is_grads_batched=True)
         return found.transpose(0, 1).float()
-    found = [_gradient(head.below, leaf, target + 1 < count, seed) for target, seed in enumerate(seeds)]
+    found = [gradient_of(head.below, leaf, target + 1 < count, seed) for target, seed in enumerate(seeds)]
     return torch.stack(found, dim=1).float()
-
-
-def _gradient(output: Tensor, leaf: Tensor, goes_on: bool, seed: Tensor | None = None) -> Tensor:
-    (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=goes_on, allow_unused=True)
-    if found is None:
-        raise not_differentiable()
-    return found

@@ -85,7 +85,7 @@ class ImageClassification(Wrapper):
         return self.autograd.answers(asks) if asks[0].probe is None else self.inside.answers(asks)
 
     def notes(self) -> dict[str, Any]:
-        return {"layer": self.inside.used_layer} if self.inside.used_layer else {}
+        return self.inside.notes()
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

@@ -118,7 +118,7 @@ class ImageSimilarity(Wrapper):
         self.prompts.forget()
 
     def notes(self) -> dict[str, Any]:
-        return {"layer": self.inside.used_layer} if self.inside.used_layer else {}
+        return self.inside.notes()
 
     def provenance(self) -> dict[str, Any]:
         return provenance(self.model, self.config, self.runtime)

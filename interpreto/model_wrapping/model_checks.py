@@ -126,6 +126,18 @@ _REMEDY = (
 )
 
 
+def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | None = None) -> Tensor:
+    """The gradient of an output for a leaf.
+
+    Raises:
+        ModelError: if no gradient connects them.
+    """
+    (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
+    if found is None:
+        raise not_differentiable()
+    return found
+
+
 def not_differentiable() -> ModelError:
     """The error for a score that no gradient connects with the input."""
     return ModelError(f"The score does not depend on the input in a way that PyTorch can differentiate. {_REMEDY}")

@@ -25,10 +25,11 @@ _KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a l
 
 def is_one_prompt(inputs: Any) -> bool:
     """Whether the user gave one prompt rather than several."""
-    return _is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and texts.is_one_text(inputs))
+    return is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and texts.is_one_text(inputs))
 
 
-def _is_chat(item: Any) -> bool:
+def is_chat(item: Any) -> bool:
+    """Whether it is the messages of a chat."""
     return (
         isinstance(item, Sequence)
         and len(item) > 0
@@ -49,7 +50,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
     Raises:
         InputError: if something in there is no prompt.
     """
-    if _is_chat(inputs):
+    if is_chat(inputs):
         yield list(inputs)
     elif _is_ids(inputs):
         yield {"input_ids": torch.as_tensor(inputs).clone()}
@@ -61,7 +62,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
         yield from texts.split_texts(inputs)
     elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple):
         for item in inputs:
-            if not (isinstance(item, str | Mapping) or _is_chat(item) or _is_ids(item)):
+            if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
                 raise _no_prompt(item)
             yield from split_prompts(item)
     else:

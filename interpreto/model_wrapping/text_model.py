@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.embeddings import EMBEDDINGS, first_tensor
+from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.forward_arguments import ForwardArguments
+from interpreto.model_wrapping.inside.anatomy import first_tensor
 from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.typing import Tokenizer
@@ -92,7 +93,9 @@ class TextModel:
 
     def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
         """The model's token embeddings in float32, as its own module gives them: Gemma scales them there."""
-        return first_tensor(self.embedding(ids.to(self.device))).detach().float()
+        found = first_tensor(self.embedding(ids.to(self.device)))
+        assert found is not None
+        return found.detach().float()
 
     def reads_as_padding(self, token: int) -> bool:
         """Whether a word must not become this token, because the model would take it for padding, or for the end."""

@@ -43,8 +43,7 @@ def fold_of(shape: tuple[int, ...], size: tuple[int, int], positions: PatchPosit
     if len(shape) != 3 or shape[2] == 1:
         return None
     if positions is not None and shape[1] == positions.length:
-        places = positions.grid
-        return lambda features: features[:, places.to(features.device)].permute(0, 3, 1, 2)
+        return positions.fold
     grid = _grid(shape[1], size)
     if grid is None:
         return None

@@ -32,6 +32,10 @@ class PatchPositions:
     grid: Int[Tensor, "h w"]
     length: int
 
+    def fold(self, features: Float[Tensor, "p l c"]) -> Float[Tensor, "p c h w"]:
+        """The features of the patches on their grid."""
+        return features[:, self.grid.to(features.device)].permute(0, 3, 1, 2)
+
 
 class _ReachedError(Exception):
     """The block was reached: nothing after it matters."""

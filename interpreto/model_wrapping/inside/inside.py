@@ -54,7 +54,7 @@ class Inside:
         self._positions: dict[tuple[tuple[int, ...], int | None], PatchPositions | None] = {}
         self._spots: dict[tuple[int, ...], list[Spot]] = {}
         self._default: dict[tuple[int, ...], Spot] = {}
-        self.used_layer = ""
+        self._used_layer = ""
 
     def answers(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks as one batch; scores of positions come along, a backward pass per target at most.
@@ -86,6 +86,10 @@ class Inside:
                 folded = probe.corrected(folded)
             answers.append(Answer(ask.targets.select(part).float().cpu(), inside=folded.cpu()))
         return answers
+
+    def notes(self) -> dict[str, str]:
+        """What the record of a result should say: the layer whose features were watched."""
+        return {"layer": self._used_layer} if self._used_layer else {}
 
     def _maps(self, watch: Watch, found: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
         leaves, maps = watch.leaves(), []
@@ -207,7 +211,7 @@ class Inside:
                 others = known if isinstance(anatomy, str) else _hidden_states(anatomy, known)
                 self._default[size] = default_spot(first, others, partial(self.outputs, one), self.module)
             spot = self._default[size]
-        self.used_layer = spot.name
+        self._used_layer = spot.name
         return spot
 
     def _before_last_block(self, anatomy: Anatomy, one: Rows, known: Sequence[Spot]) -> list[Spot]:
@@ -251,4 +255,4 @@ def _hidden_states(anatomy: Anatomy, known: Sequence[Spot]) -> list[Spot]:
 
 
 def _at_positions(positions: PatchPositions, batch: int, features: Tensor) -> Float[Tensor, "p c h w"]:
-    return features.movedim(batch, 0)[:, positions.grid.to(features.device)].permute(0, 3, 1, 2)
+    return positions.fold(features.movedim(batch, 0))
