@@ -420,3 +420,12 @@ def test_a_text_that_ends_in_the_name_of_a_file_is_a_text(files):
     result = run(*SAVED, "out", "I read all of lines.txt", "--text", "lines.txt")
     assert result.exit_code == 0, (result.output, result.exception)
     assert explained(files / "out") == ["I read all of lines.txt", "lines.txt"]
+
+
+def test_a_line_of_json_may_hold_other_line_breaks(files):
+    """JSON ends its lines at line feeds alone; its strings may hold U+2028 as it is."""
+    text = "A good film\u2028and a long one"
+    (files / "one.jsonl").write_text(json.dumps({"review": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    result = run(*SAVED, "out", "one.jsonl")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert explained(files / "out") == [text]

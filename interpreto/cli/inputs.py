@@ -173,9 +173,7 @@ def _table(path: Path) -> Sequence[Mapping[str, Any]]:
     if kind == ".csv":
         return list(csv.DictReader(io.StringIO(text_of(path), newline="")))
     if kind == ".jsonl":
-        return [
-            _object(path, number, line) for number, line in enumerate(text_of(path).splitlines(), 1) if line.strip()
-        ]
+        return [_object(path, number, line) for number, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
     try:
         import pandas
 
