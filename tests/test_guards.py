@@ -14,7 +14,7 @@ from interpreto.attributions.metrics.measured import Needs
 ROOT = Path(interpreto.__file__).parent
 # Lower layers first; an import may only point downwards or sideways.
 LAYERS = [
-    ("interpreto.errors", "interpreto.typing"),
+    ("interpreto.errors", "interpreto.typing", "interpreto.option_kinds"),
     ("interpreto.atomic",),
     ("interpreto.zoo",),
     ("interpreto.model_wrapping",),

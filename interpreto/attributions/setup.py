@@ -165,9 +165,6 @@ class Setup:
                 "these options itself; the functions of from_callables return the scores that are explained."
             )
         runtime = Runtime(**chosen)
-        batch_size = options.get("batch_size", 32)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size={batch_size!r} must be a whole number of at least 1.")
         wrapper, entry = pick(model, processor, options.get("task"), options.get("modality"), runtime)
         _check_task(options, wrapper.task)
         return Setup(
@@ -175,7 +172,7 @@ class Setup:
             wrapper,
             entry,
             _granularity(options, wrapper.modality),
-            batch_size,
+            options.get("batch_size", 32),
             options.get("removal"),
             options.get("show_progress"),
             options.get("seed", 0),

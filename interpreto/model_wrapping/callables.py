@@ -18,6 +18,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen, named
 from interpreto.model_wrapping.wrapper import Wrapper
+from interpreto.option_kinds import checks_options
 
 LAYOUTS = ("n c h w", "n h w c")
 
@@ -26,6 +27,7 @@ GradientFunction = Callable[[np.ndarray, int], np.ndarray]
 FeatureFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
+@checks_options
 def from_callables(
     scores: ScoreFunction,
     gradients: GradientFunction | None = None,

@@ -26,20 +26,6 @@ _MOST_EXTRA = 16
 Size = tuple[int, int]
 
 
-def size_of(given: Any) -> Size | None:
-    """Height and width that the user names.
-
-    Raises:
-        OptionError: if they are no sizes.
-    """
-    if given is None:
-        return None
-    pair = (given, given) if isinstance(given, int) else tuple(given) if isinstance(given, tuple | list) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
-        raise OptionError(f"image_size={given!r} must be a number of pixels, or height and width.")
-    return pair
-
-
 @dataclass(frozen=True, eq=False)
 class Resolution:
     """What a run at another size takes.

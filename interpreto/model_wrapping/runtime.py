@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import OptionError, choices
-from interpreto.model_wrapping.resolution import Size, size_of
+from interpreto.model_wrapping.resolution import Size
+from interpreto.option_kinds import call_function
 
 INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
@@ -41,32 +42,23 @@ class Runtime:
     autocast: torch.dtype | None = None
     inference_mode: str | Callable[[Tensor], Tensor] | None = None
     truncation: bool = False
-    generation_kwargs: Any = None
-    prepend_bos: Any = False
-    joint: Any = False
+    generation_kwargs: Mapping[str, Any] | None = None
+    prepend_bos: bool = False
+    joint: bool = False
     reuse_prefix: bool = True
-    image_size: Any = None
+    image_size: int | Size | None = None
 
     def __post_init__(self) -> None:
-        size_of(self.image_size)
         mode = self.inference_mode
         if isinstance(mode, str) and mode not in INFERENCE_MODES:
             raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
-        for option in ("joint", "prepend_bos"):
-            if not isinstance(given := getattr(self, option), bool):
-                raise OptionError(f"{option}={given!r} must be True or False.")
-        if self.generation_kwargs is not None and not isinstance(self.generation_kwargs, Mapping):
-            raise OptionError(
-                f"generation_kwargs={self.generation_kwargs!r} must map the names of options of generate() to values, "
-                "such as {'max_new_tokens': 50}."
-            )
         if self.joint and mode not in (None, "logits", "log_softmax"):
             raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
 
     @property
     def size(self) -> Size | None:
         """Height and width of images where the user named them."""
-        return size_of(self.image_size)
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
     def mode(self) -> str | Callable[[Tensor], Tensor]:
@@ -80,7 +72,9 @@ class Runtime:
             raise OptionError(
                 f"inference_mode={mode!r} is constant on a model with one output; use 'logits', or torch.sigmoid."
             )
-        scores = INFERENCE_MODES[mode](logits) if isinstance(mode, str) else mode(logits)
+        scores = (
+            INFERENCE_MODES[mode](logits) if isinstance(mode, str) else call_function("inference_mode", mode, logits)
+        )
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(logits):
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise OptionError(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from interpreto.errors import OptionError
+from interpreto.option_kinds import checks_options
 from interpreto.visualizations import generation, html
 from interpreto.visualizations.drawing import figure_of
 from interpreto.visualizations.figures import Html, Picture, write
@@ -11,6 +11,7 @@ from interpreto.visualizations.panels import Outputs, gather
 from interpreto.visualizations.top import plot_top
 
 
+@checks_options
 def plot_attributions(
     outputs: Outputs,
     save_path: str | Path | None = None,
@@ -43,9 +44,7 @@ def plot_attributions(
         InputError: if there is nothing to plot or results do not fit together.
         OptionError: if there is no such percentile.
     """
-    if not 0 < clip_percentile <= 100:
-        raise OptionError(f"clip_percentile={clip_percentile!r} must be above 0, up to 100.")
-    rows = gather(outputs, one_scale, float(clip_percentile))
+    rows = gather(outputs, one_scale, clip_percentile)
     wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
     if rows[0][0].output.modality == "image":
         figure = figure_of(rows)

@@ -1,6 +1,5 @@
 """Maps as pictures: their numbers brought to the range of a colour map, whatever a few outliers do."""
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.errors import InputError, OptionError
+from interpreto.errors import InputError
+from interpreto.option_kinds import checks_options
 
 
+@checks_options
 def grayscale(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
     """How much there is of either sign, from 0 for the least to 1 for what lies at a percentile and above.
 
@@ -25,12 +26,13 @@ def grayscale(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
         InputError: if it is no map.
         OptionError: if there is no such percentile.
     """
-    scores = _checked(map, percentile).abs()
+    scores = _checked(map).abs()
     low, high = scores.flatten(-2).amin(-1), _percentile(scores, percentile)
     reach = (high - low)[..., None, None]
     return ((scores - low[..., None, None]) / reach.where(reach > 0, 1.0)).clamp(0, 1)
 
 
+@checks_options
 def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
     """Scores with their signs, from -1 to 1, both reached at a percentile of the magnitudes.
 
@@ -45,14 +47,12 @@ def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
         InputError: if it is no map.
         OptionError: if there is no such percentile.
     """
-    scores = _checked(map, percentile)
+    scores = _checked(map)
     reach = _percentile(scores.abs(), percentile)[..., None, None]
     return (scores / reach.where(reach > 0, 1.0)).clamp(-1, 1)
 
 
-def _checked(map: Any, percentile: float) -> Float[Tensor, "... h w"]:
-    if not isinstance(percentile, Real) or not 0 < percentile <= 100:
-        raise OptionError(f"percentile={percentile} must lie above 0, up to 100.")
+def _checked(map: Any) -> Float[Tensor, "... h w"]:
     if not isinstance(map, Tensor | np.ndarray | list | tuple):
         raise InputError(
             f"Expected a map, an array or tensor h w, got {type(map).__name__}: see .heatmap() of a result."

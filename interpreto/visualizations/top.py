@@ -1,13 +1,14 @@
 """What is left of a picture when only what scores highest is shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from interpreto.errors import InputError, OptionError
+from interpreto.errors import InputError
+from interpreto.option_kinds import checks_options
 from interpreto.visualizations.figures import Picture, write
 from interpreto.visualizations.image import above
 from interpreto.visualizations.panels import gather
@@ -16,6 +17,7 @@ _SIDE = 2.4
 _FAINT = 0.15
 
 
+@checks_options
 def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save_path: str | Path | None = None) -> Any:
     """Pictures in which only what scores highest is seen, the rest faint and grey: whole segments where there are.
 
@@ -32,9 +34,7 @@ def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save
         OptionError: if no percents are given, or there is no such share.
     """
     rows = [row[0] for row in gather(outputs)]
-    shares = list(percents) if isinstance(percents, Iterable) else [percents]
-    if not shares:
-        raise OptionError("percents=() names no share of the picture to show.")
+    shares = list(percents) if isinstance(percents, Sequence) else [percents]
     if rows[0].output.modality != "image":
         raise InputError("plot_top shows parts of pictures; these are results of texts: see plot_attributions.")
     columns = len(shares) + 1

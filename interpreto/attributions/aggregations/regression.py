@@ -108,10 +108,6 @@ class LocalRegression(MaskAggregator):
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise OptionError(f"There is no kernel={self.kernel!r}: {choices(self.kernel, KERNELS)}")
-        if self.ridge < 0:
-            raise OptionError(f"ridge={self.ridge} must not be negative.")
-        if self.width is not None and self.width <= 0:
-            raise OptionError(f"kernel_width={self.width} must be positive.")
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _LocalFold(base.double(), visible, recipe=self)

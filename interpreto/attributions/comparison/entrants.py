@@ -139,8 +139,7 @@ def methods(
     if wrapper.modality == "image":
         controls["CentreGaussian"] = CentreGaussian
     elif corpus is not None:
-        texts = [corpus] if isinstance(corpus, str) else list(corpus)
-        controls["TokenFrequency"] = partial(TokenFrequency, corpus=texts)
+        controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
     if isinstance(given, str) and given == "all":
         given = [cls for cls in METHODS if wrapper.modality == "image" or cls not in IMAGES_ONLY]
     asked = named(given, METHODS, "method")

@@ -20,14 +20,15 @@ from interpreto.attributions.comparison.folder import RunFolder
 from interpreto.attributions.comparison.records import Record
 from interpreto.attributions.granularity import Grid, Patches, Pixels
 from interpreto.attributions.methods import RandomScores
-from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.pipeline import check_alone, check_on_error
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, SavedFileError
 from interpreto.model_wrapping.targets import per_sample
 from interpreto.model_wrapping.wrapper import refuse_table
+from interpreto.option_kinds import checks_options
 
 
+@checks_options
 def compare(
     model: Any,
     processor: Any,
@@ -82,7 +83,6 @@ def compare(
         OptionError: if a name or option does not exist.
         SavedFileError: if the folder holds another run or is damaged.
     """
-    at_least("n_bootstrap", n_bootstrap, 1)
     check_on_error(on_error)
     if folder is not None:
         # Before any model is looked at.

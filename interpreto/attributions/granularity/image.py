@@ -10,6 +10,7 @@ from torch import Tensor
 from interpreto.attributions.granularity.units import ImageUnits
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.sample import ImageSample
+from interpreto.option_kinds import read_option
 
 
 @final
@@ -21,8 +22,8 @@ class Grid:
     columns: int
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise OptionError(f"A grid needs at least one row and column, got {self.rows} x {self.columns}.")
+        for side in ("rows", "columns"):
+            object.__setattr__(self, side, read_option(side, getattr(self, side)))
 
     def units(self, sample: ImageSample) -> ImageUnits:
         """Which pixels make up each cell.
@@ -67,6 +68,9 @@ class Patches:
     """Squares or rectangles of a size in the model's pixels; None is the model's own patch size."""
 
     size: int | tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", read_option("patch_size", self.size))
 
     def units(self, sample: ImageSample) -> ImageUnits:
         """Which pixels make up each patch; pixels beyond the last whole patch belong to none."""

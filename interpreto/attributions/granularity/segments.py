@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from string import Formatter
 from typing import Any, final
 
@@ -69,7 +70,7 @@ class Segments:
 
     def __post_init__(self) -> None:
         is_spans = isinstance(self.spans, Mapping) and all(
-            isinstance(span, tuple | list) and len(span) == 2 and all(isinstance(place, int) for place in span)
+            isinstance(span, tuple | list) and len(span) == 2 and all(isinstance(place, Integral) for place in span)
             for span in self.spans.values()
         )
         if self.spans is not None and (not is_spans or not self.spans):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interpreto.errors import ModelError, OptionError, choices
 from interpreto.model_wrapping.inside.probe import Layer, Seen
+from interpreto.option_kinds import call_function
 
 Attention = Float[Tensor, "p h q k"]
 
@@ -81,8 +82,6 @@ class Rollout:
 
     def __post_init__(self) -> None:
         known("head_reduce", self.head_reduce, REDUCTIONS)
-        if not 0 <= self.discard_ratio < 1:
-            raise OptionError(f"discard_ratio={self.discard_ratio!r} must be a share from 0 to below 1.")
 
     def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
         flow = None
@@ -136,7 +135,7 @@ class Products:
     def _product(self, layer: Layer) -> Attention:
         rule = self.rule if callable(self.rule) else RULES[self.rule]
         gradient = layer.attention if layer.gradient is None else layer.gradient
-        found = ACTIVATIONS[self.activation](rule(layer.attention, gradient))
+        found = ACTIVATIONS[self.activation](call_function("rule", rule, layer.attention, gradient))
         if not isinstance(found, Tensor) or found.shape != layer.attention.shape:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(

@@ -8,7 +8,8 @@ from torch import Tensor
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.attention import Generic, Products, Raw, Rollout
 from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import AttentionProbe, chosen_layers
+from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -27,6 +28,7 @@ class RawAttention(Explainer):
         Bahdanau et al. 2014, arXiv:1409.0473; what it can and cannot tell: Jain and Wallace 2019, arXiv:1902.10186.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -38,7 +40,7 @@ class RawAttention(Explainer):
     ) -> None:
         self.setup = Setup.of(RawAttention, model, processor, options)
         rule = Raw(head_reduce, layers is not None)
-        chosen = chosen_layers(-1 if layers is None else layers)
+        chosen = -1 if layers is None else layers
         self.recipe = self.setup.looking(AttentionProbe(rule, chosen, gradients=False))
 
 
@@ -60,6 +62,7 @@ class AttentionRollout(Explainer):
         Abnar and Zuidema 2020, *Quantifying Attention Flow in Transformers*, arXiv:2005.00928, section 3.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -72,7 +75,7 @@ class AttentionRollout(Explainer):
     ) -> None:
         self.setup = Setup.of(AttentionRollout, model, processor, options)
         rule = Rollout(head_reduce, discard_ratio)
-        self.recipe = self.setup.looking(AttentionProbe(rule, chosen_layers(layers), gradients=False))
+        self.recipe = self.setup.looking(AttentionProbe(rule, layers, gradients=False))
 
 
 @final
@@ -91,6 +94,7 @@ class AttentionSaliency(Explainer):
         The family that Chefer et al. 2021, arXiv:2012.09838, and Leem and Seo 2024, arXiv:2402.04563, compare.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -105,7 +109,7 @@ class AttentionSaliency(Explainer):
     ) -> None:
         self.setup = Setup.of(AttentionSaliency, model, processor, options)
         products = Products(rule, activation, head_reduce, layer_reduce)
-        probe = AttentionProbe(products, chosen_layers(layers), gradients=products.needs_gradients)
+        probe = AttentionProbe(products, layers, gradients=products.needs_gradients)
         self.recipe = self.setup.looking(probe)
 
 
@@ -124,6 +128,7 @@ class AGCam(Explainer):
         Leem and Seo 2024, *Attention Guided CAM*, arXiv:2402.04563.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -133,7 +138,7 @@ class AGCam(Explainer):
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(AGCam, model, processor, options)
-        self.recipe = self.setup.looking(AttentionProbe(Products("agcam"), chosen_layers(layers)))
+        self.recipe = self.setup.looking(AttentionProbe(Products("agcam"), layers))
 
 
 @final
@@ -151,6 +156,7 @@ class GenericAttention(Explainer):
         Chefer et al. 2021, *Generic Attention-model Explainability*, arXiv:2103.15679, section 3 (self-attention).
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -160,4 +166,4 @@ class GenericAttention(Explainer):
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(GenericAttention, model, processor, options)
-        self.recipe = self.setup.looking(AttentionProbe(Generic(), chosen_layers(layers)))
+        self.recipe = self.setup.looking(AttentionProbe(Generic(), layers))

@@ -8,6 +8,7 @@ from interpreto.attributions.recipes.unasked import Centre, Noise, Norm, Order, 
 from interpreto.attributions.setup import GradientOptions, Options, Setup
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.tokenizing import tokenized
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -23,6 +24,7 @@ class RandomScores(Explainer):
         arXiv:1806.10758.
     """
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[Options]) -> None:
         self.setup = Setup.of(RandomScores, model, processor, options)
         self.recipe = Noise()
@@ -40,6 +42,7 @@ class PositionOnly(Explainer):
         The lead baseline of text summarisation, as in Nenkova 2005, *Automatic Text Summarization of Newswire*.
     """
 
+    @checks_options
     def __init__(
         self, model: Any, processor: Any = None, *, rising: bool | None = None, **options: Unpack[Options]
     ) -> None:
@@ -62,11 +65,10 @@ class CentreGaussian(Explainer):
         Judd et al. 2009, *Learning to Predict Where Humans Look*, section 3.
     """
 
+    @checks_options
     def __init__(
         self, model: Any, processor: Any = None, *, width: int | float = 0.25, **options: Unpack[Options]
     ) -> None:
-        if not width > 0:
-            raise OptionError(f"width={width} must be positive.")
         self.setup = Setup.of(CentreGaussian, model, processor, options)
         if self.setup.wrapper.modality != "image":
             raise UnsupportedError("CentreGaussian is for images: a text has no middle. PositionOnly is for both.")
@@ -86,6 +88,7 @@ class InputNorm(Explainer):
         such products.
     """
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.of(InputNorm, model, processor, options)
         self.recipe = Norm(self.setup.tensors(), self.setup.finish("norm"))
@@ -106,17 +109,17 @@ class TokenFrequency(Explainer):
         Spärck Jones 1972, *A statistical interpretation of term specificity*, with counts of tokens.
     """
 
+    @checks_options
     def __init__(
-        self, model: Any, processor: Any = None, *, corpus: Iterable[str] = (), **options: Unpack[Options]
+        self, model: Any, processor: Any = None, *, corpus: Iterable[str] | None = None, **options: Unpack[Options]
     ) -> None:
         self.setup = Setup.of(TokenFrequency, model, processor, options)
         if self.setup.wrapper.modality != "text":
             raise UnsupportedError("TokenFrequency is for texts: pixels are no tokens of a corpus.")
-        texts = [corpus] if isinstance(corpus, str) else list(corpus)
-        if not texts:
+        if not corpus:
             raise OptionError("TokenFrequency needs corpus=, the texts in which tokens are counted.")
         wrapper: Any = self.setup.wrapper
         tokenizer = wrapper.text.tokenizer
         self.recipe = Rarity.of_texts(
-            [tokenized(tokenizer, text, add_special_tokens=False)["input_ids"] for text in texts]
+            [tokenized(tokenizer, text, add_special_tokens=False)["input_ids"] for text in corpus]
         )

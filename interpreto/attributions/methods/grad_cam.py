@@ -7,8 +7,8 @@ from torch import nn
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.features import grad_cam
 from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.errors import OptionError
 from interpreto.model_wrapping.inside.probe import FeatureProbe
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -30,6 +30,7 @@ class GradCam(Explainer):
         Selvaraju et al. 2017, *Grad-CAM*, arXiv:1610.02391, equations 1 and 2.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -39,6 +40,4 @@ class GradCam(Explainer):
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(GradCam, model, processor, options)
-        if not isinstance(layer, str | nn.Module | None):
-            raise OptionError(f"layer={layer!r} must be one module of the model, or its name.")
         self.recipe = self.setup.looking(FeatureProbe(grad_cam, layer))

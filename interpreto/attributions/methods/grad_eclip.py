@@ -6,7 +6,8 @@ from typing import Any, Unpack, final
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.attention import Eclip
 from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import AttentionProbe, chosen_layers
+from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -30,6 +31,7 @@ class GradEclip(Explainer):
         Zhao et al. 2024, *Gradient-based Visual Explanation for Transformer-based CLIP*, arXiv:2502.18816, section 3.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -41,5 +43,5 @@ class GradEclip(Explainer):
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(GradEclip, model, processor, options)
-        probe = AttentionProbe(Eclip(similarity), chosen_layers(layers), values=True, merge=merge_heads)
+        probe = AttentionProbe(Eclip(similarity), layers, values=True, merge=merge_heads)
         self.recipe = self.setup.looking(probe)

@@ -6,6 +6,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.points import AtInput
 from interpreto.attributions.recipes.pointwise import Pointwise
 from interpreto.attributions.setup import GradientOptions, Setup
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -21,6 +22,7 @@ class Saliency(Explainer):
         Simonyan et al. 2013, *Deep Inside Convolutional Networks*, arXiv:1312.6034, section 3.
     """
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.of(Saliency, model, processor, options)
         self.recipe = Pointwise(self.setup.moving(AtInput()), self.setup.finish("norm"))
@@ -36,6 +38,7 @@ class InputXGradient(Explainer):
         Shrikumar et al. 2016, *Not Just a Black Box*, arXiv:1605.01713.
     """
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.of(InputXGradient, model, processor, options)
         self.recipe = Pointwise(self.setup.moving(AtInput(times_input=True)), self.setup.finish("sum", sums=True))
@@ -54,6 +57,7 @@ class GuidedBackprop(Explainer):
         Springenberg et al. 2014, *Striving for Simplicity*, arXiv:1412.6806, section 3.4.
     """
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.of(GuidedBackprop, model, processor, options)
         self.recipe = Pointwise(self.setup.guiding(AtInput()), self.setup.finish("norm"), guided=True)

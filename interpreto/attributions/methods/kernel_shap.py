@@ -7,6 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.coalitions import Coalitions
 from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -28,6 +29,7 @@ class KernelShap(Explainer):
         arXiv:2012.01536; sizes as in Musco and Witter 2024, arXiv:2410.01917.
     """
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 512, **options: Unpack[Options]) -> None:
         self.setup = Setup.of(KernelShap, model, processor, options)
         self.recipe = Hiding(self.setup.hiding(Coalitions(n_samples)), ShapleyRegression())

@@ -6,7 +6,8 @@ from typing import Any, Unpack, final
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.attention import Legrad, without_favourites
 from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import AttentionProbe, chosen_layers
+from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -31,6 +32,7 @@ class LeGrad(Explainer):
         1.1), up to the scale of the similarity and the scaling to [0, 1], which is for display.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -43,7 +45,7 @@ class LeGrad(Explainer):
         wrapper = self.setup.wrapper
         probe = AttentionProbe(
             Legrad(),
-            chosen_layers(layers),
+            layers,
             by_block=True,
             mean=wrapper.reads_mean,
             blank=wrapper.blank,

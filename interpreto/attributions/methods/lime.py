@@ -7,6 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.masks import RandomMasks
 from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -29,6 +30,7 @@ class Lime(Explainer):
         Ribeiro et al. 2016, *"Why Should I Trust You?"*, arXiv:1602.04938, section 3.4.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

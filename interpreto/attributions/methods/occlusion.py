@@ -9,6 +9,7 @@ from interpreto.attributions.perturbations.masks import OneAtATime, SlidingWindo
 from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
 from interpreto.errors import OptionError, choices
+from interpreto.option_kinds import checks_options
 
 OVERLAPS = ("mean", "sum")
 
@@ -37,6 +38,7 @@ class Occlusion(Explainer):
         Zeiler and Fergus 2013, *Visualizing and Understanding Convolutional Networks*, arXiv:1311.2901, section 4.2.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

@@ -9,6 +9,7 @@ from interpreto.attributions.perturbations.points import AtInput, LinearPath, Ra
 from interpreto.attributions.recipes.adaptive import Adaptive
 from interpreto.attributions.recipes.pointwise import Pointwise
 from interpreto.attributions.setup import GradientOptions, Setup
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -31,6 +32,7 @@ class IntegratedGradients(Explainer):
         Sundararajan et al. 2017, *Axiomatic Attribution for Deep Networks*, arXiv:1703.01365, section 3.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -62,6 +64,7 @@ class GradientShap(Explainer):
         expected gradients*, arXiv:1906.10670; the name is from Lundberg and Lee's shap package.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -99,6 +102,7 @@ class BlurIG(Explainer):
         Gaussian is cut off at four standard deviations, and the derivative by the width is a difference over 0.01.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -133,6 +137,7 @@ class GuidedIG(Explainer):
         Kapishnikov et al. 2021, *Guided Integrated Gradients*, arXiv:2106.09788, algorithm 1.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

@@ -7,6 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.masks import SmoothMasks
 from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -28,6 +29,7 @@ class Rise(Explainer):
         Petsiuk et al. 2018, *RISE*, arXiv:1806.07421, section 3.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

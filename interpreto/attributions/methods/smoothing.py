@@ -10,6 +10,7 @@ from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.attributions.recipes.smoothed import Smoothed
 from interpreto.attributions.setup import GradientOptions, Setup
 from interpreto.errors import OptionError, UnsupportedError
+from interpreto.option_kinds import checks_options
 
 
 def smoothed(setup: Setup, of: Callable[..., Explainer]) -> Differentiable:
@@ -47,6 +48,7 @@ class SmoothGrad(Explainer):
         Smilkov et al. 2017, *SmoothGrad*, arXiv:1706.03825, section 2.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -75,6 +77,7 @@ class SquareGrad(Explainer):
         section 3.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -104,6 +107,7 @@ class VarGrad(Explainer):
         Values*, arXiv:1810.03307; Hooker et al. 2018, arXiv:1806.10758, section 3.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

@@ -7,6 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.perturbations.sobol import SobolDesign
 from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
+from interpreto.option_kinds import checks_options
 
 
 @final
@@ -28,6 +29,7 @@ class Sobol(Explainer):
         Fel et al. 2021, *Look at the Variance!*, arXiv:2111.04138; estimators by Saltelli 2010 and Jansen 1999.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

@@ -13,6 +13,7 @@ from interpreto.attributions.recipes.regional import Regional
 from interpreto.attributions.setup import MapOptions, Setup
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.images import to_array
+from interpreto.option_kinds import checks_options
 
 _BLACK_AND_WHITE = partial(IntegratedGradients, baseline=["black", "white"])
 
@@ -40,6 +41,7 @@ class XRAI(Explainer):
         Kapishnikov et al. 2019, *XRAI: Better Attributions Through Regions*, arXiv:1906.02825, algorithm 1.
     """
 
+    @checks_options
     def __init__(
         self,
         model: Any,

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from interpreto.attributions.metrics.measured import Curve, Measured
 from interpreto.attributions.metrics.modelled import ModelledMetric, as_probability
-from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Options, Setup
 from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.model_wrapping.rows import Rows
+from interpreto.option_kinds import checks_options
 from interpreto.typing import UnitScores
 
 
@@ -46,8 +46,8 @@ class _Curve(ModelledMetric):
 
     inserts: ClassVar[bool]
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, *, n_steps: int = 20, **options: Unpack[Options]) -> None:
-        at_least("n_steps", n_steps, 1)
         self.setup = Setup.of(type(self), model, processor, as_probability(model, dict(options)))
         self.n_steps = n_steps
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from interpreto.attributions.metrics.measured import Measured
 from interpreto.attributions.metrics.modelled import ModelledMetric
-from interpreto.attributions.perturbations.masks import at_least, blocks, each
+from interpreto.attributions.perturbations.masks import blocks, each
 from interpreto.attributions.perturbations.seams import Layout, MaskModality
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Options, Setup
-from interpreto.errors import OptionError
 from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.option_kinds import at_least, checks_options
 from interpreto.typing import UnitScores
 
 
@@ -91,6 +91,7 @@ class SensitivityN(_OnSubsets):
 
     higher_is_better = True
 
+    @checks_options
     def __init__(
         self,
         model: Any,
@@ -101,8 +102,6 @@ class SensitivityN(_OnSubsets):
         **options: Unpack[Options],
     ) -> None:
         at_least("n_samples", n_samples, 3)
-        if not n > 0 or (n >= 1 and n != int(n)):
-            raise OptionError(f"n={n} must be a number of units, or a share between 0 and 1.")
         self.setup = Setup.of(type(self), model, processor, options)
         self.n, self.n_samples = n, n_samples
 
@@ -128,6 +127,7 @@ class MuFidelity(_OnSubsets):
 
     higher_is_better = True
 
+    @checks_options
     def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 128, **options: Unpack[Options]) -> None:
         at_least("n_samples", n_samples, 3)
         self.setup = Setup.of(type(self), model, processor, options)
@@ -158,6 +158,7 @@ class Infidelity(_OnSubsets):
 
     higher_is_better = False
 
+    @checks_options
     def __init__(
         self,
         model: Any,

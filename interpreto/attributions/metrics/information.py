@@ -16,6 +16,7 @@ from interpreto.attributions.setup import Options, Setup
 from interpreto.errors import OptionError, TargetError, choices
 from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.model_wrapping.targets import Everything
+from interpreto.option_kinds import checks_options
 from interpreto.typing import UnitScores
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
@@ -56,6 +57,7 @@ class Pic(ModelledMetric):
 
     higher_is_better = True
 
+    @checks_options
     def __init__(
         self,
         model: Any,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interpreto.attributions.metrics.measured import Measured, Needs, listed, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
+from interpreto.option_kinds import checks_options
 
 
 class _Localization(ABC):
@@ -81,6 +82,7 @@ class PointingGame(_Localization):
         least: The part of the unit that must at least lie on the mask; 0 asks it to touch the mask.
     """
 
+    @checks_options
     def __init__(self, least: float = 0.0) -> None:
         self.least = least
 

@@ -13,9 +13,9 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.fidelity import correlation
 from interpreto.attributions.metrics.measured import Curve, Measured, Needs, skip_failed_samples
 from interpreto.attributions.metrics.modelled import check_method, put_back
-from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ConvergenceWarning, InputError, UnsupportedError
+from interpreto.option_kinds import checks_options
 
 
 class ModelRandomization:
@@ -41,8 +41,8 @@ class ModelRandomization:
     needs: ClassVar[Needs] = Needs.METHOD
     higher_is_better: ClassVar[bool] = False
 
+    @checks_options
     def __init__(self, method: Explainer, *, n_steps: int = 1, seed: int = 0) -> None:
-        at_least("n_steps", n_steps, 1)
         self.method, self.n_steps, self.seed = method, n_steps, seed
 
     @skip_failed_samples

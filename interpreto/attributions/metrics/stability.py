@@ -12,12 +12,11 @@ from torch import Tensor
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.measured import Measured, Needs, skip_failed_samples
 from interpreto.attributions.metrics.modelled import check_method, on_samples
-from interpreto.attributions.perturbations.masks import at_least
 from interpreto.attributions.pipeline import Opened
 from interpreto.attributions.recipes.case import Explained
 from interpreto.attributions.result import AttributionOutput
-from interpreto.errors import OptionError
 from interpreto.model_wrapping.conversation import Ask, Plan
+from interpreto.option_kinds import checks_options
 from interpreto.typing import UnitScores
 
 
@@ -41,10 +40,8 @@ class MaxSensitivity:
     needs: ClassVar[Needs] = Needs.METHOD
     higher_is_better: ClassVar[bool] = False
 
+    @checks_options
     def __init__(self, method: Explainer, *, radius: float = 0.02, n_samples: int = 10) -> None:
-        at_least("n_samples", n_samples, 1)
-        if not radius > 0:
-            raise OptionError(f"radius={radius} must be positive.")
         self.method, self.radius, self.n_samples = method, radius, n_samples
 
     @skip_failed_samples

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import final
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from interpreto.attributions.perturbations.points import check_rule, nodes
 from interpreto.attributions.perturbations.seams import PointMethod, Points
-from interpreto.errors import OptionError
 
 _STEP = 0.01
 """The difference of widths over which the slope of a blur is taken."""
@@ -42,10 +40,6 @@ class BlurPath(PointMethod):
 
     def __post_init__(self) -> None:
         check_rule(self.rule, self.n_steps)
-        if not isinstance(self.max_sigma, Real) or not 1 <= self.max_sigma <= _WIDEST:
-            raise OptionError(
-                f"max_sigma={self.max_sigma!r} must be a number of pixels or tokens, from 1 to {_WIDEST:,}."
-            )
 
     @property
     def effort(self) -> str:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.perturbations.masks import at_least, blocks
+from interpreto.attributions.perturbations.masks import blocks
 from interpreto.attributions.perturbations.seams import Layout, MaskMethod
+from interpreto.option_kinds import at_least
 
 
 @final

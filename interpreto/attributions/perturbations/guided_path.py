@@ -9,9 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interpreto.attributions.perturbations.masks import at_least
-from interpreto.errors import OptionError
-
 _CLOSE = 1e-9
 """Distances are equal when they differ by less than this, relatively or at all."""
 
@@ -33,13 +30,6 @@ class GuidedPath:
     n_steps: int = 32
     fraction: float = 0.25
     max_dist: float = 0.02
-
-    def __post_init__(self) -> None:
-        at_least("n_steps", self.n_steps, 1)
-        if not 0 < self.fraction <= 1:
-            raise OptionError(f"fraction={self.fraction} is a share of the features: it must lie above 0, up to 1.")
-        if not 0 <= self.max_dist <= 1:
-            raise OptionError(f"max_dist={self.max_dist} is a share of the way: it must lie between 0 and 1.")
 
     def advanced(
         self, along: Float[Tensor, "*s"], length: Float[Tensor, "*s"], gradient: Float[Tensor, "*s"], step: int

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Integral
 from typing import final
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from interpreto.attributions.perturbations.seams import Layout, MaskMethod
 from interpreto.errors import OptionError
+from interpreto.option_kinds import at_least
 
 
 def blocks(count: int, size: int) -> Iterator[int]:
@@ -24,18 +24,6 @@ def blocks(count: int, size: int) -> Iterator[int]:
 def each(rows: int, draw: Callable[[], Tensor]) -> Float[Tensor, "p ..."]:
     """One draw after the other: what a row gets must not depend on how many share its block."""
     return torch.stack([draw() for _ in range(rows)])
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Refuse a number of samples or steps that makes no sense.
-
-    Raises:
-        OptionError: if the value is no whole number, or below the least.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise OptionError(f"{name}={value!r} must be a whole number of at least {least}.")
-    if value < least:
-        raise OptionError(f"{name}={value} is too few: it must be at least {least}.")
 
 
 @final
@@ -71,13 +59,6 @@ class SlidingWindow(MaskMethod):
     window: int | tuple[int, int]
     stride: int | tuple[int, int] = 1
 
-    def __post_init__(self) -> None:
-        for name, given in (("window", self.window), ("stride", self.stride)):
-            both = tuple(given) if isinstance(given, list | tuple) else (given, given)
-            whole = all(isinstance(one, Integral) and not isinstance(one, bool) and one >= 1 for one in both)
-            if len(both) != 2 or not whole:
-                raise OptionError(f"{name}={given!r} must be a whole number of at least 1, or two: down and across.")
-
     def count(self, layout: Layout) -> int:
         return math.prod(len(starts) for starts, _ in self._places(layout))
 
@@ -104,7 +85,7 @@ class SlidingWindow(MaskMethod):
         """
         cells, found = self._cells(layout), []
         for axis, extent in enumerate(cells):
-            reach, step = (one[axis] if isinstance(one, list | tuple) else one for one in (self.window, self.stride))
+            reach, step = (one[axis] if isinstance(one, tuple) else one for one in (self.window, self.stride))
             if reach > extent and len(cells) == 2:
                 raise OptionError(
                     f"window={self.window!r} does not fit: the model reads {' x '.join(map(str, cells))} pixels."
@@ -150,9 +131,6 @@ class SmoothMasks(MaskMethod):
 
     def __post_init__(self) -> None:
         at_least("n_samples", self.n_samples, 2)
-        at_least("grid_size", self.grid_size, 1)
-        if not 0 < self.keep < 1:
-            raise OptionError(f"keep={self.keep} must lie between 0 and 1, both excluded.")
 
     def count(self, layout: Layout) -> int:
         return self.n_samples

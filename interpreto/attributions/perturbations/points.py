@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.perturbations.masks import at_least, each
+from interpreto.attributions.perturbations.masks import each
 from interpreto.attributions.perturbations.seams import PointMethod, Points
 from interpreto.errors import OptionError, choices
+from interpreto.option_kinds import at_least
 
 RULES = ("gauss-legendre", "trapezoid", "riemann-left", "riemann-right", "riemann-middle")
 
@@ -120,7 +121,6 @@ class RandomPath(PointMethod):
 
     def __post_init__(self) -> None:
         at_least("n_samples", self.n_samples, 2)
-        check_noise(self.noise)
 
     @property
     def effort(self) -> str:
@@ -142,16 +142,6 @@ class RandomPath(PointMethod):
             direction = way if len(baselines) > 1 or self.noise else way[:1]
             on_path = torch.addcmul(baselines[some], place, way)
             yield Points(on_path, direction, torch.ones(len(some)) / self.n_samples)
-
-
-def check_noise(noise: float) -> None:
-    """Refuse a negative share of the range.
-
-    Raises:
-        OptionError: if it is negative.
-    """
-    if noise < 0:
-        raise OptionError(f"noise={noise} must not be negative: it is a standard deviation, a share of the range.")
 
 
 def noisy(tensor: Float[Tensor, "*s"], rows: int, noise: float, rng: torch.Generator) -> Float[Tensor, "p *s"]:

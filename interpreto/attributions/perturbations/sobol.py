@@ -10,9 +10,10 @@ from jaxtyping import Float
 from scipy.stats import qmc
 from torch import Tensor
 
-from interpreto.attributions.perturbations.masks import at_least, blocks
+from interpreto.attributions.perturbations.masks import blocks
 from interpreto.attributions.perturbations.seams import Layout, MaskMethod
 from interpreto.errors import OptionError
+from interpreto.option_kinds import at_least
 
 
 @final
@@ -29,7 +30,6 @@ class SobolDesign(MaskMethod):
 
     def __post_init__(self) -> None:
         at_least("n_samples", self.n_samples, 4)
-        at_least("grid_size", self.grid_size, 1)
 
     def cells(self, layout: Layout) -> tuple[int, ...]:
         """The shape of a mask."""

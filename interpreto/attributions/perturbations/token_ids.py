@@ -59,7 +59,7 @@ def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
     """
     if given is None and masked:
         given = "attention-sink"
-    if given in _BY_MASK:
+    if isinstance(given, str) and given in _BY_MASK:
         if "attention_mask" not in text.parameters:
             raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
         return Removal(None, given, _sink(text) if given == "attention-sink" else None)

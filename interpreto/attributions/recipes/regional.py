@@ -12,13 +12,15 @@ from torch import Tensor
 from interpreto.attributions.aggregations.ranking import Ranked, ranked_greedily, ranked_once
 from interpreto.attributions.granularity import Natural, Unitization, natural
 from interpreto.attributions.granularity.regions import Regions, check_divisible, given, segmented
-from interpreto.attributions.perturbations.masks import at_least, enlarged
+from interpreto.attributions.granularity.units import RESIZES
+from interpreto.attributions.perturbations.masks import enlarged
 from interpreto.attributions.perturbations.seams import Layout, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.attributions.recipes.differentiable import Differentiable
 from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.sample import ImageSample, Sample
+from interpreto.option_kinds import call_function
 from interpreto.typing import UnitScores
 
 ALGORITHMS = {"full": ranked_greedily, "fast": ranked_once}
@@ -53,9 +55,8 @@ class Regional(Differentiable):
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise OptionError(f"There is no algorithm={self.algorithm!r}: {choices(self.algorithm, ALGORITHMS)}")
-        at_least("dilation", self.dilation, 0)
-        if not 0 < self.share <= 1:
-            raise OptionError(f"area_threshold={self.share} is a share of the image: it must lie above 0, up to 1.")
+        if self.resize is not None and self.resize not in RESIZES:
+            raise OptionError(f"There is no resize={self.resize!r}: {choices(self.resize, RESIZES)}")
 
     @property
     def whole(self) -> bool:
@@ -149,7 +150,7 @@ class Regional(Differentiable):
         if self.segments is None:
             return segmented(self._image(sample), self.dilation)
         if isinstance(self.segments, Callable):
-            return given(np.asarray(self.segments(self._picture(sample))), size)
+            return given(np.asarray(call_function("segments", self.segments, self._picture(sample))), size)
         return given(self.segments, size)
 
     def _picture(self, sample: Sample) -> Float[np.ndarray, "H W c"]:

@@ -10,8 +10,8 @@ from torch import Tensor
 from interpreto.attributions.aggregations.points import Sampled, Statistic, jackknife
 from interpreto.attributions.driver import together
 from interpreto.attributions.granularity import Unitization
-from interpreto.attributions.perturbations.masks import at_least, blocks
-from interpreto.attributions.perturbations.points import check_noise, noisy
+from interpreto.attributions.perturbations.masks import blocks
+from interpreto.attributions.perturbations.points import noisy
 from interpreto.attributions.perturbations.seams import Layout, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained
 from interpreto.attributions.recipes.differentiable import Differentiable, Finish
@@ -41,10 +41,6 @@ class Smoothed(Differentiable):
     finish_with: Finish | None = None
     n_samples: int = 25
     noise: float = 0.15
-
-    def __post_init__(self) -> None:
-        at_least("n_samples", self.n_samples, 1)
-        check_noise(self.noise)
 
     @property
     def modality(self) -> TensorModality:  # type: ignore[override]

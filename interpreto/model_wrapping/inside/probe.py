@@ -93,7 +93,7 @@ class AttentionProbe:
     """
 
     rule: Rule
-    layers: int | tuple[int, ...] = 0
+    layers: int | Sequence[int] = 0
     gradients: bool = True
     values: bool = False
     by_block: bool = False
@@ -102,13 +102,19 @@ class AttentionProbe:
     blank: str = ""
     corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = field(default=_as_it_is, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.layers is None:
+            raise OptionError(
+                "layers=None names no layer: give the number of a block, or a list of numbers, or leave layers= out."
+            )
+
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.
 
         Raises:
             OptionError: if there is no such block.
         """
-        given = self.layers if isinstance(self.layers, tuple) else (self.layers,)
+        given = (self.layers,) if isinstance(self.layers, int) else self.layers
         for layer in given:
             if not -count <= layer < count:
                 raise OptionError(
@@ -116,7 +122,7 @@ class AttentionProbe:
                     f"(or {-count} to -1, counted from the end)."
                 )
         inside = sorted({layer % count for layer in given})
-        return tuple(inside) if isinstance(self.layers, tuple) else tuple(range(inside[0], count))
+        return tuple(range(inside[0], count)) if isinstance(self.layers, int) else tuple(inside)
 
 
 @dataclass(frozen=True)
@@ -145,21 +151,5 @@ class FeatureProbe:
 Probe = AttentionProbe | FeatureProbe
 
 
-def chosen_layers(layers: int | Sequence[int]) -> int | tuple[int, ...]:
-    """The user's layers, checked as far as can be without a model.
-
-    Raises:
-        OptionError: if they are no layers.
-    """
-    if isinstance(layers, int) and not isinstance(layers, bool):
-        return layers
-    several = tuple(layers) if isinstance(layers, list | tuple | range) else ()
-    if several and all(isinstance(layer, int) and not isinstance(layer, bool) for layer in several):
-        return several
-    raise OptionError(
-        f"layers={layers!r} must be a block's number, from which on all are meant, or a list of such numbers."
-    )
-
-
-def _said(layers: int | tuple[int, ...]) -> str:
-    return str(list(layers) if isinstance(layers, tuple) else layers)
+def _said(layers: int | Sequence[int]) -> str:
+    return str(layers if isinstance(layers, int) else list(layers))

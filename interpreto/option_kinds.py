@@ -1,0 +1,368 @@
+"""What values options may have: one table for those of all methods, metrics and figures."""
+
+import functools
+import inspect
+import math
+import os
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interpreto.errors import OptionError
+
+MAX_SAMPLES = 1_000_000
+"""How often a method may run the model for one target of one sample."""
+_MAX_INTEGER = 2**63 - 1
+_MAX_SIDE = 16_384
+"""Pixels along a side of an image, at most."""
+_AUTOCAST = (torch.bfloat16, torch.float16)
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value.
+
+    Attributes:
+        accepted: What values are accepted, as an error message says it behind "must be".
+        read: From what the user gave to the value in the type that the package works with, such as an int for an
+            integer of NumPy. It raises ValueError, with a reason or without, for what is not accepted.
+    """
+
+    accepted: str
+    read: Callable[[Any], Any]
+
+
+def read_option(name: str, given: Any) -> Any:
+    """The value of an option in the type that the package works with; options that are not in the table stay as given.
+
+    Raises:
+        OptionError: if the option may not have this value.
+    """
+    kind = OPTION_KINDS.get(name)
+    if kind is None:
+        return given
+    try:
+        return kind.read(given)
+    except ValueError as error:
+        because = f" ({error})" if str(error) else ""
+        raise OptionError(f"{name}={shown(given)} must be {kind.accepted}{because}.") from None
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse a number of samples or steps that is too small for what is done with them.
+
+    Raises:
+        OptionError: if it is.
+    """
+    if value < least:
+        raise OptionError(f"{name}={value} is too few: it must be at least {least}.")
+
+
+def checks_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Check the arguments of a function by the table, and hand them on in the types that it works with.
+
+    Example:
+        >>> @checks_options
+        ... def explain(*, n_samples: int = 512) -> int:
+        ...     return n_samples
+        >>> explain(n_samples=np.int64(8))
+        8
+    """
+
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        # Whatever is given beyond the parameters is left to the function to refuse.
+        places = [*map(read_option, names, args), *args[len(names) :]]
+        named = {name: read_option(name, value) for name, value in options.items()}
+        return cast(Callable[..., T], function)(*places, **named)
+
+    return checked
+
+
+def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
+    """What a function that the user gave as an option returns.
+
+    Raises:
+        OptionError: if it raises an exception, which is the cause of the error.
+    """
+    try:
+        return function(*args)
+    except Exception as error:
+        took = ", ".join(str(tuple(arg.shape)) for arg in args)
+        said = str(error).strip().splitlines()
+        raise OptionError(
+            f"{name}= raised {type(error).__name__}{f' ({said[0]})' if said else ''} when it was called with "
+            f"{'an array' if len(args) == 1 else 'arrays'} of shape {took}."
+        ) from error
+
+
+def shown(given: Any) -> str:
+    """A value as an error message shows it: `repr`, shortened."""
+    return " ".join(_REPR.repr(given).split())
+
+
+def _scalar(given: Any) -> Any:
+    """A number of NumPy or PyTorch as one of Python; anything else as it is."""
+    is_scalar = isinstance(given, np.generic) or (isinstance(given, Tensor | np.ndarray) and given.ndim == 0)
+    return given.item() if is_scalar else given
+
+
+def _integer(given: Any) -> int:
+    value = _scalar(given)
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError
+    return int(value)
+
+
+def _count(least: int, most: int, given: Any) -> int:
+    value = _integer(given)
+    if not least <= value <= most:
+        raise ValueError
+    return value
+
+
+def _samples(given: Any) -> int:
+    value = _integer(given)
+    if value > MAX_SAMPLES:
+        raise ValueError(f"the model would run {value:.3g} times for one target of one sample")
+    return _count(1, MAX_SAMPLES, value)
+
+
+def _number(least: float, most: float, ends: str, given: Any) -> float:
+    """A number between two others.
+
+    Args:
+        least: The lower end.
+        most: The upper end.
+        ends: Which ends are accepted too, "[]", "(]", "[)" or "()".
+        given: What the user gave.
+    """
+    given = _scalar(given)
+    if not isinstance(given, Real) or isinstance(given, bool):
+        raise ValueError
+    try:
+        value = float(given)
+    except OverflowError as error:
+        raise ValueError from error
+    if not math.isfinite(value):
+        raise ValueError
+    above = value >= least if ends[0] == "[" else value > least
+    below = value <= most if ends[1] == "]" else value < most
+    if not (above and below):
+        raise ValueError
+    return value
+
+
+def _flag(given: Any) -> bool:
+    value = _scalar(given)
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _name(given: Any) -> str:
+    if not isinstance(given, str):
+        raise ValueError
+    return given
+
+
+def _function(given: Any) -> Any:
+    if not callable(given) or isinstance(given, type):
+        raise ValueError
+    return given
+
+
+def _percentiles(given: Any) -> float | list[float]:
+    several = given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+    if not isinstance(several, list | tuple):
+        return PERCENTILE.read(several)
+    if not several:
+        raise ValueError
+    return [PERCENTILE.read(one) for one in several]
+
+
+def _extent(most: int, given: Any) -> int | tuple[int, int]:
+    """A number of pixels or units, or two: down and across."""
+    several = given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+    if not isinstance(several, list | tuple):
+        return _count(1, most, several)
+    if len(several) != 2:
+        raise ValueError
+    return _count(1, most, several[0]), _count(1, most, several[1])
+
+
+def _layers(given: Any) -> int | tuple[int, ...]:
+    several = given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+    if isinstance(several, list | tuple | range) and len(several):
+        return tuple(_integer(layer) for layer in several)
+    return _integer(several)
+
+
+def _layer(given: Any) -> str | nn.Module:
+    if not isinstance(given, str | nn.Module):
+        raise ValueError
+    return given
+
+
+def _dtype(given: Any) -> torch.dtype:
+    value = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
+    # Comparing first would call the == of what the user gave.
+    if not isinstance(value, torch.dtype) or value not in _AUTOCAST:
+        raise ValueError
+    return value
+
+
+def _device(given: Any) -> torch.device:
+    if isinstance(given, bool) or not isinstance(given, str | int | torch.device):
+        raise ValueError
+    try:
+        device = torch.device(given)
+        if device.type == "meta":
+            raise ValueError("meta holds shapes alone, no numbers")
+        torch.empty(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, OverflowError, TypeError) as error:
+        raise ValueError(str(error).splitlines()[0].rstrip(".")) from None
+    return device
+
+
+def _path(given: Any) -> str | os.PathLike[str]:
+    if not isinstance(given, str | os.PathLike):
+        raise ValueError
+    return given
+
+
+def _texts(given: Any) -> list[str]:
+    several = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else []
+    if not all(isinstance(text, str) for text in several) or not any(text.strip() for text in several):
+        raise ValueError
+    return several
+
+
+def _mapping(given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ValueError
+    return given
+
+
+def _either(kinds: tuple[Kind, ...], given: Any) -> Any:
+    """The value as the first of several kinds reads it."""
+    for kind in kinds[:-1]:
+        try:
+            return kind.read(given)
+        except ValueError:
+            continue
+    return kinds[-1].read(given)
+
+
+def _or_none(read: Callable[[Any], Any], given: Any) -> Any:
+    return None if given is None else read(given)
+
+
+def count(least: int, most: int = _MAX_INTEGER) -> Kind:
+    """A whole number from `least` on."""
+    upto = f"of at least {least}" if most == _MAX_INTEGER else f"from {least} to {most:,}"
+    return Kind(f"a whole number {upto}", functools.partial(_count, least, most))
+
+
+def number(accepted: str, least: float, most: float = math.inf, ends: str = "[]") -> Kind:
+    """A finite number in an interval; `ends` says which of its ends belong to it."""
+    return Kind(accepted, functools.partial(_number, least, most, ends))
+
+
+def either(*kinds: Kind) -> Kind:
+    """A value of one of several kinds, the first that fits."""
+    return Kind(" or ".join(kind.accepted for kind in kinds), functools.partial(_either, kinds))
+
+
+def optional(kind: Kind) -> Kind:
+    """A value of a kind, or None."""
+    return Kind(f"{kind.accepted}, or None", functools.partial(_or_none, kind.read))
+
+
+SAMPLES = Kind(f"a whole number of at least 1, at most {MAX_SAMPLES:,}", _samples)
+SEED = count(0)
+SHARE = number("a number between 0 and 1", 0.0, 1.0)
+SHARE_ABOVE_0 = number("a number above 0, at most 1", 0.0, 1.0, "(]")
+NOT_NEGATIVE = number("a number that is not negative", 0.0)
+POSITIVE = number("a positive number", 0.0, ends="(]")
+PERCENTILE = number("a number above 0, at most 100", 0.0, 100.0, "(]")
+PERCENTILES = Kind(f"{PERCENTILE.accepted}, or several of them", _percentiles)
+FLAG = Kind("True or False", _flag)
+NAME = Kind("a name", _name)
+FUNCTION = Kind("a function", _function)
+EXTENT = Kind("a whole number of at least 1, or two of them: down and across", functools.partial(_extent, _MAX_INTEGER))
+IMAGE_SIZE = Kind(
+    f"a number of pixels from 1 to {_MAX_SIDE:,}, or two of them: height and width",
+    functools.partial(_extent, _MAX_SIDE),
+)
+TEXTS = Kind("a text or a list of texts, not all of them empty", _texts)
+LAYERS = Kind("the number of a block, from which on all are meant, or a list of such numbers", _layers)
+LAYER = Kind("a module of the model, or its name", _layer)
+DTYPE = Kind("torch.bfloat16 or torch.float16", _dtype)
+DEVICE = Kind("a device that can be used on this machine, such as 'cpu'", _device)
+PATH = Kind("a path, such as 'results/figure.png'", _path)
+MAPPING = Kind("a mapping from the names of options of generate() to values, such as {'max_new_tokens': 50}", _mapping)
+
+OPTION_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("n_samples", "n_steps"), SAMPLES),
+    **dict.fromkeys(("batch_size", "n_bootstrap", "rows", "columns"), count(1)),
+    "grid_size": count(1, 10_000),
+    "dilation": count(0, 10_000),
+    "seed": SEED,
+    **dict.fromkeys(("max_dist", "least", "share"), SHARE),
+    **dict.fromkeys(("fraction", "area_threshold"), SHARE_ABOVE_0),
+    "n": either(count(1), number("a share of the units between 0 and 1", 0.0, 1.0, "()")),
+    "keep": number("a number between 0 and 1, both excluded", 0.0, 1.0, "()"),
+    "min_score": number("a finite number", -math.inf),
+    "discard_ratio": number("a number from 0 to below 1", 0.0, 1.0, "[)"),
+    **dict.fromkeys(("noise", "ridge"), NOT_NEGATIVE),
+    **dict.fromkeys(("width", "radius"), POSITIVE),
+    "kernel_width": optional(POSITIVE),
+    "max_sigma": number("a number of pixels or tokens from 1 to 10,000", 1.0, 10_000.0),
+    **dict.fromkeys(("clip_percentile", "percentile"), PERCENTILE),
+    "percents": PERCENTILES,
+    **dict.fromkeys(
+        (
+            "centered", "joint", "merge_heads", "normalize", "one_scale", "prepend_bos", "reuse_prefix", "similarity",
+            "truncation",
+        ),
+        FLAG,
+    ),
+    **dict.fromkeys(("rising", "show_progress"), optional(FLAG)),
+    **dict.fromkeys(
+        (
+            "algorithm", "curve", "head_reduce", "kernel", "layer_reduce", "layout", "on_error", "order", "overlap",
+            "pooling", "reduction", "resize",
+        ),
+        NAME,
+    ),
+    **dict.fromkeys(("activation", "modality", "task"), optional(NAME)),
+    "rule": either(NAME, FUNCTION),
+    "inference_mode": optional(either(NAME, FUNCTION)),
+    "autocast": optional(DTYPE),
+    "device": optional(DEVICE),
+    "image_size": optional(IMAGE_SIZE),
+    "corpus": optional(TEXTS),
+    **dict.fromkeys(("patch_size", "window"), optional(EXTENT)),
+    "stride": EXTENT,
+    "layers": optional(LAYERS),
+    "layer": optional(LAYER),
+    "generation_kwargs": optional(MAPPING),
+    **dict.fromkeys(("folder", "save_path"), optional(PATH)),
+    "template": NAME,
+}  # fmt: skip
+"""The kind of every option whose values can be told without a model; `removal`, `baseline` and the like are read where
+the model is known."""
