@@ -5,7 +5,7 @@ import inspect
 import math
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar, cast
@@ -72,6 +72,8 @@ def at_least(name: str, value: int, least: int) -> None:
 def checks_options(function: Callable[P, T]) -> Callable[P, T]:
     """Check the arguments of a function by the table, and hand them on in the types that it works with.
 
+    None is accepted where it is the default.
+
     Example:
         >>> @checks_options
         ... def explain(*, n_samples: int = 512) -> int:
@@ -80,16 +82,22 @@ def checks_options(function: Callable[P, T]) -> Callable[P, T]:
         8
     """
 
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    optional = {name for name, parameter in parameters.items() if parameter.default is None}
+    read = functools.partial(_read_argument, optional)
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> T:
         # Whatever is given beyond the parameters is left to the function to refuse.
-        places = [*map(read_option, names, args), *args[len(names) :]]
-        named = {name: read_option(name, value) for name, value in options.items()}
+        places = [*map(read, parameters, args), *args[len(parameters) :]]
+        named = {name: read(name, value) for name, value in options.items()}
         return cast(Callable[..., T], function)(*places, **named)
 
     return checked
+
+
+def _read_argument(optional: Collection[str], name: str, given: Any) -> Any:
+    return None if given is None and name in optional else read_option(name, given)
 
 
 def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
@@ -137,7 +145,7 @@ def _count(least: int, most: int, given: Any) -> int:
 def _samples(given: Any) -> int:
     value = _integer(given)
     if value > MAX_SAMPLES:
-        raise ValueError(f"the model would run {value:.3g} times for one target of one sample")
+        raise ValueError("it is how often the model runs for one target of one sample")
     return _count(1, MAX_SAMPLES, value)
 
 
@@ -192,6 +200,12 @@ def _percentiles(given: Any) -> float | list[float]:
     if not several:
         raise ValueError
     return [PERCENTILE.read(one) for one in several]
+
+
+def _callable(given: Any) -> Any:
+    if not callable(given):
+        raise ValueError
+    return given
 
 
 def _extent(most: int, given: Any) -> int | tuple[int, int]:
@@ -309,6 +323,7 @@ IMAGE_SIZE = Kind(
     functools.partial(_extent, _MAX_SIDE),
 )
 TEXTS = Kind("a text or a list of texts, not all of them empty", _texts)
+METHOD = Kind("the class of a method, or a functools.partial of one", _callable)
 LAYERS = Kind("the number of a block, from which on all are meant, or a list of such numbers", _layers)
 LAYER = Kind("a module of the model, or its name", _layer)
 DTYPE = Kind("torch.bfloat16 or torch.float16", _dtype)
@@ -330,7 +345,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "discard_ratio": number("a number from 0 to below 1", 0.0, 1.0, "[)"),
     **dict.fromkeys(("noise", "ridge"), NOT_NEGATIVE),
     **dict.fromkeys(("width", "radius"), POSITIVE),
-    "kernel_width": optional(POSITIVE),
+    "kernel_width": POSITIVE,
     "max_sigma": number("a number of pixels or tokens from 1 to 10,000", 1.0, 10_000.0),
     **dict.fromkeys(("clip_percentile", "percentile"), PERCENTILE),
     "percents": PERCENTILES,
@@ -341,7 +356,8 @@ OPTION_KINDS: Mapping[str, Kind] = {
         ),
         FLAG,
     ),
-    **dict.fromkeys(("rising", "show_progress"), optional(FLAG)),
+    "rising": FLAG,
+    "show_progress": optional(FLAG),
     **dict.fromkeys(
         (
             "algorithm", "curve", "head_reduce", "kernel", "layer_reduce", "layout", "on_error", "order", "overlap",
@@ -349,19 +365,21 @@ OPTION_KINDS: Mapping[str, Kind] = {
         ),
         NAME,
     ),
-    **dict.fromkeys(("activation", "modality", "task"), optional(NAME)),
+    "activation": NAME,
+    **dict.fromkeys(("modality", "task"), optional(NAME)),
     "rule": either(NAME, FUNCTION),
     "inference_mode": optional(either(NAME, FUNCTION)),
     "autocast": optional(DTYPE),
     "device": optional(DEVICE),
     "image_size": optional(IMAGE_SIZE),
-    "corpus": optional(TEXTS),
-    **dict.fromkeys(("patch_size", "window"), optional(EXTENT)),
-    "stride": EXTENT,
-    "layers": optional(LAYERS),
-    "layer": optional(LAYER),
+    "corpus": TEXTS,
+    "patch_size": optional(EXTENT),
+    **dict.fromkeys(("window", "stride"), EXTENT),
+    "of": METHOD,
+    "layers": LAYERS,
+    "layer": LAYER,
     "generation_kwargs": optional(MAPPING),
-    **dict.fromkeys(("folder", "save_path"), optional(PATH)),
+    **dict.fromkeys(("folder", "save_path"), PATH),
     "template": NAME,
 }  # fmt: skip
 """The kind of every option whose values can be told without a model; `removal`, `baseline` and the like are read where

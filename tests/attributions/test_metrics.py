@@ -366,7 +366,7 @@ def test_what_does_not_belong_together_is_told():
     function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",)})
     with pytest.raises(InputError, match="saved by name alone"):
         deletion.evaluate(function)
-    with pytest.raises(OptionError, match="must be a number of units"):
+    with pytest.raises(OptionError, match="must be a whole number of at least 1 or a share of the units"):
         SensitivityN(model, tokenizer, n=2.5)
     with pytest.raises(OptionError, match="has no option 'n_step'"):
         Deletion(model, tokenizer, n_step=3)
@@ -533,5 +533,5 @@ def test_attributions_that_leave_zero_are_infinitely_sensitive():
     method = Occlusion(model, patch_size=2, **OPTIONS)
     nothing = changed(output, torch.zeros(1, 4, 4))
     assert MaxSensitivity(method).evaluate(nothing, PIXELS).values[0].isinf().all()
-    with pytest.raises(OptionError, match="must be positive"):
+    with pytest.raises(OptionError, match="must be a positive number"):
         MaxSensitivity(method, radius=0.0)

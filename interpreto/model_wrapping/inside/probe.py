@@ -102,12 +102,6 @@ class AttentionProbe:
     blank: str = ""
     corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = field(default=_as_it_is, repr=False)
 
-    def __post_init__(self) -> None:
-        if self.layers is None:
-            raise OptionError(
-                "layers=None names no layer: give the number of a block, or a list of numbers, or leave layers= out."
-            )
-
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.
 
