@@ -5,7 +5,7 @@ import inspect
 import math
 import os
 import reprlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar, cast
@@ -109,12 +109,16 @@ def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
     try:
         return function(*args)
     except Exception as error:
-        took = ", ".join(str(tuple(arg.shape)) for arg in args)
+        took = ", ".join(_called_with(arg) for arg in args)
         said = str(error).strip().splitlines()
         raise OptionError(
-            f"{name}= raised {type(error).__name__}{f' ({said[0]})' if said else ''} when it was called with "
-            f"{'an array' if len(args) == 1 else 'arrays'} of shape {took}."
+            f"{name}= raised {type(error).__name__}{f' ({said[0]})' if said else ''} when it was called with {took}."
         ) from error
+
+
+def _called_with(arg: Any) -> str:
+    shape = getattr(arg, "shape", None)
+    return type(arg).__name__ if shape is None else f"an array of shape {tuple(shape)}"
 
 
 def shown(given: Any) -> str:
@@ -259,7 +263,10 @@ def _path(given: Any) -> str | os.PathLike[str]:
 
 
 def _texts(given: Any) -> list[str]:
-    several = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else []
+    try:
+        several = [given] if isinstance(given, str) else list(given)
+    except TypeError as error:
+        raise ValueError from error
     if not all(isinstance(text, str) for text in several) or not any(text.strip() for text in several):
         raise ValueError
     return several
@@ -323,6 +330,10 @@ IMAGE_SIZE = Kind(
     functools.partial(_extent, _MAX_SIDE),
 )
 TEXTS = Kind("a text or a list of texts, not all of them empty", _texts)
+MODEL_OUTPUT = Kind(
+    "a key, a place or a function",
+    functools.partial(_either, (NAME, Kind("a whole number", _integer), FUNCTION)),
+)
 METHOD = Kind("the class of a method, or a functools.partial of one", _callable)
 LAYERS = Kind("the number of a block, from which on all are meant, or a list of such numbers", _layers)
 LAYER = Kind("a module of the model, or its name", _layer)
@@ -352,7 +363,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
         (
             "centered", "joint", "merge_heads", "normalize", "one_scale", "prepend_bos", "reuse_prefix", "similarity",
-            "truncation",
+            "texts", "truncation",
         ),
         FLAG,
     ),
@@ -369,6 +380,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("modality", "task"), optional(NAME)),
     "rule": either(NAME, FUNCTION),
     "inference_mode": optional(either(NAME, FUNCTION)),
+    "model_output": optional(MODEL_OUTPUT),
     "autocast": optional(DTYPE),
     "device": optional(DEVICE),
     "image_size": optional(IMAGE_SIZE),

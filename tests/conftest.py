@@ -5,6 +5,8 @@ import shutil
 from itertools import groupby
 from pathlib import Path
 
+import jaxtyping
+
 # The first four are imported here because what modules of interpreto import first is compiled anew by the hook that checks
 # shapes.
 import matplotlib.figure  # noqa: F401
@@ -102,3 +104,12 @@ def own_run(finished_run, tmp_path):
 def setting(request):
     """A tiny random model, its processor and three inputs of unlike size, for each modality."""
     return models.setting(request.param)
+
+
+@pytest.fixture
+def as_users_run():
+    """Without the checks of annotations, which only tests have."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -41,6 +41,8 @@ class SharedOptions(TypedDict, total=False):
         autocast: A floating dtype such as `torch.bfloat16` to compute in.
         inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits. By
             default the log-probability of generated tokens, the logit of classes and similarities.
+        model_output: For classifiers that return a tuple or a dictionary without "logits": which part is the logits, a
+            key, a place, or a function from what the model returns to logits.
         removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
             attention), "attention-sink" (the same, but a text's first token becomes a space), a token as it is
             written, or its id; by default "attention-sink" for language models, for others the first of these that
@@ -61,6 +63,7 @@ class SharedOptions(TypedDict, total=False):
     device: torch.device | str | None
     autocast: torch.dtype | None
     inference_mode: str | Callable[[Tensor], Tensor] | None
+    model_output: str | int | Callable[[Any], Any] | None
     removal: Any
     image_size: int | tuple[int, int] | None
     show_progress: bool | None
@@ -212,6 +215,8 @@ class Setup:
                 f"{self.method} changes gradients on their way through a model of PyTorch, and the functions of "
                 "from_callables make theirs elsewhere. Methods that take plain gradients do."
             )
+        if why := self.wrapper.no_hooks:
+            raise UnsupportedError(f"{self.method} changes gradients on their way through the model: {why}")
         return self.moving(method)
 
     def tensors(self) -> TensorModality:
@@ -228,7 +233,8 @@ class Setup:
         features = isinstance(probe, FeatureProbe)
         if features and self.wrapper.modality != "image":
             raise UnsupportedError(f"{self.method} makes maps of images; this model reads a {self.wrapper.modality}.")
-        if why := self.wrapper.no_features if features else self.wrapper.no_attention:
+        lacking = self.wrapper.no_features if features else self.wrapper.no_attention
+        if why := lacking or self.wrapper.no_hooks:
             raise UnsupportedError(f"{self.method} looks inside the model: {why}")
         if isinstance(probe, FeatureProbe):
             probe = probe.named_in(self.wrapper.module)
@@ -279,6 +285,8 @@ def _check_task(options: Mapping[str, Any], task: str) -> None:
     """Refuse options that mean nothing for a task."""
     if task.startswith("text-") and options.get("image_size") is not None:
         raise OptionError(f"image_size= is for images; this model is for {task}.")
+    if task not in ("text-classification", "image-classification") and options.get("model_output") is not None:
+        raise OptionError(f"model_output= is for classifiers; this model is for {task}.")
     if task == "text-generation" and options.get("truncation"):
         raise OptionError("truncation=True would change what is said next: shorten the prompt where it can be spared.")
     if task != "text-generation":

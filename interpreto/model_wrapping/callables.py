@@ -1,30 +1,15 @@
-"""Any function from images to scores as a model: JAX, TensorFlow, scikit-learn, numpy, a remote service."""
+"""Any function as a model."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, final
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError, choices
-from interpreto.model_wrapping import images
-from interpreto.model_wrapping.classification import settle
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled, Targets
-from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
-from interpreto.model_wrapping.pictures import PIXELS
-from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen, named
-from interpreto.model_wrapping.wrapper import Wrapper
+from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.callable_images import CallableImages, FeatureFunction, GradientFunction
+from interpreto.model_wrapping.callable_texts import CallableTexts
+from interpreto.model_wrapping.function_outputs import ScoreFunction
 from interpreto.option_kinds import checks_options
 
 LAYOUTS = ("n c h w", "n h w c")
-
-ScoreFunction = Callable[[np.ndarray], np.ndarray]
-GradientFunction = Callable[[np.ndarray, int], np.ndarray]
-FeatureFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @checks_options
@@ -33,18 +18,21 @@ def from_callables(
     gradients: GradientFunction | None = None,
     features: FeatureFunction | None = None,
     *,
+    texts: bool = False,
     layout: str = "n c h w",
     labels: Sequence[str] | None = None,
     preprocess: Callable[[Any], Any] | None = None,
     patch_size: int | tuple[int, int] | None = None,
-) -> "CallableImages":
-    """Wrap functions of image arrays, so that every method whose needs they meet works on them.
+) -> CallableImages | CallableTexts:
+    """Wrap functions of images or texts, so that every method whose needs they meet works on them.
 
     Args:
-        scores: From float32 images of the given layout to scores `n k`, one column per class.
+        scores: From float32 images of the given layout, or a list of texts, to scores `n k`, one column per class.
         gradients: From images and a class index to the gradient of that class's scores, in the images' shape.
         features: From images and a class index to the features of a layer, in the images' layout with a height, width
             and number of channels of their own, and the gradient of that class's scores for them: what GradCam needs.
+        texts: Whether `scores` reads texts. Words are hidden by a space then, or by any text that `removal=` names;
+            the other options are for images.
         layout: "n c h w" or "n h w c", how the functions want their images.
         labels: Names of the classes.
         preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
@@ -52,209 +40,25 @@ def from_callables(
         patch_size: Height and width of patches, if the model has them.
 
     Raises:
-        OptionError: if the layout is unknown or something is not callable.
+        OptionError: if the layout is unknown, something is not callable, or an option of images is given for texts.
+
+    Example:
+        >>> from interpreto import Occlusion
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> Occlusion(model)("so good a film")[0].attributions
+        tensor([[0., 1., 0., 0.]])
     """
     if layout not in LAYOUTS:
         raise OptionError(f"There is no layout={layout!r}: {choices(layout, LAYOUTS)}")
-    for name, function in (("scores", scores), ("gradients", gradients), ("features", features)):
-        if function is not None and not callable(function):
+    functions = {"scores": scores, "gradients": gradients, "features": features, "preprocess": preprocess}
+    for name, function in functions.items():
+        if not (function is None and name != "scores") and not callable(function):
             raise OptionError(f"{name}={function!r} is not callable.")
-    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-    return CallableImages(scores, gradients, features, layout == "n h w c", labels, preprocess, patch)
-
-
-@final
-class CallableImages(Wrapper):
-    """Functions of image arrays behind the questions of the pipeline. Made by `from_callables`."""
-
-    task, modality, ragged = "image-classification", "image", False
-    no_attention = "nothing is known of the attention inside the functions of from_callables."
-
-    def __init__(
-        self,
-        scores: ScoreFunction,
-        gradients: GradientFunction | None,
-        features: FeatureFunction | None,
-        channels_last: bool,
-        labels: Sequence[str] | None,
-        preprocess: Callable[[Any], Any] | None,
-        patch: tuple[int, int] | None,
-    ) -> None:
-        self.scores, self.gradients, self.features, self.channels_last = scores, gradients, features, channels_last
-        self.labels = None if labels is None else tuple(labels)
-        self.preprocess, self.patch = preprocess, patch
-        self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
-        self.no_features = "" if features is not None else "pass features= to from_callables."
-        self._lenses: dict[tuple[int, int], images.Lens] = {}
-        self._classes = None if labels is None else len(labels)
-
-    def is_one(self, inputs: Any) -> bool:
-        return images.is_one_image(inputs)
-
-    def split(self, inputs: Any) -> Iterator[Any]:
-        return images.split_images(inputs)
-
-    def prepare(self, raw: Any) -> ImageSample:
-        given = raw["pixel_values"] if isinstance(raw, dict) else raw
-        if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
-            picture = images.to_picture(given)
-            values = self._preprocessed(picture)
-            if picture.size not in self._lenses:
-                self._lenses[picture.size] = images.lens_of(self._preprocessed, picture.size)
-            lens = self._lenses[picture.size]
-            view, levels = lens.view, lens.levels or images.levels_of(values)
-        else:
-            values, view, picture = _tensor(images.to_array(given), self.channels_last), None, None
-            levels = images.levels_of(values)
-        height, width = values.shape[1:]
-        shown = picture if picture is not None and view is not None else images.shown(values)
-        whole = (0.0, 0.0, float(shown.width), float(shown.height))
-        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), view or whole, self.patch, levels)
-
-    def _preprocessed(self, picture: Any) -> Float[Tensor, "c H W"]:
-        if self.preprocess is None:
-            return _tensor(np.asarray(picture, np.float32) / 255, channels_last=True)
-        return _tensor(self.preprocess(picture), self.channels_last)
-
-    def check_target(self, spec: Any, sample: Any = None) -> None:
-        if self.labels is not None and spec is not None:
-            named(spec, self.labels)
-
-    def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        return settle(sample, spec, self, probe)
-
-    @property
-    def id2label(self) -> dict[int, str] | None:
-        """The names of the classes, as a model's config has them."""
-        return None if self.labels is None else dict(enumerate(self.labels))
-
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        rows = Rows.join([ask.rows for ask in asks]).fields[PIXELS]
-        arrays = (rows.movedim(1, -1) if self.channels_last else rows).numpy()
-        # Functions get copies: some change their argument in place.
-        outputs = torch.from_numpy(self._checked("scores", self.scores(_copied(arrays)), (len(arrays), self._classes)))
-        if not outputs.shape[1]:
-            raise ModelError("scores= must return a column for each class; it returned none.")
-        # Whatever comes later must have as many.
-        self._classes = outputs.shape[1]
-        parts = outputs.split([len(ask.rows) for ask in asks])
-        shares = arrays_of(arrays, [len(ask.rows) for ask in asks])
-        return [self._one(ask, part, share) for ask, part, share in zip(asks, parts, shares, strict=True)]
-
-    def _one(self, ask: Ask, outputs: Float[Tensor, "p k"], arrays: np.ndarray) -> Answer:
-        scores = ask.targets.select(outputs)
-        if ask.probe is not None:
-            targets = ask.targets.settle(outputs) if isinstance(ask.targets, Foreseen) else ask.targets
-            return Answer(scores, inside=self._maps(ask.probe, targets, arrays))
-        return Answer(scores, None if ask.of is None else self._gradients(ask.targets, arrays))
-
-    @property
-    def explained_score(self) -> str | None:
-        return None
-
-    def provenance(self) -> dict[str, Any]:
-        name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
-        return {"model": f"function {name}", "dtype": "float32", "device": "cpu"}
-
-    def _gradients(self, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t c H W"]:
-        assert isinstance(targets, ClassTargets)
-
-        def gradient(target: int) -> Float[Tensor, "p c H W"]:
-            assert self.gradients is not None
-            return self._image("gradients", self.gradients(_copied(arrays), target), arrays.shape)
-
-        return torch.stack([_of_target(value, gradient) for value in targets.values], dim=1)
-
-    def _maps(self, probe: Probe, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t h w"]:
-        """What a rule makes of the features, for each target.
-
-        Raises:
-            OptionError: if a layer is named.
-        """
-        assert isinstance(targets, ClassTargets)
-        assert isinstance(probe, FeatureProbe)
-        if probe.layer is not None:
-            raise OptionError("layer= names a layer of a PyTorch model; here features= decides: leave layer= out.")
-        seen: list[Tensor] = []
-
-        def gradient(target: int) -> Float[Tensor, "p c h w"]:
-            assert self.features is not None
-            found = self.features(_copied(arrays), target)
-            if not isinstance(found, tuple | list) or len(found) != 2:
-                raise ModelError("features= must return two arrays: the features, and the gradient for them.")
-            features, slopes = found
-            axes = (len(arrays), None, None, None)
-            if seen:
-                axes = (len(arrays), *(seen[0].movedim(1, -1) if self.channels_last else seen[0]).shape[1:])
-            found = self._image("features", features, axes)
-            seen[:] = seen[:1] or [found]
-            return self._image("features", slopes, np.shape(features))
-
-        gradients = [_of_target(value, gradient) for value in targets.values]
-        # A layer's features are the same whatever is asked about.
-        return torch.stack([probe.rule(seen[0], slopes) for slopes in gradients], dim=1)
-
-    def _image(self, name: str, result: Any, shape: tuple[int | None, ...]) -> Float[Tensor, "p c h w"]:
-        found = torch.from_numpy(self._checked(name, result, shape))
-        return found.movedim(-1, 1) if self.channels_last else found
-
-    def _checked(self, name: str, result: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-        """What a function returned, as float32.
-
-        Raises:
-            ModelError: if its shape is wrong or it holds NaN.
-        """
-        try:
-            array = np.asarray(images.to_array(result) if isinstance(result, Tensor) else result)
-        except ValueError as error:
-            raise ModelError(f"{name}= must return an array; what it returned cannot be one: {error}.") from error
-        free = iter("k" if len(shape) == 2 else "hwc" if self.channels_last else "chw")
-        wanted = tuple(next(free) if extent is None else extent for extent in shape)
-        fits = array.ndim == len(shape) and all(e in (None, a) for e, a in zip(shape, array.shape, strict=True))
-        if not fits:
-            raise ModelError(f"{name}= must return an array of shape {wanted}; it returned {array.shape}.")
-        if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-            raise ModelError(f"{name}= must return real numbers; it returned {array.dtype}.")
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise ModelError(f"{name}= returned NaN or infinite values.")
-        return array
-
-
-def _of_target(target: Any, gradient: Callable[[int], Tensor]) -> Tensor:
-    """The gradient of a class, or of a difference between two.
-
-    Raises:
-        UnsupportedError: if the target is a function.
-    """
-    if isinstance(target, Contrast):
-        return _of_target(target.for_, gradient) - _of_target(target.against, gradient)
-    if not isinstance(target, int):
-        raise UnsupportedError(
-            "A target function has no gradient here: the wrapped functions know class indices. Use a class, a "
-            "Contrast, or a method that hides parts."
-        )
-    return gradient(target)
-
-
-def _copied(array: np.ndarray) -> np.ndarray:
-    return np.array(array, dtype=np.float32, order="C")
-
-
-def _tensor(given: Any, channels_last: bool) -> Float[Tensor, "c H W"]:
-    """An image as these functions read it, channels first; two axes are one channel.
-
-    Raises:
-        InputError: if it has other axes, no pixels, or NaN.
-    """
-    values = torch.from_numpy(_copied(given))
-    if values.ndim == 2:
-        return images.checked(values[None])
-    if values.ndim != 3:
-        raise InputError(f"An image for these functions has three axes; got the shape {tuple(values.shape)}.")
-    return images.checked(values.movedim(-1, 0) if channels_last else values).contiguous()
-
-
-def arrays_of(arrays: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Consecutive parts of these sizes."""
-    return np.split(arrays, np.cumsum(sizes)[:-1])
+    if not texts:
+        patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        return CallableImages(scores, gradients, features, layout == "n h w c", labels, preprocess, patch)
+    of_images = {**functions, "patch_size": patch_size, "layout": None if layout == LAYOUTS[0] else layout}
+    given = [name for name, value in of_images.items() if value is not None and name != "scores"]
+    if given:
+        raise OptionError(f"{given[0]}= is for functions of images; with texts=True leave it out.")
+    return CallableTexts(scores, labels)

@@ -1,36 +1,43 @@
 """What classifiers share, whatever they read."""
 
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from interpreto.errors import ModelError
+from interpreto.errors import ModelError, OptionError, choices
 from interpreto.model_wrapping.conversation import Ask, NamedTargets, Plan, Settled
-from interpreto.model_wrapping.finite import check_outputs
+from interpreto.model_wrapping.finite import check_scores
 from interpreto.model_wrapping.inside.probe import Probe
-from interpreto.model_wrapping.runtime import Runtime
+from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, named, resolve
+from interpreto.option_kinds import call_function, shown
+
+_SHOWN = 12
+"""Parts of an output that a message names."""
 
 
 def settle(sample: Sample, spec: Any, config: Any, probe: Probe | None = None) -> Plan[Settled]:
     """Run the unchanged sample and settle which classes are explained; a probe sees that run.
 
     Raises:
-        ModelError: if the outputs are not finite.
+        ModelError: if the score of a target is not finite.
         TargetError: if the model has no such target.
     """
     targets = partial(_resolved, spec, config)
     answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(targets), probe=probe)
     outputs = answer.scores
-    check_outputs(outputs)
     return Settled(sample, targets(outputs), outputs, None if answer.inside is None else answer.inside[0])
 
 
 def _resolved(spec: Any, config: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
-    return resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
+    targets = resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
+    check_scores(targets.select(outputs), targets.names)
+    return targets
 
 
 def probabilities(
@@ -49,31 +56,78 @@ def probabilities(
         return None
     if getattr(config, "problem_type", None) == "regression":
         return None
-    return tuple(float(found[value]) if isinstance(value, int) else None for value in targets.values)
+    known = [float(found[value]) if isinstance(value, int) else math.nan for value in targets.values]
+    return tuple(share if math.isfinite(share) else None for share in known)
 
 
-def check_target(spec: Any, config: Any) -> None:
+def check_target(spec: Any, config: Any, model: nn.Module) -> None:
     """Refuse a class or label that the config knows not to exist.
+
+    A config is believed where the model's last linear layer has as many outputs: users put heads of their own on
+    models, and then only the outputs tell how many classes there are.
 
     Raises:
         TargetError: if it does not.
     """
     count = getattr(config, "num_labels", None)
-    if count is not None and spec is not None:
+    outputs = [found for module in model.modules() if isinstance(found := getattr(module, "out_features", None), int)]
+    if count is not None and spec is not None and (not outputs or outputs[-1] == count):
         named(spec, labels_of(config, count))
 
 
-def logits_of(output: Any) -> Float[Tensor, "p k"]:
-    """The logits of a model's output: a tensor, or an output object of transformers.
+def logits_of(output: Any, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
+    """The logits of a model's output: a tensor, what it calls logits, or what the user chose.
+
+    Args:
+        output: What the model returned.
+        chosen: A key of a mapping or an attribute, the place in a tuple or list, or a function from the output to
+            logits; None takes a tensor itself, else what is called "logits".
 
     Raises:
-        ModelError: if there are none, or not one row of logits per input.
+        OptionError: if the output has nothing of that name or place.
+        ModelError: if there are no logits, or not one row of logits per input.
     """
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if logits is None or logits.ndim != 2:
-        shape = None if logits is None else tuple(logits.shape)
+    logits = _chosen(output, chosen) if chosen is not None else output
+    if chosen is None and not isinstance(output, Tensor):
+        logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.is_complex():
+        part = "" if chosen is None else f", of which model_output={shown(chosen)} is {_told(logits)}"
         raise ModelError(
-            f"A classifier must return logits of shape (rows, classes); this model returned {type(output).__name__}"
-            f"{'' if shape is None else f' with logits of shape {shape}'}."
+            f"A classifier must return logits of shape (rows, classes); this model returned {_told(output)}{part}. "
+            "Say which part is the logits with model_output=: a key, a place, or a function from what the model "
+            "returns to logits."
         )
     return logits.float()
+
+
+def _chosen(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
+    """The part of a model's output that the user chose."""
+    if callable(chosen):
+        return call_function("model_output", chosen, output)
+    known: list[Any] = list(output) if isinstance(output, Mapping) else []
+    if isinstance(chosen, str):
+        found = output.get(chosen) if isinstance(output, Mapping) else getattr(output, chosen, None)
+        if found is not None:
+            return found
+    else:
+        parts = list(output.values()) if isinstance(output, Mapping) else output
+        if isinstance(parts, list | tuple):
+            known = [*known, *range(len(parts))]
+            if -len(parts) <= chosen < len(parts):
+                return parts[chosen]
+    raise OptionError(
+        f"The model's output has no {chosen!r}: {choices(chosen, known) if known else f'it is {_told(output)}.'}"
+    )
+
+
+def _told(output: Any) -> str:
+    """A model's output in a message: its kind, and the keys or places of its parts."""
+    if isinstance(output, Tensor):
+        kind = f"{output.dtype} " if output.is_complex() else ""
+        return f"a {kind}tensor of shape {tuple(output.shape)}"
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"{kind} with {', '.join(f'{key!r} ({_told(part)})' for key, part in list(output.items())[:_SHOWN])}"
+    if isinstance(output, list | tuple):
+        return f"{kind} with {', '.join(f'{place} ({_told(part)})' for place, part in enumerate(output[:_SHOWN]))}"
+    return kind

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interpreto.errors import InputError, OptionError, TargetError
+from interpreto.model_wrapping import texts
 from interpreto.model_wrapping.randomness import OwnGenerator
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import Contrast, Score
@@ -193,9 +194,10 @@ def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int
         )
     if not ids:
         raise TargetError("The continuation has no tokens: there is nothing to explain.")
-    size = len(text.tokenizer)
-    if not all(0 <= token < size for token in ids):
-        raise TargetError(f"{[t for t in ids if not 0 <= t < size]} are no token ids: the tokenizer has {size} tokens.")
+    try:
+        texts.check_ids(ids, text)
+    except InputError as error:
+        raise TargetError(f"The continuation cannot be read. {error}") from None
     return list(ids), *_spoken(text, before, list(ids))
 
 

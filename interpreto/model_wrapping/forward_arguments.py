@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
+
+_NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 CACHE_NAMES = ("cache", "past_key_values")
 """What transformers has called the keys and values of earlier positions: since 5.24, and before."""
 
@@ -20,10 +24,12 @@ class ForwardArguments:
     Attributes:
         names: All that are declared, by the forward itself and by those that it hands `**kwargs` on to.
         caches: Under which names a cache may be taken, the likeliest first.
+        takes_any: Whether the forward takes arguments of any name.
     """
 
     names: frozenset[str]
     caches: tuple[str, ...]
+    takes_any: bool = False
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -32,11 +38,13 @@ class ForwardArguments:
     def of(model: Any) -> "ForwardArguments":
         """What the forward of a model takes."""
         signatures = list(_signatures(model))
-        declared = frozenset(name for one in signatures for name in one.parameters)
+        declared = frozenset(
+            name for one in signatures for name, parameter in one.parameters.items() if parameter.kind not in _OPEN
+        )
         # The outermost first, for it may give what it takes another name further in.
         found = [name for one in signatures for name in _caches(one)]
         others = CACHE_NAMES if _takes_any(signatures[0]) else ()
-        return ForwardArguments(declared, tuple(dict.fromkeys([*found, *others])))
+        return ForwardArguments(declared, tuple(dict.fromkeys([*found, *others])), _takes_any(signatures[0]))
 
 
 def _caches(signature: inspect.Signature) -> list[str]:
@@ -47,6 +55,11 @@ def _caches(signature: inspect.Signature) -> list[str]:
 
 def _signatures(model: Any) -> Iterator[inspect.Signature]:
     """The signature of a model's forward and, as far as it hands on what it does not know, of what is behind it."""
+    if isinstance(model, torch.jit.ScriptModule):
+        # The first argument of its schema is the module.
+        names = [argument.name for argument in model.forward.schema.arguments[1:]]
+        yield inspect.Signature([inspect.Parameter(name, _NAMED) for name in names])
+        return
     first = inspect.signature(model.forward)
     yield first
     if not _takes_any(first):

@@ -17,11 +17,11 @@ from interpreto.model_wrapping.model_pool import ModelPool
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import PIXELS, Pictures
 from interpreto.model_wrapping.precision import precision
-from interpreto.model_wrapping.resolution import resolution_of
+from interpreto.model_wrapping.resolution import PixelShape, resolution_of
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.task import bare, unwrapped, why_no_hooks
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
@@ -43,13 +43,15 @@ class ImageClassification(Wrapper):
     no_gradients = no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
-        self.model = getattr(model, "_orig_mod", model)
+        self.model = bare(model)
+        self.no_hooks = why_no_hooks(self.model)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)
         self.config = getattr(unwrapped(model), "config", None)
         self.keyword = isinstance(unwrapped(model), PreTrainedModel)
         inner, patch = unwrapped(model), patch_size(unwrapped(model))
-        self.pictures = Pictures(processor, patch, runtime.size)
+        shape = PixelShape.of(inner, inner.forward, runtime.size, patch)
+        self.pictures = Pictures(processor, patch, runtime.size, shape)
         self.resolution = resolution_of(inner, inner.forward, runtime.size, patch)
         self.autograd = Autograd(self.module, self._outputs)
         self.inside = Inside(self.model, self._outputs, PIXELS)
@@ -73,7 +75,7 @@ class ImageClassification(Wrapper):
     def check_target(self, spec: Any, sample: Any = None) -> None:
         # The config of a module that is none of transformers may belong to a part of it.
         if self.keyword:
-            check_target(spec, self.config)
+            check_target(spec, self.config, self.model)
 
     def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, spec, self.config, probe)
@@ -94,4 +96,4 @@ class ImageClassification(Wrapper):
         pixels = rows.fields[PIXELS].to(*placement_of(self.model))
         with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
             output = self.model(**{PIXELS: pixels}, **options) if self.keyword else self.model(pixels, **options)
-        return self.runtime.explained(logits_of(output))
+        return self.runtime.explained(logits_of(output, self.runtime.model_output))

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from interpreto.errors import InputError
 from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.image_sources import is_source, opened
 
 Box = tuple[float, float, float, float]
 Levels = tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
@@ -25,9 +25,8 @@ Preprocess = Callable[[Image.Image], Float[Tensor, "c H W"]]
 def is_one_image(inputs: Any) -> bool:
     """Whether the user gave one image rather than several."""
     if isinstance(inputs, Mapping):
-        values = inputs.get("pixel_values")
-        return values is None or (_is_array(values) and values.ndim == 3) or len(values) == 1
-    return isinstance(inputs, str | Path | Image.Image) or (_is_array(inputs) and inputs.ndim != 4)
+        return "pixel_values" not in inputs or len(_images_of(inputs)) == 1
+    return is_source(inputs) or (_is_array(inputs) and inputs.ndim != 4 and not _holds_images(inputs))
 
 
 def split_images(inputs: Any) -> Iterator[Any]:
@@ -37,23 +36,49 @@ def split_images(inputs: Any) -> Iterator[Any]:
         InputError: if something in there is no image.
     """
     if isinstance(inputs, Mapping):
-        if "pixel_values" not in inputs:
-            raise InputError(f"A preprocessed mapping needs 'pixel_values'; it has {', '.join(map(repr, inputs))}.")
-        values = inputs["pixel_values"]
-        for image in values if isinstance(values, list | tuple) or values.ndim == 4 else [values]:
+        for image in _images_of(inputs):
             yield {"pixel_values": image}
-    elif isinstance(inputs, str | Path | Image.Image):
+    elif is_source(inputs):
         yield inputs
-    elif _is_array(inputs):
+    elif _is_array(inputs) and not _holds_images(inputs):
         yield from inputs if inputs.ndim == 4 else [inputs]
     elif isinstance(inputs, Iterable):
         for item in inputs:
             yield from split_images(item)
     else:
         raise InputError(
-            f"Expected an image, got {type(inputs).__name__}; give a PIL image, a path, an array or tensor, a mapping "
-            "with 'pixel_values', or a list of these."
+            f"Expected an image, got {type(inputs).__name__}; give a PIL image, a path, bytes, an open file, an array "
+            "or tensor, a mapping with 'pixel_values', or a list of these."
         )
+
+
+def _images_of(inputs: Mapping[str, Any]) -> list[Any]:
+    """The images of a preprocessed mapping.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if "pixel_values" not in inputs:
+        raise InputError(f"A preprocessed mapping needs 'pixel_values'; it has {', '.join(map(repr, inputs))}.")
+    values = inputs["pixel_values"]
+    if isinstance(values, list | tuple) and values and all(map(_is_array, values)):
+        return list(values)
+    array: Any = values
+    if isinstance(values, list | tuple):
+        try:
+            # Numbers come in nested lists from JSON.
+            array = np.asarray(values, dtype=np.float32)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"'pixel_values' is a list that is no array of numbers: {error}.") from error
+    if not _is_array(array) or array.ndim not in (3, 4):
+        got = f"the shape {tuple(array.shape)}" if _is_array(array) else type(array).__name__
+        raise InputError(f"'pixel_values' must be a tensor or array n c H W or c H W; got {got}.")
+    return list(array) if array.ndim == 4 else [array]
+
+
+def _holds_images(array: Any) -> bool:
+    """Whether an array is a list of images, such as a column of paths."""
+    return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "OU"
 
 
 def _is_array(item: Any) -> bool:
@@ -69,10 +94,8 @@ def to_picture(raw: Any) -> Image.Image:
     Raises:
         InputError: if it cannot be read, has no pixels, or has values out of range.
     """
-    if isinstance(raw, str | Path):
-        raw = _open(Path(raw))
-    if isinstance(raw, Image.Image):
-        picture = ImageOps.exif_transpose(raw)
+    if is_source(raw):
+        picture = opened(raw)
         if 0 in picture.size:
             raise InputError(f"The image has no pixels: its size is {picture.width} x {picture.height}.")
         if picture.mode.startswith(("I", "F")):
@@ -85,21 +108,16 @@ def to_picture(raw: Any) -> Image.Image:
 
 
 def to_array(raw: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
-    """A user's array or tensor, from whatever device and of whatever floating type, as an array."""
+    """A user's array or tensor, from whatever device and of whatever floating type, as an array.
+
+    Raises:
+        InputError: if it holds no numbers.
+    """
     if not isinstance(raw, Tensor):
         return np.asarray(raw)
+    if raw.is_meta or raw.layout != torch.strided:
+        raise InputError(f"The tensor is {'on the meta device' if raw.is_meta else 'sparse'}: give a dense one.")
     return (raw.float() if raw.is_floating_point() else raw).detach().cpu().numpy()
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as file:
-            file.load()
-            return file.copy()
-    except FileNotFoundError:
-        raise InputError(f"There is no image file {str(path)!r}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as an image: {error}.") from error
 
 
 def _grey_levels(picture: Image.Image) -> Float[np.ndarray, "H W"]:
@@ -134,6 +152,8 @@ def _channels_last(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "H W 
 def _bytes(array: Shaped[np.ndarray, "H W c"]) -> Shaped[np.ndarray, "H W c"]:
     if array.dtype == np.uint8:
         return array
+    if array.dtype.kind not in "buif":
+        raise InputError(f"An image array holds numbers; this one holds {array.dtype}.")
     if array.dtype == np.uint16:
         array = array / _SIXTEEN_BITS
     if not np.isfinite(array).all():

@@ -58,6 +58,9 @@ def _scores_alike(asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answe
     ranked = sorted((ask.rows for ask in asks if len(ask.rows)), key=lambda rows: rows.length)
     short, long = (Ask(rows.take(slice(1)), Everything()) for rows in (ranked[0], ranked[-1]))
     alone, beside = run([short])[0].scores, run([short, long])[0].scores
+    # Outputs that a model masks are infinite in both.
+    known = alone.isfinite() & beside.isfinite()
+    alone, beside = alone.where(known, 0), beside.where(known, 0)
     return bool((alone - beside).abs().max() <= _TOLERANCE * (1 + alone.abs().max()))
 
 
@@ -121,8 +124,8 @@ def _far(one: Float[Tensor, " k"], other: Float[Tensor, " k"], share: float) -> 
 
 
 _REMEDY = (
-    "Quantised layers often let no gradient through; load the model without quantisation, or use a method that hides "
-    "parts (Occlusion, KernelShap, Lime, Sobol, Rise)."
+    "Quantised layers often let no gradient through, nor does what was detached or computed in "
+    "torch.inference_mode(): change that, or use a method that hides parts (Occlusion, KernelShap, Lime, Sobol, Rise)."
 )
 
 

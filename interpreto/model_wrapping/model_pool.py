@@ -12,11 +12,12 @@ from torch import nn
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.gradient_mode import GradientsOn, NoGradDetector
 from interpreto.model_wrapping.model_checks import PaddingCheck
 from interpreto.model_wrapping.module_state import ModuleState
 from interpreto.model_wrapping.randomness import OwnGenerator
 from interpreto.model_wrapping.runtime import device_of
-from interpreto.model_wrapping.working_copy import CannotCopyError, WorkingCopy
+from interpreto.model_wrapping.working_copy import CannotCopyError, WorkingCopy, prepare
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
 """Of modules that cannot be copied. Two models may share some of them, so every module has its own."""
@@ -40,6 +41,7 @@ class Lease:
         seed: Where the randomness of a model that draws in its forward starts.
         verified: Whether one run has been watched.
         draws: Whether that run drew random numbers.
+        switches_gradients: Whether that run switched gradients off.
         reason: Why there is no working copy.
         padding: Whether rows of different lengths may share a batch.
     """
@@ -49,6 +51,7 @@ class Lease:
     seed: int = 0
     verified: bool = False
     draws: bool = False
+    switches_gradients: bool = False
     reason: str = ""
     padding: PaddingCheck = field(default_factory=PaddingCheck)
 
@@ -65,9 +68,11 @@ class Lease:
     def _run(self, asks: Sequence[Ask]) -> list[Answer]:
         if self.copy is not None:
             self.copy.reset_submodules()
-        if not self.draws:
-            return self.wrapper.answer(asks)
-        with OwnGenerator(self.seed):
+        with ExitStack() as stack:
+            if self.draws:
+                stack.enter_context(OwnGenerator(self.seed))
+            if self.switches_gradients and (asks[0].of is not None or asks[0].probe is not None):
+                stack.enter_context(GradientsOn())
             return self.wrapper.answer(asks)
 
     def notes(self) -> dict[str, Any]:
@@ -76,13 +81,14 @@ class Lease:
         return {**own, **self.wrapper.notes()}
 
     def _verify(self, ask: Ask) -> None:
-        one = replace(ask, rows=ask.rows.take(slice(1)))
+        one = replace(ask, rows=ask.rows.take(slice(1)), of=None, probe=None, guided=False)
         with ExitStack() as stack:
             if self.copy is not None:
                 stack.enter_context(self.copy.checked())
             drawn = stack.enter_context(OwnGenerator(self.seed))
+            switched = stack.enter_context(NoGradDetector())
             self.wrapper.answer([one])
-        self.draws = drawn.used
+        self.draws, self.switches_gradients = drawn.used, switched.used
         self.verified = True
         if self.copy is not None:
             # What this run left behind must not make the first call differ from later ones.
@@ -199,8 +205,7 @@ class ModelPool:
             state = ModuleState.of(self.model)
             try:
                 try:
-                    if any(state.training):
-                        self.model.eval()
+                    prepare(self.model)
                     yield Lease(self.wrap(self.model), None, seed, reason=self.reason)
                 finally:
                     state.restore()

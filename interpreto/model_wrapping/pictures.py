@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping import images, naflex
-from interpreto.model_wrapping.resolution import Size, check_size, processed_at, resized
+from interpreto.model_wrapping.resolution import ANY_SHAPE, PixelShape, Size, processed_at, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.typing import Tokenizer
@@ -31,14 +31,17 @@ class Pictures:
             images that are already what the model reads.
         patch: Height and width of the model's patches, None where it has none.
         size: Height and width that images are read at; None for what the processor makes.
+        shape: What the model's pixel values must be like.
 
     Raises:
         ModelError: if the processor is none for images.
         OptionError: if it cannot make images of that size.
     """
 
-    def __init__(self, processor: Any, patch: tuple[int, int] | None, size: Size | None = None) -> None:
-        self.processor, self.patch, self.size = _image_processor(processor, size), patch, size
+    def __init__(
+        self, processor: Any, patch: tuple[int, int] | None, size: Size | None = None, shape: PixelShape = ANY_SHAPE
+    ) -> None:
+        self.processor, self.patch, self.shape = _image_processor(processor, size), patch, shape
         self._lenses: dict[tuple[int, int], images.Lens] = {}
 
     def prepare(self, raws: Sequence[Any]) -> list[ImageSample]:
@@ -64,12 +67,12 @@ class Pictures:
     def _read(self, raw: Any) -> ImageSample:
         """What the model reads as it is."""
         values = images.pixel_values(raw)
-        check_size(values, self.size)
         return self._sample(values, images.shown(values), _whole(values), images.levels_of(values))
 
     def _sample(
         self, values: Float[Tensor, "c H W"], picture: Image.Image, view: images.Box, levels: images.Levels
     ) -> ImageSample:
+        self.shape.check(values)
         height, width = values.shape[1:]
         return ImageSample(Rows({PIXELS: values[None]}), picture, (height, width), view, self.patch, levels)
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
@@ -123,6 +124,71 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
             "absolute ones: leave image_size out."
         )
     return Resolution({}, tuple(found), (old, new), tuple(_sides(tower, native, size)))
+
+
+@dataclass(frozen=True)
+class PixelShape:
+    """What a model's pixel values must be like; None where anything will do.
+
+    Attributes:
+        channels: How many channels they have.
+        size: Their height and width.
+    """
+
+    channels: int | None = None
+    size: Size | None = None
+
+    @staticmethod
+    def of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> "PixelShape":
+        """What an image tower reads, at a size that was named or at its own.
+
+        Only what is known of models of transformers, timm and torchvision is told.
+
+        Args:
+            tower: The part of the model that reads images.
+            forward: What is called with the images.
+            size: Height and width that were named; None for the model's own.
+            patch: Of the model's patches.
+        """
+        channels = getattr(getattr(tower, "config", None), "num_channels", None)
+        if channels is None and re.match(r"timm\.|torchvision\.", type(tower).__module__):
+            channels = next((part.in_channels for part in tower.modules() if isinstance(part, nn.Conv2d)), None)
+        if size is not None or patch is None:
+            return PixelShape(channels, size)
+        interpolates = any(callable(getattr(module, _FLAG, None)) for module in tower.modules())
+        taken = inspect.signature(forward).parameters
+        asks_first = _FLAG in taken or _FLAG in inspect.signature(tower.forward).parameters
+        native = _native(tower)
+        if native is None or (interpolates and not asks_first) or not _is_strict(tower, native, patch, asks_first):
+            return PixelShape(channels)
+        return PixelShape(channels, native)
+
+    def check(self, values: Float[Tensor, "c H W"]) -> None:
+        """Refuse pixel values that the model cannot read.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        channels, *sides = values.shape
+        fits = self.channels in (None, channels) and self.size in (None, tuple(sides))
+        if fits:
+            return
+        wanted = [str(self.channels or "c"), *map(str, self.size or ("H", "W"))]
+        raise InputError(
+            f"The model reads pixel values {' x '.join(wanted)}; these are {' x '.join(map(str, values.shape))}. "
+            "Prepare them as the model's processor does, or name their size with image_size=."
+        )
+
+
+ANY_SHAPE = PixelShape()
+"""Of functions and own modules nothing is known."""
+
+
+def _is_strict(tower: nn.Module, native: Size, patch: Size, asks_first: bool) -> bool:
+    """Whether a tower reads images of its own size alone: it has a position for each patch, and says so."""
+    grid = native[0] // patch[0], native[1] // patch[1]
+    flexible = getattr(getattr(tower, "patch_embed", None), "strict_img_size", None) is False
+    return not flexible and (asks_first or any(True for _ in _tables(tower, grid)))
 
 
 def _native(tower: nn.Module) -> Size | None:
@@ -249,15 +315,3 @@ def processed_at(processor: Any, size: Size) -> Mapping[str, Any]:
         return exact if crop else {"size": exact["size"]}
     scaled = round(size[0] * short / min(dict(crop)["height"], dict(crop)["width"]))
     return {"size": {"shortest_edge": scaled}, "crop_size": {"height": size[0], "width": size[1]}}
-
-
-def check_size(values: Float[Tensor, "c H W"], size: Size | None) -> None:
-    """Refuse images that are read as they are and have another size than was named.
-
-    Raises:
-        InputError: if they have.
-    """
-    if size is not None and tuple(values.shape[1:]) != size:
-        raise InputError(
-            f"image_size={size} was named, but an image that is read as it is has {tuple(values.shape[1:])} pixels."
-        )

@@ -17,6 +17,8 @@ INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "log_softmax": lambda logits: logits.log_softmax(-1),
 }
+ModelOutput = str | int | Callable[[Any], Any] | None
+"""Which part of what a model returns is its logits."""
 DEFAULT_MODE = "logits"
 """The score that is explained where neither the user nor the task says."""
 
@@ -36,6 +38,8 @@ class Runtime:
         joint: For language models, whether the whole continuation's log-probability is the one target.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text.
         image_size: Height and width of the images that the model reads, or one number for both; None for its own.
+        model_output: For classifiers, which part of what the model returns is its logits: a key, a place, or a
+            function; None where it returns a tensor, or something with "logits".
     """
 
     device: torch.device | str | None = None
@@ -47,6 +51,7 @@ class Runtime:
     joint: bool = False
     reuse_prefix: bool = True
     image_size: int | Size | None = None
+    model_output: ModelOutput = None
 
     def __post_init__(self) -> None:
         mode = self.inference_mode

@@ -247,9 +247,11 @@ def plain(targets: Any) -> Any:
     if isinstance(targets, tuple | list):
         return type(targets)(plain(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
     # Columns of data frames, of whatever library.
-    if not isinstance(targets, str) and callable(getattr(targets, "to_list", None)):
-        return plain(targets.to_list())
-    return list(targets) if isinstance(targets, range) else targets
+    for name in ("to_list", "tolist", "to_pylist"):
+        if callable(listed := getattr(targets, name, None)):
+            return plain(listed())
+    is_sequence = isinstance(targets, Sequence) and not isinstance(targets, str | bytes)
+    return list(targets) if is_sequence else targets
 
 
 def labels_of(config: Any, count: int) -> tuple[str, ...]:

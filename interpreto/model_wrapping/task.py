@@ -4,6 +4,7 @@ import re
 from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -49,9 +50,26 @@ def find_task_of_class(name: str) -> str | None:
     return _known().get(name)
 
 
+def bare(model: Any) -> Any:
+    """The model inside the shells of torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        inner = getattr(model, "_orig_mod", model)
+        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = inner.module
+        if inner is model:
+            return model
+        model = inner
+
+
+def why_no_hooks(model: nn.Module) -> str:
+    """Why modules of a model cannot be watched while they run, as a sentence; empty where they can."""
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    return "modules of TorchScript take no hooks: give the model as it was before it was compiled." if scripted else ""
+
+
 def unwrapped(model: Any) -> Any:
-    """The model inside the shells of torch.compile and PEFT."""
-    inner = getattr(model, "_orig_mod", model)
+    """The model inside those shells and that of PEFT."""
+    inner = bare(model)
     base = getattr(inner, "get_base_model", None)
     return base() if callable(base) else inner
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from interpreto.model_wrapping import texts
 from interpreto.model_wrapping.autograd import Autograd
@@ -21,7 +23,7 @@ from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, provenance
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.task import unwrapped, why_no_hooks
 from interpreto.model_wrapping.text_model import UNSET, TextModel, position_table
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -48,12 +50,18 @@ class TextClassification(Wrapper):
         processor = with_own_tokenizer(processor)
         # Only a model with a plain table of absolute positions is known to leave the padding id alone.
         table = position_table(unwrapped(model))
-        self.text = TextModel.of(model, processor, reads_padding=table is None or table.padding_idx is not None)
+        text = TextModel.of(model, processor, reads_padding=table is None or table.padding_idx is not None)
+        # Classifiers on an encoder and a decoder read the last end-of-text token, and refuse batches of unlike counts.
+        ends = {text.config.eos_token_id} if text.config.is_encoder_decoder else set()
+        self.text = text.reading_end(frozenset(ends - {None}))
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.text.model, self._on, runtime.device)
-        self.no_gradients = self.text.no_gradients
+        self.no_hooks = why_no_hooks(self.text.model)
+        # Embeddings are replaced by a hook.
+        self.no_gradients = self.text.no_gradients or self.no_hooks
         # Without anything that may be padded, only rows of one length share a batch.
-        self.padding = self.text.padding if "attention_mask" in self.text.parameters else {}
+        taken = self.text.parameters
+        self.padding = self.text.padding if "attention_mask" in taken or taken.takes_any else {}
         self.autograd = Autograd(self.module, self._outputs)
         self.inside = Inside(self.text.model, self._outputs, words=partial(texts.words, self.text), ragged=True)
 
@@ -68,10 +76,15 @@ class TextClassification(Wrapper):
         return texts.split_texts(inputs)
 
     def prepare(self, raw: texts.Raw) -> TextSample:
-        return texts.encode(raw, self.text, self.padding, self.runtime.truncation)
+        sample = texts.encode(raw, self.text, self.padding, self.runtime.truncation)
+        if self.text.ends:
+            texts.check_ends(sample, self.text)
+        return sample
 
     def check_target(self, spec: Any, sample: Any = None) -> None:
-        check_target(spec, self.text.config)
+        # The config inside of a module that is none of transformers belongs to a part of it.
+        if isinstance(unwrapped(self.text.model), PreTrainedModel):
+            check_target(spec, self.text.config, self.text.model)
 
     def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
         return settle(sample, spec, self.text.config, probe)
@@ -96,7 +109,7 @@ class TextClassification(Wrapper):
             stack.enter_context(_padding(text.config, fields))
             if embeddings is not None:
                 stack.enter_context(replaced(text.embedding, fields["input_ids"], embeddings))
-            return self.runtime.explained(logits_of(text.model(**fields)))
+            return self.runtime.explained(logits_of(text.run(fields), self.runtime.model_output))
 
 
 @contextmanager
@@ -110,7 +123,7 @@ def _padding(config: Any, fields: dict[str, Any]) -> Iterator[None]:
         yield
         return
     used = set(ids.unique().tolist())
-    unused = next(token for token in range(config.vocab_size) if token not in used)
+    unused = next(token for token in count() if token not in used)
     fields["input_ids"] = torch.where(ids == UNSET, unused, ids)
     config.pad_token_id = unused
     try:

@@ -6,12 +6,13 @@ from typing import Any, final
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from interpreto.errors import ModelError, TargetError
 from interpreto.model_wrapping import continuations, prefix, prompts
 from interpreto.model_wrapping.arrangement import Arrangement
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
-from interpreto.model_wrapping.finite import all_finite
+from interpreto.model_wrapping.finite import check_scores
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.language_model import LanguageModel, length
 from interpreto.model_wrapping.model_pool import ModelPool
@@ -47,6 +48,12 @@ class TextGeneration(Wrapper):
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         processor = with_own_tokenizer(processor)
         inner = unwrapped(model)
+        if not isinstance(inner, PreTrainedModel):
+            raise ModelError(
+                f"{type(inner).__name__} is no language model of transformers, whose cache and head are needed here. "
+                "The next token of any module from ids to logits over the vocabulary can be explained with "
+                "task='text-classification'."
+            )
         if inner.config.is_encoder_decoder:
             raise ModelError(
                 f"{type(inner).__name__} reads its prompt in an encoder; only models that read prompt and continuation "
@@ -112,11 +119,7 @@ class TextGeneration(Wrapper):
         targets = self._targets(said, length(sample.rows))
         answer = yield Ask(whole.rows, targets, keep=True)
         outputs, layers = answer.kept
-        if not all_finite(outputs):
-            raise ModelError(
-                "The model's outputs for the unchanged text are not finite: its weights hold NaN or overflow, so no "
-                "attribution would mean anything."
-            )
+        check_scores(targets.select(outputs), targets.names)
         self.language.check_causal(whole.rows, targets, outputs)
         unchanged = prefix.Unchanged(whole.rows, targets.each(outputs, targets.at)[0], layers)
         return Settled(whole, replace(targets, unchanged=self.language.proven(unchanged, targets)), outputs)

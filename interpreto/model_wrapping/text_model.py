@@ -12,8 +12,9 @@ from interpreto.errors import ModelError
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.inside.anatomy import first_tensor
+from interpreto.model_wrapping.own_module import text_config, token_table
 from interpreto.model_wrapping.runtime import device_of
-from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.task import bare, unwrapped
 from interpreto.typing import Tokenizer
 
 UNSET = -1
@@ -54,18 +55,18 @@ class TextModel:
 
     @staticmethod
     def of(model: nn.Module, processor: Any, reads_padding: bool) -> "TextModel":
-        """A model, possibly inside a shell of torch.compile, and its tokenizer or a processor that has one.
+        """A model, possibly inside a shell such as that of torch.compile, and its tokenizer or what has one.
 
         Raises:
             ModelError: if there is no tokenizer.
         """
         tokenizer: Any = _tokenizer(processor)
-        config = unwrapped(model).config.get_text_config()
-        parameters = ForwardArguments.of(unwrapped(model))
+        inner = unwrapped(model)
+        config, parameters = text_config(inner), ForwardArguments.of(inner)
         # Some configs have no such attribute at all.
         pad = getattr(config, "pad_token_id", None)
         return TextModel(
-            getattr(model, "_orig_mod", model),
+            bare(model),
             tokenizer,
             config,
             parameters,
@@ -76,9 +77,9 @@ class TextModel:
                 "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
                 EMBEDDINGS: 0.0,
             },
-            min(tokenizer.model_max_length, position_limit(unwrapped(model))),
+            min(tokenizer.model_max_length, position_limit(inner)),
             reads_padding,
-            _why_no_gradients(unwrapped(model)),
+            _why_no_gradients(inner, len(tokenizer)),
         )
 
     @property
@@ -89,7 +90,23 @@ class TextModel:
     @property
     def embedding(self) -> Any:
         """The module that looks tokens up."""
-        return unwrapped(self.model).get_input_embeddings() if self.table is None else self.table
+        return token_table(unwrapped(self.model), len(self.tokenizer)) if self.table is None else self.table
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the model has embeddings of; None where there is no table to tell."""
+        table = self.embedding
+        weight = getattr(table, "weight", None)
+        return getattr(table, "num_embeddings", None if weight is None else len(weight))
+
+    def run(self, fields: Mapping[str, Any]) -> Any:
+        """What the model returns for a batch; of a module that is none of transformers, for what its forward names."""
+        taken = self.parameters
+        known = {name: field for name, field in fields.items() if name in taken or taken.takes_any}
+        if "input_ids" in taken or not taken.names:
+            return self.model(**known)
+        known.pop("input_ids", None)
+        return self.model(fields["input_ids"], **known)
 
     def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
         """The model's token embeddings in float32, as its own module gives them: Gemma scales them there."""
@@ -119,7 +136,7 @@ def _tokenizer(processor: Any) -> Tokenizer:
 
 def position_limit(model: Any) -> int:
     """How many tokens fit a model's position table; RoBERTa and its kin count positions from the padding id on."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(text_config(model), "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return 10**9
     table = position_table(model)
@@ -157,13 +174,9 @@ def position_table(model: Any) -> nn.Embedding | None:
     return None
 
 
-def _why_no_gradients(model: Any) -> str:
+def _why_no_gradients(model: nn.Module, size: int) -> str:
     """Why the score cannot be differentiated for the token embeddings, empty if it can."""
     name = type(model).__name__
-    if model.config.is_encoder_decoder:
+    if text_config(model).is_encoder_decoder:
         return f"{name} reads its text twice, in the encoder and in the decoder, through tables of their own."
-    try:
-        model.get_input_embeddings()
-    except NotImplementedError:
-        return f"{name} has no table of token embeddings."
-    return ""
+    return f"{name} has no table of token embeddings." if token_table(model, size) is None else ""

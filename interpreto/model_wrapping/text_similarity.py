@@ -10,7 +10,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from interpreto.errors import InputError, TargetError
@@ -18,6 +17,7 @@ from interpreto.model_wrapping import similarity, texts
 from interpreto.model_wrapping.autograd import Autograd
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.image_sources import is_source
 from interpreto.model_wrapping.inside.inside import Inside
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.model_pool import ModelPool
@@ -27,7 +27,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.similarity import Embedding
-from interpreto.model_wrapping.task import unwrapped
+from interpreto.model_wrapping.task import bare, unwrapped, why_no_hooks
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.towers import towers_of
 from interpreto.model_wrapping.two_sides import TOGETHER, Sides, settle
@@ -55,7 +55,8 @@ class TextSimilarity(Wrapper):
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         processor = with_own_tokenizer(processor)
-        self.model = getattr(model, "_orig_mod", model)
+        self.model = bare(model)
+        self.no_hooks = why_no_hooks(self.model)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)
         self.towers = towers_of(unwrapped(model), processor)
@@ -144,6 +145,6 @@ def _pictures(targets: Any) -> Any:
         return type(targets)(map(_pictures, targets))
     if isinstance(targets, np.ndarray | Tensor) and targets.ndim == 4:
         return tuple(map(_Shown, targets))
-    if isinstance(targets, str | Path | Image.Image | np.ndarray | Tensor | dict):
+    if is_source(targets) or isinstance(targets, np.ndarray | Tensor | dict):
         return _Shown(targets)
     return targets

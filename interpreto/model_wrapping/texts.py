@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ Raw = str | tuple[str, str] | Mapping[str, Any]
 
 
 _FIELDS = ("input_ids", "attention_mask", "token_type_ids")
+_SAID = {"attention_mask": "attention mask", "token_type_ids": "list of token types"}
+"""Fields in messages."""
 
 
 def is_one_text(inputs: Any) -> bool:
@@ -44,8 +47,18 @@ def _tuple_of_texts(inputs: tuple[Any, ...]) -> InputError:
 
 
 def _is_flat(ids: Any) -> bool:
-    """Whether token ids are those of one text."""
-    return ids.ndim == 1 if isinstance(ids, Tensor | np.ndarray) else bool(ids) and isinstance(ids[0], int)
+    """Whether token ids are those of one text.
+
+    Raises:
+        InputError: if they are no list of numbers, and no list of such lists.
+    """
+    if isinstance(ids, Tensor | np.ndarray):
+        if ids.ndim not in (1, 2):
+            raise InputError(f"Input ids have one axis, or two for several texts; these have {ids.ndim}.")
+        return ids.ndim == 1
+    if not isinstance(ids, Sequence) or isinstance(ids, str):
+        raise InputError(f"Input ids must be a list, a tensor or an array; got {type(ids).__name__}.")
+    return bool(ids) and isinstance(ids[0], Integral)
 
 
 def split_texts(inputs: Any) -> Iterator[Raw]:
@@ -102,7 +115,21 @@ def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
     )
     for row in rows:
         # Copied, so that what the user does to the tensors later does not matter.
-        yield {name: torch.as_tensor(value).clone() for name, value in row.items()}
+        yield {name: _whole_numbers(name, value) for name, value in row.items()}
+
+
+def _whole_numbers(name: str, given: Any) -> Int[Tensor, " l"]:
+    """A field of one tokenised text."""
+    try:
+        numbers = torch.as_tensor(given).clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name!r} of a tokenised text must be whole numbers: {error}.") from error
+    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex():
+        raise InputError(
+            f"{name!r} of a tokenised text must be a list of whole numbers; got {numbers.dtype} of the shape "
+            f"{tuple(numbers.shape)}."
+        )
+    return numbers.long()
 
 
 def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], truncate: bool | None) -> TextSample:
@@ -121,9 +148,7 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
         return _encode_given(raw, text, padding)
     tokenizer = text.tokenizer
     texts = raw if isinstance(raw, tuple) else (raw,)
-    if not any(part.strip() for part in texts):
-        raise InputError(f"The text {raw!r} is empty: there is nothing to explain.")
-    _check_unicode(texts)
+    check_text(texts)
     whole = _tokens(tokenizer, texts)
     cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
     if truncate and len(whole.ids) > text.limit:
@@ -131,6 +156,7 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
     else:
         read = whole
     check_length(len(read.ids), text.limit, cure)
+    check_ids(read.ids.tolist(), text)
     rows = rows_of(read.encoding, read.ids, text.fields, padding)
     names = tuple(tokenizer.convert_ids_to_tokens(read.ids.tolist()))
     if read is whole:
@@ -220,7 +246,15 @@ def _found_spans(
     return spans
 
 
-def _check_unicode(texts: Sequence[str]) -> None:
+def check_text(texts: Sequence[str]) -> None:
+    """Refuse texts that are empty, or hold half of a surrogate pair.
+
+    Raises:
+        InputError: if they are.
+    """
+    if not any(part.strip() for part in texts):
+        whole = texts[0] if len(texts) == 1 else tuple(texts)
+        raise InputError(f"The text {whole!r} is empty: there is nothing to explain.")
     for written in texts:
         try:
             written.encode()
@@ -233,13 +267,14 @@ def _check_unicode(texts: Sequence[str]) -> None:
 
 def _encode_given(given: Mapping[str, Any], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
     tokenizer = text.tokenizer
+    check_ids(given["input_ids"].tolist(), text)
     mask = _mask_of(given, tokenizer)
     real = mask.nonzero()[:, 0]
     if not len(real):
         raise InputError("The tokenised text is empty: its attention mask hides every token.")
     # Padding lies at the ends; a token that is hidden between others keeps its position.
     inside = slice(int(real[0]), int(real[-1]) + 1)
-    kept = {name: tensor[inside].tolist() for name, tensor in given.items() if tensor.shape == mask.shape}
+    kept = {name: tensor[inside].tolist() for name, tensor in given.items()}
     ids = torch.tensor(kept["input_ids"], dtype=torch.long)
     check_length(len(ids), text.limit, "tokenise with truncation=True, or give a shorter text")
     sequence = _sequence_of(_added(tokenizer, ids))
@@ -261,13 +296,14 @@ def _mask_of(given: Mapping[str, Any], tokenizer: Any) -> Bool[Tensor, " l"]:
         InputError: if the mask has another length, or there is none and it cannot be told what is padding.
     """
     ids = given["input_ids"]
-    if "attention_mask" in given:
-        mask = given["attention_mask"]
-        if mask.shape != ids.shape:
+    for name, field in given.items():
+        if field.shape != ids.shape:
             raise InputError(
-                f"The attention mask has {mask.numel()} entries and there are {ids.numel()} input ids: give one each."
+                f"The {_SAID.get(name, name)} has {len(field)} entries and there are {len(ids)} input ids: give one "
+                "each."
             )
-        return mask.bool()
+    if "attention_mask" in given:
+        return given["attention_mask"].bool()
     pad = tokenizer.pad_token_id
     if pad is None:
         return torch.ones_like(ids).bool()
@@ -314,6 +350,43 @@ def rows_of(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequenc
         if name in encoding and name not in tensors:
             tensors[name] = torch.as_tensor(encoding[name])[None]
     return Rows(tensors, dict(padding))
+
+
+def check_ids(ids: Sequence[int], text: TextModel) -> None:
+    """Refuse tokens that the tokenizer does not know, or that the model has no embedding of.
+
+    Raises:
+        InputError: if there is one.
+    """
+    known, size = len(text.tokenizer), text.vocabulary
+    largest = max(ids, default=0)
+    if size is not None and known > largest >= size:
+        token = text.tokenizer.convert_ids_to_tokens(largest)
+        raise InputError(
+            f"The tokenizer gives the token {token!r} the id {largest}, and the model has embeddings of {size} tokens: "
+            "use the tokenizer that belongs to the model, or model.resize_token_embeddings(len(tokenizer)) before you "
+            "train it."
+        )
+    if min(ids, default=0) < 0 or largest >= known:
+        wrong = [token for token in ids if not 0 <= token < known]
+        raise InputError(f"{wrong[:8]} are no token ids: the tokenizer has {known} tokens, from 0 on.")
+
+
+def check_ends(sample: TextSample, text: TextModel) -> None:
+    """Refuse a text with more end tokens than the tokenizer puts around it, where the model reads one of them.
+
+    Raises:
+        InputError: if it has.
+    """
+    plain = tokenized(text.tokenizer, *["a"] * len(sample.texts))["input_ids"]
+    ids = sample.rows.fields["input_ids"][0].tolist()
+    added, found = (sum(token in text.ends for token in one) for one in (plain, ids))
+    if found > added:
+        shown = ", ".join(repr(text.tokenizer.convert_ids_to_tokens(token)) for token in sorted(text.ends))
+        raise InputError(
+            f"The text holds {shown}, by which the model finds the position that it reads: {found} times instead of "
+            f"{added}, so that it would be another one. Leave it out of the text."
+        )
 
 
 def check_length(length: int, limit: int, cure: str) -> None:

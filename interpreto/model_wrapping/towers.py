@@ -16,7 +16,7 @@ from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.open_clip import OpenClipTokenizer, text_part
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import Pictures
-from interpreto.model_wrapping.resolution import Resolution, Size, resolution_of
+from interpreto.model_wrapping.resolution import PixelShape, Resolution, Size, resolution_of
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
@@ -76,7 +76,8 @@ class Towers(ABC):
         """What makes samples of images, and what running them takes, at a size or at the model's own."""
         tower = self.image_tower
         patch = patch_size(tower)
-        return Pictures(self.images, patch, size), resolution_of(tower, self.image_forward, size, patch)
+        shape = PixelShape.of(tower, self.image_forward, size, patch)
+        return Pictures(self.images, patch, size, shape), resolution_of(tower, self.image_forward, size, patch)
 
     def filled(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> tuple[Tensor, Tensor]:
         """Texts at the length that the model was trained with."""
@@ -116,9 +117,9 @@ class TransformersTowers(Towers):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.images, tokenizer = parts_of(processor)
-        config = model.config
+        config = getattr(model, "config", None)
         tower = getattr(model, "text_model", None)
-        if tower is None or getattr(model, "get_image_features", None) is None:
+        if config is None or tower is None or getattr(model, "get_image_features", None) is None:
             raise ModelError(
                 f"{type(model).__name__} has no text tower and image tower of its own whose features are compared."
             )

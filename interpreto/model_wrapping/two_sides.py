@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.conversation import Ask, Plan, Settled
-from interpreto.model_wrapping.finite import check_outputs
+from interpreto.model_wrapping.finite import check_features
 from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample
@@ -103,7 +103,7 @@ def settle(
     asked = targets if probed is None else probed
     answer = yield Ask(sample.rows, Everything() if probe is None else Foreseen(lambda outputs: asked), probe=probe)
     outputs = answer.scores
-    check_outputs(outputs, "features of")
+    check_features(outputs)
     return Settled(sample, targets, outputs, None if answer.inside is None else answer.inside[0])
 
 

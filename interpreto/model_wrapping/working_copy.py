@@ -6,6 +6,7 @@ call, and calls of several threads run side by side. Copying takes no memory bey
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -83,7 +84,7 @@ class WorkingCopy:
             except RuntimeError as error:
                 if "during iteration" not in str(error) or attempt + 1 == _ATTEMPTS:
                     raise CannotCopyError(f"{type(error).__name__}: {error}") from error
-        self.module.eval()
+        prepare(self.module)
         self._versions = self._versions_now()
         self._placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
         self._at_home = self._state = ModuleState.of(self.module)
@@ -107,6 +108,9 @@ class WorkingCopy:
             for buffer, own in self._buffers:
                 own.copy_(buffer)
             self._versions = self._versions_now()
+        for parameter, alias in self._aliases:
+            if parameter.is_inference():
+                alias.data.copy_(parameter)
         if away is not None:
             self.move(away)
 
@@ -115,9 +119,9 @@ class WorkingCopy:
         if not all(parts.get(name) is part for parts, name, part in self._submodules):
             self._state.restore()
 
-    def _versions_now(self) -> list[tuple[int, int]]:
-        """Counters that rise when something is written to a buffer."""
-        return [(buffer._version, own._version) for buffer, own in self._buffers]
+    def _versions_now(self) -> list[tuple[int | float, int | float]]:
+        """Counters that rise when something is written to a buffer; NaN, which is like no other, where none is kept."""
+        return [(_version(buffer), _version(own)) for buffer, own in self._buffers]
 
     def move(self, device: torch.device) -> None:
         """Run on another device than the original, with copies of its tensors there, until `release_device`."""
@@ -128,7 +132,7 @@ class WorkingCopy:
     def release_device(self) -> None:
         """Point the parameters at those of the original again, after the copy was moved to another device."""
         for parameter, alias in self._aliases:
-            alias.data = parameter.detach()
+            alias.data = _values(parameter)
         self._state, self._away = self._at_home, None
         self._state.restore()
 
@@ -154,6 +158,15 @@ class WorkingCopy:
             raise CannotCopyError("its forward calls modules through a closure") from cause
 
 
+def prepare(module: nn.Module) -> None:
+    """Put a model into evaluation mode, and let it name the parts of what it returns, as its config may forbid."""
+    module.eval()
+    for part in module.modules():
+        config: Any = getattr(part, "config", None)
+        if getattr(config, "return_dict", True) is False:
+            config.return_dict = True
+
+
 def _copied(
     original: nn.Module,
 ) -> tuple[nn.Module, list[tuple[nn.Parameter, nn.Parameter]], list[tuple[Tensor, Tensor]]]:
@@ -174,10 +187,19 @@ def _copied(
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
-    alias = nn.Parameter(parameter.detach(), requires_grad=False)
+    alias = nn.Parameter(_values(parameter), requires_grad=False)
     for name, value in parameter.__dict__.items():
         setattr(alias, name, value)
     return alias
+
+
+def _values(parameter: nn.Parameter) -> Tensor:
+    """The values of a parameter: its own, or a copy where they were made in inference mode, which autograd refuses."""
+    return parameter.detach().clone() if parameter.is_inference() else parameter.detach()
+
+
+def _version(buffer: Tensor) -> int | float:
+    return math.nan if buffer.is_inference() else buffer._version
 
 
 def _is_small(buffer: Tensor) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,14 +19,17 @@ from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain, several
 from interpreto.model_wrapping.thread_state import restored_thread_state
+from interpreto.option_kinds import shown
 
 
 def refuse_table(inputs: Any) -> None:
-    """Refuse a data frame, of which iterating gives the names of its columns.
+    """Refuse what cannot be iterated though it looks like it, and a data frame, which gives the names of its columns.
 
     Raises:
         InputError: if it is one.
     """
+    if isinstance(inputs, np.ndarray | Tensor) and not inputs.ndim:
+        raise InputError(f"An array without axes, {shown(inputs)}, is no list of samples: give what it holds.")
     columns = getattr(inputs, "columns", None)
     if columns is not None and getattr(inputs, "iloc", None) is not None:
         names = [str(name) for name in columns]
@@ -49,6 +53,9 @@ class Wrapper(ABC):
     """Why attention cannot be asked for, as a sentence; empty where it can."""
     no_features: str = ""
     """Why features of a layer cannot be asked for, as a sentence; empty where they can."""
+
+    no_hooks: str = ""
+    """Why modules of the model cannot be watched while they run, as a sentence; empty where they can."""
 
     processor: Any = None
     """What prepares samples."""

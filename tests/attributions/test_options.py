@@ -5,7 +5,6 @@ import typing
 import warnings
 from functools import cache
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -220,15 +219,6 @@ def test_a_device_that_is_not_there_is_told_in_one_line(device):
     with pytest.raises(OptionError, match="can be used on this machine") as caught:
         Saliency(model, processor, device=device)
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def as_users_run():
-    """Without the checks of annotations, which only tests have."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.mark.usefixtures("as_users_run")

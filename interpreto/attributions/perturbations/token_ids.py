@@ -11,11 +11,12 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.seams import Block, MaskModality
-from interpreto.errors import OptionError, choices
+from interpreto.errors import InputError, OptionError, choices
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.texts import check_ids
 from interpreto.model_wrapping.tokenizing import tokenized
 
 _ROLES = ("mask", "unk", "space", "pad")
@@ -64,13 +65,14 @@ def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
             raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
         return Removal(None, given, _sink(text) if given == "attention-sink" else None)
     if given is None:
-        known = ((name, _token(text.tokenizer, name)) for name in _ROLES)
+        known = ((name, _token(text, name)) for name in _ROLES)
         allowed = (Removal(t, name) for name, t in known if t is not None and not text.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
     removal = token_named(text, given, "removal")
     if removal.token is not None and text.reads_as_padding(removal.token):
+        kind = "the padding token" if removal.token not in text.ends else "a token that begins or ends texts"
         raise OptionError(
-            f"removal={given!r} is the padding token, by which this model counts positions or finds the last token; "
+            f"removal={given!r} is {kind}, by which this model counts positions or finds the last token; "
             "replacing words by it would move the others. Use another token or removal='attention'."
         )
     return removal
@@ -85,6 +87,16 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
     Raises:
         OptionError: if the tokenizer has no such token.
     """
+    named = _named(text, given, option)
+    if named.token is not None:
+        try:
+            check_ids([named.token], text)
+        except InputError as error:
+            raise OptionError(f"{option}={given!r} cannot stand in for a token. {error}") from None
+    return named
+
+
+def _named(text: TextModel, given: Any, option: str) -> Removal:
     zeros = ("zeros",) if option == "baseline" else ()
     if isinstance(given, Real) and not isinstance(given, bool) and (zeros or not isinstance(given, Integral)):
         named = "'zeros', " if zeros else ""
@@ -100,7 +112,7 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
         return Removal(token, text.tokenizer.convert_ids_to_tokens(token))
     if isinstance(given, Mapping):
         raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
-    roles = {name: token for name in _ROLES if (token := _token(text.tokenizer, name)) is not None}
+    roles = {name: token for name in _ROLES if (token := _role(text.tokenizer, name)) is not None}
     if isinstance(given, str) and given in roles:
         return Removal(roles[given], given)
     if isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
@@ -116,15 +128,21 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
 
 def default_baseline(text: TextModel) -> str:
     """What a path starts from where the user does not say."""
-    return next((name for name in ("mask", "space") if _token(text.tokenizer, name) is not None), "zeros")
+    return next((name for name in ("mask", "space") if _token(text, name) is not None), "zeros")
 
 
 def _sink(text: TextModel) -> int | None:
     """What stands in for the first token of a text; None where the tokenizer has nothing that could."""
-    return next((token for name in _SINKS if (token := _token(text.tokenizer, name)) is not None), None)
+    return next((token for name in _SINKS if (token := _token(text, name)) is not None), None)
 
 
-def _token(tokenizer: Any, name: str) -> int | None:
+def _token(text: TextModel, name: str) -> int | None:
+    """The token of a role, None where the tokenizer has none, or one that the model has no embedding of."""
+    token = _role(text.tokenizer, name)
+    return token if token is None or text.vocabulary is None or token < text.vocabulary else None
+
+
+def _role(tokenizer: Any, name: str) -> int | None:
     if name != "space":
         return getattr(tokenizer, f"{name}_token_id", None)
     ids = tokenized(tokenizer, " ", add_special_tokens=False)["input_ids"]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask
-from interpreto.model_wrapping.finite import check_outputs
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
 from interpreto.model_wrapping.inside.attention import AttentionWatch
 from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, default_spot, named_spot, spots
@@ -68,8 +67,6 @@ class Inside:
         sizes = [len(ask.rows) for ask in asks]
         with torch.no_grad(), open_kernels(self.module), self._watch(probe, rows) as watch:
             outputs = self.outputs(rows)
-            # Before what is seen inside is made sense of.
-            check_outputs(outputs.detach())
             plain = outputs.detach().split(sizes)
             targets = [
                 ask.targets.settle(part.float().cpu()) if isinstance(ask.targets, Foreseen) else ask.targets
@@ -80,7 +77,7 @@ class Inside:
             maps = self._maps(watch, found, max(map(len, targets)))
         answers = []
         for ask, target, part, own in zip(asks, targets, plain, maps.split(sizes), strict=True):
-            folded = self._folded(probe, ask.rows, rows.length, own[:, : len(target)].float())
+            folded = self._folded(probe, ask.rows, rows, own[:, : len(target)].float())
             if isinstance(probe, AttentionProbe) and probe.blank and isinstance(ask.targets, Foreseen):
                 # Only with targets that are foreseen does the blank one come along.
                 folded = probe.corrected(folded)
@@ -225,17 +222,25 @@ class Inside:
         # Behind convolutions a patch is no square of the image; the form of the grid is known all the same.
         return [replace(spot, name=name, entering=True) for spot in known if spot.name == anatomy.names[-1]]
 
-    def _folded(self, probe: Probe, rows: Rows, length: int, found: Any) -> Float[Tensor, "p t ..."]:
-        """Scores of positions as a map of the image, or of the text without the padding of longer ones."""
+    def _folded(self, probe: Probe, rows: Rows, together: Rows, found: Any) -> Float[Tensor, "p t ..."]:
+        """Scores of positions as a map of the image, or of the text without the padding of longer ones.
+
+        Args:
+            probe: What was asked.
+            rows: Whose scores they are.
+            together: These and all that shared their batch.
+            found: The scores.
+        """
         if isinstance(probe, FeatureProbe):
             return found
         if self.pixels is None:
+            length = _tokens(together)
             if self.ragged and found.shape[-1] != length:
                 raise UnsupportedError(
                     f"The attention of {type(self.module).__name__} has {found.shape[-1]} keys for {length} tokens: "
                     "which key is which token cannot be known."
                 )
-            return found[..., : rows.length]
+            return found[..., : _tokens(rows)]
         positions = self.positions(rows, found.shape[-1])
         if positions is not None and found.shape[-1] == positions.grid.numel():
             # A pooler may be shown the patches alone.
@@ -246,6 +251,11 @@ class Inside:
                 "so no map can be made. GradCam and methods that take gradients do without."
             )
         return found[..., positions.grid.to(found.device)]
+
+
+def _tokens(rows: Rows) -> int:
+    """How many tokens rows of texts have, padding included."""
+    return rows.fields["input_ids"].shape[1]
 
 
 def _hidden_states(anatomy: Anatomy, known: Sequence[Spot]) -> list[Spot]:

@@ -1,0 +1,493 @@
+"""Models as users bring them give the numbers of the plain model, or are refused with one error of our own."""
+
+import copy
+
+import accelerate
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from interpreto import (
+    AGCam,
+    AttentionRollout,
+    GenericAttention,
+    GradCam,
+    GradEclip,
+    GuidedBackprop,
+    IntegratedGradients,
+    KernelShap,
+    LeGrad,
+    Lime,
+    Occlusion,
+    Saliency,
+    compare,
+    from_callables,
+)
+from interpreto.errors import InputError, ModelError, OptionError, TargetError, UnsupportedError
+from tests.attributions.test_bad_input import _bart
+from tests.generators import generator
+from tests.models import TEXTS, image_model, some_pictures, text_model, tokenizer
+from tests.two_towers import two_towers
+
+PICTURE = some_pictures()[0]
+TEXT_METHODS = (Saliency, Occlusion, IntegratedGradients, GenericAttention)
+IMAGE_METHODS = (Saliency, LeGrad, Occlusion, GradCam, AGCam, GradEclip, AttentionRollout)
+OF_TASK = {
+    "text": (*text_model("bert"), (TEXTS[0],), TEXT_METHODS),
+    "image": (*image_model("vit"), (PICTURE,), IMAGE_METHODS),
+    "generation": (*generator("gpt2"), ("the film was", " good"), (Saliency, Occlusion)),
+}
+
+
+def scores(model, kind, count=None, **options):
+    """The scores of some methods on a model in place of the plain one."""
+    _, processor, inputs, methods = OF_TASK[kind]
+    small = {"patch_size": 8} if kind == "image" else {}
+    made = [method(model, processor, **small, **options) for method in methods[:count]]
+    return [explain(*inputs)[0].attributions.nan_to_num() for explain in made]
+
+
+def agree(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def copied(kind):
+    return copy.deepcopy(OF_TASK[kind][0])
+
+
+def made_in_inference_mode(kind):
+    model = OF_TASK[kind][0]
+    with torch.inference_mode():
+        fresh = type(model)(model.config).eval()
+        fresh.load_state_dict(model.state_dict())
+    return fresh
+
+
+def compiled_in_place(kind):
+    model = copied(kind)
+    model.compile(backend="eager")
+    return model
+
+
+def with_compiled_part(kind):
+    model = copied(kind)
+    name = {"text": "bert", "image": "vit", "generation": "transformer"}[kind]
+    setattr(model, name, torch.compile(getattr(model, name), backend="eager"))
+    return model
+
+
+def returning_tuples(kind):
+    model = copied(kind)
+    model.config.return_dict = False
+    return model
+
+
+def offloaded(kind, tmp_path):
+    model = copied(kind)
+    if kind == "text":
+        accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    else:
+        accelerate.disk_offload(model, tmp_path, execution_device=torch.device("cpu"))
+    return model
+
+
+SHELLS = {
+    "compiled in place": compiled_in_place,
+    "with a compiled part": with_compiled_part,
+    "data parallel": lambda kind: nn.DataParallel(copied(kind)),
+    "compiled data parallel": lambda kind: torch.compile(nn.DataParallel(copied(kind)), backend="eager"),
+    "returning tuples": returning_tuples,
+    "made in inference mode": made_in_inference_mode,
+    "in training mode": lambda kind: copied(kind).train(),
+}
+
+
+# torch.compile cannot trace the checks of annotations.
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("kind", OF_TASK)
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_change_nothing(shell, kind):
+    # Every method makes torch.compile trace the model anew.
+    count = 3 if "compiled" in shell else None
+    agree(scores(SHELLS[shell](kind), kind, count), scores(OF_TASK[kind][0], kind, count))
+
+
+@pytest.mark.parametrize("kind", OF_TASK)
+def test_offloaded_models_give_the_same(kind, tmp_path):
+    agree(scores(offloaded(kind, tmp_path), kind), scores(OF_TASK[kind][0], kind))
+
+
+def test_towers_may_return_tuples():
+    model, processor = two_towers("clip")
+    plain = copy.deepcopy(model)
+    plain.config.return_dict = False
+    for method in (Saliency, Occlusion):
+        expected = method(model, processor)(PICTURE, "a film")[0].attributions
+        assert torch.allclose(method(plain, processor)(PICTURE, "a film")[0].attributions, expected, atol=1e-5)
+
+
+def test_values_of_weights_made_in_inference_mode_are_the_users_own():
+    model = made_in_inference_mode("image")
+    explain = Saliency(model, OF_TASK["image"][1], patch_size=8)
+    before = explain(PICTURE, 0)[0].attributions
+    with torch.inference_mode():
+        model.classifier.weight.mul_(2)
+    assert torch.allclose(explain(PICTURE, 0)[0].attributions, 2 * before, atol=1e-4)
+
+
+class Backbone(nn.Module):
+    """A ViT whose features are computed in a context."""
+
+    def __init__(self, context):
+        super().__init__()
+        model = OF_TASK["image"][0]
+        self.body, self.head, self.context = model.vit, model.classifier, context
+
+    def forward(self, pixels):
+        with self.context():
+            features = self.body(pixels)[0][:, 0]
+        return self.head(features.clone())
+
+
+class Decorated(Backbone):
+    @torch.no_grad()
+    def features(self, pixels):
+        return self.body(pixels)[0][:, 0]
+
+    def forward(self, pixels):
+        return self.head(self.features(pixels))
+
+
+class HalfFrozen(Backbone):
+    """One of two branches is computed without gradients."""
+
+    def forward(self, pixels):
+        with torch.no_grad():
+            frozen = self.body(pixels)[0][:, 0]
+        return (self.head(frozen) + self.head(self.body(pixels)[0][:, 0])) / 2
+
+
+@pytest.mark.parametrize("model", [Backbone(torch.no_grad), Decorated(None)], ids=["context", "decorator"])
+def test_gradients_pass_backbones_that_are_not_trained(model):
+    expected = scores(OF_TASK["image"][0], "image")
+    agree(scores(model.eval(), "image", task="image-classification"), expected)
+    with torch.no_grad():
+        agree(scores(model.eval(), "image", task="image-classification")[:1], expected[:1])
+
+
+def test_gradients_are_those_of_all_branches():
+    for method in (Saliency, IntegratedGradients):
+        (expected,) = method(*OF_TASK["image"][:2], patch_size=8)(PICTURE, 0)
+        (found,) = method(HalfFrozen(None).eval(), OF_TASK["image"][1], task="image-classification", patch_size=8)(
+            PICTURE, 0
+        )
+        assert torch.allclose(found.attributions, expected.attributions, atol=1e-4)
+
+
+def test_what_lets_no_gradient_through_is_told():
+    with pytest.raises(ModelError, match=r"torch.inference_mode\(\).*Occlusion"):
+        Saliency(Backbone(torch.inference_mode).eval(), OF_TASK["image"][1], task="image-classification")(PICTURE)
+
+
+class OwnText(nn.Module):
+    def __init__(self):
+        super().__init__()
+        model = OF_TASK["text"][0]
+        self.body, self.head = model.bert, model.classifier
+
+
+class ByName(OwnText):
+    def forward(self, input_ids, attention_mask=None):
+        return self.head(self.body(input_ids, attention_mask=attention_mask)[1])
+
+
+class ByPlace(OwnText):
+    def forward(self, tokens, token_type_ids=None):
+        return {"logits": self.head(self.body(tokens, token_type_ids=token_type_ids)[1])}
+
+
+class ByAnyName(OwnText):
+    def forward(self, **fields):
+        return (self.head(self.body(**fields)[1]),)
+
+
+@pytest.mark.parametrize(("own", "options"), [(ByName, {}), (ByPlace, {}), (ByAnyName, {"model_output": 0})])
+def test_own_modules_read_texts(own, options):
+    agree(scores(own().eval(), "text", task="text-classification", **options), scores(OF_TASK["text"][0], "text"))
+
+
+class Recurrent(nn.Module):
+    """A module that knows nothing of transformers: it reads ids, and no mask."""
+
+    def __init__(self, words):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.body, self.head = nn.Embedding(words, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 5)
+
+    def forward(self, ids):
+        return self.head(self.body(self.table(ids))[0][:, -1])
+
+
+def test_a_recurrent_network_is_explained_like_any_other():
+    words = OF_TASK["text"][1]
+    model = Recurrent(len(words)).eval()
+    outputs = Occlusion(model, words, task="text-classification", removal="unk", granularity="token")(TEXTS, 4)
+    for text, output in zip(TEXTS, outputs, strict=True):
+        ids = words(text, return_tensors="pt")["input_ids"]
+        hidden = ids.repeat(ids.shape[1] - 2, 1)
+        hidden[torch.arange(len(hidden)), torch.arange(1, len(hidden) + 1)] = words.unk_token_id
+        with torch.no_grad():
+            expected = model(ids)[:, 4] - model(hidden)[:, 4]
+        assert torch.allclose(output.attributions[0], expected, atol=1e-5)
+    (output,) = Saliency(model, words, task="text-classification", granularity="token", reduction="sum")(TEXTS[0], 4)
+    embedded = model.table(words(TEXTS[0], return_tensors="pt")["input_ids"]).detach().requires_grad_()
+    model.head(model.body(embedded)[0][:, -1])[0, 4].backward()
+    assert torch.allclose(output.attributions[0], embedded.grad[0, 1:-1].sum(-1), atol=1e-5)
+
+
+def test_own_language_models_are_refused_with_the_way_to_explain_them():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = OF_TASK["generation"][0]
+
+        def forward(self, ids):
+            return self.inner(ids).logits[:, -1]
+
+    words = OF_TASK["generation"][1]
+    with pytest.raises(ModelError, match="task='text-classification'"):
+        Saliency(Own(), words, task="text-generation")
+    token = words(" good", add_special_tokens=False)["input_ids"][0]
+    options = {"removal": "space", "granularity": "token", "inference_mode": "log_softmax"}
+    (own,) = Occlusion(Own().eval(), words, task="text-classification", **options)("the film was", token)
+    (plain,) = Occlusion(*OF_TASK["generation"][:2], **options)("the film was", [token])
+    assert torch.allclose(own.attributions[0], plain.attributions[0, : own.attributions.shape[1]], atol=1e-4)
+
+
+class Returns(nn.Module):
+    """A ViT that returns its logits among other things."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.inner, self.how = OF_TASK["image"][0], how
+
+    def forward(self, pixels):
+        return self.how(self.inner(pixels).logits)
+
+
+@pytest.mark.parametrize(
+    ("how", "chosen"),
+    [
+        (lambda logits: (logits * 2, logits), 1),
+        (lambda logits: (logits * 2, logits), -1),
+        (lambda logits: [logits], 0),
+        (lambda logits: {"aux": logits * 2, "out": logits}, "out"),
+        (lambda logits: {"aux": logits * 2, "out": logits}, 1),
+        (lambda logits: {"aux": logits * 2, "out": {"deep": logits}}, lambda output: output["out"]["deep"]),
+        (lambda logits: logits[..., None], lambda output: output[..., 0]),
+        (lambda logits: {"logits": logits, "aux": None}, None),
+    ],
+)
+def test_the_part_of_the_output_that_is_explained_is_named(how, chosen):
+    found = scores(Returns(how).eval(), "image", task="image-classification", model_output=chosen)
+    agree(found, scores(OF_TASK["image"][0], "image"))
+
+
+@pytest.mark.parametrize(
+    ("how", "chosen", "error", "message"),
+    [
+        (lambda logits: (logits, logits), None, ModelError, r"tuple with 0 \(a tensor of shape \(1, 3\)\), 1 .*model_output="),
+        (lambda logits: {"aux": logits}, None, ModelError, r"dict with 'aux' \(a tensor of shape \(1, 3\)\)"),
+        (lambda logits: {"aux": logits}, "axu", OptionError, "has no 'axu': did you mean 'aux'"),
+        (lambda logits: (logits,), 3, OptionError, "has no 3: choose from '0'"),
+        (lambda logits: logits, "aux", OptionError, "has no 'aux': it is a tensor"),
+        (lambda logits: {"aux": None}, "aux", OptionError, "has no 'aux'"),
+        (lambda logits: (logits,), lambda output: output[1], OptionError, "model_output= raised IndexError"),
+        (lambda logits: (logits, 1), 1, ModelError, "of which model_output=1 is int"),
+        (lambda logits: logits.to(torch.complex64), None, ModelError, "a torch.complex64 tensor"),
+        (lambda logits: logits[0], None, ModelError, r"a tensor of shape \(3,\)"),
+    ],
+)  # fmt: skip
+def test_outputs_without_logits_are_refused_with_what_there_is(how, chosen, error, message):
+    with pytest.raises(error, match=message):
+        Saliency(Returns(how).eval(), OF_TASK["image"][1], task="image-classification", model_output=chosen)(PICTURE)
+
+
+@pytest.mark.parametrize("kind", ["generation", "towers"])
+def test_only_classifiers_return_what_must_be_chosen_from(kind):
+    model, processor = two_towers("clip") if kind == "towers" else OF_TASK[kind][:2]
+    with pytest.raises(OptionError, match="model_output= is for classifiers"):
+        Saliency(model, processor, model_output=0)
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_heads_may_have_more_outputs_than_the_config_says(kind):
+    model, processor, inputs, _ = OF_TASK[kind]
+    larger = copy.deepcopy(model)
+    larger.classifier = nn.Linear(model.classifier.in_features, 7)
+    (output,) = Occlusion(larger, processor)(*inputs, 6)
+    assert output.target_names == ("6",)
+    fields = processor(inputs[0], return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(output.scores, larger(**fields).logits[0, 6], atol=1e-4)
+    with pytest.raises(TargetError, match="Target 7 is out of range: the model has 7 outputs"):
+        Occlusion(larger, processor)(*inputs, 7)
+
+
+class Masked(nn.Module):
+    """A ViT one of whose logits is set to a value."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.inner, self.value = OF_TASK["image"][0], value
+
+    def forward(self, pixels):
+        logits = self.inner(pixels).logits.clone()
+        logits[:, 2] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("mode", ["logits", "softmax", "log_softmax"])
+def test_infinite_logits_of_other_classes_do_no_harm(mode):
+    found = scores(Masked(-torch.inf).eval(), "image", task="image-classification", inference_mode=mode)
+    expected = scores(Masked(-1e6).eval(), "image", task="image-classification", inference_mode=mode)
+    agree(found, expected)
+
+
+def test_missing_logits_of_other_classes_do_no_harm():
+    processor = OF_TASK["image"][1]
+    for method in (Saliency, Occlusion, LeGrad):
+        expected = method(OF_TASK["image"][0], processor, patch_size=8)(PICTURE, 0)[0]
+        found = method(Masked(torch.nan).eval(), processor, task="image-classification", patch_size=8)(PICTURE, 0)[0]
+        assert torch.allclose(found.attributions, expected.attributions, atol=1e-5)
+        assert found.info["probabilities"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("value", "targets", "mode"), [(-torch.inf, 2, "logits"), (torch.nan, "all", "logits"), (torch.nan, 0, "softmax")]
+)
+def test_scores_that_are_no_numbers_are_refused(value, targets, mode):
+    explain = Occlusion(Masked(value).eval(), OF_TASK["image"][1], task="image-classification", inference_mode=mode)
+    with pytest.raises(ModelError, match="is not finite for the unchanged sample"):
+        explain(PICTURE, targets)
+
+
+class Logits(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.inner, self.kind = OF_TASK[kind][0], kind
+
+
+class OfPixels(Logits):
+    def forward(self, pixels):
+        return self.inner(pixels).logits
+
+
+class OfTokens(Logits):
+    def forward(self, input_ids, attention_mask):
+        return self.inner(input_ids, attention_mask).logits
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_perturbed_and_differentiated_but_not_looked_into():
+    model, processor, (picture,), _ = OF_TASK["image"]
+    traced = torch.jit.trace(OfPixels("image").eval(), torch.zeros(1, 3, 32, 32))
+    options = {"task": "image-classification", "patch_size": 8}
+    for method in (Occlusion, Lime, Saliency):
+        expected = method(model, processor, patch_size=8)(picture)[0].attributions
+        assert torch.allclose(method(traced, processor, **options)(picture)[0].attributions, expected, atol=1e-4)
+    for method in (GradCam, LeGrad, GuidedBackprop):
+        with pytest.raises(UnsupportedError, match="TorchScript take no hooks"):
+            method(traced, processor, **options)
+    scripted = torch.jit.script(torchvision.models.squeezenet1_1(num_classes=3)).eval()
+    with pytest.raises(UnsupportedError, match="TorchScript take no hooks"):
+        GradCam(scripted, processor, task="image-classification")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_of_texts_is_perturbed():
+    model, words, (text,), _ = OF_TASK["text"]
+    fields = words(text, return_tensors="pt")
+    traced = torch.jit.trace(OfTokens("text").eval(), (fields["input_ids"], fields["attention_mask"]))
+    expected = Occlusion(model, words)(text)[0].attributions
+    found = Occlusion(traced, words, task="text-classification")(text)[0].attributions
+    assert torch.allclose(found, expected, atol=1e-4)
+    with pytest.raises(UnsupportedError, match="TopLevelTracedModule has no table of token embeddings"):
+        Saliency(traced, words, task="text-classification")
+
+
+def test_an_encoder_with_a_decoder_reads_one_end_of_text():
+    model, words = _bart().eval(), tokenizer("roberta")
+    outputs = Occlusion(model, words, granularity="token")(["a fine film", ("a fine film", "so good")], 1)
+    for given, output in zip((("a fine film",), ("a fine film", "so good")), outputs, strict=True):
+        with torch.no_grad():
+            assert torch.allclose(output.scores, model(**words(*given, return_tensors="pt")).logits[0, 1], atol=1e-4)
+    with pytest.raises(InputError, match=r"holds '</s>', by which the model finds the position.*2 times instead of 1"):
+        Occlusion(model, words)("a fine</s> film")
+    with pytest.raises(OptionError, match="removal='</s>' is a token that begins or ends texts"):
+        Occlusion(model, words, removal="</s>")
+
+
+@pytest.mark.parametrize("kind", ["text", "generation"])
+def test_tokens_without_an_embedding_are_refused(kind):
+    model, words = OF_TASK[kind][0], copy.deepcopy(OF_TASK[kind][1])
+    words.add_tokens(["zzqq"])
+    with pytest.raises(InputError, match=r"'zzqq' the id .* and the model has embeddings of .*resize_token_embeddings"):
+        Occlusion(model, words)("a zzqq film")
+    with pytest.raises(OptionError, match="removal='zzqq' cannot stand in for a token"):
+        Occlusion(model, words, removal="zzqq")
+    with pytest.raises(OptionError, match="baseline='zzqq' cannot stand in for a token"):
+        IntegratedGradients(model, words, baseline="zzqq")("a film")
+    # A token that is nowhere used does no harm.
+    assert Occlusion(model, words)("a film")[0].attributions.isfinite().any()
+
+
+def count_words(given):
+    return np.array([[len(text.split()), 2 * text.count("good") - text.count("bad")] for text in given], dtype=float)
+
+
+def test_functions_of_texts_are_explained():
+    model = from_callables(count_words, texts=True, labels=["length", "praise"])
+    text = "so good, a film. Not bad!"
+    (output,) = Occlusion(model)(text, "praise")
+    assert "".join(output.elements) == text
+    assert output.elements == ["so", " good", ",", " a", " film", ".", " Not", " bad", "!"]
+    assert output.attributions.tolist() == [[0, 2, 0, 0, 0, 0, 0, -1, 0]]
+    assert Occlusion(model, removal="")("so good", "length")[0].attributions.tolist() == [[1, 1]]
+    assert Occlusion(model, removal="[MASK]")("so good", "length")[0].attributions.tolist() == [[0, 0]]
+    assert Occlusion(model, granularity="sentence")(text, "praise")[0].attributions.tolist() == [[2, -1]]
+    (shapley,) = KernelShap(model)("好 good 电影", "praise")
+    assert torch.allclose(shapley.attributions, torch.tensor([[0.0, 2, 0]]), atol=1e-5)
+
+
+def test_functions_of_texts_are_compared():
+    model = from_callables(count_words, texts=True)
+    found = compare(
+        model, None, ["so good a film", "a bad one", "good good bad film"], ["Occlusion"], ["Deletion"], targets=1,
+        show_progress=False,
+    )  # fmt: skip
+    assert found.outputs("Occlusion")[1].attributions.tolist() == [[0, -1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (lambda: from_callables(count_words, texts=True, layout="n h w c"), OptionError, "layout= is for functions of images"),
+        (lambda: from_callables(count_words, texts=True, gradients=len), OptionError, "gradients= is for functions of images"),
+        (lambda: from_callables(count_words, texts=1), OptionError, "texts=1 must be True or False"),
+        (lambda: Saliency(from_callables(count_words, texts=True)), UnsupportedError, "a function of texts has none"),
+        (lambda: LeGrad(from_callables(count_words, texts=True)), UnsupportedError, "nothing is known of the inside"),
+        (lambda: Occlusion(from_callables(count_words, texts=True))([("a", "b")]), InputError, "reads strings; got a tuple"),
+        (lambda: Occlusion(from_callables(count_words, texts=True))("  "), InputError, "is empty"),
+        (lambda: Occlusion(from_callables(count_words, texts=True))("a \ud83d"), InputError, "surrogate"),
+        (lambda: Occlusion(from_callables(len, texts=True))("a film"), ModelError, r"shape \(1, 'k'\); it returned \(\)"),
+        (lambda: Occlusion(from_callables(count_words, texts=True))("a", 2), TargetError, "out of range"),
+    ],
+)  # fmt: skip
+def test_functions_of_texts_are_refused_what_they_cannot(act, error, message):
+    with pytest.raises(error, match=message):
+        act()
