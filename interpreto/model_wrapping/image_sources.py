@@ -69,11 +69,17 @@ def _loaded(image: Image.Image, name: str) -> Image.Image:
 def _name(source: Any) -> str:
     """An image in messages."""
     if isinstance(source, str | os.PathLike):
-        return repr(str(source)[:_SHOWN])
+        return repr(_shortened(source))
     if isinstance(source, Image.Image):
         path = getattr(source, "filename", "")
-        return f"The image {str(path)[:_SHOWN]!r}" if path else f"The image of {source.width} x {source.height} pixels"
+        return f"The image {_shortened(path)!r}" if path else f"The image of {source.width} x {source.height} pixels"
     return f"The image in {type(source).__name__}"
+
+
+def _shortened(path: Any) -> str:
+    """A path in messages: its end tells most."""
+    written = str(path)
+    return written if len(written) <= 2 * _SHOWN else f"...{written[-_SHOWN:]}"
 
 
 def _check_path(path: Any) -> None:
@@ -87,19 +93,19 @@ def _check_path(path: Any) -> None:
         raise InputError("The path of an image is empty.")
     if isinstance(path, str) and _URL.match(path):
         raise InputError(
-            f"{path[:_SHOWN]!r} is a URL, and nothing is downloaded here: download the image, and give the path of the "
-            "file, or its bytes."
+            f"{_shortened(path)!r} is a URL, and nothing is downloaded here: download the image, and give the path of "
+            "the file, or its bytes."
         )
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
-        raise InputError(f"There is no image file {written[:_SHOWN]!r}.") from None
+        raise InputError(f"There is no image file {_shortened(written)!r}.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{written[:_SHOWN]!r} cannot be opened: {_first_line(error)}") from None
+        raise InputError(f"{_shortened(written)!r} cannot be opened: {_first_line(error)}") from None
     if stat.S_ISDIR(mode):
-        raise InputError(f"{written[:_SHOWN]!r} is a folder: give the images in it as a list of paths.")
+        raise InputError(f"{_shortened(written)!r} is a folder: give the images in it as a list of paths.")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{written[:_SHOWN]!r} is a pipe or a device, no file: read it, and give its bytes.")
+        raise InputError(f"{_shortened(written)!r} is a pipe or a device, no file: read it, and give its bytes.")
 
 
 def _first_line(error: Exception) -> str:

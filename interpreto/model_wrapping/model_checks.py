@@ -125,7 +125,8 @@ def _far(one: Float[Tensor, " k"], other: Float[Tensor, " k"], share: float) -> 
 
 _REMEDY = (
     "Quantised layers often let no gradient through, nor does what was detached or computed in "
-    "torch.inference_mode(): change that, or use a method that hides parts (Occlusion, KernelShap, Lime, Sobol, Rise)."
+    "torch.inference_mode(): load the model without quantisation, take such parts out, or use a method that hides "
+    "parts (Occlusion, KernelShap, Lime, Sobol, Rise)."
 )
 
 

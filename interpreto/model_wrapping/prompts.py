@@ -40,7 +40,8 @@ def is_chat(item: Any) -> bool:
 def _is_ids(item: Any) -> bool:
     """Token ids of one prompt."""
     if isinstance(item, Tensor | np.ndarray):
-        return item.ndim == 1 and not (item.is_floating_point() if isinstance(item, Tensor) else item.dtype.kind == "f")
+        whole = item.dtype.kind in "iu" if isinstance(item, np.ndarray) else not item.is_floating_point()
+        return item.ndim == 1 and whole
     return isinstance(item, list) and bool(item) and all(isinstance(token, int) for token in item)
 
 

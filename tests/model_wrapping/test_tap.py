@@ -263,7 +263,7 @@ def test_nothing_is_left_after_an_exception():
 
     from interpreto import AttentionSaliency
 
-    with pytest.raises(ValueError, match="on purpose"):
+    with pytest.raises(OptionError, match="on purpose"):
         AttentionSaliency(model, processor, rule=fails)(some_pictures())
     assert [dict(module.__dict__) for module in model.modules()] == before
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
@@ -351,7 +351,7 @@ def test_layers_out_of_range():
     model, processor = image_model("vit")
     with pytest.raises(OptionError, match=r"layers=9 is out of range: the model has 2 blocks, 0 to 1"):
         AttentionRollout(model, processor, layers=9)(some_pictures())
-    with pytest.raises(OptionError, match="must be a block's number"):
+    with pytest.raises(OptionError, match="must be the number of a block"):
         AttentionRollout(model, processor, layers=[])
     assert AttentionRollout(model, processor, layers=[-1])(some_pictures())
 
