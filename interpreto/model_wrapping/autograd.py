@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.guided import guided
 from interpreto.model_wrapping.model_checks import GradientCheck, gradient_of, not_differentiable
+from interpreto.model_wrapping.precision import at_least_float32
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 
@@ -41,7 +42,7 @@ class Autograd:
         if field is None:
             with torch.no_grad():
                 found = _selected(asks, outputs(rows).split(sizes))
-            return [Answer(scores.float().cpu()) for scores in found]
+            return [Answer(at_least_float32(scores).cpu()) for scores in found]
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(module) if asks[0].guided else nullcontext():
@@ -56,7 +57,7 @@ class Autograd:
         parts = gradients.split(sizes)
         return [
             Answer(
-                scores.detach().float().cpu(),
+                at_least_float32(scores.detach()).cpu(),
                 # Rows of other samples may have been longer, or explained for more targets.
                 part[:, : scores.shape[1], : ask.rows.fields[field].shape[1]],
             )

@@ -113,7 +113,7 @@ class CallableImages(Wrapper):
 
     def provenance(self) -> dict[str, Any]:
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
-        return {"model": f"function {name}", "dtype": "float32", "device": "cpu"}
+        return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}
 
     def _gradients(self, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t c H W"]:
         assert isinstance(targets, ClassTargets)

@@ -156,4 +156,4 @@ class CallableTexts(Wrapper):
 
     def provenance(self) -> dict[str, Any]:
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
-        return {"model": f"function {name}", "dtype": "float32", "device": "cpu"}
+        return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}

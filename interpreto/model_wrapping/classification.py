@@ -12,6 +12,7 @@ from interpreto.errors import ModelError, OptionError, choices
 from interpreto.model_wrapping.conversation import Ask, NamedTargets, Plan, Settled
 from interpreto.model_wrapping.finite import check_scores
 from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.precision import at_least_float32
 from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, named, resolve
@@ -97,7 +98,7 @@ def logits_of(output: Any, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
             "Say which part is the logits with model_output=: a key, a place, or a function from what the model "
             "returns to logits."
         )
-    return logits.float()
+    return at_least_float32(logits)
 
 
 def _chosen(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:

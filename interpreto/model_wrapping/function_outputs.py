@@ -26,20 +26,23 @@ def checked_scores(result: Any, rows: int, classes: int | None) -> Float[Tensor,
     Raises:
         ModelError: if they have another shape, or hold NaN.
     """
-    outputs = torch.from_numpy(checked_array("scores", result, (rows, classes), "k"))
+    outputs = torch.from_numpy(checked_array("scores", result, (rows, classes), "k", np.float64))
     if not outputs.shape[1]:
         raise ModelError("scores= must return a column for each class; it returned none.")
     return outputs
 
 
-def checked_array(name: str, result: Any, shape: tuple[int | None, ...], axes: str) -> np.ndarray:
-    """What a function returned, as float32.
+def checked_array(
+    name: str, result: Any, shape: tuple[int | None, ...], axes: str, dtype: type = np.float32
+) -> np.ndarray:
+    """What a function returned.
 
     Args:
         name: The option that is the function.
         result: What it returned.
         shape: The extents that it must have, None where any will do.
         axes: A letter for each extent that may be any.
+        dtype: What it becomes.
 
     Raises:
         ModelError: if its shape is wrong or it holds NaN.
@@ -55,7 +58,7 @@ def checked_array(name: str, result: Any, shape: tuple[int | None, ...], axes: s
         raise ModelError(f"{name}= must return an array of shape {wanted}; it returned {array.shape}.")
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise ModelError(f"{name}= must return real numbers; it returned {array.dtype}.")
-    array = array.astype(np.float32)
+    array = array.astype(dtype)
     if not np.isfinite(array).all():
         raise ModelError(f"{name}= returned NaN or infinite values.")
     return array

@@ -19,7 +19,7 @@ from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.head import Head, applied_at, gradients
 from interpreto.model_wrapping.inside.guided import guided
 from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable
-from interpreto.model_wrapping.precision import precision
+from interpreto.model_wrapping.precision import at_least_float32, precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.task import unwrapped
@@ -113,7 +113,7 @@ class LanguageModel:
         with torch.no_grad():
             outputs, cache = self._recorded(rows, at) if self.reuses else (self._outputs(rows, at)[0], None)
         for number, ask in enumerate(asks):
-            own = outputs[number : number + 1, torch.searchsorted(at, _targets(ask).at)].float().cpu()
+            own = at_least_float32(outputs[number : number + 1, torch.searchsorted(at, _targets(ask).at)]).cpu()
             layers = None if cache is None else prefix.recorded(cache, number, length(ask.rows))
             out.append(Answer(_targets(ask).select(own), kept=(own, layers)))
         return out
@@ -174,7 +174,7 @@ class LanguageModel:
             for rows in self._portions(ask.rows, len(at)):
                 cache = None if not begin else prefix.going_on(unchanged.layers or (), begin)
                 outputs, _ = self._outputs(rows, at, begin, cache)
-                found.append(targets.each(outputs, at).float().cpu())
+                found.append(at_least_float32(targets.each(outputs, at)).cpu())
             each[:, later] = torch.cat(found)
         return Answer(targets.summed(each))
 
@@ -205,7 +205,7 @@ class LanguageModel:
             self._gradient.check(score, leaf.detach()[:1, one], grown[:1, 0, one])
         for ask, own, part in zip(asks, scores, grown.split([len(ask.rows) for ask in asks]), strict=True):
             count = len(ask.targets)
-            out.append(Answer(own[:, :count].detach().float().cpu(), part[:, :count, : length(ask.rows)]))
+            out.append(Answer(at_least_float32(own[:, :count].detach()).cpu(), part[:, :count, : length(ask.rows)]))
         return out
 
     def _first_score(self, ask: Ask, x: Float[Tensor, "p l d"]) -> Float[Tensor, " p"]:
@@ -265,7 +265,7 @@ class LanguageModel:
             # The model multiplies by its output embedding without calling it: logits of all positions are made.
             logits = head.narrowed(logits)
         shape = logits.shape
-        return self.runtime.explained(logits.float().flatten(0, 1)).reshape(*shape[:2], -1), head
+        return self.runtime.explained(at_least_float32(logits).flatten(0, 1)).reshape(*shape[:2], -1), head
 
 
 def length(rows: Rows) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping import images, naflex
+from interpreto.model_wrapping.randomness import generator_states
 from interpreto.model_wrapping.resolution import ANY_SHAPE, PixelShape, Size, processed_at, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
@@ -18,6 +20,8 @@ from interpreto.typing import Tokenizer
 
 PIXELS = "pixel_values"
 """The field of rows that holds images."""
+_RUNS = 30
+"""How often a transform that draws random numbers is run to see whether they matter."""
 _TOGETHER = 2**22
 """Pixels of the pictures that go through a processor at once: of small ones many, of photographs one."""
 
@@ -43,16 +47,38 @@ class Pictures:
     ) -> None:
         self.processor, self.patch, self.shape = _image_processor(processor, size), patch, shape
         self._lenses: dict[tuple[int, int], images.Lens] = {}
+        self._repeats = processor is None
 
     def prepare(self, raws: Sequence[Any]) -> list[ImageSample]:
         """Samples of images in any form that the user may give."""
         ready = [self.processor is None or isinstance(raw, dict) for raw in raws]
         pictures = [images.to_picture(raw) for raw, done in zip(raws, ready, strict=True) if not done]
+        if pictures and not self._repeats:
+            self._check_repeats(pictures[0].size)
         # Pictures of one size go through the processor together.
         alike = [list(some) for _, some in groupby(pictures, key=lambda picture: picture.size)]
         values = [one for some in alike for one in self._processed(some)]
         seen = map(self._seen, pictures, values)
         return [self._read(raw) if done else next(seen) for raw, done in zip(raws, ready, strict=True)]
+
+    def _check_repeats(self, size: tuple[int, int]) -> None:
+        """Refuse a processor that draws at random, by running it twice on one picture.
+
+        Raises:
+            ModelError: if it does.
+        """
+        noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+        picture, before = Image.fromarray(noise), generator_states()
+        first, again = (self._processed([picture])[0] for _ in range(2))
+        # One that seldom does something has drawn a number all the same.
+        more = _RUNS if generator_states() != before else 0
+        others = (self._processed([picture])[0] for _ in range(more))
+        if any(not torch.equal(first, other) for other in (again, *others)):
+            raise ModelError(
+                "The transform draws at random what the model sees: it gives another result for the same picture each "
+                "time. Give the one for evaluation."
+            )
+        self._repeats = True
 
     def _seen(self, picture: Image.Image, values: Float[Tensor, "c H W"]) -> ImageSample:
         """A picture and what the processor makes of it."""
@@ -89,10 +115,6 @@ class Pictures:
         return [images.checked(values.float()) for values in found]
 
 
-def _draws(transform: Any) -> bool:
-    return type(transform).__name__.startswith("Random")
-
-
 def _whole(values: Float[Tensor, "c H W"]) -> images.Box:
     """All that the model reads."""
     return 0.0, 0.0, float(values.shape[2]), float(values.shape[1])
@@ -121,9 +143,4 @@ def _image_processor(processor: Any, size: Size | None) -> Any:
         return _ImageProcessor(inner, size)
     if not callable(inner):
         raise ModelError(f"An image model needs an image processor or a transform, got {type(processor).__name__}.")
-    if drawn := next((type(one).__name__ for one in getattr(inner, "transforms", ()) if _draws(one)), None):
-        raise ModelError(
-            f"The transform is one for training: {drawn} draws at random what the model sees. Give the one for "
-            "evaluation."
-        )
     return inner if size is None else resized(inner, size)

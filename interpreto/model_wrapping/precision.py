@@ -10,6 +10,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Numbers in float32, or in float64 where they are: in half precision small differences of scores are lost."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def precision(model: nn.Module, autocast: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
     """Compute in `autocast` where it was asked for, all but what `_Exact` keeps."""
     return nullcontext() if autocast is None else _lower(model, autocast, device)

@@ -1,7 +1,9 @@
 """Random numbers of a model from a generator of our own, so that PyTorch's global one is neither read nor moved."""
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +21,12 @@ _TAKES_NONE = {
     functional.dropout1d, functional.dropout2d, functional.dropout3d,
 }  # fmt: skip
 """Functions that draw from the global generator alone: it is put back right behind them."""
+
+
+def generator_states() -> tuple[object, ...]:
+    """The states of the global generators of PyTorch, Python and NumPy, which transforms draw from."""
+    own = np.random.get_state(legacy=False)["state"]
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), (own["key"].tobytes(), own["pos"])
 
 
 class OwnGenerator(TorchFunctionMode):

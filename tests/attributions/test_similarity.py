@@ -337,4 +337,4 @@ def test_the_two_parts_of_a_processor_in_the_wrong_order():
         LeGrad(model, (processor[1], processor[0]))
     training = open_clip.image_transform(32, is_train=True)
     with pytest.raises(ModelError, match="draws at random"):
-        LeGrad(model, (training, processor[1]))
+        LeGrad(model, (training, processor[1]))(some_pictures()[0], "a film")

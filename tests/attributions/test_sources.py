@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import v2
 
 from interpreto import Occlusion, Saliency
-from interpreto.errors import InputError
+from interpreto.errors import InputError, ModelError
 from tests.generators import generator
 from tests.models import TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import two_towers
@@ -185,6 +187,38 @@ def test_pixel_values_that_the_model_cannot_read_are_refused_before_it_runs(name
 def test_pixel_values_in_nested_lists_are_read():
     values = VIT[1](PICTURE, return_tensors="pt")["pixel_values"]
     assert torch.equal(maps({"pixel_values": values[0].tolist()}), maps({"pixel_values": values}))
+
+
+def noisy(picture):
+    values = transforms.functional.to_tensor(picture.resize((32, 32)))
+    return values + torch.from_numpy(np.random.default_rng().normal(size=values.shape)).float() * 1e-3
+
+
+END = [transforms.Resize((32, 32)), transforms.ToTensor()]
+DRAWING = {
+    "crop": [transforms.RandomResizedCrop(32), transforms.ToTensor()],
+    "colours": [transforms.ColorJitter(0.4, 0.4), *END],
+    "augmentation": [transforms.RandAugment(), *END],
+    "nested": [transforms.Compose([transforms.ColorJitter(0.4)]), *END],
+    "seldom": [transforms.RandomApply([transforms.ColorJitter(0.4)], p=0.2), *END],
+    "v2": [v2.TrivialAugmentWide(), *END],
+    "erasing": [*END, transforms.RandomErasing(p=0.3)],
+    "own": [noisy],
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_transforms_that_draw_at_random_are_refused(name):
+    torch.manual_seed(0)
+    explain = Saliency(VIT[0], transforms.Compose(DRAWING[name]))
+    with pytest.raises(ModelError, match="The transform draws at random what the model sees"):
+        explain(PICTURE)
+
+
+def test_transforms_that_draw_without_effect_are_used():
+    plain, drawing = transforms.Compose(END), transforms.Compose([transforms.RandomHorizontalFlip(p=0.0), *END])
+    expected = Saliency(VIT[0], plain)(PICTURE, 1)[0].attributions
+    assert torch.equal(Saliency(VIT[0], drawing)(PICTURE, 1)[0].attributions, expected)
 
 
 TOKENISED = {

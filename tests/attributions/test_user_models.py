@@ -106,7 +106,8 @@ SHELLS = {
 }
 
 
-# torch.compile cannot trace the checks of annotations.
+# torch.compile cannot trace the checks of annotations, and looks at gradients of what is no leaf.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.usefixtures("as_users_run")
 @pytest.mark.parametrize("kind", OF_TASK)
 @pytest.mark.parametrize("shell", SHELLS)

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from interpreto import INSIDE, METHODS, Contrast, GuidedBackprop, InterpretoError, Saliency, from_callables
+from interpreto import (
+    INSIDE,
+    METHODS,
+    Contrast,
+    GuidedBackprop,
+    InterpretoError,
+    KernelShap,
+    Occlusion,
+    Saliency,
+    from_callables,
+)
 from tests.models import image_model, light, some_pictures
 
 MODEL, PROCESSOR = image_model("vit")
@@ -91,3 +101,14 @@ def test_wrong_uses():
         from_callables(zeros, layout="nchw")
     with pytest.raises(InterpretoError, match="has no label 'dog': choose from 'cat', 'cow'"):
         light(METHODS[0])(from_callables(zeros, labels=["cat", "cow"]))(image, targets="dog")
+
+
+@pytest.mark.parametrize("method", [Occlusion, KernelShap])
+def test_differences_survive_a_large_offset(method):
+    image = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
+    model = from_callables(lambda images: images.astype(np.float64).mean((2, 3)) + 1e9)
+    (output,) = method(model, patch_size=4)(image, 1)
+    expected = image[1].reshape(2, 4, 2, 4).sum((1, 3)) / 64
+    assert np.allclose(output.attributions[0], expected, atol=1e-6)
+    assert output.scores.dtype == torch.float64
+    assert float(output.scores) == image[1].mean(dtype=np.float64) + 1e9

@@ -18,6 +18,7 @@ from interpreto.model_wrapping.inside.grid import PatchPositions, later_position
 from interpreto.model_wrapping.inside.kernels import open_kernels
 from interpreto.model_wrapping.inside.probe import AttentionProbe, FeatureProbe, Probe
 from interpreto.model_wrapping.inside.watch import Watch
+from interpreto.model_wrapping.precision import at_least_float32
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of
 from interpreto.model_wrapping.targets import Foreseen
@@ -69,7 +70,7 @@ class Inside:
             outputs = self.outputs(rows)
             plain = outputs.detach().split(sizes)
             targets = [
-                ask.targets.settle(part.float().cpu()) if isinstance(ask.targets, Foreseen) else ask.targets
+                ask.targets.settle(at_least_float32(part).cpu()) if isinstance(ask.targets, Foreseen) else ask.targets
                 for ask, part in zip(asks, plain, strict=True)
             ]
             objectives = [part.split(sizes) for part in watch.objectives(outputs)]
@@ -81,7 +82,7 @@ class Inside:
             if isinstance(probe, AttentionProbe) and probe.blank and isinstance(ask.targets, Foreseen):
                 # Only with targets that are foreseen does the blank one come along.
                 folded = probe.corrected(folded)
-            answers.append(Answer(ask.targets.select(part).float().cpu(), inside=folded.cpu()))
+            answers.append(Answer(at_least_float32(ask.targets.select(part)).cpu(), inside=folded.cpu()))
         return answers
 
     def notes(self) -> dict[str, str]:
