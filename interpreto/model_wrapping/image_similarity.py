@@ -96,7 +96,7 @@ class ImageSimilarity(Wrapper):
             if not prompt.strip():
                 raise TargetError("A prompt is empty: there is nothing to compare the image with.")
             try:
-                check_length(len(self.towers.tokens(prompt)), self.towers.text.limit, "use a shorter prompt")
+                check_length(len(self.towers.tokens(prompt)), self.towers.reading.limit, "use a shorter prompt")
             except InputError as error:
                 raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
 

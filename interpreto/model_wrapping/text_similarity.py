@@ -60,7 +60,7 @@ class TextSimilarity(Wrapper):
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)
         self.towers = towers_of(unwrapped(model), processor)
-        self.text = self.towers.text
+        self.text = self.towers.reading
         self.config = getattr(unwrapped(model), "config", None)
         self.no_gradients = self.text.no_gradients
         self.pictures, self.resolution = self.towers.pictures(runtime.size)

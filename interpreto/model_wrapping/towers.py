@@ -34,7 +34,7 @@ class Towers(ABC):
 
     Attributes:
         model: The whole model.
-        text: Its text tower and tokenizer.
+        text: Its text tower and tokenizer; None where no processor was given.
         images: What prepares its images.
         full: Up to which length texts are filled up; None where they may have any.
         blank: A prompt that names nothing, for models whose pooler looks at some places whatever it is asked (SigLIP).
@@ -42,10 +42,10 @@ class Towers(ABC):
     """
 
     model: Any
-    text: TextModel
+    text: TextModel | None = None
     images: Any
-    full: int | None
-    blank: str
+    full: int | None = None
+    blank: str = ""
     bare: bool = False
 
     @property
@@ -92,9 +92,24 @@ class Towers(ABC):
         """The part that reads images."""
 
     @property
+    def reading(self) -> TextModel:
+        """The text tower and its tokenizer.
+
+        Raises:
+            ModelError: if there is no tokenizer.
+        """
+        if self.text is None:
+            raise ModelError(
+                "Prompts need the model's tokenizer, those that LeGrad adds for a model with a pooler too: "
+                "Method(model, processor). Without one images are tensors that the model reads, and targets are "
+                "embeddings of the space that both towers share."
+            )
+        return self.text
+
+    @property
     def pad(self) -> int:
         """What texts are filled up with."""
-        return int(self.text.padding["input_ids"])
+        return int(self.reading.padding["input_ids"])
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
         """Texts in the common space."""
@@ -107,7 +122,7 @@ class Towers(ABC):
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, with what the tokenizer puts around it."""
-        return list(tokenized(self.text.tokenizer, text, truncation=False, verbose=False)["input_ids"])
+        return list(tokenized(self.reading.tokenizer, text, truncation=False, verbose=False)["input_ids"])
 
 
 @final
@@ -124,11 +139,13 @@ class TransformersTowers(Towers):
                 f"{type(model).__name__} has no text tower and image tower of its own whose features are compared."
             )
         self.side = config.vision_config.patch_size if config.model_type in _PATCHED else None
-        plain = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
         full = config.model_type in _ALWAYS_FULL
-        self.text = plain.reading_end(_ends(tower, tokenizer))
-        self.full = self.text.config.max_position_embeddings if full else None
         self.blank = _BLANK if full else ""
+        if tokenizer is None:
+            return
+        plain = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
+        self.text = plain.reading_end(_ends(tower, tokenizer))
+        self.full = plain.config.max_position_embeddings if full else None
 
     @property
     def scale(self) -> float:
@@ -164,14 +181,16 @@ class OpenClipTowers(Towers):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.images, tokenizer = parts_of(processor)
-        part = text_part(model)
-        self.full = int(part.context_length)
-        # A bias is what a sigmoid loss needs.
-        self.blank = "" if getattr(model, "logit_bias", None) is None else _BLANK
         self.bare = getattr(model.visual, "attn_pool", None) is not None
         # CoCa gives features of length 1 unless it is told not to.
         named = "normalize" in inspect.signature(model.encode_image).parameters
         self.plain = {"normalize": False} if named else {}
+        # A bias is what a sigmoid loss needs.
+        self.blank = "" if getattr(model, "logit_bias", None) is None else _BLANK
+        if tokenizer is None:
+            return
+        part = text_part(model)
+        self.full = int(part.context_length)
         # A tokenizer of transformers serves as well.
         adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full)
         self.text = TextModel(
@@ -220,11 +239,13 @@ def towers_of(model: Any, processor: Any) -> Towers:
 
 
 def parts_of(processor: Any) -> tuple[Any, Any]:
-    """What prepares images, and what prepares texts.
+    """What prepares images, and what prepares texts; nothing where both are given as the model reads them.
 
     Raises:
         ModelError: if it is not one of each.
     """
+    if processor is None:
+        return None, None
     if isinstance(processor, tuple) and len(processor) == 2:
         return processor
     images, tokenizer = getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None)

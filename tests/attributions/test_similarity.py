@@ -179,7 +179,7 @@ def test_bad_targets_are_told_before_the_model_runs(clip):
 
 def test_processors_must_prepare_both():
     model, processor = two_towers("clip")
-    for given in (processor[0], processor[1], None):
+    for given in (processor[0], processor[1]):
         with pytest.raises(ModelError, match="needs what prepares both"):
             Occlusion(model, given)
     with pytest.raises(ModelError, match="no text tower and image tower"):
@@ -338,3 +338,23 @@ def test_the_two_parts_of_a_processor_in_the_wrong_order():
     training = open_clip.image_transform(32, is_train=True)
     with pytest.raises(ModelError, match="draws at random"):
         LeGrad(model, (training, processor[1]))(some_pictures()[0], "a film")
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "open-clip", "open-coca"])
+def test_tensors_and_embeddings_need_no_processor(name):
+    model, processor = two_towers(name)
+    wrapper = Occlusion(model, processor).setup.wrapper
+    pixels = wrapper.prepare(some_pictures()[0]).rows.fields["pixel_values"]
+    with torch.no_grad():
+        (embedding,) = wrapper.towers.encode(["a film"])
+    for method in (Occlusion, LeGrad):
+        expected = method(model, processor)(some_pictures()[0], "a film")[0].attributions
+        if name == "siglip" and method is LeGrad:
+            with pytest.raises(ModelError, match="Prompts need the model's tokenizer, those that LeGrad adds"):
+                method(model)(pixels, embedding)
+            continue
+        assert torch.allclose(method(model)(pixels, embedding)[0].attributions, expected, atol=1e-5)
+    with pytest.raises(ModelError, match="Prompts need the model's tokenizer"):
+        Occlusion(model)(pixels, "a film")
+    with pytest.raises(ModelError, match="Prompts need the model's tokenizer"):
+        Occlusion(model, modality="text")
