@@ -158,6 +158,7 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
     check_length(len(read.ids), text.limit, cure)
     check_ids(read.ids.tolist(), text)
     rows = rows_of(read.encoding, read.ids, text.fields, padding)
+    check_types(rows, text)
     names = tuple(tokenizer.convert_ids_to_tokens(read.ids.tolist()))
     if read is whole:
         return TextSample(rows, texts, raw, *whole.spans(tokenizer, texts), whole.sequence, names)
@@ -283,7 +284,9 @@ def _encode_given(given: Mapping[str, Any], text: TextModel, padding: Mapping[st
         for part in range(int(sequence.max()) + 1)
     )
     spans = _found_spans(tokenizer, ids, sequence, texts)
-    rows = rows_of(kept, ids, text.fields, padding).put(attention_mask=mask[None, inside].long())
+    rows = rows_of(kept, ids, text.fields, padding)
+    check_types(rows, text)
+    rows = rows.put(attention_mask=mask[None, inside].long())
     raw = (texts[0], texts[1]) if len(texts) == 2 else " ".join(texts)
     why = "" if spans is not None else "where these ids lie in the text that they spell could not be found out"
     return TextSample(rows, texts, raw, spans, why, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
@@ -370,6 +373,20 @@ def check_ids(ids: Sequence[int], text: TextModel) -> None:
     if min(ids, default=0) < 0 or largest >= known:
         wrong = [token for token in ids if not 0 <= token < known]
         raise InputError(f"{wrong[:8]} are no token ids: the tokenizer has {known} tokens, from 0 on.")
+
+
+def check_types(rows: Rows, text: TextModel) -> None:
+    """Refuse token types that the model has no embedding of: some read no pairs.
+
+    Raises:
+        InputError: if there is one.
+    """
+    types, known = rows.fields.get("token_type_ids"), getattr(text.config, "type_vocab_size", None)
+    if types is not None and known and int(types.max()) >= known:
+        raise InputError(
+            f"The tokens have the types 0 to {int(types.max())}, and the model has embeddings of {known}: give "
+            "one text rather than a pair."
+        )
 
 
 def check_ends(sample: TextSample, text: TextModel) -> None:

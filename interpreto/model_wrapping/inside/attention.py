@@ -268,6 +268,11 @@ class AttentionWatch(Watch):
             # Tokens before the patches may be kept from the pooler.
             return functional.pad(found, (self.last.shape[1 - self.anatomy.batch] - found.shape[1], 0))
         read = (slope.movedim(self.anatomy.batch, 0) != 0).any(-1).float()
+        if not read.any(1).all():
+            raise UnsupportedError(
+                "The score does not change with what any position holds after the last block, as behind an activation "
+                "that is saturated: which positions the output reads cannot be told."
+            )
         return read / read.sum(-1, keepdim=True).clamp(min=1)
 
 

@@ -116,7 +116,8 @@ class Tap(TorchFunctionMode):
         if self.calls and self.calls[-1].projection is None:
             # What heads are joined by is the linear layer that comes after them; GPT-2 writes it as a sum and product.
             if func is functional.linear:
-                self.calls[-1].projection = (args[1], args[2] if len(args) > 2 else options.get("bias"))
+                named = dict(zip(("input", "weight", "bias"), args, strict=False)) | options
+                self.calls[-1].projection = (named["weight"], named.get("bias"))
             elif func is torch.addmm:
                 self.calls[-1].projection = (args[2].T, args[0])
         return func(*args, **options)
