@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
 import sentencex
 from icu4py.breakers import CharacterBreaker, WordBreaker
 
+_WINDOW = 4096
+"""Letters that are cut into sentences at once, at first."""
 _LINE = re.compile(r"[^\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _SPACE = re.compile(r"\s")
 _CLAUSE_END = re.compile(r"[,;:](?=\s)|[，；：、،؛]|\s[-–—]+(?=\s)|—")
@@ -93,13 +95,31 @@ def _sentence_starts(text: str) -> list[int]:
         # Every space as a plain one: sentencex stops with an error at some others. The length stays.
         written, place = _SPACE.sub(" ", line.group()), line.start()
         before = ""
-        for sentence in sentencex.segment("en", written):  # type: ignore[attr-defined]  # a compiled module without stubs
+        for sentence in _segmented(written):
             if not (_NUMBERED.search(before[-16:]) and (sentence[:1].isdigit() or before.strip()[:1].isdigit())):
                 starts.add(place)
             place, before = place + len(sentence), sentence
         for rule in (_WORD_BEFORE_STOP, _STOP_IN_BRACKETS):
             starts.update(line.start() + end.end() for end in rule.finditer(written))
     return sorted(starts)
+
+
+def _segmented(line: str) -> Iterator[str]:
+    """The sentences of a line, as sentencex cuts it, some thousand letters at a time.
+
+    It takes a time that grows with the square of the length where letters of several bytes end many sentences.
+    """
+    start, size = 0, _WINDOW
+    while start < len(line):
+        found: list[str] = list(sentencex.segment("en", line[start : start + size]))  # type: ignore[attr-defined]  # no stubs
+        whole = start + size >= len(line)
+        if len(found) == 1 and not whole:
+            size *= 2
+            continue
+        # The last one may go on behind the window.
+        kept = found if whole else found[:-1]
+        yield from kept
+        start, size = start + sum(map(len, kept)), _WINDOW
 
 
 def _first_letters(text: str, starts: Iterable[int]) -> list[int]:
