@@ -159,7 +159,7 @@ def is_map(found: Tensor, most: float = torch.inf) -> bool:
 
 def other_text(name: str) -> tuple[Any, Any]:
     """A classifier of `MORE_TEXTS`."""
-    words = tokenizer("roberta" if name in ("bart", "camembert") else "bert")
+    words = tokenizer("roberta" if name in ("bart", "camembert", "mpnet") else "bert")
     ids = {"vocab_size": len(words), "pad_token_id": words.pad_token_id}
     if name == "bart":
         ids |= {f"{role}_token_id": getattr(words, f"{role}_token_id") for role in ("bos", "eos")}
@@ -316,10 +316,8 @@ def language_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
         ids = words("the film was")["input_ids"]
         (output,) = method(model, words, granularity="all-tokens")("the film was", said[:1])
         whole = [*ids, said[0]]
-        special = set(words.all_special_ids)
-        end = [*(words.unk_token_id if token not in special else token for token in ids), said[0]]
-        if method.func is KernelShap:
-            end = [*[words.unk_token_id] * len(ids), said[0]]
+        # Among all tokens is the one that begins the text.
+        end = [*[words.unk_token_id] * len(ids), said[0]]
         base, empty = (torch.tensor(slow_scores(model, row, [len(ids)])) for row in (whole, end))
         return adds_up(output, output.attributions[0, : len(ids)], (base - empty)[0], share)
 

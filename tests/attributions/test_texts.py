@@ -3,6 +3,7 @@
 import copy
 import unicodedata
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -244,3 +245,27 @@ def test_units_are_not_shared_between_results():
     (again,) = Occlusion(model, words_of)("a good film")
     assert again.elements[0] == "a"
     assert float(again.attributions[0, 0]) != 7.0
+
+
+def test_long_lines_are_cut_into_the_sentences_of_short_ones():
+    pieces = [
+        "我喜欢这部电影。",
+        "是吗？",
+        "Dr. Smith came. ",
+        "“Why?” she said. ",
+        "यह अच्छी है। ",
+        "See no. 5. ",
+        "a word ",
+    ]
+    rng = np.random.default_rng(0)
+    text = "".join(rng.choice(pieces, 4000))
+    starts = sentences(text)
+    # Windows that begin elsewhere must not change where sentences begin.
+    half = starts[len(starts) // 2]
+    assert [half + start for start in sentences(text[half:])] == [s for s in starts if s >= half]
+    assert sentences(text[:half]) == [start for start in starts if start < half]
+
+
+def test_one_sentence_may_be_longer_than_a_window():
+    text = "word " * 5000 + "end. Next one."
+    assert sentences(text) == [0, len(text) - len("Next one.")]

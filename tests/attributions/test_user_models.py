@@ -21,6 +21,7 @@ from interpreto import (
     LeGrad,
     Lime,
     Occlusion,
+    RawAttention,
     Saliency,
     compare,
     from_callables,
@@ -492,3 +493,18 @@ def test_functions_of_texts_are_compared():
 def test_functions_of_texts_are_refused_what_they_cannot(act, error, message):
     with pytest.raises(error, match=message):
         act()
+
+
+def test_models_of_one_kind_of_text_read_no_pairs():
+    model, words = OF_TASK["text"][:2]
+    config = type(model.config)(**{**model.config.to_dict(), "type_vocab_size": 1})
+    with pytest.raises(InputError, match="have the types 0 to 1, and the model has embeddings of 1: give one text"):
+        Occlusion(type(model)(config).eval(), words)([("a film", "so good")])
+
+
+def test_what_a_saturated_output_reads_is_not_made_up():
+    model = copied("text")
+    with torch.no_grad():
+        model.bert.pooler.dense.bias.fill_(1e4)
+    with pytest.raises(UnsupportedError, match="which positions the output reads cannot be told"):
+        RawAttention(model, OF_TASK["text"][1])(TEXTS[0])
