@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 import transformers as hf
+from PIL import Image
 from typer.testing import CliRunner
 
 from interpreto import IMAGES_ONLY, METHODS, AttributionOutput, Comparison, InterpretoError, cli, zoo
@@ -386,6 +388,8 @@ def test_images_are_read_from_folders_globs_tables_and_standard_input(files):
         (["missing.txt"], "There is no file 'missing.txt'. If it is a text, give it with --text."),
         (["missing/*.csv"], "There is no file 'missing/*.csv'"),
         (["cat.jpg"], "There is no file 'cat.jpg'"),
+        (["https://example.com/cat.jpg"], "is a URL, and nothing is downloaded here"),
+        (["/dev/zero"], "is a pipe or a device, no file"),
         (["photos/0.png"], "'photos/0.png' is an image, and this model reads texts"),
         (["photos"], "is an image, and this model reads texts"),
         (["two.csv"], "has the columns id, review: choose one with --column"),
@@ -429,3 +433,22 @@ def test_a_line_of_json_may_hold_other_line_breaks(files):
     result = run(*SAVED, "out", "one.jsonl")
     assert result.exit_code == 0, (result.output, result.exception)
     assert explained(files / "out") == [text]
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_take_one_line_each(tmp_path, monkeypatch, capsys):
+    pages = tmp_path / "pages.tiff"
+    picture = Image.new("RGB", (40, 40), "red")
+    picture.copy().save(pages, save_all=True, append_images=[picture.copy()])
+    monkeypatch.setattr(
+        "sys.argv", ["interpreto", "explain", str(pages), "--model", "zoo:shapes-vit", "--method", "saliency"]
+    )
+    before = warnings.showwarning
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "warning: " in told
+    assert "has 2 frames or pages: the first one is explained." in told
+    assert "UserWarning" not in told
+    assert warnings.showwarning is before

@@ -1,6 +1,8 @@
 """The command line: `interpreto explain | compare | methods | demo`."""
 
 import sys
+import warnings
+from typing import Any
 
 import transformers
 from rich.console import Console
@@ -12,14 +14,24 @@ from interpreto.errors import InterpretoError
 
 
 def main() -> None:
-    """Run the command line; errors of the user's making end with one line and exit code 1."""
+    """Run the command line; errors of the user's making end with one line and exit code 1, warnings take one each."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    try:
-        app()
-    except (InterpretoError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
-        sys.exit(1)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app()
+        except (InterpretoError, OSError) as error:
+            _tell("red", "error", str(error))
+            sys.exit(1)
+
+
+def _show_warning(message: Warning | str, category: Any, *place: Any, **more: Any) -> None:
+    _tell("yellow", "warning", str(message))
+
+
+def _tell(colour: str, kind: str, said: str) -> None:
+    Console(stderr=True).print(f"[{colour}]{kind}:[/{colour}] {escape(said)}", highlight=False)
 
 
 __all__ = ["NAMES", "app", "compare", "demo", "explain", "main", "methods"]

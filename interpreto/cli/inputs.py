@@ -13,6 +13,7 @@ import typer
 from PIL import Image
 
 from interpreto import InterpretoError
+from interpreto.model_wrapping.image_sources import is_url
 from interpreto.model_wrapping.prompts import is_chat
 
 Inputs = Annotated[
@@ -93,8 +94,15 @@ def text_of(path: Path) -> str:
 def _read(given: str, column: str | None) -> list[Any]:
     if given == "-":
         return _standard_input()
+    if is_url(given):
+        raise InterpretoError(
+            f"{given!r} is a URL, and nothing is downloaded here: download the file, and give its path. If it is a "
+            "text, give it with --text."
+        )
     path = Path(given).expanduser()
     if _exists(path):
+        if not path.is_dir() and not path.is_file():
+            raise InterpretoError(f"{given!r} is a pipe or a device, no file: pass what it gives with - instead.")
         return _folder(path, column) if path.is_dir() else _file(path, column)
     found = sorted(glob.glob(str(path), recursive=True)) if any(letter in given for letter in "*?[") else []
     if found:

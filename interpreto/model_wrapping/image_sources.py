@@ -28,6 +28,11 @@ def _is_file(given: Any) -> bool:
     return callable(getattr(given, "read", None)) and callable(getattr(given, "seek", None))
 
 
+def is_url(given: str) -> bool:
+    """Whether a string is the address of something elsewhere."""
+    return _URL.match(given) is not None
+
+
 def opened(source: Any) -> Image.Image:
     """The image behind a path, bytes, an open file or a PIL image, loaded, and turned as the camera was held.
 
@@ -43,9 +48,10 @@ def opened(source: Any) -> Image.Image:
         source = io.BytesIO(source)
     try:
         if isinstance(source, Image.Image):
-            return _loaded(source, name)
-        with Image.open(source) as image:
-            return _loaded(image, name)
+            frames, image = _loaded(source)
+        else:
+            with Image.open(source) as file:
+                frames, image = _loaded(file)
     except Image.DecompressionBombError as error:
         raise InputError(
             f"{name} is larger than Pillow reads: {_first_line(error)} Make it smaller, or raise "
@@ -56,14 +62,16 @@ def opened(source: Any) -> Image.Image:
     except Exception as error:
         # Pillow raises almost anything for files that are cut off or damaged.
         raise InputError(f"{name} cannot be read as an image: {_first_line(error)}") from error
-
-
-def _loaded(image: Image.Image, name: str) -> Image.Image:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and not image.tell() and image.format not in _PREVIEWED:
+    if frames > 1:
         warnings.warn(f"{name} has {frames} frames or pages: the first one is explained.", stacklevel=2)
+    return image
+
+
+def _loaded(image: Image.Image) -> tuple[int, Image.Image]:
+    """How many frames there are, where nobody chose one of them, and the image."""
+    chosen = image.tell() or image.format in _PREVIEWED
     # A copy, for closing the file closes the image with it.
-    return ImageOps.exif_transpose(image)
+    return 1 if chosen else getattr(image, "n_frames", 1), ImageOps.exif_transpose(image)
 
 
 def _name(source: Any) -> str:
@@ -91,7 +99,7 @@ def _check_path(path: Any) -> None:
     written = str(path)
     if not written:
         raise InputError("The path of an image is empty.")
-    if isinstance(path, str) and _URL.match(path):
+    if isinstance(path, str) and is_url(path):
         raise InputError(
             f"{_shortened(path)!r} is a URL, and nothing is downloaded here: download the image, and give the path of "
             "the file, or its bytes."
