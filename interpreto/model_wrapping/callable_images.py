@@ -10,22 +10,20 @@ from torch import Tensor
 
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
 from interpreto.model_wrapping import images
-from interpreto.model_wrapping.classification import settle
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled, Targets
-from interpreto.model_wrapping.function_outputs import ScoreFunction, checked_array, checked_scores
+from interpreto.model_wrapping.conversation import Answer, Ask, Targets
+from interpreto.model_wrapping.function_wrapper import FunctionWrapper, ScoreFunction, checked_array
 from interpreto.model_wrapping.inside.probe import FeatureProbe, Probe
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen, named
-from interpreto.model_wrapping.wrapper import Wrapper
+from interpreto.model_wrapping.targets import ClassTargets, Contrast, Foreseen
 
 GradientFunction = Callable[[np.ndarray, int], np.ndarray]
 FeatureFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @final
-class CallableImages(Wrapper):
+class CallableImages(FunctionWrapper):
     """Functions of image arrays behind the questions of the pipeline. Made by `from_callables`."""
 
     task, modality, ragged = "image-classification", "image", False
@@ -41,13 +39,12 @@ class CallableImages(Wrapper):
         preprocess: Callable[[Any], Any] | None,
         patch: tuple[int, int] | None,
     ) -> None:
-        self.scores, self.gradients, self.features, self.channels_last = scores, gradients, features, channels_last
-        self.labels = None if labels is None else tuple(labels)
+        FunctionWrapper.__init__(self, scores, labels)
+        self.gradients, self.features, self.channels_last = gradients, features, channels_last
         self.preprocess, self.patch = preprocess, patch
         self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
         self.no_features = "" if features is not None else "pass features= to from_callables."
         self._lenses: dict[tuple[int, int], images.Lens] = {}
-        self._classes = None if labels is None else len(labels)
 
     def is_one(self, inputs: Any) -> bool:
         return images.is_one_image(inputs)
@@ -77,25 +74,11 @@ class CallableImages(Wrapper):
             return _tensor(np.asarray(picture, np.float32) / 255, channels_last=True)
         return _tensor(self.preprocess(picture), self.channels_last)
 
-    def check_target(self, spec: Any, sample: Any = None) -> None:
-        if self.labels is not None and spec is not None:
-            named(spec, self.labels)
-
-    def settle(self, sample: ImageSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        return settle(sample, spec, self, probe)
-
-    @property
-    def id2label(self) -> dict[int, str] | None:
-        """The names of the classes, as a model's config has them."""
-        return None if self.labels is None else dict(enumerate(self.labels))
-
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         rows = Rows.join([ask.rows for ask in asks]).fields[PIXELS]
         arrays = (rows.movedim(1, -1) if self.channels_last else rows).numpy()
         # Functions get copies: some change their argument in place.
-        outputs = checked_scores(self.scores(_copied(arrays)), len(arrays), self._classes)
-        # Whatever comes later must have as many.
-        self._classes = outputs.shape[1]
+        outputs = self.outputs_of(_copied(arrays), len(arrays))
         parts = outputs.split([len(ask.rows) for ask in asks])
         shares = arrays_of(arrays, [len(ask.rows) for ask in asks])
         return [self._one(ask, part, share) for ask, part, share in zip(asks, parts, shares, strict=True)]
@@ -106,14 +89,6 @@ class CallableImages(Wrapper):
             targets = ask.targets.settle(outputs) if isinstance(ask.targets, Foreseen) else ask.targets
             return Answer(scores, inside=self._maps(ask.probe, targets, arrays))
         return Answer(scores, None if ask.of is None else self._gradients(ask.targets, arrays))
-
-    @property
-    def explained_score(self) -> str | None:
-        return None
-
-    def provenance(self) -> dict[str, Any]:
-        name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
-        return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}
 
     def _gradients(self, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t c H W"]:
         assert isinstance(targets, ClassTargets)

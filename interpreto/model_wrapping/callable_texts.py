@@ -11,16 +11,12 @@ from torch import Tensor, nn
 
 from interpreto.errors import InputError
 from interpreto.model_wrapping import texts
-from interpreto.model_wrapping.classification import settle
-from interpreto.model_wrapping.conversation import Answer, Ask, Plan, Settled
+from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.embeddings import EMBEDDINGS
 from interpreto.model_wrapping.forward_arguments import ForwardArguments
-from interpreto.model_wrapping.function_outputs import ScoreFunction, checked_scores
-from interpreto.model_wrapping.inside.probe import Probe
+from interpreto.model_wrapping.function_wrapper import FunctionWrapper, ScoreFunction
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.targets import named
 from interpreto.model_wrapping.text_model import UNSET, TextModel
-from interpreto.model_wrapping.wrapper import Wrapper
 
 _UNLIMITED = 10**9
 
@@ -75,7 +71,7 @@ class WordTokenizer:
 
 
 @final
-class CallableTexts(Wrapper):
+class CallableTexts(FunctionWrapper):
     """A function from a list of texts to scores behind the questions of the pipeline. Made by `from_callables`.
 
     Args:
@@ -88,8 +84,7 @@ class CallableTexts(Wrapper):
     no_attention = no_features = "nothing is known of the inside of the functions of from_callables."
 
     def __init__(self, scores: ScoreFunction, labels: Sequence[str] | None) -> None:
-        self.scores, self.labels = scores, None if labels is None else tuple(labels)
-        self._classes = None if labels is None else len(labels)
+        FunctionWrapper.__init__(self, scores, labels)
         words: Any = WordTokenizer()
         padding = {"input_ids": UNSET, "attention_mask": 0, EMBEDDINGS: 0.0}
         taken = ForwardArguments(frozenset({"input_ids"}), ())
@@ -130,30 +125,9 @@ class CallableTexts(Wrapper):
         rows = texts.rows_of({}, ids, (), self.text.padding)
         return TextSample(rows, (raw,), raw, spans, "", sequence, tuple(pieces))
 
-    def check_target(self, spec: Any, sample: Any = None) -> None:
-        if self.labels is not None and spec is not None:
-            named(spec, self.labels)
-
-    def settle(self, sample: TextSample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
-        return settle(sample, spec, self, probe)
-
-    @property
-    def id2label(self) -> dict[int, str] | None:
-        """The names of the classes, as a model's config has them."""
-        return None if self.labels is None else dict(enumerate(self.labels))
-
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         rows = [row for ask in asks for row in ask.rows.fields["input_ids"].tolist()]
         written = [self.text.tokenizer.decode([token for token in row if token != UNSET]) for row in rows]
-        outputs = checked_scores(self.scores(written), len(written), self._classes)
-        self._classes = outputs.shape[1]
+        outputs = self.outputs_of(written, len(written))
         parts: Sequence[Float[Tensor, "_p k"]] = outputs.split([len(ask.rows) for ask in asks])
         return [Answer(ask.targets.select(part)) for ask, part in zip(asks, parts, strict=True)]
-
-    @property
-    def explained_score(self) -> str | None:
-        return None
-
-    def provenance(self) -> dict[str, Any]:
-        name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
-        return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}

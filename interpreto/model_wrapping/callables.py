@@ -6,7 +6,7 @@ from typing import Any
 from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.callable_images import CallableImages, FeatureFunction, GradientFunction
 from interpreto.model_wrapping.callable_texts import CallableTexts
-from interpreto.model_wrapping.function_outputs import ScoreFunction
+from interpreto.model_wrapping.function_wrapper import ScoreFunction
 from interpreto.option_kinds import checks_options
 
 LAYOUTS = ("n c h w", "n h w c")
