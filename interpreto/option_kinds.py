@@ -56,7 +56,7 @@ def read_option(name: str, given: Any) -> Any:
         return kind.read(given)
     except ValueError as error:
         because = f" ({error})" if str(error) else ""
-        raise OptionError(f"{name}={shown(given)} must be {kind.accepted}{because}.") from None
+        raise OptionError(f"{name}={short_repr(given)} must be {kind.accepted}{because}.") from None
 
 
 def at_least(name: str, value: int, least: int) -> None:
@@ -121,7 +121,7 @@ def _called_with(arg: Any) -> str:
     return type(arg).__name__ if shape is None else f"an array of shape {tuple(shape)}"
 
 
-def shown(given: Any) -> str:
+def short_repr(given: Any) -> str:
     """A value as an error message shows it: `repr`, shortened."""
     return " ".join(_REPR.repr(given).split())
 

@@ -22,15 +22,15 @@ def main() -> None:
         try:
             app()
         except (InterpretoError, OSError) as error:
-            _tell("red", "error", str(error))
+            _print_message("red", "error", str(error))
             sys.exit(1)
 
 
 def _show_warning(message: Warning | str, category: Any, *place: Any, **more: Any) -> None:
-    _tell("yellow", "warning", str(message))
+    _print_message("yellow", "warning", str(message))
 
 
-def _tell(colour: str, kind: str, said: str) -> None:
+def _print_message(colour: str, kind: str, said: str) -> None:
     Console(stderr=True).print(f"[{colour}]{kind}:[/{colour}] {escape(said)}", highlight=False)
 
 

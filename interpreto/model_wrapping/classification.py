@@ -16,7 +16,7 @@ from interpreto.model_wrapping.precision import at_least_float32
 from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import ClassTargets, Everything, Foreseen, labels_of, named, resolve
-from interpreto.option_kinds import call_function, shown
+from interpreto.option_kinds import call_function, short_repr
 
 _SHOWN = 12
 """Parts of an output that a message names."""
@@ -88,20 +88,20 @@ def logits_of(output: Any, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
         OptionError: if the output has nothing of that name or place.
         ModelError: if there are no logits, or not one row of logits per input.
     """
-    logits = _chosen(output, chosen) if chosen is not None else output
+    logits = select_output(output, chosen) if chosen is not None else output
     if chosen is None and not isinstance(output, Tensor):
         logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.is_complex():
-        part = "" if chosen is None else f", of which model_output={shown(chosen)} is {_told(logits)}"
+        part = "" if chosen is None else f", of which model_output={short_repr(chosen)} is {describe_output(logits)}"
         raise ModelError(
-            f"A classifier must return logits of shape (rows, classes); this model returned {_told(output)}{part}. "
-            "Say which part is the logits with model_output=: a key, a place, or a function from what the model "
-            "returns to logits."
+            "A classifier must return logits of shape (rows, classes); this model returned "
+            f"{describe_output(output)}{part}. Say which part is the logits with model_output=: a key, a place, or a "
+            "function from what the model returns to logits."
         )
     return at_least_float32(logits)
 
 
-def _chosen(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
+def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
     """The part of a model's output that the user chose."""
     if callable(chosen):
         return call_function("model_output", chosen, output)
@@ -116,19 +116,17 @@ def _chosen(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
             known = [*known, *range(len(parts))]
             if -len(parts) <= chosen < len(parts):
                 return parts[chosen]
-    raise OptionError(
-        f"The model's output has no {chosen!r}: {choices(chosen, known) if known else f'it is {_told(output)}.'}"
-    )
+    hint = choices(chosen, known) if known else f"it is {describe_output(output)}."
+    raise OptionError(f"The model's output has no {chosen!r}: {hint}")
 
 
-def _told(output: Any) -> str:
+def describe_output(output: Any) -> str:
     """A model's output in a message: its kind, and the keys or places of its parts."""
     if isinstance(output, Tensor):
         kind = f"{output.dtype} " if output.is_complex() else ""
         return f"a {kind}tensor of shape {tuple(output.shape)}"
     kind = type(output).__name__
-    if isinstance(output, Mapping):
-        return f"{kind} with {', '.join(f'{key!r} ({_told(part)})' for key, part in list(output.items())[:_SHOWN])}"
-    if isinstance(output, list | tuple):
-        return f"{kind} with {', '.join(f'{place} ({_told(part)})' for place, part in enumerate(output[:_SHOWN]))}"
-    return kind
+    if not isinstance(output, Mapping | list | tuple):
+        return kind
+    named = list(output.items() if isinstance(output, Mapping) else enumerate(output))
+    return f"{kind} with {', '.join(f'{key!r} ({describe_output(part)})' for key, part in named[:_SHOWN])}"

@@ -25,7 +25,7 @@ class NoGradDetector(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class GradientsOn(TorchFunctionMode):
+class KeepGradientsEnabled(TorchFunctionMode):
     """Keeps gradients on while a forward runs: parameters that are not trained still pass gradients to the input."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

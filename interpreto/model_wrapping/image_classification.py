@@ -21,7 +21,7 @@ from interpreto.model_wrapping.resolution import PixelShape, resolution_of
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.task import bare, unwrapped, why_no_hooks
+from interpreto.model_wrapping.task import unwrap_model, unwrapped, why_no_hooks
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
@@ -43,7 +43,7 @@ class ImageClassification(Wrapper):
     no_gradients = no_attention = ""
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
-        self.model = bare(model)
+        self.model = unwrap_model(model)
         self.no_hooks = why_no_hooks(self.model)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)

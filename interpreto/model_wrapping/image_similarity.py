@@ -21,7 +21,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, device_of, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.similarity import Both, Embedding
-from interpreto.model_wrapping.task import bare, unwrapped, why_no_hooks
+from interpreto.model_wrapping.task import unwrap_model, unwrapped, why_no_hooks
 from interpreto.model_wrapping.texts import check_length
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.towers import towers_of
@@ -49,7 +49,7 @@ class ImageSimilarity(Wrapper):
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         processor = with_own_tokenizer(processor)
-        self.model = bare(model)
+        self.model = unwrap_model(model)
         self.no_hooks = why_no_hooks(self.model)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)
@@ -96,7 +96,7 @@ class ImageSimilarity(Wrapper):
             if not prompt.strip():
                 raise TargetError("A prompt is empty: there is nothing to compare the image with.")
             try:
-                check_length(len(self.towers.tokens(prompt)), self.towers.reading.limit, "use a shorter prompt")
+                check_length(len(self.towers.tokens(prompt)), self.towers.require_text.limit, "use a shorter prompt")
             except InputError as error:
                 raise TargetError(f"The prompt {_cut(prompt)!r} is too long. {error}") from None
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
-from interpreto.model_wrapping.gradient_mode import GradientsOn, NoGradDetector
+from interpreto.model_wrapping.gradient_mode import KeepGradientsEnabled, NoGradDetector
 from interpreto.model_wrapping.model_checks import PaddingCheck
 from interpreto.model_wrapping.module_state import ModuleState
 from interpreto.model_wrapping.randomness import OwnGenerator
@@ -72,7 +72,7 @@ class Lease:
             if self.draws:
                 stack.enter_context(OwnGenerator(self.seed))
             if self.switches_gradients and (asks[0].of is not None or asks[0].probe is not None):
-                stack.enter_context(GradientsOn())
+                stack.enter_context(KeepGradientsEnabled())
             return self.wrapper.answer(asks)
 
     def notes(self) -> dict[str, Any]:

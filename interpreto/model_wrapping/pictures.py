@@ -47,21 +47,21 @@ class Pictures:
     ) -> None:
         self.processor, self.patch, self.shape = _image_processor(processor, size), patch, shape
         self._lenses: dict[tuple[int, int], images.Lens] = {}
-        self._repeats = processor is None
+        self._is_deterministic = processor is None
 
     def prepare(self, raws: Sequence[Any]) -> list[ImageSample]:
         """Samples of images in any form that the user may give."""
         ready = [self.processor is None or isinstance(raw, dict) for raw in raws]
         pictures = [images.to_picture(raw) for raw, done in zip(raws, ready, strict=True) if not done]
-        if pictures and not self._repeats:
-            self._check_repeats(pictures[0].size)
+        if pictures and not self._is_deterministic:
+            self._check_deterministic(pictures[0].size)
         # Pictures of one size go through the processor together.
         alike = [list(some) for _, some in groupby(pictures, key=lambda picture: picture.size)]
         values = [one for some in alike for one in self._processed(some)]
         seen = map(self._seen, pictures, values)
         return [self._read(raw) if done else next(seen) for raw, done in zip(raws, ready, strict=True)]
 
-    def _check_repeats(self, size: tuple[int, int]) -> None:
+    def _check_deterministic(self, size: tuple[int, int]) -> None:
         """Refuse a processor that draws at random, by running it twice on one picture.
 
         Raises:
@@ -78,7 +78,7 @@ class Pictures:
                 "The transform draws at random what the model sees: it gives another result for the same picture each "
                 "time. Give the one for evaluation."
             )
-        self._repeats = True
+        self._is_deterministic = True
 
     def _seen(self, picture: Image.Image, values: Float[Tensor, "c H W"]) -> ImageSample:
         """A picture and what the processor makes of it."""

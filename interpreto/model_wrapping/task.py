@@ -50,7 +50,7 @@ def find_task_of_class(name: str) -> str | None:
     return _known().get(name)
 
 
-def bare(model: Any) -> Any:
+def unwrap_model(model: Any) -> Any:
     """The model inside the shells of torch.compile, DataParallel and DistributedDataParallel."""
     while True:
         inner = getattr(model, "_orig_mod", model)
@@ -69,7 +69,7 @@ def why_no_hooks(model: nn.Module) -> str:
 
 def unwrapped(model: Any) -> Any:
     """The model inside those shells and that of PEFT."""
-    inner = bare(model)
+    inner = unwrap_model(model)
     base = getattr(inner, "get_base_model", None)
     return base() if callable(base) else inner
 

@@ -14,7 +14,7 @@ from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.inside.anatomy import first_tensor
 from interpreto.model_wrapping.own_module import text_config, token_table
 from interpreto.model_wrapping.runtime import device_of
-from interpreto.model_wrapping.task import bare, unwrapped
+from interpreto.model_wrapping.task import unwrap_model, unwrapped
 from interpreto.typing import Tokenizer
 
 UNSET = -1
@@ -66,7 +66,7 @@ class TextModel:
         # Some configs have no such attribute at all.
         pad = getattr(config, "pad_token_id", None)
         return TextModel(
-            bare(model),
+            unwrap_model(model),
             tokenizer,
             config,
             parameters,

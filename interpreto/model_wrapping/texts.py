@@ -21,7 +21,7 @@ Raw = str | tuple[str, str] | Mapping[str, Any]
 
 
 _FIELDS = ("input_ids", "attention_mask", "token_type_ids")
-_SAID = {"attention_mask": "attention mask", "token_type_ids": "list of token types"}
+_FIELD_NAMES = {"attention_mask": "attention mask", "token_type_ids": "list of token types"}
 """Fields in messages."""
 
 
@@ -302,8 +302,8 @@ def _mask_of(given: Mapping[str, Any], tokenizer: Any) -> Bool[Tensor, " l"]:
     for name, field in given.items():
         if field.shape != ids.shape:
             raise InputError(
-                f"The {_SAID.get(name, name)} has {len(field)} entries and there are {len(ids)} input ids: give one "
-                "each."
+                f"The {_FIELD_NAMES.get(name, name)} has {len(field)} entries and there are {len(ids)} input ids: give "
+                "one each."
             )
     if "attention_mask" in given:
         return given["attention_mask"].bool()

@@ -92,7 +92,7 @@ class Towers(ABC):
         """The part that reads images."""
 
     @property
-    def reading(self) -> TextModel:
+    def require_text(self) -> TextModel:
         """The text tower and its tokenizer.
 
         Raises:
@@ -109,7 +109,7 @@ class Towers(ABC):
     @property
     def pad(self) -> int:
         """What texts are filled up with."""
-        return int(self.reading.padding["input_ids"])
+        return int(self.require_text.padding["input_ids"])
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
         """Texts in the common space."""
@@ -122,7 +122,7 @@ class Towers(ABC):
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, with what the tokenizer puts around it."""
-        return list(tokenized(self.reading.tokenizer, text, truncation=False, verbose=False)["input_ids"])
+        return list(tokenized(self.require_text.tokenizer, text, truncation=False, verbose=False)["input_ids"])
 
 
 @final

@@ -19,7 +19,7 @@ from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain, several
 from interpreto.model_wrapping.thread_state import restored_thread_state
-from interpreto.option_kinds import shown
+from interpreto.option_kinds import short_repr
 
 
 def refuse_table(inputs: Any) -> None:
@@ -29,7 +29,7 @@ def refuse_table(inputs: Any) -> None:
         InputError: if it is one.
     """
     if isinstance(inputs, np.ndarray | Tensor) and not inputs.ndim:
-        raise InputError(f"An array without axes, {shown(inputs)}, is no list of samples: give what it holds.")
+        raise InputError(f"An array without axes, {short_repr(inputs)}, is no list of samples: give what it holds.")
     columns = getattr(inputs, "columns", None)
     if columns is not None and getattr(inputs, "iloc", None) is not None:
         names = [str(name) for name in columns]
