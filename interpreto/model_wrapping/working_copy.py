@@ -6,7 +6,6 @@ call, and calls of several threads run side by side. Copying takes no memory bey
 """
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -85,6 +84,8 @@ class WorkingCopy:
                 if "during iteration" not in str(error) or attempt + 1 == _ATTEMPTS:
                     raise CannotCopyError(f"{type(error).__name__}: {error}") from error
         prepare(self.module)
+        # Tensors that were made in inference mode count no writes.
+        self._uncounted = [(one, own) for one, own in (*self._aliases, *self._buffers) if one.is_inference()]
         self._versions = self._versions_now()
         self._placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
         self._at_home = self._state = ModuleState.of(self.module)
@@ -108,9 +109,8 @@ class WorkingCopy:
             for buffer, own in self._buffers:
                 own.copy_(buffer)
             self._versions = self._versions_now()
-        for parameter, alias in self._aliases:
-            if parameter.is_inference():
-                alias.data.copy_(parameter)
+        for original, own in self._uncounted:
+            own.copy_(original)
         if away is not None:
             self.move(away)
 
@@ -119,9 +119,9 @@ class WorkingCopy:
         if not all(parts.get(name) is part for parts, name, part in self._submodules):
             self._state.restore()
 
-    def _versions_now(self) -> list[tuple[int | float, int | float]]:
-        """Counters that rise when something is written to a buffer; NaN, which is like no other, where none is kept."""
-        return [(_version(buffer), _version(own)) for buffer, own in self._buffers]
+    def _versions_now(self) -> list[tuple[int, int]]:
+        """Counters that rise when something is written to a buffer."""
+        return [(buffer._version, own._version) for buffer, own in self._buffers if not buffer.is_inference()]
 
     def move(self, device: torch.device) -> None:
         """Run on another device than the original, with copies of its tensors there, until `release_device`."""
@@ -196,10 +196,6 @@ def _alias(parameter: nn.Parameter) -> nn.Parameter:
 def _values(parameter: nn.Parameter) -> Tensor:
     """The values of a parameter: its own, or a copy where they were made in inference mode, which autograd refuses."""
     return parameter.detach().clone() if parameter.is_inference() else parameter.detach()
-
-
-def _version(buffer: Tensor) -> int | float:
-    return math.nan if buffer.is_inference() else buffer._version
 
 
 def _is_small(buffer: Tensor) -> bool:
