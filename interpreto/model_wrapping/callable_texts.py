@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, final
 
 import torch
@@ -22,10 +23,23 @@ _UNLIMITED = 10**9
 
 
 class _OpenVocabulary(dict[str, int]):
-    """Pieces of texts and their ids; a piece that is not known yet gets the next one."""
+    """Pieces of texts and their ids; a piece that is not known yet gets the next one.
+
+    Attributes:
+        pieces: The pieces by their ids.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._lock = threading.Lock()
 
     def __missing__(self, piece: str) -> int:
-        return self.setdefault(piece, len(self))
+        with self._lock:
+            # Another thread may have added it meanwhile.
+            if piece not in self.keys():
+                self.pieces.append(piece)
+                self[piece] = len(self.pieces) - 1
+        return self[piece]
 
     def __contains__(self, piece: object) -> bool:
         return isinstance(piece, str)
@@ -47,16 +61,14 @@ class WordTokenizer:
 
     def __init__(self) -> None:
         self._ids = _OpenVocabulary()
-        self._lock = threading.Lock()
 
     def __call__(self, text: str, text_pair: Any = None, **options: Any) -> Mapping[str, Any]:
-        with self._lock:
-            return {"input_ids": [self._ids[piece] for piece in WordBreaker(text, "root")]}
+        return {"input_ids": [self._ids[piece] for piece in WordBreaker(text, "root")]}
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
         """The pieces of ids."""
-        known = list(self._ids)
-        return known[ids] if isinstance(ids, int) else [known[token] for token in ids]
+        pieces = self._ids.pieces
+        return pieces[ids] if isinstance(ids, int) else [pieces[token] for token in ids]
 
     def decode(self, token_ids: Sequence[int], **options: Any) -> str:
         """The text of ids."""
@@ -118,8 +130,8 @@ class CallableTexts(FunctionWrapper):
         tokenizer = self.text.tokenizer
         ids = torch.tensor(tokenizer(raw)["input_ids"])
         pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
-        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0)
-        spans = torch.stack([ends - torch.tensor([len(piece) for piece in pieces]), ends], dim=1)
+        bounds = torch.tensor(list(accumulate(map(len, pieces), initial=0)))
+        spans = torch.stack([bounds[:-1], bounds[1:]], dim=1)
         # White space between words is never hidden.
         sequence = torch.tensor([-1 if piece.isspace() else 0 for piece in pieces])
         rows = texts.rows_of({}, ids, (), self.text.padding)
