@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpreto.errors import OptionError
+from interpreto.errors import OptionError, choices
 
 MAX_SAMPLES = 1_000_000
 """How often a method may run the model for one target of one sample."""
@@ -67,6 +67,16 @@ def at_least(name: str, value: int, least: int) -> None:
     """
     if value < least:
         raise OptionError(f"{name}={value} is too few: it must be at least {least}.")
+
+
+def check_choice(name: str, value: object, known: Collection[object]) -> None:
+    """Refuse a name that is none of those that there are.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if value not in known:
+        raise OptionError(f"There is no {name}={value!r}: {choices(value, known)}")
 
 
 def checks_options(function: Callable[P, T]) -> Callable[P, T]:
@@ -185,8 +195,8 @@ def _flag(given: Any) -> bool:
     return value
 
 
-def _name(given: Any) -> str:
-    if not isinstance(given, str):
+def _instance(types: tuple[type, ...], given: Any) -> Any:
+    if not isinstance(given, types):
         raise ValueError
     return given
 
@@ -197,8 +207,13 @@ def _function(given: Any) -> Any:
     return given
 
 
+def _listed(given: Any) -> Any:
+    """An array of one axis as a list; anything else as it is."""
+    return given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+
+
 def _percentiles(given: Any) -> float | list[float]:
-    several = given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+    several = _listed(given)
     if not isinstance(several, list | tuple):
         return PERCENTILE.read(several)
     if not several:
@@ -214,7 +229,7 @@ def _callable(given: Any) -> Any:
 
 def _extent(most: int, given: Any) -> int | tuple[int, int]:
     """A number of pixels or units, or two: down and across."""
-    several = given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+    several = _listed(given)
     if not isinstance(several, list | tuple):
         return _count(1, most, several)
     if len(several) != 2:
@@ -223,16 +238,10 @@ def _extent(most: int, given: Any) -> int | tuple[int, int]:
 
 
 def _layers(given: Any) -> int | tuple[int, ...]:
-    several = given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
+    several = _listed(given)
     if isinstance(several, list | tuple | range) and len(several):
         return tuple(_integer(layer) for layer in several)
     return _integer(several)
-
-
-def _layer(given: Any) -> str | nn.Module:
-    if not isinstance(given, str | nn.Module):
-        raise ValueError
-    return given
 
 
 def _dtype(given: Any) -> torch.dtype:
@@ -254,12 +263,6 @@ def _device(given: Any) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ImportError, OverflowError, TypeError) as error:
         raise ValueError(str(error).splitlines()[0].rstrip(".")) from None
     return device
-
-
-def _path(given: Any) -> str | os.PathLike[str]:
-    if not isinstance(given, str | os.PathLike):
-        raise ValueError
-    return given
 
 
 def _texts(given: Any) -> list[str]:
@@ -303,6 +306,11 @@ def number(accepted: str, least: float, most: float = math.inf, ends: str = "[]"
     return Kind(accepted, functools.partial(_number, least, most, ends))
 
 
+def instance(accepted: str, *types: type) -> Kind:
+    """An object of one of several classes, taken as it is."""
+    return Kind(accepted, functools.partial(_instance, types))
+
+
 def either(*kinds: Kind) -> Kind:
     """A value of one of several kinds, the first that fits."""
     return Kind(" or ".join(kind.accepted for kind in kinds), functools.partial(_either, kinds))
@@ -322,7 +330,7 @@ POSITIVE = number("a positive number", 0.0, ends="(]")
 PERCENTILE = number("a number above 0, at most 100", 0.0, 100.0, "(]")
 PERCENTILES = Kind(f"{PERCENTILE.accepted}, or several of them", _percentiles)
 FLAG = Kind("True or False", _flag)
-NAME = Kind("a name", _name)
+NAME = instance("a name", str)
 FUNCTION = Kind("a function", _function)
 EXTENT = Kind("a whole number of at least 1, or two of them: down and across", functools.partial(_extent, _MAX_INTEGER))
 IMAGE_SIZE = Kind(
@@ -336,10 +344,10 @@ MODEL_OUTPUT = Kind(
 )
 METHOD = Kind("the class of a method, or a functools.partial of one", _callable)
 LAYERS = Kind("the number of a block, from which on all are meant, or a list of such numbers", _layers)
-LAYER = Kind("a module of the model, or its name", _layer)
+LAYER = instance("a module of the model, or its name", str, nn.Module)
 DTYPE = Kind("torch.bfloat16 or torch.float16", _dtype)
 DEVICE = Kind("a device that can be used on this machine, such as 'cpu'", _device)
-PATH = Kind("a path, such as 'results/figure.png'", _path)
+PATH = instance("a path, such as 'results/figure.png'", str, os.PathLike)
 MAPPING = Kind("a mapping from the names of options of generate() to values, such as {'max_new_tokens': 50}", _mapping)
 
 OPTION_KINDS: Mapping[str, Kind] = {
@@ -355,28 +363,25 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "min_score": number("a finite number", -math.inf),
     "discard_ratio": number("a number from 0 to below 1", 0.0, 1.0, "[)"),
     **dict.fromkeys(("noise", "ridge"), NOT_NEGATIVE),
-    **dict.fromkeys(("width", "radius"), POSITIVE),
-    "kernel_width": POSITIVE,
+    **dict.fromkeys(("kernel_width", "radius", "width"), POSITIVE),
     "max_sigma": number("a number of pixels or tokens from 1 to 10,000", 1.0, 10_000.0),
     **dict.fromkeys(("clip_percentile", "percentile"), PERCENTILE),
     "percents": PERCENTILES,
     **dict.fromkeys(
         (
-            "centered", "joint", "merge_heads", "normalize", "one_scale", "prepend_bos", "reuse_prefix", "similarity",
-            "texts", "truncation",
+            "centered", "joint", "merge_heads", "normalize", "one_scale", "prepend_bos", "reuse_prefix", "rising",
+            "similarity", "texts", "truncation",
         ),
         FLAG,
     ),
-    "rising": FLAG,
     "show_progress": optional(FLAG),
     **dict.fromkeys(
         (
-            "algorithm", "curve", "head_reduce", "kernel", "layer_reduce", "layout", "on_error", "order", "overlap",
-            "pooling", "reduction", "resize",
+            "activation", "algorithm", "curve", "head_reduce", "kernel", "layer_reduce", "layout", "on_error", "order",
+            "overlap", "pooling", "reduction", "resize", "template",
         ),
         NAME,
     ),
-    "activation": NAME,
     **dict.fromkeys(("modality", "task"), optional(NAME)),
     "rule": either(NAME, FUNCTION),
     "inference_mode": optional(either(NAME, FUNCTION)),
@@ -392,7 +397,6 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "layer": LAYER,
     "generation_kwargs": optional(MAPPING),
     **dict.fromkeys(("folder", "save_path"), PATH),
-    "template": NAME,
 }  # fmt: skip
 """The kind of every option whose values can be told without a model; `removal`, `baseline` and the like are read where
 the model is known."""

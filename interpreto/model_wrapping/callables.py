@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from interpreto.errors import OptionError, choices
+from interpreto.errors import OptionError
 from interpreto.model_wrapping.callable_images import CallableImages, FeatureFunction, GradientFunction
 from interpreto.model_wrapping.callable_texts import CallableTexts
 from interpreto.model_wrapping.function_wrapper import ScoreFunction
-from interpreto.option_kinds import checks_options
+from interpreto.option_kinds import check_choice, checks_options
 
 LAYOUTS = ("n c h w", "n h w c")
 
@@ -48,11 +48,10 @@ def from_callables(
         >>> Occlusion(model)("so good a film")[0].attributions
         tensor([[0., 1., 0., 0.]])
     """
-    if layout not in LAYOUTS:
-        raise OptionError(f"There is no layout={layout!r}: {choices(layout, LAYOUTS)}")
+    check_choice("layout", layout, LAYOUTS)
     functions = {"scores": scores, "gradients": gradients, "features": features, "preprocess": preprocess}
     for name, function in functions.items():
-        if not (function is None and name != "scores") and not callable(function):
+        if not callable(function) and (function is not None or name == "scores"):
             raise OptionError(f"{name}={function!r} is not callable.")
     if not texts:
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size

@@ -88,9 +88,10 @@ def logits_of(output: Any, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
         OptionError: if the output has nothing of that name or place.
         ModelError: if there are no logits, or not one row of logits per input.
     """
-    logits = select_output(output, chosen) if chosen is not None else output
-    if chosen is None and not isinstance(output, Tensor):
-        logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if chosen is not None:
+        logits = select_output(output, chosen)
+    else:
+        logits = output if isinstance(output, Tensor) else _part_named(output, "logits")
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.is_complex():
         part = "" if chosen is None else f", of which model_output={short_repr(chosen)} is {describe_output(logits)}"
         raise ModelError(
@@ -107,7 +108,7 @@ def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
         return call_function("model_output", chosen, output)
     known: list[Any] = list(output) if isinstance(output, Mapping) else []
     if isinstance(chosen, str):
-        found = output.get(chosen) if isinstance(output, Mapping) else getattr(output, chosen, None)
+        found = _part_named(output, chosen)
         if found is not None:
             return found
     else:
@@ -118,6 +119,10 @@ def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
                 return parts[chosen]
     hint = choices(chosen, known) if known else f"it is {describe_output(output)}."
     raise OptionError(f"The model's output has no {chosen!r}: {hint}")
+
+
+def _part_named(output: Any, name: str) -> Any:
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
 
 
 def describe_output(output: Any) -> str:

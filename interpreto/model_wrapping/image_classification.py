@@ -16,12 +16,13 @@ from interpreto.model_wrapping.inside.probe import Probe
 from interpreto.model_wrapping.model_pool import ModelPool
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import PIXELS, Pictures
+from interpreto.model_wrapping.pixel_shape import PixelShape
 from interpreto.model_wrapping.precision import precision
-from interpreto.model_wrapping.resolution import PixelShape, resolution_of
+from interpreto.model_wrapping.resolution import resolution_of
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.task import unwrap_model, unwrapped, why_no_hooks
+from interpreto.model_wrapping.task import unwrap_model, unwrapped
 from interpreto.model_wrapping.wrapper import Wrapper
 
 
@@ -44,7 +45,6 @@ class ImageClassification(Wrapper):
 
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         self.model = unwrap_model(model)
-        self.no_hooks = why_no_hooks(self.model)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)
         self.config = getattr(unwrapped(model), "config", None)

@@ -21,7 +21,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, device_of, placement_of, provenance
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.model_wrapping.similarity import Both, Embedding
-from interpreto.model_wrapping.task import unwrap_model, unwrapped, why_no_hooks
+from interpreto.model_wrapping.task import unwrap_model, unwrapped
 from interpreto.model_wrapping.texts import check_length
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.towers import towers_of
@@ -50,7 +50,6 @@ class ImageSimilarity(Wrapper):
     def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
         processor = with_own_tokenizer(processor)
         self.model = unwrap_model(model)
-        self.no_hooks = why_no_hooks(self.model)
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.model, self._on, runtime.device)
         self.towers = towers_of(unwrapped(model), processor)

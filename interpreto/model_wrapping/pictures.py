@@ -12,8 +12,9 @@ from torch import Tensor
 
 from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping import images, naflex
+from interpreto.model_wrapping.pixel_shape import ANY_SHAPE, PixelShape
 from interpreto.model_wrapping.randomness import generator_states
-from interpreto.model_wrapping.resolution import ANY_SHAPE, PixelShape, Size, processed_at, resized
+from interpreto.model_wrapping.resolution import Size, processed_at, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.typing import Tokenizer

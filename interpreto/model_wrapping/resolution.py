@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
@@ -16,10 +15,10 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
-from interpreto.errors import InputError, OptionError, UnsupportedError
+from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.naflex import SHAPES
 
-_FLAG = "interpolate_pos_encoding"
+INTERPOLATE = "interpolate_pos_encoding"
 """How transformers asks a model to interpolate by itself."""
 _MOST_EXTRA = 16
 """Positions beside those of the patches, at most."""
@@ -85,16 +84,13 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
     """
     if size is None:
         return NATIVE
-    taken = inspect.signature(forward).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        # What a function hands on to the tower is declared there.
-        taken = {**inspect.signature(tower.forward).parameters, **taken}
+    taken = arguments_of(tower, forward)
     if SHAPES in taken:
         raise OptionError(
             "image_size= is not for a model that reads pictures in their own form: say how fine with "
             "max_num_patches in its processor."
         )
-    native = _native(tower)
+    native = native_size(tower)
     if size == native:
         return NATIVE
     if patch is not None and (size[0] % patch[0] or size[1] % patch[1]):
@@ -103,16 +99,16 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
             f"image_size={size} is not divisible by the model's patches of {patch[0]} x {patch[1]} pixels; the nearest "
             f"that is: {near}."
         )
-    if _FLAG in taken:
-        return Resolution({_FLAG: True})
-    if patch is None or any(callable(getattr(module, _FLAG, None)) for module in tower.modules()):
+    if INTERPOLATE in taken:
+        return Resolution({INTERPOLATE: True})
+    if patch is None or interpolates(tower):
         # Convolutions read any size, and so does a model that interpolates unasked (DINOv2).
         return NATIVE
     if native is None:
         raise UnsupportedError(f"The size that {type(tower).__name__} was made for is not known: leave image_size out.")
     old = native[0] // patch[0], native[1] // patch[1]
     new = size[0] // patch[0], size[1] // patch[1]
-    found = list(_tables(tower, old))
+    found = list(position_tables(tower, old))
     if not found:
         raise UnsupportedError(
             f"{type(tower).__name__} has no table of absolute positions that could be interpolated to "
@@ -126,72 +122,20 @@ def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size
     return Resolution({}, tuple(found), (old, new), tuple(_sides(tower, native, size)))
 
 
-@dataclass(frozen=True)
-class PixelShape:
-    """What a model's pixel values must be like; None where anything will do.
-
-    Attributes:
-        channels: How many channels they have.
-        size: Their height and width.
-    """
-
-    channels: int | None = None
-    size: Size | None = None
-
-    @staticmethod
-    def of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> "PixelShape":
-        """What an image tower reads, at a size that was named or at its own.
-
-        Only what is known of models of transformers, timm and torchvision is told.
-
-        Args:
-            tower: The part of the model that reads images.
-            forward: What is called with the images.
-            size: Height and width that were named; None for the model's own.
-            patch: Of the model's patches.
-        """
-        channels = getattr(getattr(tower, "config", None), "num_channels", None)
-        if channels is None and re.match(r"timm\.|torchvision\.", type(tower).__module__):
-            channels = next((part.in_channels for part in tower.modules() if isinstance(part, nn.Conv2d)), None)
-        if size is not None or patch is None:
-            return PixelShape(channels, size)
-        interpolates = any(callable(getattr(module, _FLAG, None)) for module in tower.modules())
-        taken = inspect.signature(forward).parameters
-        asks_first = _FLAG in taken or _FLAG in inspect.signature(tower.forward).parameters
-        native = _native(tower)
-        if native is None or (interpolates and not asks_first) or not _is_strict(tower, native, patch, asks_first):
-            return PixelShape(channels)
-        return PixelShape(channels, native)
-
-    def check(self, values: Float[Tensor, "c H W"]) -> None:
-        """Refuse pixel values that the model cannot read.
-
-        Raises:
-            InputError: if it cannot.
-        """
-        channels, *sides = values.shape
-        fits = self.channels in (None, channels) and self.size in (None, tuple(sides))
-        if fits:
-            return
-        wanted = [str(self.channels or "c"), *map(str, self.size or ("H", "W"))]
-        raise InputError(
-            f"The model reads pixel values {' x '.join(wanted)}; these are {' x '.join(map(str, values.shape))}. "
-            "Prepare them as the model's processor does, or name their size with image_size=."
-        )
+def arguments_of(tower: nn.Module, forward: Any) -> Mapping[str, inspect.Parameter]:
+    """What is taken by the function that is called with images, and what it hands on to the tower."""
+    taken = inspect.signature(forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return {**inspect.signature(tower.forward).parameters, **taken}
+    return taken
 
 
-ANY_SHAPE = PixelShape()
-"""Of functions and own modules nothing is known."""
+def interpolates(tower: nn.Module) -> bool:
+    """Whether a tower can interpolate its position embeddings by itself."""
+    return any(callable(getattr(module, INTERPOLATE, None)) for module in tower.modules())
 
 
-def _is_strict(tower: nn.Module, native: Size, patch: Size, asks_first: bool) -> bool:
-    """Whether a tower reads images of its own size alone: it has a position for each patch, and says so."""
-    grid = native[0] // patch[0], native[1] // patch[1]
-    flexible = getattr(getattr(tower, "patch_embed", None), "strict_img_size", None) is False
-    return not flexible and (asks_first or any(True for _ in _tables(tower, grid)))
-
-
-def _native(tower: nn.Module) -> Size | None:
+def native_size(tower: nn.Module) -> Size | None:
     """The size that a tower was made for."""
     holders = (getattr(tower, "config", None), tower, getattr(tower, "patch_embed", None))
     for holder in holders:
@@ -204,7 +148,7 @@ def _native(tower: nn.Module) -> Size | None:
     return None
 
 
-def _tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str]]:
+def position_tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str]]:
     """Position embeddings: parameters with a row for every patch, and perhaps some for other tokens."""
     count = math.prod(grid)
     for module in tower.modules():

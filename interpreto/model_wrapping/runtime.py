@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interpreto.errors import OptionError, choices
+from interpreto.errors import OptionError
 from interpreto.model_wrapping.resolution import Size
-from interpreto.option_kinds import call_function
+from interpreto.option_kinds import call_function, check_choice
 
 INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
@@ -55,8 +55,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         mode = self.inference_mode
-        if isinstance(mode, str) and mode not in INFERENCE_MODES:
-            raise OptionError(f"There is no inference_mode={mode!r}: {choices(mode, INFERENCE_MODES)}")
+        if isinstance(mode, str):
+            check_choice("inference_mode", mode, INFERENCE_MODES)
         if self.joint and mode not in (None, "logits", "log_softmax"):
             raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
 

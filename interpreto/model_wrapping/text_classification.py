@@ -23,7 +23,7 @@ from interpreto.model_wrapping.precision import precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, provenance
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.task import unwrapped, why_no_hooks
+from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import UNSET, TextModel, position_table
 from interpreto.model_wrapping.tokenizing import with_own_tokenizer
 from interpreto.model_wrapping.wrapper import Wrapper
@@ -56,7 +56,6 @@ class TextClassification(Wrapper):
         self.text = text.reading_end(frozenset(ends - {None}))
         self.processor, self.runtime = processor, runtime
         self.pool = ModelPool(self.text.model, self._on, runtime.device)
-        self.no_hooks = why_no_hooks(self.text.model)
         # Embeddings are replaced by a hook.
         self.no_gradients = self.text.no_gradients or self.no_hooks
         # Without anything that may be padded, only rows of one length share a batch.

@@ -16,7 +16,8 @@ from interpreto.model_wrapping.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.open_clip import OpenClipTokenizer, text_part
 from interpreto.model_wrapping.patches import patch_size
 from interpreto.model_wrapping.pictures import Pictures
-from interpreto.model_wrapping.resolution import PixelShape, Resolution, Size, resolution_of
+from interpreto.model_wrapping.pixel_shape import PixelShape
+from interpreto.model_wrapping.resolution import Resolution, Size, resolution_of
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized

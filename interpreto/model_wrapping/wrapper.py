@@ -18,6 +18,7 @@ from interpreto.model_wrapping.model_pool import Lease, ModelPool
 from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import plain, several
+from interpreto.model_wrapping.task import why_no_hooks
 from interpreto.model_wrapping.thread_state import restored_thread_state
 from interpreto.option_kinds import short_repr
 
@@ -54,9 +55,6 @@ class Wrapper(ABC):
     no_features: str = ""
     """Why features of a layer cannot be asked for, as a sentence; empty where they can."""
 
-    no_hooks: str = ""
-    """Why modules of the model cannot be watched while they run, as a sentence; empty where they can."""
-
     processor: Any = None
     """What prepares samples."""
     runtime: Runtime
@@ -79,6 +77,11 @@ class Wrapper(ABC):
     def module(self) -> nn.Module | None:
         """The model itself; None where it is not one of PyTorch."""
         return None
+
+    @property
+    def no_hooks(self) -> str:
+        """Why modules of the model cannot be watched while they run, as a sentence; empty where they can."""
+        return "" if self.module is None else why_no_hooks(self.module)
 
     @property
     def device(self) -> torch.device:

@@ -50,7 +50,7 @@ def scores(model, kind, count=None, **options):
     return [explain(*inputs)[0].attributions.nan_to_num() for explain in made]
 
 
-def agree(found, expected):
+def assert_agree(found, expected):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
@@ -115,12 +115,12 @@ SHELLS = {
 def test_shells_change_nothing(shell, kind):
     # Every method makes torch.compile trace the model anew.
     count = 3 if "compiled" in shell else None
-    agree(scores(SHELLS[shell](kind), kind, count), scores(OF_TASK[kind][0], kind, count))
+    assert_agree(scores(SHELLS[shell](kind), kind, count), scores(OF_TASK[kind][0], kind, count))
 
 
 @pytest.mark.parametrize("kind", OF_TASK)
 def test_offloaded_models_give_the_same(kind, tmp_path):
-    agree(scores(offloaded(kind, tmp_path), kind), scores(OF_TASK[kind][0], kind))
+    assert_agree(scores(offloaded(kind, tmp_path), kind), scores(OF_TASK[kind][0], kind))
 
 
 def test_towers_may_return_tuples():
@@ -139,6 +139,18 @@ def test_values_of_weights_made_in_inference_mode_are_the_users_own():
     with torch.inference_mode():
         model.classifier.weight.mul_(2)
     assert torch.allclose(explain(PICTURE, 0)[0].attributions, 2 * before, atol=1e-4)
+
+
+def test_buffers_made_in_inference_mode_are_the_users_own():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 32 * 32, 3)).eval()
+    explain = Occlusion(model, task="image-classification", patch_size=16)
+    pixels = torch.rand(3, 32, 32)
+    explain(pixels, 0)
+    with torch.inference_mode():
+        model[0].running_mean += 1
+        expected = model(pixels[None])[0, 0]
+    assert torch.allclose(explain(pixels, 0)[0].scores, expected, atol=1e-5)
 
 
 class Backbone(nn.Module):
@@ -176,9 +188,9 @@ class HalfFrozen(Backbone):
 @pytest.mark.parametrize("model", [Backbone(torch.no_grad), Decorated(None)], ids=["context", "decorator"])
 def test_gradients_pass_backbones_that_are_not_trained(model):
     expected = scores(OF_TASK["image"][0], "image")
-    agree(scores(model.eval(), "image", task="image-classification"), expected)
+    assert_agree(scores(model.eval(), "image", task="image-classification"), expected)
     with torch.no_grad():
-        agree(scores(model.eval(), "image", task="image-classification")[:1], expected[:1])
+        assert_agree(scores(model.eval(), "image", task="image-classification")[:1], expected[:1])
 
 
 def test_gradients_are_those_of_all_branches():
@@ -219,7 +231,9 @@ class ByAnyName(OwnText):
 
 @pytest.mark.parametrize(("own", "options"), [(ByName, {}), (ByPlace, {}), (ByAnyName, {"model_output": 0})])
 def test_own_modules_read_texts(own, options):
-    agree(scores(own().eval(), "text", task="text-classification", **options), scores(OF_TASK["text"][0], "text"))
+    assert_agree(
+        scores(own().eval(), "text", task="text-classification", **options), scores(OF_TASK["text"][0], "text")
+    )
 
 
 class Recurrent(nn.Module):
@@ -296,7 +310,7 @@ class Returns(nn.Module):
 )
 def test_the_part_of_the_output_that_is_explained_is_named(how, chosen):
     found = scores(Returns(how).eval(), "image", task="image-classification", model_output=chosen)
-    agree(found, scores(OF_TASK["image"][0], "image"))
+    assert_agree(found, scores(OF_TASK["image"][0], "image"))
 
 
 @pytest.mark.parametrize(
@@ -357,7 +371,7 @@ class Masked(nn.Module):
 def test_infinite_logits_of_other_classes_do_no_harm(mode):
     found = scores(Masked(-torch.inf).eval(), "image", task="image-classification", inference_mode=mode)
     expected = scores(Masked(-1e6).eval(), "image", task="image-classification", inference_mode=mode)
-    agree(found, expected)
+    assert_agree(found, expected)
 
 
 def test_missing_logits_of_other_classes_do_no_harm():

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interpreto.errors import OptionError, choices
+from interpreto.option_kinds import check_choice
 from interpreto.typing import Hidden, Scores, UnitScores
 
 
@@ -158,8 +158,7 @@ class SobolIndices(MaskAggregator):
     signed = False
 
     def __post_init__(self) -> None:
-        if self.order not in ("total", "first"):
-            raise OptionError(f"There is no order={self.order!r}: {choices(self.order, ('total', 'first'))}")
+        check_choice("order", self.order, ("total", "first"))
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _SobolFold(self.order)

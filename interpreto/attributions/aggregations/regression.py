@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.aggregations.masks import Estimate, MaskAggregator, MaskFold
-from interpreto.errors import OptionError, choices
+from interpreto.option_kinds import check_choice
 from interpreto.typing import Hidden, Scores
 
 KERNELS = ("euclidean", "hamming", "cosine")
@@ -106,8 +106,7 @@ class LocalRegression(MaskAggregator):
     width: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kernel not in KERNELS:
-            raise OptionError(f"There is no kernel={self.kernel!r}: {choices(self.kernel, KERNELS)}")
+        check_choice("kernel", self.kernel, KERNELS)
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _LocalFold(base.double(), visible, recipe=self)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interpreto.errors import OptionError, choices
+from interpreto.option_kinds import check_choice
 
 POOLINGS = ("mean", "sum", "max", "min", "signed_max", "first", "last")
 RESIZES = ("area", "sum", "bilinear", "bicubic", "nearest")
@@ -25,9 +25,7 @@ class Combine:
 
     def __post_init__(self) -> None:
         for option, known in (("pooling", POOLINGS), ("resize", RESIZES)):
-            value = getattr(self, option)
-            if value not in known:
-                raise OptionError(f"There is no {option}={value!r}: {choices(value, known)}")
+            check_choice(option, getattr(self, option), known)
 
 
 @dataclass(frozen=True, eq=False)

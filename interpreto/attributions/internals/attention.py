@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interpreto.errors import ModelError, OptionError, choices
+from interpreto.errors import ModelError
 from interpreto.model_wrapping.inside.probe import Layer, Seen
-from interpreto.option_kinds import call_function
+from interpreto.option_kinds import call_function, check_choice
 
 Attention = Float[Tensor, "p h q k"]
 
@@ -40,16 +40,6 @@ RULES: dict[str, Callable[[Attention, Attention], Attention]] = {
 }
 
 
-def known(option: str, value: str | None, names: dict) -> None:
-    """Refuse a name that is none of these.
-
-    Raises:
-        OptionError: if it is not.
-    """
-    if value not in names:
-        raise OptionError(f"There is no {option}={value!r}: {choices(str(value), [str(name) for name in names])}")
-
-
 def read(seen: Seen, flow: Float[Tensor, "p q k"]) -> Float[Tensor, "p k"]:
     """The rows of a matrix that the output reads, weighted as it reads them."""
     return torch.einsum("pq,pqk->pk", seen.reads, flow)
@@ -64,7 +54,7 @@ class Raw:
     named: bool
 
     def __post_init__(self) -> None:
-        known("head_reduce", self.head_reduce, REDUCTIONS)
+        check_choice("head_reduce", self.head_reduce, REDUCTIONS)
 
     def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
         if seen.poolers and not self.named:
@@ -81,7 +71,7 @@ class Rollout:
     discard_ratio: float
 
     def __post_init__(self) -> None:
-        known("head_reduce", self.head_reduce, REDUCTIONS)
+        check_choice("head_reduce", self.head_reduce, REDUCTIONS)
 
     def __call__(self, seen: Seen) -> Float[Tensor, "p l"]:
         flow = None
@@ -114,10 +104,10 @@ class Products:
 
     def __post_init__(self) -> None:
         if not callable(self.rule):
-            known("rule", self.rule, RULES)
-        known("activation", self.activation, ACTIVATIONS)
-        known("head_reduce", self.head_reduce, REDUCTIONS)
-        known("layer_reduce", self.layer_reduce, REDUCTIONS)
+            check_choice("rule", self.rule, RULES)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("head_reduce", self.head_reduce, REDUCTIONS)
+        check_choice("layer_reduce", self.layer_reduce, REDUCTIONS)
 
     def __repr__(self) -> str:
         rule = getattr(self.rule, "__name__", type(self.rule).__name__) if callable(self.rule) else self.rule

@@ -8,8 +8,8 @@ from interpreto.attributions.granularity import Pixels
 from interpreto.attributions.perturbations.masks import OneAtATime, SlidingWindow
 from interpreto.attributions.recipes.hiding import Hiding
 from interpreto.attributions.setup import Options, Setup
-from interpreto.errors import OptionError, choices
-from interpreto.option_kinds import checks_options
+from interpreto.errors import OptionError
+from interpreto.option_kinds import check_choice, checks_options
 
 OVERLAPS = ("mean", "sum")
 
@@ -50,8 +50,7 @@ class Occlusion(Explainer):
         **options: Unpack[Options],
     ) -> None:
         self.setup = Setup.of(Occlusion, model, processor, options)
-        if overlap not in OVERLAPS:
-            raise OptionError(f"There is no overlap={overlap!r}: {choices(overlap, OVERLAPS)}")
+        check_choice("overlap", overlap, OVERLAPS)
         images = self.setup.wrapper.modality == "image"
         if window is None and (stride, overlap) != (1, "mean"):
             raise OptionError("stride= and overlap= say how a window slides: give window= too.")

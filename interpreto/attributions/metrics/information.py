@@ -13,10 +13,10 @@ from interpreto.attributions.metrics.modelled import ModelledMetric, as_probabil
 from interpreto.attributions.perturbations.seams import InformationModality, Layout
 from interpreto.attributions.recipes.case import Case
 from interpreto.attributions.setup import Options, Setup
-from interpreto.errors import OptionError, TargetError, choices
+from interpreto.errors import OptionError, TargetError
 from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.model_wrapping.targets import Everything
-from interpreto.option_kinds import checks_options
+from interpreto.option_kinds import check_choice, checks_options
 from interpreto.typing import UnitScores
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
@@ -69,8 +69,7 @@ class Pic(ModelledMetric):
         min_score: float = 0.8,
         **options: Unpack[Options],
     ) -> None:
-        if curve not in CURVES:
-            raise OptionError(f"There is no curve={curve!r}: {choices(curve, CURVES)}")
+        check_choice("curve", curve, CURVES)
         if not thresholds or not all(0 < one < 1 for one in thresholds) or list(thresholds) != sorted(thresholds):
             raise OptionError(f"thresholds={thresholds!r} must be shares between 0 and 1, in ascending order.")
         self.setup = Setup.of(type(self), model, processor, as_probability(model, dict(options)))

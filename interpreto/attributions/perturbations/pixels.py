@@ -16,6 +16,7 @@ from interpreto.errors import OptionError, choices
 from interpreto.model_wrapping.pictures import PIXELS
 from interpreto.model_wrapping.rows import Blend, Rows
 from interpreto.model_wrapping.sample import ImageSample
+from interpreto.option_kinds import check_choice
 
 NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
 
@@ -90,8 +91,8 @@ class Pixels(MaskModality):
     ahead = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.removal, str) and self.removal not in NAMES:
-            raise OptionError(f"There is no removal={self.removal!r}: {choices(self.removal, NAMES)}")
+        if isinstance(self.removal, str):
+            check_choice("removal", self.removal, NAMES)
 
     @staticmethod
     def of(wrapper: Any, removal: Any) -> "Pixels":

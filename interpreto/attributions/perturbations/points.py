@@ -11,8 +11,7 @@ from torch import Tensor
 
 from interpreto.attributions.perturbations.masks import each
 from interpreto.attributions.perturbations.seams import PointMethod, Points
-from interpreto.errors import OptionError, choices
-from interpreto.option_kinds import at_least
+from interpreto.option_kinds import at_least, check_choice
 
 RULES = ("gauss-legendre", "trapezoid", "riemann-left", "riemann-right", "riemann-middle")
 
@@ -39,8 +38,7 @@ def check_rule(rule: str, n_steps: int) -> None:
     Raises:
         OptionError: if it is so.
     """
-    if rule not in RULES:
-        raise OptionError(f"There is no rule={rule!r}: {choices(rule, RULES)}")
+    check_choice("rule", rule, RULES)
     at_least("n_steps", n_steps, 2 if rule == "trapezoid" else 1)
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from interpreto.attributions.granularity import Combine
 from interpreto.attributions.perturbations.seams import REDUCTIONS, TensorModality
 from interpreto.attributions.recipes.case import Case, Recipe
-from interpreto.errors import ModelError, OptionError, choices
+from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask, Plan
 from interpreto.model_wrapping.finite import all_finite
+from interpreto.option_kinds import check_choice
 from interpreto.typing import UnitScores
 
 
@@ -47,8 +48,7 @@ class Finish:
     combine: Combine
 
     def __post_init__(self) -> None:
-        if self.reduction not in REDUCTIONS:
-            raise OptionError(f"There is no reduction={self.reduction!r}: {choices(self.reduction, REDUCTIONS)}")
+        check_choice("reduction", self.reduction, REDUCTIONS)
 
     @property
     def signed(self) -> bool:

@@ -17,10 +17,10 @@ from interpreto.attributions.perturbations.masks import enlarged
 from interpreto.attributions.perturbations.seams import Layout, TensorModality
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.attributions.recipes.differentiable import Differentiable
-from interpreto.errors import OptionError, choices
+from interpreto.errors import OptionError
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.sample import ImageSample, Sample
-from interpreto.option_kinds import call_function
+from interpreto.option_kinds import call_function, check_choice
 from interpreto.typing import UnitScores
 
 ALGORITHMS = {"full": ranked_greedily, "fast": ranked_once}
@@ -53,10 +53,9 @@ class Regional(Differentiable):
     resize: str | None = None
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise OptionError(f"There is no algorithm={self.algorithm!r}: {choices(self.algorithm, ALGORITHMS)}")
-        if self.resize is not None and self.resize not in RESIZES:
-            raise OptionError(f"There is no resize={self.resize!r}: {choices(self.resize, RESIZES)}")
+        check_choice("algorithm", self.algorithm, ALGORITHMS)
+        if self.resize is not None:
+            check_choice("resize", self.resize, RESIZES)
 
     @property
     def whole(self) -> bool:
