@@ -54,7 +54,7 @@ class Resolution:
             for module, name, table in tables:
                 assert self.grids is not None
                 assert table is not None
-                module._parameters[name] = _interpolated(table, *self.grids)
+                module._parameters[name] = _interpolated(table, *self.grids, _interpolation_of(module))
             for module, name, side in self.sides:
                 module.__dict__[name] = side
             yield self.options
@@ -160,14 +160,29 @@ def position_tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, s
                 yield module, name
 
 
-def _interpolated(table: Float[Tensor, "... l d"], old: Size, new: Size) -> nn.Parameter:
+_INTERPOLATIONS = {
+    # timm.layers.resample_abs_pos_embed, open_clip.model.resize_pos_embed
+    "timm": {"align_corners": False, "antialias": True},
+    "open_clip": {"align_corners": False, "antialias": True},
+    # torchvision.models.vision_transformer.interpolate_embeddings
+    "torchvision": {"align_corners": True, "antialias": False},
+}
+"""How libraries interpolate position embeddings bicubically, where it is not as transformers and DINO do it."""
+
+
+def _interpolation_of(module: nn.Module) -> Mapping[str, bool]:
+    """How the library that a module's class comes from interpolates its positions."""
+    packages = [cls.__module__.partition(".")[0] for cls in type(module).__mro__]
+    found = (_INTERPOLATIONS[name] for name in packages if name in _INTERPOLATIONS)
+    return next(found, {"align_corners": False, "antialias": False})
+
+
+def _interpolated(table: Float[Tensor, "... l d"], old: Size, new: Size, how: Mapping[str, bool]) -> nn.Parameter:
     """A table at another resolution, bicubically; rows of tokens that are no patches come first and stay."""
     extra = table.shape[-2] - math.prod(old)
     rows = table.detach().reshape(-1, table.shape[-1])
     grid = rows[extra:].reshape(*old, -1).permute(2, 0, 1)[None].float()
-    moved = (
-        functional.interpolate(grid, size=new, mode="bicubic", align_corners=False)[0].permute(1, 2, 0).flatten(0, 1)
-    )
+    moved = functional.interpolate(grid, size=new, mode="bicubic", **how)[0].permute(1, 2, 0).flatten(0, 1)
     whole = rows.new_empty(extra + len(moved), rows.shape[1])
     whole[:extra], whole[extra:] = rows[:extra], moved.to(rows)
     return nn.Parameter(whole.reshape(*table.shape[:-2], *whole.shape), requires_grad=False)

@@ -237,19 +237,6 @@ def test_images_are_read_at_other_sizes(name, size):
     assert [sorted(module.__dict__) for module in model.modules()] == names
 
 
-def test_positions_are_interpolated_as_transformers_does():
-    """The same weights with a table of positions (OpenCLIP) and with the model's own interpolation."""
-    from tests.attributions.test_inside import converted, settings
-
-    model, processor, picture, _, features = settings("image")
-    expected = LeGrad(model, (processor[0], processor[1]), image_size=64)(picture, features)[0]
-    pixels = processor[0](images=picture, return_tensors="pt", size={"height": 64, "width": 64})["pixel_values"]
-    other = converted(model)
-    found = LeGrad(other, (None, open_clip.SimpleTokenizer(context_length=16)), image_size=64)(pixels, features)[0]
-    assert torch.allclose(found.scores, expected.scores, atol=1e-4)
-    assert torch.allclose(found.attributions, expected.attributions, atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["vit", "torchvision-vit", "timm-vit"])
 def test_classifiers_read_other_sizes(name):
     model, processor = image_model(name)
