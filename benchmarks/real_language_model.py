@@ -2,7 +2,7 @@
 
 `python -m benchmarks.real_language_model` explains prompts of six kinds with SmolLM2-135M-Instruct and prints, for
 each method and setting, the share of prompts with the known word on top and among the top two. `--kinds`, `--methods`,
-`--scores` and `--removals` choose among them.
+`--scores`, `--removals` and `--baselines` choose among them.
 """
 
 import argparse
@@ -184,7 +184,7 @@ METHODS = {
 
 def rank(output, question):
     """How many units have a higher score for the last unit of the continuation than the known one."""
-    scores = output.attributions[-1].nan_to_num(-torch.inf)
+    scores = output.ranking_scores[-1].nan_to_num(-torch.inf)
     units = [_plain(unit) for unit in output.elements]
     if question.candidates is not None:
         known = [_plain(candidate) for candidate in question.candidates]
@@ -207,19 +207,20 @@ def main():
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--scores", default="logits,log_softmax")
-    parser.add_argument("--removals", default="unk,space,attention")
+    parser.add_argument("--removals", default="unk,space,attention,attention-sink")
+    parser.add_argument("--baselines", default="zeros,unk,space", help="where path integrals start")
     parser.add_argument("--bos", default="none", help="tokens before plain prompts: none, or texts of tokens")
     parser.add_argument("--limit", type=int, default=100, help="prompts of each kind")
     asked = parser.parse_args()
     kinds = {name: KINDS[name][: asked.limit] for name in asked.kinds.split(",")}
     columns = [f"{kind} ({len(questions)})" for kind, questions in kinds.items()]
-    print("|", " | ".join(["method", "score", "removal", "BOS", *columns, "all", "seconds"]), "|")
+    print("|", " | ".join(["method", "score", "removal or baseline", "BOS", *columns, "all", "seconds"]), "|")
     print(f"|{'---|' * (len(kinds) + 6)}")
     model, tokenizer = language_model()
     for name in asked.methods.split(","):
         method, option = METHODS[name]
-        removals = asked.removals.split(",") if option else [""]
-        for score, removal, bos in product(asked.scores.split(","), removals, asked.bos.split(",")):
+        hidden = {"removal": asked.removals.split(","), "baseline": asked.baselines.split(","), None: [""]}[option]
+        for score, removal, bos in product(asked.scores.split(","), hidden, asked.bos.split(",")):
             given = {option: removal} if option else {}
             if bos != "none":
                 tokenizer.bos_token = bos

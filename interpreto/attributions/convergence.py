@@ -1,7 +1,7 @@
 """Whether attributions sum to what their method promises, and what to do where they do not."""
 
-import warnings
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,24 +37,30 @@ def relative_gap(output: AttributionOutput) -> Float[Tensor, " t"]:
 
 @dataclass
 class ConvergenceCheck:
-    """Looks at the outputs of one call and warns once of those that have not converged.
+    """Finds results that have not converged.
 
     Attributes:
+        method: The method's name.
+        task: Of the model; language models are advised differently.
         effort: The option by which the method comes closer, and its value, such as "n_steps=32".
         n_outputs: How many outputs were looked at.
         n_missed: How many of them have a target that misses the promised sum.
         worst: The relative gap of the worst of them, and what the warning says of it.
     """
 
+    category: ClassVar[type[Warning]] = ConvergenceWarning
+
+    method: str
+    task: str
     effort: str
     n_outputs: int = 0
     n_missed: int = 0
     worst: tuple[float, str] = field(default=(0.0, ""))
 
-    def add(self, output: AttributionOutput) -> None:
-        """Look at one output."""
+    def add(self, number: int, output: AttributionOutput) -> None:
+        """Look at the result of a sample."""
         self.n_outputs += 1
-        if output.completeness_gap is None or output.error is not None:
+        if output.completeness_gap is None:
             return
         gap, promised = output.completeness_gap.double().abs(), promised_sum(output)
         mass = output.attributions.flatten(1).double().abs().nansum(1)
@@ -68,23 +74,21 @@ class ConvergenceCheck:
             self.worst = (
                 share,
                 (
-                    f"sample {self.n_outputs - 1}, target {output.target_names[target]!r}: the units sum to "
+                    f"sample {number}, target {output.target_names[target]!r}: the units sum to "
                     f"{float(promised[target] - output.completeness_gap[target]):.4g} instead of "
                     f"f(x) - f(x') = {float(promised[target]):.4g}, a gap of {_percent(share)}"
                 ),
             )
 
-    def warn(self, method: str, task: str) -> None:
-        """Warn if any output has not converged."""
+    def message(self) -> str:
+        """Which results have not converged, and what to do."""
         if not self.n_missed:
-            return
-        others = "Occlusion or KernelShap" if task == "text-generation" else "a method that hides parts"
-        warnings.warn(
-            f"{method} did not converge with {self.effort} for {self.n_missed} of {self.n_outputs} samples (worst: "
-            f"{self.worst[1]}). Take more with {self.effort.partition('=')[0]}=, start from another baseline=, or use "
-            f"{others}.",
-            ConvergenceWarning,
-            stacklevel=3,
+            return ""
+        others = "Occlusion or KernelShap" if self.task == "text-generation" else "a method that hides parts"
+        return (
+            f"{self.method} did not converge with {self.effort} for {self.n_missed} of {self.n_outputs} samples "
+            f"(worst: {self.worst[1]}). Take more with {self.effort.partition('=')[0]}=, start from another "
+            f"baseline=, or use {others}."
         )
 
 

@@ -14,8 +14,9 @@ from interpreto.attributions.naming import core
 from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.result_checks import ResultChecks
 from interpreto.attributions.setup import Setup
-from interpreto.attributions.zero_maps import ZeroMapCheck
+from interpreto.attributions.zero_maps import ZERO_MAPS, ZeroMapCheck, zero_targets
 from interpreto.model_wrapping.conversation import Plan
 from interpreto.model_wrapping.sample import Sample, TextSample
 
@@ -56,19 +57,29 @@ class Explainer(ABC):
             TargetError: if a target does not exist or the list of targets has the wrong length.
             OptionError: if `on_error` is neither of the two.
         """
+        checks = self.result_checks()
+        outputs = self.explain_unchecked(inputs, targets, on_error=on_error)
+        for number, output in enumerate(outputs):
+            checks.add(number, output)
+        checks.warn(stacklevel=2)
+        return outputs
+
+    def explain_unchecked(
+        self, inputs: Any, targets: Any = None, *, on_error: str = "raise"
+    ) -> list[AttributionOutput]:
+        """The same as `explain`, without warnings about results: for runs that check those of all portions together."""
         outputs: list[AttributionOutput] = []
-        convergence, zeros = ConvergenceCheck(self.recipe.effort), ZeroMapCheck(self.recipe.rectifies)
         try:
-            for done in Pipeline(self.setup, on_error).all(inputs, targets, self._work()):
-                outputs.append(self._output(done))
-                convergence.add(outputs[-1])
-                zeros.add(outputs[-1])
+            outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._work())))
         except BaseException as error:
             error.outputs = outputs  # type: ignore[attr-defined]
             raise
-        convergence.warn(self.setup.method, self.setup.wrapper.task)
-        zeros.warn(self.setup.method)
         return outputs
+
+    def result_checks(self) -> ResultChecks:
+        """New checks for the results of one run."""
+        method, task = self.setup.method, self.setup.wrapper.task
+        return ResultChecks((ConvergenceCheck(method, task, self.recipe.effort), ZeroMapCheck(method)))
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, yielding outputs in order as they finish.
@@ -76,13 +87,12 @@ class Explainer(ABC):
         `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
         `on_error` is as for `explain`; an error comes after the outputs of all samples before it.
         """
-        convergence, zeros = ConvergenceCheck(self.recipe.effort), ZeroMapCheck(self.recipe.rectifies)
-        for output in map(self._output, Pipeline(self.setup, on_error).stream(inputs, targets, self._work())):
-            convergence.add(output)
-            zeros.add(output)
+        checks = self.result_checks()
+        found = Pipeline(self.setup, on_error).stream(inputs, targets, self._work())
+        for number, output in enumerate(map(self._output, found)):
+            checks.add(number, output)
             yield output
-        convergence.warn(self.setup.method, self.setup.wrapper.task)
-        zeros.warn(self.setup.method)
+        checks.warn(stacklevel=2)
 
     def _work(self) -> Work[Explained]:
         own = self.recipe.granularity
@@ -98,6 +108,8 @@ class Explainer(ABC):
             return self._failure(done)
         opened, case = done.opened, done.opened.case
         explained = done.found.within(case.visible)
+        # Scores of zero say something where a method keeps signs, and nothing where it keeps positive sums alone.
+        zeros = zero_targets(explained.scores, opened.targets.names) if self.recipe.rectifies else []
         return AttributionOutput(
             attributions=explained.scores,
             elements=opened.labels,
@@ -113,7 +125,10 @@ class Explainer(ABC):
             segments=explained.segments,
             own_units=case.own,
             n_rows=done.rows,
-            info=provenance.record(self.setup, self.recipe, done.seconds) | done.notes | _of_sample(case),
+            info=provenance.record(self.setup, self.recipe, done.seconds)
+            | done.notes
+            | _of_sample(case)
+            | ({ZERO_MAPS: zeros} if zeros else {}),
         )
 
     def _failure(self, failed: Failed) -> AttributionOutput:

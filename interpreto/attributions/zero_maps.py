@@ -1,49 +1,51 @@
-"""Maps in which a rectifier leaves nothing, told once per call and in the record of each result."""
+"""Maps in which a rectifier leaves nothing, told once per run and in the record of each result."""
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
 
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ZeroMapWarning
 
+ZERO_MAPS = "zero_maps"
+"""Where the record of a result names the targets whose map is 0 everywhere."""
 
-def zero_targets(output: AttributionOutput) -> list[str]:
+
+def zero_targets(scores: Float[Tensor, "t *g"], names: Sequence[str]) -> list[str]:
     """The names of targets whose scores are 0 everywhere."""
-    return [
-        name
-        for name, scores in zip(output.target_names, output.attributions, strict=True)
-        if scores.numel() and not bool(scores.nan_to_num().any())
-    ]
+    return [name for name, one in zip(names, scores, strict=True) if one.numel() and not bool(one.nan_to_num().any())]
 
 
 @dataclass
 class ZeroMapCheck:
-    """Looks at the outputs of one call and warns once of those with a map of zeros.
+    """Finds results with a map of zeros.
 
     Attributes:
-        rectifies: Whether the method takes positive sums alone; other methods are not looked at.
+        method: The method's name.
         n_outputs: How many outputs were looked at.
         n_zero: How many of them have a target whose map is 0 everywhere.
     """
 
-    rectifies: bool
+    category: ClassVar[type[Warning]] = ZeroMapWarning
+
+    method: str
     n_outputs: int = 0
     n_zero: int = 0
 
-    def add(self, output: AttributionOutput) -> None:
-        """Look at one output, and note its targets without a map in its record."""
+    def add(self, number: int, output: AttributionOutput) -> None:
+        """Look at the result of a sample."""
         self.n_outputs += 1
-        if self.rectifies and output.error is None and (names := zero_targets(output)):
-            self.n_zero += 1
-            output.info["zero_maps"] = names
+        self.n_zero += bool(output.info.get(ZERO_MAPS))
 
-    def warn(self, method: str) -> None:
-        """Warn if any map is 0 everywhere."""
-        if self.n_zero:
-            warnings.warn(
-                f"{method} gives maps that are 0 everywhere for {self.n_zero} of {self.n_outputs} samples: every "
-                "weighted sum of channels is negative, and only positive ones are kept. Take another layer=, or a "
-                "method that keeps signs (Saliency, IntegratedGradients, Occlusion).",
-                ZeroMapWarning,
-                stacklevel=3,
-            )
+    def message(self) -> str:
+        """How many results have such a map, and what to do."""
+        if not self.n_zero:
+            return ""
+        return (
+            f"{self.method} gives maps that are 0 everywhere for {self.n_zero} of {self.n_outputs} samples: every "
+            "weighted sum of channels is negative, and only positive ones are kept. Take another layer=, or a method "
+            "that keeps signs (Saliency, IntegratedGradients, Occlusion)."
+        )

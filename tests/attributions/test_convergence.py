@@ -1,11 +1,12 @@
 """Attributions that miss the sum that their method promises are told of, with what to do."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 
-from interpreto import BlurIG, GuidedIG, IntegratedGradients, Occlusion, from_callables
+from interpreto import BlurIG, GuidedIG, IntegratedGradients, Occlusion, compare, from_callables
 from interpreto.attributions.convergence import relative_gap
 from interpreto.errors import ConvergenceWarning
 
@@ -78,3 +79,21 @@ def test_methods_without_a_promise_and_negligible_gaps_are_silent(image):
         # Where the score does not change, no gap of rounding is a large one.
         IntegratedGradients(model(), n_steps=4, baseline=image)(image)
     assert not told
+
+
+def test_a_comparison_warns_once_about_all_its_samples(image):
+    """Samples are explained in portions of one; on a black image the path has no length."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        compare(
+            model(),
+            None,
+            [np.zeros_like(image), image, image],
+            methods={"IG": partial(IntegratedGradients, n_steps=1, baseline="black")},
+            metrics="entropy",
+            granularity="pixel",
+            batch_size=1,
+            on_error="record",
+        )
+    (found,) = [one for one in told if one.category is ConvergenceWarning]
+    assert "for 2 of 3 samples (worst: sample 1, target" in str(found.message)

@@ -75,7 +75,9 @@ class Chunk:
             return [Record(entrant.name, n, None, f"UnsupportedError: {entrant.error}") for n in self.numbers]
 
         def explain(some: list[int]) -> list[AttributionOutput]:
-            return explainer.explain(*put_back([self.settled[n] for n in some], [self.ready[n] for n in some]))
+            return explainer.explain_unchecked(
+                *put_back([self.settled[n] for n in some], [self.ready[n] for n in some])
+            )
 
         with watched() as peak:
             made = dict(zip(self.settled, each(explain, list(self.settled), self.on_error), strict=True))

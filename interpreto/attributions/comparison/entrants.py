@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from interpreto.attributions.comparison.fingerprint import described, told
+from interpreto.attributions.comparison.records import Record
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods import (
     IMAGES_ONLY,
@@ -50,6 +51,21 @@ class Entrant:
     control: bool
     made: dict[str, Any]
     error: str = ""
+
+    def warn(self, records: Iterable[Record], stacklevel: int = 1) -> None:
+        """Warn of what is wrong with its results, once for the whole run.
+
+        Args:
+            records: What it found.
+            stacklevel: Whose line the warnings name: 1 is the caller's, 2 the line that called it, and so on.
+        """
+        if self.explainer is None:
+            return
+        checks = self.explainer.result_checks()
+        for record in records:
+            if record.output is not None:
+                checks.add(record.sample, record.output)
+        checks.warn(stacklevel + 1)
 
     def described(self) -> dict[str, Any]:
         """What it is, as JSON."""

@@ -89,10 +89,15 @@ def compare(
         RunFolder(Path(folder)).check()
     run = _Run.of(model, processor, inputs, methods, metrics, targets, masks, removals, corpus, seed, on_error, options)
     if folder is None:
-        return run.all(None, n_bootstrap, show_progress)
-    place = RunFolder(Path(folder))
-    with place.locked():
-        return run.all(place, n_bootstrap, show_progress)
+        found = run.all(None, n_bootstrap, show_progress)
+    else:
+        place = RunFolder(Path(folder))
+        with place.locked():
+            found = run.all(place, n_bootstrap, show_progress)
+    for entrant in run.entrants:
+        # The decorator that checks options stands between this function and the caller.
+        entrant.warn((found.records[entrant.name, number] for number in range(len(run.raws))), stacklevel=3)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
