@@ -1,6 +1,6 @@
 """Whether methods find the word that a real language model's answer depends on, for every score and removal.
 
-`python -m benchmarks.real_language_model` explains prompts of six kinds with SmolLM2-135M-Instruct and prints, for
+`python -m benchmarks.real_language_model` explains prompts of seven kinds with SmolLM2-135M-Instruct and prints, for
 each method and setting, the share of prompts with the known word on top and among the top two. `--kinds`, `--methods`,
 `--scores`, `--removals` and `--baselines` choose among them.
 """
@@ -88,6 +88,18 @@ FACTS = {
     "The queen gave the boy a mirror": "What did the queen give the boy?",
     "My neighbour plays the violin": "What does my neighbour play?",
 }
+# Written after the defaults had been chosen, to see whether they hold on prompts that had no part in the choice.
+YOUNG = {"cat": "kitten", "cow": "calf", "horse": "foal", "sheep": "lamb", "dog": "puppy", "duck": "duckling"}
+PAST_TENSES = {"see": "saw", "take": "took", "come": "came", "give": "gave", "write": "wrote", "run": "ran"}
+CURRENCIES = {
+    "Japan": "yen",
+    "England": "pound",
+    "Mexico": "peso",
+    "India": "rupee",
+    "Russia": "ruble",
+    "China": "yuan",
+}
+FIRST_WORDS = {"Italy": "Rome", "Germany": "Berlin", "Japan": "Tokyo", "Austria": "Vienna", "Sweden": "Stockholm"}
 STORY = """The market opens early in the morning, long before the first bus arrives. Farmers unload boxes of apples,
 onions and potatoes, and somebody always brews a pot of strong coffee. By eight o'clock the narrow lanes are full of
 people with baskets, who compare prices, taste cheese and talk about the weather. A musician with an accordion sits
@@ -160,6 +172,18 @@ KINDS = {
         *(
             Question(chat(f"Which language is spoken in {country}?"), f"The official language is {language}", country)
             for country, language in LANGUAGES.items()
+        ),
+    ],
+    "unseen": [
+        *(Question(f"A baby {animal} is called a", f" {young}", animal) for animal, young in YOUNG.items()),
+        *(Question(f'The past tense of "{verb}" is "', past, verb) for verb, past in PAST_TENSES.items()),
+        *(
+            Question(f"The currency used in {country} is the", f" {name}", country)
+            for country, name in CURRENCIES.items()
+        ),
+        *(
+            Question(f"{country}'s capital is the city of", f" {city}", f"{country}'s")
+            for country, city in FIRST_WORDS.items()
         ),
     ],
     "contexts": list(in_context()),

@@ -41,8 +41,8 @@ class ConvergenceCheck:
 
     Attributes:
         method: The method's name.
-        task: Of the model; language models are advised differently.
         effort: The option by which the method comes closer, and its value, such as "n_steps=32".
+        advice: What else the user can do.
         n_outputs: How many outputs were looked at.
         n_missed: How many of them have a target that misses the promised sum.
         worst: The relative gap of the worst of them, and what the warning says of it.
@@ -51,8 +51,8 @@ class ConvergenceCheck:
     category: ClassVar[type[Warning]] = ConvergenceWarning
 
     method: str
-    task: str
     effort: str
+    advice: str
     n_outputs: int = 0
     n_missed: int = 0
     worst: tuple[float, str] = field(default=(0.0, ""))
@@ -84,12 +84,24 @@ class ConvergenceCheck:
         """Which results have not converged, and what to do."""
         if not self.n_missed:
             return ""
-        others = "Occlusion or KernelShap" if self.task == "text-generation" else "a method that hides parts"
         return (
             f"{self.method} did not converge with {self.effort} for {self.n_missed} of {self.n_outputs} samples "
-            f"(worst: {self.worst[1]}). Take more with {self.effort.partition('=')[0]}=, start from another "
-            f"baseline=, or use {others}."
+            f"(worst: {self.worst[1]}). Take more with {self.effort.partition('=')[0]}=, {self.advice}."
         )
+
+
+def advice(task: str, has_bos: bool) -> str:
+    """What to do besides taking more nodes where a path integral does not converge.
+
+    Args:
+        task: Of the model.
+        has_bos: Whether prompts of a language model start with a beginning-of-sequence token as far as is known.
+    """
+    if task != "text-generation":
+        return "start from another baseline=, or use a method that hides parts"
+    # The first token is an attention sink: all activations change at once where the path moves it.
+    bos = "" if has_bos else "put a token first that the path does not move (prepend_bos=True), "
+    return f"{bos}start from another baseline=, or use Occlusion or KernelShap"
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from interpreto.attributions import granularity, provenance
-from interpreto.attributions.convergence import ConvergenceCheck
+from interpreto.attributions.convergence import ConvergenceCheck, advice
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.naming import core
 from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
@@ -78,8 +78,9 @@ class Explainer(ABC):
 
     def result_checks(self) -> ResultChecks:
         """New checks for the results of one run."""
-        method, task = self.setup.method, self.setup.wrapper.task
-        return ResultChecks((ConvergenceCheck(method, task, self.recipe.effort), ZeroMapCheck(method)))
+        method = self.setup.method
+        advised = advice(self.setup.wrapper.task, bool(self.setup.given.get("prepend_bos")))
+        return ResultChecks((ConvergenceCheck(method, self.recipe.effort, advised), ZeroMapCheck(method)))
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, yielding outputs in order as they finish.

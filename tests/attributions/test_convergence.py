@@ -9,6 +9,7 @@ import pytest
 from interpreto import BlurIG, GuidedIG, IntegratedGradients, Occlusion, compare, from_callables
 from interpreto.attributions.convergence import relative_gap
 from interpreto.errors import ConvergenceWarning
+from tests.generators import generator
 
 POWER = 6
 
@@ -97,3 +98,14 @@ def test_a_comparison_warns_once_about_all_its_samples(image):
         )
     (found,) = [one for one in told if one.category is ConvergenceWarning]
     assert "for 2 of 3 samples (worst: sample 1, target" in str(found.message)
+
+
+@pytest.mark.parametrize("prepend_bos", [False, True])
+def test_language_models_are_advised_to_put_a_token_first(prepend_bos):
+    """Where the path moves the first token it moves the attention sink."""
+    model, tokenizer = generator("gpt2")
+    explain = IntegratedGradients(model, tokenizer, n_steps=1, baseline="zeros", prepend_bos=prepend_bos)
+    with pytest.warns(ConvergenceWarning, match="use Occlusion or KernelShap") as told:
+        explain("the film was", " very good")
+    (message,) = (str(one.message) for one in told if one.category is ConvergenceWarning)
+    assert ("prepend_bos=True" in message) == (not prepend_bos)
