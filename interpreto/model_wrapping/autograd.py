@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck, gradient_of, not_differentiable
+from interpreto.model_wrapping.model_checks import GradientCheck, gradient_of, not_differentiable, with_gradients
 from interpreto.model_wrapping.precision import at_least_float32
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of, dtype_of
@@ -46,7 +46,7 @@ class Autograd:
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(module) if asks[0].guided else nullcontext():
-                made = outputs(rows.put(**{field: leaf}))
+                made = with_gradients(lambda: outputs(rows.put(**{field: leaf})))
             found = _selected(asks, made.split(sizes))
             if not all(scores.requires_grad for scores in found):
                 raise not_differentiable()

@@ -93,7 +93,8 @@ class ImageClassification(Wrapper):
         return provenance(self.model, self.config, self.runtime)
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
-        pixels = rows.fields[PIXELS].to(*placement_of(self.model))
+        # A copy: some models change their inputs in place.
+        pixels = rows.fields[PIXELS].to(*placement_of(self.model), copy=True)
         with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
             output = self.model(**{PIXELS: pixels}, **options) if self.keyword else self.model(pixels, **options)
         return self.runtime.explained(logits_of(output, self.runtime.model_output))

@@ -129,7 +129,8 @@ class ImageSimilarity(Wrapper):
             return torch.cat([self.towers.encode(part).float().cpu() for part in parts])
 
     def _outputs(self, rows: Rows) -> Float[Tensor, "p d"]:
-        pixels = rows.fields[PIXELS].to(*placement_of(self.model))
+        # A copy: some models change their inputs in place.
+        pixels = rows.fields[PIXELS].to(*placement_of(self.model), copy=True)
         with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
             return self.towers.image_features(pixels, **options).float()
 

@@ -18,7 +18,7 @@ from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
 from interpreto.model_wrapping.head import Head, applied_at, gradients
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable
+from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable, with_gradients
 from interpreto.model_wrapping.precision import at_least_float32, precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
@@ -185,7 +185,8 @@ class LanguageModel:
         leaf = rows.fields[EMBEDDINGS].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(self.text.model) if asks[0].guided else nullcontext():
-                outputs, head = self._outputs(rows.put(**{EMBEDDINGS: leaf}), at, cut=True)
+                moved = rows.put(**{EMBEDDINGS: leaf})
+                outputs, head = with_gradients(lambda: self._outputs(moved, at, cut=True))
             count = max(len(ask.targets) for ask in asks)
             scores, places, begin = [], torch.zeros(len(rows), count, len(at), dtype=torch.bool), 0
             for ask in asks:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,13 +15,20 @@ from interpreto.model_wrapping.targets import Everything
 
 _TOLERANCE = 1e-4
 """By how much scores of one row may differ between batches; half precision rounds more, and runs lengths apart."""
-_DIRECTIONS = 3
+_DIRECTIONS, _MORE_DIRECTIONS = 3, 12
+"""Along how many random directions the score is measured: where it is exact, and where it is noisy."""
 _STEPS = (1e-2, 1e-3)
 """Lengths of the two steps as shares of the input's."""
+_TINY_STEP, _LONGER_STEPS = 1e-4, (1e-2, 3e-2, 0.1, 0.3)
+"""The step by which noise is found, and those of which the first two that rise above it are taken."""
 _AGREEMENT, _MISSED = 0.2, 0.5
 """By which share slopes of both steps may differ to be believed, and by which the gradient differs to be refused."""
-_NOISE = 20
+_ROUNDING = 20
 """A change of the score below so many times its rounding error says nothing."""
+_CLEAR = 2
+"""How many times the noise a change, or a miss of the gradient, must be to count in a noisy score."""
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -95,27 +104,86 @@ class GradientCheck:
         if self.done:
             return
         self.done = True
-        rng = torch.Generator().manual_seed(0)
-        directions = torch.randn(_DIRECTIONS, *x.shape[1:], generator=rng).to(x)
-        directions /= directions.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+        directions = _directions(x)
         slopes = (directions.double() * gradient.double()).flatten(1).sum(1).cpu()
-        measured = []
-        for step in _STEPS:
-            size = step * float(x.norm())
-            with torch.no_grad():
-                found = score(torch.cat([x + size * directions, x - size * directions])).double().cpu()
-            ahead, behind = found.chunk(2)
-            changes = (ahead - behind) / 2
-            if not bool((changes.abs() > _NOISE * torch.finfo(x.dtype).eps * (1 + found.abs().max())).any()):
-                return
-            measured.append(changes / size)
-        # Where the two steps disagree the score is too steep or too noisy to be measured.
-        if _far(measured[0], measured[1], _AGREEMENT) or not _far(measured[1], slopes, _MISSED):
+        few = slice(_DIRECTIONS)
+        long, short = (_changes(score, x, directions[few], step) for step in _STEPS)
+        if long is None or short is None:
             return
-        raise UnsupportedError(
-            "The gradient of this model is not that of its score: along a random direction the score changes by "
-            f"{float(measured[1][0]):.3g} per unit, and the gradient says {float(slopes[0]):.3g}. {_REMEDY}"
-        )
+        measured = long / _length(x, _STEPS[0]), short / _length(x, _STEPS[1])
+        if not _far(*measured, _AGREEMENT):
+            if _far(measured[1], slopes[few], _MISSED):
+                raise _wrong_gradient(measured[1], slopes[few])
+            return
+        # Where the steps disagree the score is too steep to be measured, or its layers round, as quantised ones do:
+        # then slopes do not settle however short the steps are.
+        tiny = _changes(score, x, directions[few], _TINY_STEP)
+        if tiny is not None and _far(tiny / _length(x, _TINY_STEP), measured[1], _MISSED):
+            _check_noisy(score, x, directions, slopes, _root_mean_square(short))
+
+
+def _check_noisy(
+    score: Callable[[Float[Tensor, "p ..."]], Float[Tensor, " p"]],
+    x: Float[Tensor, "1 ..."],
+    directions: Float[Tensor, "k ..."],
+    slopes: Float[Tensor, " k"],
+    noise: float,
+) -> None:
+    """Compare the gradient with steps that are long enough to rise above the noise.
+
+    Raises:
+        UnsupportedError: if it is further from both than they are from each other.
+    """
+    for steps in pairwise(_LONGER_STEPS):
+        near, far = (_changes(score, x, directions, step) for step in steps)
+        if near is None or far is None or _root_mean_square(near) <= _CLEAR * noise:
+            continue
+        measured = near / _length(x, steps[0]), far / _length(x, steps[1])
+        apart = _CLEAR * float((measured[0] - measured[1]).norm())
+        if all(float((one - slopes).norm()) > apart and _far(one, slopes, _MISSED) for one in measured):
+            raise _wrong_gradient(measured[0], slopes)
+        return
+
+
+def _root_mean_square(values: Float[Tensor, " k"]) -> float:
+    return float(values.square().mean().sqrt())
+
+
+def _directions(x: Float[Tensor, "1 ..."]) -> Float[Tensor, "k ..."]:
+    """Random directions of length 1, the same in every run."""
+    found = torch.randn(_MORE_DIRECTIONS, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+    return found / found.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _length(x: Float[Tensor, "1 ..."], step: float) -> float:
+    return step * float(x.norm())
+
+
+def _changes(
+    score: Callable[[Float[Tensor, "p ..."]], Float[Tensor, " p"]],
+    x: Float[Tensor, "1 ..."],
+    directions: Float[Tensor, "k ..."],
+    step: float,
+) -> Float[Tensor, " k"] | None:
+    """How much a step along each direction changes the score; None if all changes are lost in rounding."""
+    size = _length(x, step)
+    with torch.no_grad():
+        found = score(torch.cat([x + size * directions, x - size * directions])).double().cpu()
+    ahead, behind = found.chunk(2)
+    changes = (ahead - behind) / 2
+    known = changes.abs() > _ROUNDING * torch.finfo(x.dtype).eps * (1 + found.abs().max())
+    return changes if bool(known.any()) else None
+
+
+def _wrong_gradient(measured: Float[Tensor, " k"], slopes: Float[Tensor, " k"]) -> UnsupportedError:
+    return UnsupportedError(
+        "The gradient of this model is not that of its score: along random directions the score changes by "
+        f"{_listed(measured)} per unit, and the gradient says {_listed(slopes)}. {_REMEDY}"
+    )
+
+
+def _listed(slopes: Float[Tensor, " k"]) -> str:
+    return ", ".join(f"{slope:.3g}" for slope in slopes[:_DIRECTIONS].tolist())
 
 
 def _far(one: Float[Tensor, " k"], other: Float[Tensor, " k"], share: float) -> bool:
@@ -140,6 +208,20 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
     if found is None:
         raise not_differentiable()
     return found
+
+
+def with_gradients(run: Callable[[], Found]) -> Found:
+    """Run a model with gradients, after it has been run without.
+
+    Raises:
+        UnsupportedError: if it runs only without.
+    """
+    try:
+        return run()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UnsupportedError(f"This model runs only without gradients ({error}). {_REMEDY}") from error
 
 
 def not_differentiable() -> ModelError:

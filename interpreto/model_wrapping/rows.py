@@ -109,9 +109,9 @@ class Rows:
         )
 
     def to(self, device: torch.device) -> "Rows":
-        """These rows on a device, all fields made."""
+        """A copy of these rows on a device, all fields made. Models get copies: some change their inputs in place."""
         made = Rows.join([self], device)
-        return Rows({name: tensor.to(device) for name, tensor in made.fields.items()}, made.padding)
+        return Rows({name: tensor.to(device, copy=True) for name, tensor in made.fields.items()}, made.padding)
 
     @staticmethod
     def join(parts: Sequence["Rows"], device: torch.device | None = None) -> "Rows":

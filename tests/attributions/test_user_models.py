@@ -15,6 +15,7 @@ from interpreto import (
     GenericAttention,
     GradCam,
     GradEclip,
+    Grid,
     GuidedBackprop,
     IntegratedGradients,
     KernelShap,
@@ -234,6 +235,63 @@ def test_own_modules_read_texts(own, options):
     assert_agree(
         scores(own().eval(), "text", task="text-classification", **options), scores(OF_TASK["text"][0], "text")
     )
+
+
+class InPlaceText(nn.Module):
+    """Changes its mask and its embeddings, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_place = in_place
+        self.table, self.head = nn.Embedding(len(OF_TASK["text"][1]), 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask):
+        vectors = self.table(input_ids)
+        if self.in_place:
+            vectors = vectors.mul_(attention_mask.mul_(2)[..., None]).tanh_()
+        else:
+            vectors = (vectors * 2 * attention_mask[..., None]).tanh()
+        return self.head(vectors.mean(1))
+
+
+class InPlaceImage(nn.Module):
+    """Normalises images, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_place = in_place
+        self.features, self.head = nn.Conv2d(3, 8, 3, stride=2), nn.Linear(8, 3)
+
+    def forward(self, images):
+        images = images.sub_(0.5).mul_(3.0) if self.in_place else (images - 0.5) * 3.0
+        return self.head(torch.tanh(self.features(images)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", [Occlusion, KernelShap, Saliency, IntegratedGradients, GradCam])
+def test_models_may_change_their_inputs_in_place(method):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    own, plain = (
+        method(InPlaceImage(in_place), task="image-classification", granularity=Grid(4, 4), batch_size=1)
+        for in_place in (True, False)
+    )
+    given = images.clone()
+    for _ in range(2):
+        for found, expected in zip(own(given, [0, 1]), plain(images, [0, 1]), strict=True):
+            assert torch.equal(found.attributions, expected.attributions)
+    assert torch.equal(given, images)
+
+
+@pytest.mark.parametrize("method", [Occlusion, KernelShap, Saliency, IntegratedGradients])
+def test_models_may_change_ids_and_embeddings_in_place(method):
+    own, plain = (
+        method(InPlaceText(in_place), OF_TASK["text"][1], task="text-classification", batch_size=1)
+        for in_place in (True, False)
+    )
+    for _ in range(2):
+        for found, expected in zip(own(TEXTS, 0), plain(TEXTS, 0), strict=True):
+            assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
 
 
 class Recurrent(nn.Module):

@@ -128,6 +128,68 @@ def test_swallowed_gradients_of_image_models_are_refused():
         Saliency(other, processor)(some_pictures()[0], 0)
 
 
+class Rounds(nn.Module):
+    """A quantised layer, whose output is rounded as coarsely as half precision does it.
+
+    Args:
+        inner: The exact layer.
+        straight_through: Whether the gradient of the exact layer passes, as in quantisation-aware training; else none.
+    """
+
+    def __init__(self, inner, straight_through):
+        super().__init__()
+        self.inner, self.straight_through = inner, straight_through
+
+    def forward(self, x):
+        exact = self.inner(x if self.straight_through else x.detach())
+        return exact + (exact.to(torch.bfloat16).to(exact) - exact).detach()
+
+
+def rounding(model, straight_through):
+    found = copy.deepcopy(model)
+    for module in list(found.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear) and name != "lm_head":
+                setattr(module, name, Rounds(child, straight_through))
+    return found
+
+
+@pytest.mark.parametrize("continuation", [" and", " good", [7], [9]])
+def test_swallowed_gradients_are_seen_through_the_noise_of_rounding(continuation):
+    """Small steps change such a score by its rounding errors alone."""
+    model, words = generator("llama")
+    with pytest.raises(UnsupportedError, match="The gradient of this model is not that of its score"):
+        Saliency(rounding(model, straight_through=False), words)("a good film", continuation)
+    found, expected = (
+        Saliency(one, words)("a good film", continuation)[0] for one in (rounding(model, straight_through=True), model)
+    )
+    scale = expected.attributions.nan_to_num().max()
+    assert (found.attributions - expected.attributions).nan_to_num().abs().max() < 0.05 * scale
+
+
+class InPlace(nn.Module):
+    """A layer that is run without gradients and changes its result in place, as some kernels of quantised layers do."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        leaf = x.detach().requires_grad_()
+        with torch.no_grad():
+            return self.inner(leaf.add_(0))
+
+
+def test_models_that_run_only_without_gradients_are_refused():
+    model, words = text_model("bert")
+    other = copy.deepcopy(model)
+    other.bert.pooler.dense = InPlace(other.bert.pooler.dense)
+    (expected,), (found,) = (Occlusion(one, words)("a good film", 0) for one in (model, other))
+    assert torch.allclose(found.attributions, expected.attributions, atol=1e-5)
+    with pytest.raises(UnsupportedError, match=r"runs only without gradients \(.*in-place operation.*hides parts"):
+        Saliency(other, words)("a good film", 0)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch, on quantisation
 def test_dynamically_quantised_models_are_refused_where_gradients_are_asked_for():
     model, words = text_model("bert")
