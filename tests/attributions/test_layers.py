@@ -7,7 +7,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from interpreto import GradCam, LeGrad, RawAttention, Saliency
+from interpreto import AttentionRollout, GradCam, LeGrad, RawAttention, Saliency
 from interpreto.errors import OptionError, UnsupportedError, ZeroMapWarning
 from interpreto.model_wrapping.image_classification import ImageClassification
 from interpreto.model_wrapping.inside.grid import corner_images, responds_in_corners
@@ -152,3 +152,40 @@ def test_windows_have_no_places():
     windowed = "swin.encoder.layers.0.blocks.0.attention"
     with pytest.raises(OptionError, match="has no features with places"):
         GradCam(copy.deepcopy(model), layer=windowed)(PIXELS, 0)
+
+
+@pytest.mark.parametrize("method", [LeGrad, AttentionRollout])
+def test_blocks_of_one_list_that_attend_over_unlike_positions_are_refused(method):
+    import timm
+
+    sizes = {"img_size": (64, 64), "embed_dim": 8, "num_heads": 1, "stages": (1, 1, 1), "q_pool": 2}
+    model = timm.create_model("hiera_tiny_224", num_classes=3, **sizes, mask_unit_size=(4, 4)).eval()
+    with pytest.raises(UnsupportedError, match=r"attend over \[\d+, \d+.*no map of the whole input"):
+        method(model, **TASK)(torch.rand(3, 64, 64), 0)
+
+
+class BesideItsPatches(nn.Module):
+    """Returns patches and a class token that has read them; the head reads the token."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.join = convolutions(6, 8), Joined()
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, pixels):
+        patches, token = self.join(self.features(pixels))
+        del patches
+        return self.head(token)
+
+
+class Joined(nn.Module):
+    def forward(self, patches):
+        return patches * 1, patches.mean((2, 3))
+
+
+def test_a_layer_beside_which_the_output_is_read_is_refused():
+    model = BesideItsPatches().eval()
+    with pytest.raises(UnsupportedError, match=r"does not rest on join in a way .* Take another layer"):
+        GradCam(model, **TASK, layer="join")(PIXELS, 0)
+    (output,) = GradCam(model, **TASK)(PIXELS, 0)
+    assert output.info["layer"] == "features"

@@ -57,6 +57,8 @@ def covered(output, mask):
     return mask[top:bottom, left:right].mean()
 
 
+pytestmark = pytest.mark.usefixtures("as_users_run")
+
 SHAPES = {
     "IntegratedGradients": (IntegratedGradients, {}, 200),
     "Occlusion": (Occlusion, {}, 200),

@@ -17,6 +17,11 @@ from interpreto.model_wrapping.inside.probe import AttentionProbe, Layer, Seen
 from interpreto.model_wrapping.inside.tap import Call, Tap
 from interpreto.model_wrapping.inside.watch import Watch
 
+NO_ONE_MAP = (
+    "inside windows or over other positions in each: no map of the whole input can be made of that. GradCam and "
+    "methods that take gradients do without"
+)
+"""Why blocks that attend over different positions give no map."""
 _STATES = object()
 """Where hidden states stand in what a block returns; these themselves are not kept."""
 
@@ -138,6 +143,7 @@ class AttentionWatch(Watch):
         self.outputs = outputs
         self.pooled = self.tap.drain()
         self.tap.open = False
+        self._check_lengths()
         if not self.probe.by_block:
             return [outputs]
         hidden = [self._read(self.hidden[layer]) for layer in self.wanted]
@@ -147,6 +153,18 @@ class AttentionWatch(Watch):
         self.pooled = self.tap.drain()
         self.tap.open = False
         return list(found.split(self.count))
+
+    def _check_lengths(self) -> None:
+        """Refuse blocks that work on different positions.
+
+        Raises:
+            UnsupportedError: if there are some, as where patches are merged between blocks.
+        """
+        keys = [call.probabilities.shape[-1] for call in self._block_calls()]
+        states = [hidden.shape[1 - self.anatomy.batch] for hidden in self.hidden.values()]
+        for lengths in (keys, states):
+            if len(shown := list(dict.fromkeys(lengths))) > 1:
+                raise UnsupportedError(f"The blocks of this model attend over {shown} positions, {NO_ONE_MAP}.")
 
     def _read(self, hidden: Tensor) -> Tensor:
         """A block's output as the head is to see it; a pooler sees it as it is."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.inside.anatomy import Anatomy, explore
-from interpreto.model_wrapping.inside.attention import AttentionWatch
+from interpreto.model_wrapping.inside.attention import NO_ONE_MAP, AttentionWatch
 from interpreto.model_wrapping.inside.features import FeatureWatch, Spot, default_spot, named_spot, spots
 from interpreto.model_wrapping.inside.grid import PatchPositions, later_positions, length_before_last, patch_positions
 from interpreto.model_wrapping.inside.kernels import open_kernels
@@ -95,7 +95,14 @@ class Inside:
             gradients: list[Tensor] = []
             if leaves:
                 own = [scores[:, target] for parts in found for scores in parts if target < scores.shape[1]]
-                slopes = torch.autograd.grad(torch.cat(own).sum(), leaves, retain_graph=True, allow_unused=True)
+                objective = torch.cat(own).sum()
+                if not objective.requires_grad:
+                    raise UnsupportedError(
+                        f"The output of {type(self.module).__name__} does not rest on "
+                        f"{self._used_layer or 'its attention'} in a way that PyTorch can differentiate: it may read "
+                        "another token alone. Take another layer, or a method that hides parts."
+                    )
+                slopes = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
                 gradients = [
                     torch.zeros_like(leaf) if slope is None else slope
                     for slope, leaf in zip(slopes, leaves, strict=True)
@@ -151,8 +158,7 @@ class Inside:
             why = (
                 "several towers: methods that look at attention know what to do with one"
                 if self.pixels is None
-                else "several stages, inside windows or over other positions in each: no map of the whole image can be "
-                "made of that. GradCam and methods that take gradients do without"
+                else f"several stages, {NO_ONE_MAP}"
             )
             raise UnsupportedError(f"{type(self.module).__name__} attends in {', '.join(towers)}, {why}.")
         return found

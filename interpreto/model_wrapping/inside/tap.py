@@ -48,10 +48,10 @@ class Call:
 
     probabilities: Float[Tensor, "..."]
     allowed: Bool[Tensor, "..."] | None = None
-    query: Float[Tensor, "p h q d"] | None = None
-    key: Float[Tensor, "p h k d"] | None = None
-    value: Float[Tensor, "p h k e"] | None = None
-    output: Float[Tensor, "p h q e"] | None = None
+    query: Float[Tensor, "*p h q d"] | None = None
+    key: Float[Tensor, "*p h k d"] | None = None
+    value: Float[Tensor, "*p h k e"] | None = None
+    output: Float[Tensor, "*p h q e"] | None = None
     projection: tuple[Tensor, Tensor | None] | None = None
 
 
