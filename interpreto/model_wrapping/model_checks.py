@@ -211,7 +211,7 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
 
 
 def with_gradients(run: Callable[[], Found]) -> Found:
-    """Run a model with gradients, after it has been run without.
+    """Run a model with gradients.
 
     Raises:
         UnsupportedError: if it runs only without.
@@ -221,6 +221,9 @@ def with_gradients(run: Callable[[], Found]) -> Found:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        # An error that comes without gradients too is the model's own. Modes that keep gradients on are not asked here.
+        with torch.inference_mode():
+            run()
         raise UnsupportedError(f"This model runs only without gradients ({error}). {_REMEDY}") from error
 
 
