@@ -32,6 +32,10 @@ class SavedFileError(InterpretoError, OSError):
     """A saved result that cannot be read."""
 
 
+class BatchWarning(UserWarning):
+    """What a model says of an input depends on the other inputs of its batch."""
+
+
 class ConvergenceWarning(UserWarning):
     """Attributions that miss the sum that their method promises."""
 

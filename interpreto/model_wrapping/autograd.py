@@ -52,8 +52,10 @@ class Autograd:
                 raise not_differentiable()
             gradients = _gradients(found, leaf)
         if not asks[0].guided and dtype_of(module) in (torch.float32, torch.float64):
-            score = partial(_first_score, outputs, rows.take(slice(1)), asks[0], field)
-            self._gradient.check(score, leaf.detach()[:1], gradients[:1, 0])
+            scores = partial(_scores, outputs, rows.take(slice(1)), asks[0], field)
+            targets = asks[0].targets
+            own = gradients[:1, : found[0].shape[1]]
+            self._gradient.check(scores, leaf.detach()[:1], own, getattr(targets, "values", None))
         parts = gradients.split(sizes)
         return [
             Answer(
@@ -65,11 +67,11 @@ class Autograd:
         ]
 
 
-def _first_score(
+def _scores(
     outputs: Callable[[Rows], Float[Tensor, "p k"]], one: Rows, ask: Ask, field: str, x: Float[Tensor, "p ..."]
-) -> Float[Tensor, " p"]:
-    """The score of an ask's first target for copies of one row that differ in a field."""
-    return ask.targets.select(outputs(one.varied(len(x), **{field: x})))[:, 0]
+) -> Float[Tensor, "p t"]:
+    """The scores of an ask's targets for copies of one row that differ in a field."""
+    return ask.targets.select(outputs(one.varied(len(x), **{field: x})))
 
 
 def _selected(asks: Sequence[Ask], parts: Sequence[Float[Tensor, "_p k"]]) -> list[Float[Tensor, "_p _t"]]:

@@ -76,11 +76,12 @@ def check_target(spec: Any, config: Any, model: nn.Module) -> None:
         named(spec, labels_of(config, count))
 
 
-def logits_of(output: Any, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
+def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
     """The logits of a model's output: a tensor, what it calls logits, or what the user chose.
 
     Args:
         output: What the model returned.
+        count: How many rows it was given.
         chosen: A key of a mapping or an attribute, the place in a tuple or list, or a function from the output to
             logits; None takes a tensor itself, else what is called "logits".
 
@@ -98,6 +99,11 @@ def logits_of(output: Any, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
             "A classifier must return logits of shape (rows, classes); this model returned "
             f"{describe_output(output)}{part}. Say which part is the logits with model_output=: a key, a place, or a "
             "function from what the model returns to logits."
+        )
+    if len(logits) != count:
+        raise ModelError(
+            f"A classifier must return one row of logits per input; this model returned {describe_output(logits)} for "
+            f"{count} input{'s' * (count != 1)}."
         )
     return at_least_float32(logits)
 

@@ -134,7 +134,11 @@ def generated(
         with OwnGenerator(seed):
             mask = prompt.rows.fields["attention_mask"].to(text.device)
             out = model.generate(ids, attention_mask=mask, **given)
-    except (ValueError, TypeError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not options:
+            raise
         raise OptionError(f"generate() does not take generation_kwargs={dict(options)}: {error}") from error
     found = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
     # What ends the text is no part of it.
@@ -157,6 +161,8 @@ def _make_room(given: dict[str, Any], config: Any, length: int, limit: int) -> N
     """
     room = limit - length
     wanted = given.get("max_new_tokens")
+    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int | np.integer)):
+        raise OptionError(f"max_new_tokens={wanted!r} of generation_kwargs= must be a whole number.")
     if room < 1 or (wanted is not None and wanted > room):
         raise InputError(
             f"The prompt has {length} tokens and the model reads at most {limit}: there is no room for "
@@ -204,6 +210,7 @@ def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int
 def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
     """The tokens of a continuation, with nothing added in front."""
     tokenizer = text.tokenizer
+    texts.check_characters(said)
     if not tokenizer.is_fast:
         ids = tokenized(tokenizer, said, add_special_tokens=False)["input_ids"]
         if not ids:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -155,6 +156,17 @@ class Answer:
     def all(self) -> tuple["Answer", ...]:
         """This answer and those beside it."""
         return (replace(self, beside=()), *self.beside) if self.beside else (self,)
+
+    @staticmethod
+    def joined(answers: Sequence["Answer"]) -> "Answer":
+        """The answers of rows as that of all of them; what was kept of each is not."""
+        gradients = [answer.gradients for answer in answers if answer.gradients is not None]
+        inside = [answer.inside for answer in answers if answer.inside is not None]
+        return Answer(
+            torch.cat([answer.scores for answer in answers]),
+            torch.cat(gradients) if gradients else None,
+            inside=torch.cat(inside) if inside else None,
+        )
 
     @staticmethod
     def of_all(answers: Sequence["Answer"]) -> "Answer":

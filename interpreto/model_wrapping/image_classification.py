@@ -97,4 +97,4 @@ class ImageClassification(Wrapper):
         pixels = rows.fields[PIXELS].to(*placement_of(self.model), copy=True)
         with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
             output = self.model(**{PIXELS: pixels}, **options) if self.keyword else self.model(pixels, **options)
-        return self.runtime.explained(logits_of(output, self.runtime.model_output))
+        return self.runtime.explained(logits_of(output, len(rows), self.runtime.model_output))

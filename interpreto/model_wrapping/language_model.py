@@ -21,7 +21,7 @@ from interpreto.model_wrapping.inside.guided import guided
 from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable, with_gradients
 from interpreto.model_wrapping.precision import at_least_float32, precision
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime
+from interpreto.model_wrapping.runtime import Runtime, rounding
 from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import TextModel, adds_tokens, first_position, reads_length
 from interpreto.model_wrapping.token_targets import TokenTargets
@@ -103,8 +103,7 @@ class LanguageModel:
 
     @property
     def _tolerance(self) -> float:
-        half = self.runtime.autocast is not None or self.text.embedding.weight.dtype != torch.float32
-        return 5e-2 if half else 1e-3
+        return rounding(self.text.model, self.runtime.autocast)
 
     def _begun(self, asks: Sequence[Ask]) -> list[Answer]:
         """Unchanged texts: outputs at the targets' positions, keys and values."""
@@ -201,19 +200,19 @@ class LanguageModel:
             together = leaf.device.type != "cpu"
             grown = gradients(found, places.to(leaf.device), head, leaf, together)
         if not asks[0].guided and self._tolerance < 1e-2:
-            score = partial(self._first_score, asks[0])
             one = slice(length(asks[0].rows))
-            self._gradient.check(score, leaf.detach()[:1, one], grown[:1, 0, one])
+            own = grown[:1, : len(asks[0].targets), one]
+            self._gradient.check(partial(self._scores_of, asks[0]), leaf.detach()[:1, one], own)
         for ask, own, part in zip(asks, scores, grown.split([len(ask.rows) for ask in asks]), strict=True):
             count = len(ask.targets)
             out.append(Answer(at_least_float32(own[:, :count].detach()).cpu(), part[:, :count, : length(ask.rows)]))
         return out
 
-    def _first_score(self, ask: Ask, x: Float[Tensor, "p l d"]) -> Float[Tensor, " p"]:
-        """The score of an ask's first target for other embeddings of its first row."""
+    def _scores_of(self, ask: Ask, x: Float[Tensor, "p l d"]) -> Float[Tensor, "p t"]:
+        """The scores of an ask's targets for other embeddings of its first row."""
         targets, one = _targets(ask), ask.rows.take(slice(1))
         outputs, _ = self._outputs(one.varied(len(x), **{EMBEDDINGS: x}), targets.at)
-        return targets.select(outputs)[:, 0]
+        return targets.select(outputs)
 
     def _joined(self, asks: Sequence[Ask]) -> tuple[Rows, Int[Tensor, " q"]]:
         """The rows of several texts, and all positions from which any of their targets is predicted."""

@@ -1,7 +1,8 @@
 """What is found out once about a model by running it: whether padding and gradients mean what they should."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -9,14 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.errors import ModelError, UnsupportedError
+from interpreto.errors import BatchWarning, ModelError, UnsupportedError
 from interpreto.model_wrapping.conversation import Answer, Ask
-from interpreto.model_wrapping.targets import Everything
+from interpreto.model_wrapping.targets import Everything, Foreseen
 
 _TOLERANCE = 1e-4
 """By how much scores of one row may differ between batches; half precision rounds more, and runs lengths apart."""
 _DIRECTIONS, _MORE_DIRECTIONS = 3, 12
 """Along how many random directions the score is measured: where it is exact, and where it is noisy."""
+_TARGETS = 16
+"""For how many targets, or sets of them, gradients are checked."""
 _STEPS = (1e-2, 1e-3)
 """Lengths of the two steps as shares of the input's."""
 _TINY_STEP, _LONGER_STEPS = 1e-4, (1e-2, 3e-2, 0.1, 0.3)
@@ -62,83 +65,191 @@ class PaddingCheck:
         return [found[place] for place in range(len(asks))]
 
 
+@dataclass
+class BatchCheck:
+    """Runs rows one at a time where what a model says of a row depends on the other rows of its batch.
+
+    Some models do: dynamically quantised layers share a scale, normalisations without running statistics share a mean,
+    and dropout that is never switched off draws another mask for each row.
+
+    Attributes:
+        invariant: Whether a row scores as it does alone; None as long as no rows shared a batch.
+    """
+
+    invariant: bool | None = None
+
+    def answers(
+        self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]], tolerance: float
+    ) -> list[Answer]:
+        """Run asks of one kind, rows one at a time where that matters.
+
+        Args:
+            asks: What is asked.
+            run: Answers asks as one batch.
+            tolerance: By how much a score may differ between batches by rounding, as a share of it.
+        """
+        if self.invariant or sum(len(ask.rows) for ask in asks) < 2 or any(ask.keep for ask in asks):
+            return run(asks)
+        if self.invariant is None:
+            together = run(asks)
+            self.invariant = self._scores_alone(asks, together, run, tolerance)
+            if self.invariant:
+                return together
+            warnings.warn(
+                "What this model says of an input depends on the other inputs of its batch, as with dynamic "
+                "quantisation, dropout that is never switched off, or normalisation without running statistics: inputs "
+                "are run one at a time, which takes longer.",
+                BatchWarning,
+                stacklevel=2,
+            )
+        return [self._one_by_one(ask, run) for ask in asks]
+
+    @staticmethod
+    def _scores_alone(
+        asks: Sequence[Ask],
+        together: Sequence[Answer],
+        run: Callable[[Sequence[Ask]], list[Answer]],
+        tolerance: float,
+    ) -> bool:
+        """Whether the last row of the batch scores alone as it did there."""
+        ask, answer = next((a, b) for a, b in zip(reversed(asks), reversed(together), strict=True) if len(a.rows))
+        (alone,) = run([replace(ask, rows=ask.rows.take(slice(len(ask.rows) - 1, None)), of=None, probe=None)])
+        return _alike(alone.scores[-1:], answer.scores[-1:], tolerance)
+
+    @staticmethod
+    def _one_by_one(ask: Ask, run: Callable[[Sequence[Ask]], list[Answer]]) -> Answer:
+        singles = [run([replace(ask, rows=ask.rows.take(slice(row, row + 1)))])[0] for row in range(len(ask.rows))]
+        return Answer.joined(singles) if singles else run([ask])[0]
+
+
+def check_numbers(asks: Sequence[Ask], answers: Sequence[Answer]) -> None:
+    """Refuse scores of changed inputs that are not numbers: no attribution could be made of them.
+
+    Raises:
+        ModelError: if one is NaN.
+    """
+    for ask, answer in zip(asks, answers, strict=True):
+        settled = not isinstance(ask.targets, Everything | Foreseen)
+        if settled and bool(answer.scores.isnan().any()):
+            raise ModelError(
+                f"The model's score is not a number (NaN) for {int(answer.scores.isnan().any(-1).sum())} of "
+                f"{len(answer.scores)} changed copies of the input, as where it divides by the deviation of an input "
+                "that has become constant: choose another removal= or baseline=."
+            )
+
+
+def _alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."], tolerance: float = _TOLERANCE) -> bool:
+    """Whether scores are the same but for rounding; outputs that a model masks are infinite in both."""
+    known = one.isfinite() & other.isfinite()
+    one, other = one.where(known, 0), other.where(known, 0)
+    return bool((one - other).abs().max() <= tolerance * (1 + one.abs().max()))
+
+
 def _scores_alike(asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> bool:
     """Whether the shortest row says the same alone and beside the longest."""
     ranked = sorted((ask.rows for ask in asks if len(ask.rows)), key=lambda rows: rows.length)
     short, long = (Ask(rows.take(slice(1)), Everything()) for rows in (ranked[0], ranked[-1]))
     alone, beside = run([short])[0].scores, run([short, long])[0].scores
-    # Outputs that a model masks are infinite in both.
-    known = alone.isfinite() & beside.isfinite()
-    alone, beside = alone.where(known, 0), beside.where(known, 0)
-    return bool((alone - beside).abs().max() <= _TOLERANCE * (1 + alone.abs().max()))
+    return _alike(alone, beside)
 
 
 @dataclass
 class GradientCheck:
-    """Compares a model's gradient with finite differences of its score, once.
+    """Compares a model's gradient with finite differences of its score, once for each of the first few targets.
 
-    Quantised layers may let no gradient through, so that it is 0 but for what goes past them.
+    Quantised layers may let no gradient through, so that it is 0 but for what goes past them; a head of its own may let
+    none through for some classes.
 
     Attributes:
-        done: Whether it was compared.
+        done: The targets for which it was compared.
     """
 
-    done: bool = False
+    done: set[Hashable] = field(default_factory=set)
 
     def check(
         self,
-        score: Callable[[Float[Tensor, "p ..."]], Float[Tensor, " p"]],
+        scores: Callable[[Float[Tensor, "p ..."]], Float[Tensor, "p t"]],
         x: Float[Tensor, "1 ..."],
-        gradient: Float[Tensor, "1 ..."],
+        gradients: Float[Tensor, "1 t ..."],
+        targets: Hashable = None,
     ) -> None:
-        """Refuse a gradient that is not that of the score.
+        """Refuse gradients that are not those of the scores.
 
         Args:
-            score: From inputs `p s` to their scores, `p`.
+            scores: From inputs `p s` to their scores.
             x: One input.
-            gradient: Of its score.
+            gradients: Of its scores.
+            targets: What the scores are those of.
 
         Raises:
             UnsupportedError: if the score changes otherwise than the gradient says along random directions.
         """
-        if self.done:
+        if targets in self.done or len(self.done) >= _TARGETS:
             return
-        self.done = True
-        directions = _directions(x)
-        slopes = (directions.double() * gradient.double()).flatten(1).sum(1).cpu()
-        few = slice(_DIRECTIONS)
-        long, short = (_changes(score, x, directions[few], step) for step in _STEPS)
-        if long is None or short is None:
-            return
-        measured = long / _length(x, _STEPS[0]), short / _length(x, _STEPS[1])
-        if not _far(*measured, _AGREEMENT):
-            if _far(measured[1], slopes[few], _MISSED):
-                raise _wrong_gradient(measured[1], slopes[few])
-            return
-        # Where the steps disagree the score is too steep to be measured, or its layers round, as quantised ones do:
-        # then slopes do not settle however short the steps are.
-        tiny = _changes(score, x, directions[few], _TINY_STEP)
-        if tiny is not None and _far(tiny / _length(x, _TINY_STEP), measured[1], _MISSED):
-            _check_noisy(score, x, directions, slopes, _root_mean_square(short))
+        self.done.add(targets)
+        steps = _Steps(scores, x)
+        slopes = torch.einsum("k...,t...->kt", steps.directions.double(), gradients[0].to(x).double()).cpu()
+        for target in range(slopes.shape[1]):
+            _check_target(steps, slopes[:, target], target)
 
 
-def _check_noisy(
-    score: Callable[[Float[Tensor, "p ..."]], Float[Tensor, " p"]],
-    x: Float[Tensor, "1 ..."],
-    directions: Float[Tensor, "k ..."],
-    slopes: Float[Tensor, " k"],
-    noise: float,
-) -> None:
-    """Compare the gradient with steps that are long enough to rise above the noise.
+class _Steps:
+    """Changes of scores along random directions, which targets share.
+
+    Args:
+        scores: From inputs to their scores.
+        x: The input from which steps are taken.
+    """
+
+    def __init__(self, scores: Callable[[Float[Tensor, "p ..."]], Float[Tensor, "p t"]], x: Float[Tensor, "1 ..."]):
+        self.scores, self.x = scores, x
+        directions = torch.randn(_MORE_DIRECTIONS, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+        self.directions = directions / directions.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+        self._found: dict[tuple[float, int], Float[Tensor, "2 k t"]] = {}
+
+    def length(self, step: float) -> float:
+        """A step as a share of the input's length."""
+        return step * float(self.x.norm())
+
+    def changes(self, step: float, target: int, count: int) -> Float[Tensor, " k"] | None:
+        """How much a step along each of so many directions changes a score; None if all is lost in rounding."""
+        if (step, count) not in self._found:
+            moved = self.length(step) * self.directions[:count]
+            with torch.no_grad():
+                found = self.scores(torch.cat([self.x + moved, self.x - moved])).double().cpu()
+            self._found[step, count] = found.unflatten(0, (2, count))
+        ahead, behind = self._found[step, count][..., target]
+        changes = (ahead - behind) / 2
+        size = torch.maximum(ahead.abs().max(), behind.abs().max())
+        known = changes.abs() > _ROUNDING * torch.finfo(self.x.dtype).eps * (1 + size)
+        return changes if bool(known.any()) else None
+
+
+def _check_target(steps: _Steps, slopes: Float[Tensor, " k"], target: int) -> None:
+    """Compare the gradient of one target.
 
     Raises:
-        UnsupportedError: if it is further from both than they are from each other.
+        UnsupportedError: if it is not that of the score.
     """
-    for steps in pairwise(_LONGER_STEPS):
-        near, far = (_changes(score, x, directions, step) for step in steps)
-        if near is None or far is None or _root_mean_square(near) <= _CLEAR * noise:
+    long, short = (steps.changes(step, target, _DIRECTIONS) for step in _STEPS)
+    if long is None or short is None:
+        return
+    measured = long / steps.length(_STEPS[0]), short / steps.length(_STEPS[1])
+    if not _far(*measured, _AGREEMENT):
+        if _far(measured[1], slopes[:_DIRECTIONS], _MISSED):
+            raise _wrong_gradient(measured[1], slopes)
+        return
+    # Where the steps disagree the score is too steep to be measured, or its layers round, as quantised ones do: then
+    # slopes do not settle however short the steps are.
+    tiny = steps.changes(_TINY_STEP, target, _DIRECTIONS)
+    if tiny is None or not _far(tiny / steps.length(_TINY_STEP), measured[1], _MISSED):
+        return
+    # Steps that are long enough rise above the noise; the gradient may be as far from them as they are from each other.
+    for pair in pairwise(_LONGER_STEPS):
+        near, far = (steps.changes(step, target, _MORE_DIRECTIONS) for step in pair)
+        if near is None or far is None or _root_mean_square(near) <= _CLEAR * _root_mean_square(short):
             continue
-        measured = near / _length(x, steps[0]), far / _length(x, steps[1])
+        measured = near / steps.length(pair[0]), far / steps.length(pair[1])
         apart = _CLEAR * float((measured[0] - measured[1]).norm())
         if all(float((one - slopes).norm()) > apart and _far(one, slopes, _MISSED) for one in measured):
             raise _wrong_gradient(measured[0], slopes)
@@ -147,32 +258,6 @@ def _check_noisy(
 
 def _root_mean_square(values: Float[Tensor, " k"]) -> float:
     return float(values.square().mean().sqrt())
-
-
-def _directions(x: Float[Tensor, "1 ..."]) -> Float[Tensor, "k ..."]:
-    """Random directions of length 1, the same in every run."""
-    found = torch.randn(_MORE_DIRECTIONS, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
-    return found / found.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _length(x: Float[Tensor, "1 ..."], step: float) -> float:
-    return step * float(x.norm())
-
-
-def _changes(
-    score: Callable[[Float[Tensor, "p ..."]], Float[Tensor, " p"]],
-    x: Float[Tensor, "1 ..."],
-    directions: Float[Tensor, "k ..."],
-    step: float,
-) -> Float[Tensor, " k"] | None:
-    """How much a step along each direction changes the score; None if all changes are lost in rounding."""
-    size = _length(x, step)
-    with torch.no_grad():
-        found = score(torch.cat([x + size * directions, x - size * directions])).double().cpu()
-    ahead, behind = found.chunk(2)
-    changes = (ahead - behind) / 2
-    known = changes.abs() > _ROUNDING * torch.finfo(x.dtype).eps * (1 + found.abs().max())
-    return changes if bool(known.any()) else None
 
 
 def _wrong_gradient(measured: Float[Tensor, " k"], slopes: Float[Tensor, " k"]) -> UnsupportedError:
@@ -203,8 +288,15 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
 
     Raises:
         ModelError: if no gradient connects them.
+        UnsupportedError: if the backward pass fails.
     """
-    (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
+    try:
+        (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        # Reentrant checkpoints, operators without a backward pass, results changed in place.
+        raise UnsupportedError(f"PyTorch cannot differentiate this model ({error}). {_REMEDY}") from error
     if found is None:
         raise not_differentiable()
     return found

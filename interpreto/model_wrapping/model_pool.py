@@ -13,10 +13,10 @@ from torch import nn
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.gradient_mode import KeepGradientsEnabled, NoGradDetector
-from interpreto.model_wrapping.model_checks import PaddingCheck
+from interpreto.model_wrapping.model_checks import BatchCheck, PaddingCheck, check_numbers
 from interpreto.model_wrapping.module_state import ModuleState
 from interpreto.model_wrapping.randomness import OwnGenerator
-from interpreto.model_wrapping.runtime import device_of
+from interpreto.model_wrapping.runtime import device_of, rounding
 from interpreto.model_wrapping.working_copy import CannotCopyError, WorkingCopy, prepare
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
@@ -44,6 +44,7 @@ class Lease:
         switches_gradients: Whether that run switched gradients off.
         reason: Why there is no working copy.
         padding: Whether rows of different lengths may share a batch.
+        batch: Whether rows may share a batch at all.
     """
 
     wrapper: Any
@@ -54,6 +55,7 @@ class Lease:
     switches_gradients: bool = False
     reason: str = ""
     padding: PaddingCheck = field(default_factory=PaddingCheck)
+    batch: BatchCheck = field(default_factory=BatchCheck)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Run the rows of asks of one kind as one batch.
@@ -63,7 +65,12 @@ class Lease:
         """
         if not self.verified and len(asks[0].rows):
             self._verify(asks[0])
-        return self.padding.answers(asks, self._run) if self.wrapper.may_read_padding else self._run(asks)
+        answers = self.padding.answers(asks, self._rows) if self.wrapper.may_read_padding else self._rows(asks)
+        check_numbers(asks, answers)
+        return answers
+
+    def _rows(self, asks: Sequence[Ask]) -> list[Answer]:
+        return self.batch.answers(asks, self._run, rounding(self.wrapper.module, self.wrapper.runtime.autocast))
 
     def _run(self, asks: Sequence[Ask]) -> list[Answer]:
         if self.copy is not None:

@@ -140,6 +140,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
     spoken = [message for message in messages if _content(message).strip()]
     if not spoken:
         raise InputError("All messages of the chat are empty: there is nothing to explain.")
+    texts.check_text([_content(message) for message in spoken])
     goes_on = messages[-1]["role"] == "assistant"
 
     def rendered_as(chat: list[Mapping[str, Any]]) -> str:
@@ -147,8 +148,11 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
             return tokenizer.apply_chat_template(
                 chat, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
             )
-        except TemplateError as error:
-            raise InputError(f"The tokenizer's chat template refuses this chat: {error}") from error
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"The tokenizer's chat template refuses this chat ({error}); render the chat yourself and give it as a "
+                "string."
+            ) from error
 
     rendered = rendered_as(messages)
     frame = rendered_as([_with_content(m, _MARK) if m in spoken else m for m in messages]).split(_MARK)
@@ -173,7 +177,9 @@ def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "text" in part for part in content):
+    if isinstance(content, Sequence) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
         return "".join(part["text"] for part in content)
     raise InputError(f"A message needs a text as its 'content'; this one has {type(content).__name__}.")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from interpreto.errors import TargetError
+from interpreto.model_wrapping.finite import all_finite
 from interpreto.model_wrapping.targets import Contrast, called
 from interpreto.typing import Scores
 
@@ -188,7 +189,11 @@ def _told_apart(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
 
 
 def embeddings(targets: Any) -> Any:
-    """A user's tensors and arrays of features as embeddings: two axes are several, for every sample."""
+    """A user's tensors and arrays of features as embeddings: two axes are several, for every sample.
+
+    Raises:
+        TargetError: if a number of them is NaN or infinite.
+    """
     if isinstance(targets, Contrast):
         return Contrast(embeddings(targets.for_), embeddings(targets.against))
     if isinstance(targets, list | tuple):
@@ -197,6 +202,8 @@ def embeddings(targets: Any) -> Any:
         return targets
     values = torch.as_tensor(np.array(targets) if isinstance(targets, np.ndarray) else targets)
     if values.is_floating_point() and values.ndim in (1, 2):
+        if not all_finite(values):
+            raise TargetError("The embedding given as a target holds NaN or infinite numbers.")
         found = [Embedding(row.detach().cpu().float(), f"embedding {number}") for number, row in enumerate(
             values.reshape(-1, values.shape[-1]))]  # fmt: skip
         return found[0] if values.ndim == 1 else tuple(found)

@@ -131,9 +131,18 @@ def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs"
     """What a target function makes of the model's outputs.
 
     Raises:
-        TargetError: if it is anything but one score per row.
+        TargetError: if the function raises an exception, which is the cause of the error, or it is anything but one
+            score per row.
     """
-    scores = function(outputs)
+    try:
+        # A copy: some functions change their argument in place.
+        scores = function(outputs.clone())
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"The target function raised {type(error).__name__} for {what} of shape {tuple(outputs.shape)}: {error}"
+        ) from error
     if not isinstance(scores, Tensor) or scores.shape != outputs.shape[:1]:
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TargetError(
@@ -191,11 +200,17 @@ def several(listed: list[Any]) -> tuple[Any, ...]:
 
 def _value(item: Any, labels: Sequence[str]) -> Any:
     if isinstance(item, Contrast):
+        for part in (item.for_, item.against):
+            if callable(part) or isinstance(part, Contrast):
+                raise TargetError(f"A Contrast compares two classes, given as indices or labels; {part!r} is none.")
         return Contrast(_value(item.for_, labels), _value(item.against, labels))
     if isinstance(item, str):
         if item not in labels:
             raise TargetError(f"The model has no label {item!r}: {choices(item, labels)}")
-        return list(labels).index(item)
+        places = [place for place, label in enumerate(labels) if label == item]
+        if len(places) > 1:
+            raise TargetError(f"The label {item!r} is that of several classes, {places}: give the index of one.")
+        return places[0]
     if isinstance(item, bool) or not (callable(item) or isinstance(item, int | np.integer)):
         raise TargetError(
             f"{item!r} is no target; give a class index, a label, Contrast(a, b), 'all' or a function of the outputs."
@@ -257,6 +272,6 @@ def plain(targets: Any) -> Any:
 def labels_of(config: Any, count: int) -> tuple[str, ...]:
     """The names of a classifier's outputs: `id2label` where it fits, else their numbers."""
     known = getattr(config, "id2label", None)
-    if isinstance(known, Mapping) and len(known) == count:
+    if isinstance(known, Mapping) and len(known) == count and all(str(index).isdecimal() for index in known):
         return tuple(str(known[index]) for index in sorted(known, key=int))
     return tuple(str(index) for index in range(count))

@@ -108,7 +108,7 @@ class TextClassification(Wrapper):
             stack.enter_context(_padding(text.config, fields))
             if embeddings is not None:
                 stack.enter_context(replaced(text.embedding, fields["input_ids"], embeddings))
-            return self.runtime.explained(logits_of(text.run(fields), self.runtime.model_output))
+            return self.runtime.explained(logits_of(text.run(fields), len(rows), self.runtime.model_output))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """From a user's texts to prepared samples."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -108,14 +108,22 @@ def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
     if "input_ids" not in inputs:
         raise InputError(f"A tokenised mapping needs 'input_ids'; it has {', '.join(map(repr, inputs))}.")
     given = {name: inputs[name] for name in _FIELDS if name in inputs}
-    rows = (
-        [given]
-        if _is_flat(given["input_ids"])
-        else [{name: value[row] for name, value in given.items()} for row in range(len(given["input_ids"]))]
-    )
+    # Whether a model would read the others is not known here.
+    others = {name: value for name, value in inputs.items() if name not in _FIELDS and value is not None}
+    rows = [given] if _is_flat(given["input_ids"]) else _rows_of(given)
     for row in rows:
         # Copied, so that what the user does to the tensors later does not matter.
-        yield {name: _whole_numbers(name, value) for name, value in row.items()}
+        yield {**{name: _whole_numbers(name, value) for name, value in row.items()}, **others}
+
+
+def _rows_of(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fields of each of several tokenised texts."""
+    count = len(given["input_ids"])
+    for name, values in given.items():
+        found = len(values) if isinstance(values, Sized) else 0
+        if found != count:
+            raise InputError(f"There are input ids of {count} texts, and {name!r} for {found}: give one row per text.")
+    return [{name: values[row] for name, values in given.items()} for row in range(count)]
 
 
 def _whole_numbers(name: str, given: Any) -> Int[Tensor, " l"]:
@@ -257,17 +265,33 @@ def check_text(texts: Sequence[str]) -> None:
         whole = texts[0] if len(texts) == 1 else tuple(texts)
         raise InputError(f"The text {whole!r} is empty: there is nothing to explain.")
     for written in texts:
-        try:
-            written.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"The text holds {written[error.start]!r} at {error.start}, one half of a surrogate pair, which is no "
-                "character: decode it with errors='replace', or repair its source."
-            ) from error
+        check_characters(written)
+
+
+def check_characters(written: str) -> None:
+    """Refuse a text that holds half of a surrogate pair.
+
+    Raises:
+        InputError: if it does.
+    """
+    try:
+        written.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The text holds {written[error.start]!r} at {error.start}, one half of a surrogate pair, which is no "
+            "character: decode it with errors='replace', or repair its source."
+        ) from error
 
 
 def _encode_given(given: Mapping[str, Any], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
     tokenizer = text.tokenizer
+    unread = [name for name in given if name not in (*_FIELDS, "labels") and name in text.parameters]
+    if unread:
+        raise InputError(
+            f"The model would read {unread[0]!r} of this tokenised text, and here only {', '.join(_FIELDS)} are read: "
+            "leave it out, or explain a function of texts (from_callables)."
+        )
+    given = {name: values for name, values in given.items() if name in _FIELDS}
     check_ids(given["input_ids"].tolist(), text)
     mask = _mask_of(given, tokenizer)
     real = mask.nonzero()[:, 0]

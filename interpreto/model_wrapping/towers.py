@@ -20,6 +20,7 @@ from interpreto.model_wrapping.pixel_shape import PixelShape
 from interpreto.model_wrapping.resolution import Resolution, Size, resolution_of
 from interpreto.model_wrapping.runtime import device_of, dtype_of
 from interpreto.model_wrapping.text_model import TextModel
+from interpreto.model_wrapping.texts import check_characters
 from interpreto.model_wrapping.tokenizing import tokenized
 from interpreto.typing import Tokenizer
 
@@ -123,6 +124,7 @@ class Towers(ABC):
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, with what the tokenizer puts around it."""
+        check_characters(text)
         return list(tokenized(self.require_text.tokenizer, text, truncation=False, verbose=False)["input_ids"])
 
 
