@@ -103,7 +103,8 @@ class LanguageModel:
 
     @property
     def _tolerance(self) -> float:
-        return rounding(self.text.model, self.runtime.autocast)
+        # Lengths differ besides, so that more of the sums are taken in another order.
+        return max(1e-3, rounding(self.text.model, self.runtime.autocast))
 
     def _begun(self, asks: Sequence[Ask]) -> list[Answer]:
         """Unchanged texts: outputs at the targets' positions, keys and values."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -79,7 +80,11 @@ class BatchCheck:
     invariant: bool | None = None
 
     def answers(
-        self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]], tolerance: float
+        self,
+        asks: Sequence[Ask],
+        run: Callable[[Sequence[Ask]], list[Answer]],
+        tolerance: float,
+        remembered: Callable[[], AbstractContextManager[None]],
     ) -> list[Answer]:
         """Run asks of one kind, rows one at a time where that matters.
 
@@ -87,34 +92,38 @@ class BatchCheck:
             asks: What is asked.
             run: Answers asks as one batch.
             tolerance: By how much a score may differ between batches by rounding, as a share of it.
+            remembered: A context after which the model has forgotten what ran in it.
         """
         if self.invariant or sum(len(ask.rows) for ask in asks) < 2 or any(ask.keep for ask in asks):
             return run(asks)
         if self.invariant is None:
-            together = run(asks)
-            self.invariant = self._scores_alone(asks, together, run, tolerance)
+            with remembered():
+                alone = self._alone(asks, run)
+            with remembered():
+                together = run(asks)
+            self.invariant = _alike(alone, self._last(asks, together), tolerance)
             if self.invariant:
                 return together
             warnings.warn(
-                "What this model says of an input depends on the other inputs of its batch, as with dynamic "
-                "quantisation, dropout that is never switched off, or normalisation without running statistics: inputs "
-                "are run one at a time, which takes longer.",
+                "What this model says of an input depends on the other inputs of its batch or on earlier ones, as with "
+                "dynamic quantisation, dropout that is never switched off, or normalisation without running "
+                "statistics: inputs are run one at a time, which takes longer.",
                 BatchWarning,
                 stacklevel=2,
             )
         return [self._one_by_one(ask, run) for ask in asks]
 
     @staticmethod
-    def _scores_alone(
-        asks: Sequence[Ask],
-        together: Sequence[Answer],
-        run: Callable[[Sequence[Ask]], list[Answer]],
-        tolerance: float,
-    ) -> bool:
-        """Whether the last row of the batch scores alone as it did there."""
-        ask, answer = next((a, b) for a, b in zip(reversed(asks), reversed(together), strict=True) if len(a.rows))
-        (alone,) = run([replace(ask, rows=ask.rows.take(slice(len(ask.rows) - 1, None)), of=None, probe=None)])
-        return _alike(alone.scores[-1:], answer.scores[-1:], tolerance)
+    def _alone(asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> Float[Tensor, "1 ..."]:
+        """What the last row of a batch scores alone."""
+        ask = next(ask for ask in reversed(asks) if len(ask.rows))
+        (answer,) = run([replace(ask, rows=ask.rows.take(slice(len(ask.rows) - 1, None)), of=None, probe=None)])
+        return answer.scores
+
+    @staticmethod
+    def _last(asks: Sequence[Ask], answers: Sequence[Answer]) -> Float[Tensor, "1 ..."]:
+        """What it scores in the batch."""
+        return next(b.scores[-1:] for a, b in zip(reversed(asks), reversed(answers), strict=True) if len(a.rows))
 
     @staticmethod
     def _one_by_one(ask: Ask, run: Callable[[Sequence[Ask]], list[Answer]]) -> Answer:
@@ -237,7 +246,7 @@ def _check_target(steps: _Steps, slopes: Float[Tensor, " k"], target: int) -> No
     measured = long / steps.length(_STEPS[0]), short / steps.length(_STEPS[1])
     if not _far(*measured, _AGREEMENT):
         if _far(measured[1], slopes[:_DIRECTIONS], _MISSED):
-            raise _wrong_gradient(measured[1], slopes)
+            raise _wrong_gradient(measured[1], slopes[:_DIRECTIONS])
         return
     # Where the steps disagree the score is too steep to be measured, or its layers round, as quantised ones do: then
     # slopes do not settle however short the steps are.

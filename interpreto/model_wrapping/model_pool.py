@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -70,7 +70,12 @@ class Lease:
         return answers
 
     def _rows(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self.batch.answers(asks, self._run, rounding(self.wrapper.module, self.wrapper.runtime.autocast))
+        runtime = getattr(self.wrapper, "runtime", None)
+        if runtime is None:
+            # Functions of the user are called as often as it says.
+            return self._run(asks)
+        remember = self.copy.remembered if self.copy is not None else nullcontext
+        return self.batch.answers(asks, self._run, rounding(self.wrapper.module, runtime.autocast), remember)
 
     def _run(self, asks: Sequence[Ask]) -> list[Answer]:
         if self.copy is not None:

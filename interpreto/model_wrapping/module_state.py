@@ -1,11 +1,13 @@
-"""The Python state of a model's modules, one level deep: whether it has changed, and how to put it back."""
+"""The Python state of a model's modules: whether it has changed, and how to put it back."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, is_dataclass
+from types import SimpleNamespace
 from typing import Any, final
 
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 _SIMPLE = (bool, int, float, complex, str, bytes, tuple)
 """Types whose values are compared by value: a number that is assigned again is another object."""
@@ -22,16 +24,16 @@ class ModuleState:
     Attributes:
         modules: All modules.
         attributes: Of each module, its attributes.
-        containers: Dictionaries, lists and sets among the attributes with what they contain: parameters, buffers,
-            submodules and hooks are kept in such.
-        configs: Configs of transformers among the attributes, with their own attributes.
+        containers: Dictionaries, lists and sets among the attributes and within one another, with what they contain:
+            parameters, buffers, submodules and hooks are kept in such.
+        configs: Configs of transformers, dataclasses and namespaces among these, with their own attributes.
         training: Of each module, whether it is in training mode; TorchScript keeps that elsewhere.
     """
 
     modules: tuple[nn.Module, ...]
     attributes: tuple[dict[str, Any], ...]
     containers: tuple[tuple[Any, Any], ...]
-    configs: tuple[tuple[PreTrainedConfig, dict[str, Any]], ...]
+    configs: tuple[tuple[Any, dict[str, Any]], ...]
     training: tuple[bool, ...]
 
     @staticmethod
@@ -39,12 +41,12 @@ class ModuleState:
         """The state of a model now."""
         modules = tuple(model.modules())
         attributes = tuple(dict(module.__dict__) for module in modules)
-        values = {id(value): value for own in attributes for value in own.values()}.values()
+        values = _holders(value for own in attributes for value in own.values())
         return ModuleState(
             modules,
             attributes,
             tuple((value, value.copy()) for value in values if type(value) in _CONTAINERS),
-            tuple((value, dict(value.__dict__)) for value in values if isinstance(value, PreTrainedConfig)),
+            tuple((value, dict(value.__dict__)) for value in values if type(value) not in _CONTAINERS),
             tuple(module.training for module in modules),
         )
 
@@ -92,6 +94,31 @@ class ModuleState:
     def _collections(self) -> list[tuple[Any, Any]]:
         """Every list and set now and as it was, but for those that were and are empty."""
         return [pair for pair in self.containers if not isinstance(pair[1], dict) and any(pair)]
+
+
+def _holders(values: Iterable[Any]) -> list[Any]:
+    """Containers and configs among values, and within one another."""
+    found: dict[int, Any] = {}
+    left = list(values)
+    while left:
+        value = left.pop()
+        if id(value) in found:
+            continue
+        if type(value) in _CONTAINERS:
+            left.extend(value.values() if isinstance(value, dict) else value)
+        elif _is_config(value):
+            left.extend(value.__dict__.values())
+        else:
+            continue
+        found[id(value)] = value
+    return list(found.values())
+
+
+def _is_config(value: Any) -> bool:
+    """Whether it is an object that holds nothing but settings."""
+    if isinstance(value, PreTrainedConfig | GenerationConfig | SimpleNamespace):
+        return True
+    return is_dataclass(value) and not isinstance(value, type | nn.Module) and "__dict__" in dir(value)
 
 
 def _equal(now: Any, before: Any) -> bool:

@@ -150,8 +150,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise InputError(
-                f"The tokenizer's chat template refuses this chat ({error}); render the chat yourself and give it as a "
-                "string."
+                f"The tokenizer's chat template refuses this chat: {error}. Render it yourself and give it as a string."
             ) from error
 
     rendered = rendered_as(messages)

@@ -20,6 +20,8 @@ from interpreto.model_wrapping.module_state import ModuleState
 
 _PRIVATE_BUFFER = 2**22
 """Buffers of at most so many bytes are copied too, for a forward may write to them."""
+_COUNTED = 2**16
+"""Buffers of at most so many bytes are read anew in every call, for not every write to them is counted (`.data`)."""
 _COMPILED = "_compiled_call_impl"
 """Where a module that was compiled in place keeps the compiled call."""
 _ATTEMPTS = 10
@@ -85,7 +87,10 @@ class WorkingCopy:
                     raise CannotCopyError(f"{type(error).__name__}: {error}") from error
         prepare(self.module)
         # Tensors that were made in inference mode count no writes.
-        self._uncounted = [(one, own) for one, own in (*self._aliases, *self._buffers) if one.is_inference()]
+        made = [(one, own) for one, own in self._aliases if one.is_inference()]
+        few = [(one, own) for one, own in self._buffers if one.is_inference() or one.nbytes <= _COUNTED]
+        self._uncounted = [*made, *few]
+        self._counted = [(one, own) for one, own in self._buffers if not (one.is_inference() or one.nbytes <= _COUNTED)]
         self._versions = self._versions_now()
         self._placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
         self._at_home = self._state = ModuleState.of(self.module)
@@ -106,13 +111,23 @@ class WorkingCopy:
             self.release_device()
         self._state.restore()
         if self._versions_now() != self._versions:
-            for buffer, own in self._buffers:
+            for buffer, own in self._counted:
                 own.copy_(buffer)
             self._versions = self._versions_now()
         for original, own in self._uncounted:
             own.copy_(original)
         if away is not None:
             self.move(away)
+
+    @contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Put the values of small buffers, to which a forward may write, back afterwards."""
+        before = [own.clone() for _, own in self._buffers]
+        try:
+            yield
+        finally:
+            for (_, own), values in zip(self._buffers, before, strict=True):
+                own.copy_(values)
 
     def reset_submodules(self) -> None:
         """Put submodules back that a forward has exchanged (BigBird does, for short texts), for the next batch."""
@@ -121,7 +136,7 @@ class WorkingCopy:
 
     def _versions_now(self) -> list[tuple[int, int]]:
         """Counters that rise when something is written to a buffer."""
-        return [(buffer._version, own._version) for buffer, own in self._buffers if not buffer.is_inference()]
+        return [(buffer._version, own._version) for buffer, own in self._counted]
 
     def move(self, device: torch.device) -> None:
         """Run on another device than the original, with copies of its tensors there, until `release_device`."""
@@ -173,7 +188,8 @@ def _copied(
     """The copy, plain parameters with their aliases, and small buffers with their copies."""
     with torch.inference_mode(False), torch.no_grad():
         aliases = [(p, _alias(p)) for p in original.parameters() if type(p) is nn.Parameter and type(p.data) is Tensor]
-        buffers = [(b, b.detach().clone()) for b in original.buffers() if type(b) is Tensor and _is_small(b)]
+        held = (*original.buffers(), *_plain_tensors(original))
+        buffers = [(b, b.detach().clone()) for b in held if type(b) is Tensor and _is_small(b)]
     memo: dict[int, Any] = {id(own): other for own, other in (*aliases, *buffers)}
     memo |= {id(hook): hook for hook in _hooks(original) if not _belongs_to_module(hook)}
     try:
@@ -200,6 +216,14 @@ def _values(parameter: nn.Parameter) -> Tensor:
 
 def _is_small(buffer: Tensor) -> bool:
     return buffer.device.type != "meta" and buffer.nbytes <= _PRIVATE_BUFFER
+
+
+def _plain_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules hold as plain attributes, to which a forward may write as it does to buffers."""
+    found = {id(value): value for module in model.modules() for value in module.__dict__.values()}
+    for value in found.values():
+        if type(value) is Tensor and value.grad_fn is None and not value.requires_grad:
+            yield value
 
 
 def _hooks(model: nn.Module) -> Iterator[Any]:

@@ -20,6 +20,7 @@ from interpreto import (
     from_callables,
     plot_attributions,
 )
+from tests.generators import generator
 from tests.models import TEXTS, image_model, linear_text, processor, some_pictures, text_model, tokenizer
 
 BERT, VIT = text_model("bert"), image_model("vit")
@@ -34,6 +35,14 @@ def broken(model):
     with torch.no_grad():
         next(iter(copied.parameters())).fill_(float("nan"))
     return copied
+
+
+def labelled(*labels):
+    import copy
+
+    model = copy.deepcopy(VIT[0])
+    model.config.id2label = dict(enumerate(labels))
+    return model
 
 
 CASES = {
@@ -54,6 +63,46 @@ CASES = {
     "image processor for a text": (lambda: Saliency(BERT[0], processor()), "needs a tokenizer, got ViTImageProcessor"),
     "tokenizer for an image": (lambda: Saliency(VIT[0], tokenizer("bert")), "needs an image processor or a transform"),
     "number as processor": (lambda: Saliency(VIT[0], 3), "needs an image processor or a transform, got int"),
+    "contrast of a function": (
+        lambda: Saliency(*VIT)(PICTURE, Contrast(lambda outputs: outputs[:, 0], 1)),
+        "A Contrast compares two classes, given as indices or labels",
+    ),
+    "contrast of a contrast": (
+        lambda: Saliency(*VIT)(PICTURE, Contrast(Contrast(0, 1), 2)),
+        r"Contrast\(for_=0, against=1\) is none",
+    ),
+    "a target function that fails": (
+        lambda: Saliency(*VIT)(PICTURE, lambda outputs: outputs[:, 99]),
+        r"The target function raised IndexError for outputs of shape \(1, 3\)",
+    ),
+    "a label of two classes": (
+        lambda: Saliency(labelled("crane", "dog", "crane"), VIT[1])(PICTURE, "crane"),
+        r"The label 'crane' is that of several classes, \[0, 2\]: give the index of one",
+    ),
+    "fewer rows than inputs": (
+        lambda: Occlusion(*VIT, model_output=lambda output: output.logits.mean(0, keepdim=True))(PICTURE),
+        r"one row of logits per input; this model returned a tensor of shape \(1, 3\) for \d+ inputs",
+    ),
+    "positions of tokens": (
+        lambda: Saliency(*BERT)({"input_ids": [[2, 9, 3]], "position_ids": [[5, 6, 7]]}),
+        "The model would read 'position_ids' of this tokenised text, and here only input_ids",
+    ),
+    "a mask for fewer texts": (
+        lambda: Saliency(*BERT)({"input_ids": [[2, 9, 3], [2, 8, 3]], "attention_mask": [[1, 1, 1]]}),
+        "There are input ids of 2 texts, and 'attention_mask' for 1: give one row per text",
+    ),
+    "half of a surrogate pair in a continuation": (
+        lambda: Saliency(*generator("gpt2"))("the film was", " a\ud800"),
+        "one half of a surrogate pair",
+    ),
+    "a fraction of new tokens": (
+        lambda: Saliency(*generator("gpt2"), generation_kwargs={"max_new_tokens": 3.5})("the film was"),
+        "max_new_tokens=3.5 of generation_kwargs= must be a whole number",
+    ),
+    "what generate cannot use": (
+        lambda: Saliency(*generator("gpt2"), generation_kwargs={"streamer": object()})("the film was"),
+        "generate\\(\\) does not take generation_kwargs=",
+    ),
     "empty text": (lambda: Saliency(*BERT)("  "), "is empty: there is nothing to explain"),
     "no text": (lambda: Saliency(*BERT)(3), "Expected a text, got int"),
     "no text in a list": (lambda: Saliency(*BERT)(["a film", 3]), "Expected a text, got int"),

@@ -1,6 +1,7 @@
 """Models as users bring them give the numbers of the plain model, or are refused with one error of our own."""
 
 import copy
+import warnings
 
 import accelerate
 import numpy as np
@@ -27,7 +28,7 @@ from interpreto import (
     compare,
     from_callables,
 )
-from interpreto.errors import InputError, ModelError, OptionError, TargetError, UnsupportedError
+from interpreto.errors import BatchWarning, InputError, ModelError, OptionError, TargetError, UnsupportedError
 from tests.attributions.test_bad_input import _bart
 from tests.generators import generator
 from tests.models import TEXTS, image_model, some_pictures, text_model, tokenizer
@@ -292,6 +293,86 @@ def test_models_may_change_ids_and_embeddings_in_place(method):
     for _ in range(2):
         for found, expected in zip(own(TEXTS, 0), plain(TEXTS, 0), strict=True):
             assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
+
+
+class OfItsBatch(InPlaceImage):
+    """Normalises by the statistics of the batch."""
+
+    def __init__(self):
+        super().__init__(in_place=False)
+        self.norm = nn.BatchNorm2d(8, track_running_stats=False)
+        nn.init.normal_(self.head.weight)
+
+    def forward(self, images):
+        return self.head(torch.tanh(self.norm(self.features(images))).mean((2, 3)))
+
+
+class AlwaysDrops(InPlaceImage):
+    """Draws a mask in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__(in_place=False)
+
+    def forward(self, images):
+        return self.head(nn.functional.dropout(torch.tanh(self.features(images)).mean((2, 3)), 0.5, training=True))
+
+
+@pytest.mark.parametrize("model", [OfItsBatch, AlwaysDrops])
+def test_models_whose_rows_depend_on_one_another_run_one_at_a_time(model):
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps = []
+    for batch_size in (1, 4, 32):
+        options = {"task": "image-classification", "granularity": Grid(4, 4), "removal": "black"}
+        explain = Occlusion(model().eval(), batch_size=batch_size, **options)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            maps.append(explain(image, 0)[0].attributions)
+        assert [one.category for one in told] == [BatchWarning] * (batch_size > 1)
+    assert torch.equal(maps[0], maps[1])
+    assert torch.equal(maps[0], maps[2])
+    if model is OfItsBatch:
+        whole = model().eval()
+        for row, column in ((0, 0), (1, 2), (3, 3)):
+            hidden = image.clone()
+            hidden[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 0
+            effect = (whole(image[None]) - whole(hidden[None]))[0, 0].item()
+            assert maps[0][0, row, column].item() == pytest.approx(effect, abs=1e-5)
+
+
+class Standardizes(InPlaceImage):
+    """Divides by the deviation of an image, which is 0 where all of it is hidden."""
+
+    def __init__(self):
+        super().__init__(in_place=False)
+
+    def forward(self, images):
+        centred = images - images.mean((1, 2, 3), keepdim=True)
+        return super().forward(centred / images.std((1, 2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize("method", [KernelShap, Lime, IntegratedGradients])
+def test_scores_of_changed_copies_that_are_no_numbers_are_refused(method):
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    explain = method(Standardizes().eval(), task="image-classification", granularity=Grid(2, 2))
+    with pytest.raises(ModelError, match=r"not a number \(NaN\) for \d+ of \d+ changed copies .*removal= or baseline="):
+        explain(image, 0)
+
+
+def test_target_functions_may_change_what_they_are_given():
+    model, processor = OF_TASK["image"][:2]
+
+    def best_other(outputs):
+        outputs[:, 0] = -1e9
+        return outputs.max(1).values
+
+    def best_other_apart(outputs):
+        return outputs[:, 1:].max(1).values
+
+    (found,), (expected,) = (
+        Occlusion(model, processor)(PICTURE, (function, 0)) for function in (best_other, best_other_apart)
+    )
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.attributions, expected.attributions)
 
 
 class Recurrent(nn.Module):

@@ -128,6 +128,29 @@ def test_swallowed_gradients_of_image_models_are_refused():
         Saliency(other, processor)(some_pictures()[0], 0)
 
 
+class OneClassDetached(nn.Module):
+    """Lets the gradient of its second class through to a thousandth."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(192, 1), nn.Linear(192, 1)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return torch.cat([self.first(flat), self.second(flat.detach()) + 1e-3 * self.first(flat)], 1)
+
+
+@pytest.mark.parametrize("targets", [[(0, 1)], [0, 1]])
+def test_gradients_of_every_target_are_checked(targets):
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    explain = Saliency(OneClassDetached().eval(), task="image-classification")
+    for early in targets[:-1]:
+        explain(image, early)
+    with pytest.raises(UnsupportedError, match="The gradient of this model is not that of its score"):
+        explain(image, targets[-1])
+
+
 class Rounds(nn.Module):
     """A quantised layer, whose output is rounded as coarsely as half precision does it.
 

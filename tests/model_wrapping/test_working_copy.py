@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,6 +34,50 @@ MODELS = {
     **{f"generation-{name}": lambda name=name: generator(name)[0] for name in GENERATORS},
     **{f"towers-{name}": lambda name=name: two_towers(name)[0] for name in TWO_TOWERS},
 }
+
+
+class Configured(nn.Module):
+    """Reads settings, counts its calls in a plain tensor, and adds a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(192, 3)
+        self.settings = SimpleNamespace(scale=1.0, more={"shifts": [0.0, 0.0]})
+        self.calls = torch.zeros(1)
+        self.register_buffer("bias", torch.zeros(3))
+
+    def forward(self, images):
+        self.calls += 1
+        shift = sum(self.settings.more["shifts"])
+        return self.head(images.flatten(1)) * self.settings.scale + shift + self.bias
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.settings, "scale", 10.0),
+        lambda model: model.settings.more["shifts"].append(3.0),
+        lambda model: model.bias.data.add_(5.0),
+    ],
+)
+def test_changes_within_settings_and_of_data_are_seen(change):
+    model, image = Configured().eval(), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    explain = Occlusion(model, task="image-classification", granularity="pixel")
+    explain(image, 0)
+    assert not model.calls.any()
+    change(model)
+    found = explain(image, 0)[0].scores
+    assert torch.allclose(found, model(image[None])[0, :1], atol=1e-5)
+
+
+def test_changes_of_a_generation_config_are_seen():
+    model, words = generator("gpt2")
+    model = copy.deepcopy(model)
+    explain = Occlusion(model, words, granularity="token")
+    for count in (4, 2):
+        model.generation_config.max_new_tokens = count
+        assert len(explain("the film was")[0].target_names) == count
 
 
 def as_tensors(outputs):
@@ -110,6 +155,7 @@ def test_what_a_forward_writes_stays_in_the_copy():
     assert float(model.calls) == 0
 
 
+@pytest.mark.filterwarnings("ignore:What this model says of an input depends")
 def test_a_call_does_not_depend_on_the_calls_before_it():
     class Remembering(nn.Module):
         def __init__(self):
