@@ -49,7 +49,7 @@ class _Posed:
 
     def answer(self) -> Answer:
         """The answer to the whole ask, in the order in which the plan asked."""
-        whole = _joined(self.parts)
+        whole = Answer.joined(self.parts)
         return whole if self.back is None else replace(whole, scores=whole.scores[self.back])
 
 
@@ -196,19 +196,7 @@ def _run(run: Run, asks: Sequence[Ask]) -> list[Answer]:
     (ask,) = asks
     middle = len(ask.rows) // 2
     halves = (replace(ask, rows=ask.rows.take(part)) for part in (slice(middle), slice(middle, None)))
-    return [_joined([answer for half in halves for answer in _run(run, [half])])]
-
-
-def _joined(parts: Sequence[Answer]) -> Answer:
-    if len(parts) == 1:
-        return parts[0]
-    gradients = [part.gradients for part in parts if part.gradients is not None]
-    inside = [part.inside for part in parts if part.inside is not None]
-    return Answer(
-        torch.cat([part.scores for part in parts]),
-        torch.cat(gradients) if gradients else None,
-        inside=torch.cat(inside) if inside else None,
-    )
+    return [Answer.joined([answer for half in halves for answer in _run(run, [half])])]
 
 
 def together(plans: Sequence[Plan[Found]]) -> Plan[list[Found]]:

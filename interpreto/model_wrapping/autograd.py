@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.gradient_check import GradientCheck, gradient_of, not_differentiable, with_gradients
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck, gradient_of, not_differentiable, with_gradients
 from interpreto.model_wrapping.precision import at_least_float32
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of, dtype_of

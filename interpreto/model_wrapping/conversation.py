@@ -159,7 +159,9 @@ class Answer:
 
     @staticmethod
     def joined(answers: Sequence["Answer"]) -> "Answer":
-        """The answers of rows as that of all of them; what was kept of each is not."""
+        """The answers of rows as that of all of them; of several, what was kept of each is not."""
+        if len(answers) == 1:
+            return answers[0]
         gradients = [answer.gradients for answer in answers if answer.gradients is not None]
         inside = [answer.inside for answer in answers if answer.inside is not None]
         return Answer(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.model_checks import gradient_of
+from interpreto.model_wrapping.gradient_check import gradient_of
 
 
 @dataclass(eq=False)

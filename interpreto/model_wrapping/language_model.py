@@ -16,9 +16,9 @@ from interpreto.errors import ModelError
 from interpreto.model_wrapping import prefix
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.gradient_check import GradientCheck, not_differentiable, with_gradients
 from interpreto.model_wrapping.head import Head, applied_at, gradients
 from interpreto.model_wrapping.inside.guided import guided
-from interpreto.model_wrapping.model_checks import GradientCheck, not_differentiable, with_gradients
 from interpreto.model_wrapping.precision import at_least_float32, precision
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, rounding

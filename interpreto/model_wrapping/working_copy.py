@@ -86,11 +86,10 @@ class WorkingCopy:
                 if "during iteration" not in str(error) or attempt + 1 == _ATTEMPTS:
                     raise CannotCopyError(f"{type(error).__name__}: {error}") from error
         prepare(self.module)
-        # Tensors that were made in inference mode count no writes.
-        made = [(one, own) for one, own in self._aliases if one.is_inference()]
-        few = [(one, own) for one, own in self._buffers if one.is_inference() or one.nbytes <= _COUNTED]
-        self._uncounted = [*made, *few]
-        self._counted = [(one, own) for one, own in self._buffers if not (one.is_inference() or one.nbytes <= _COUNTED)]
+        self._counted = [pair for pair in self._buffers if _counts_writes(pair[0])]
+        # Of parameters, which are aliases, only those made in inference mode are copies.
+        self._uncounted = [pair for pair in self._aliases if pair[0].is_inference()]
+        self._uncounted += [pair for pair in self._buffers if not _counts_writes(pair[0])]
         self._versions = self._versions_now()
         self._placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
         self._at_home = self._state = ModuleState.of(self.module)
@@ -216,6 +215,11 @@ def _values(parameter: nn.Parameter) -> Tensor:
 
 def _is_small(buffer: Tensor) -> bool:
     return buffer.device.type != "meta" and buffer.nbytes <= _PRIVATE_BUFFER
+
+
+def _counts_writes(buffer: Tensor) -> bool:
+    """Whether its version tells of writes; tensors that were made in inference mode have none."""
+    return not buffer.is_inference() and buffer.nbytes > _COUNTED
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[Tensor]:
