@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.module_state import ModuleState
+from interpreto.model_wrapping.norm_layers import keep_layout
 
 _PRIVATE_BUFFER = 2**22
 """Buffers of at most so many bytes are copied too, for a forward may write to them."""
@@ -173,12 +174,17 @@ class WorkingCopy:
 
 
 def prepare(module: nn.Module) -> None:
-    """Put a model into evaluation mode, and let it name the parts of what it returns, as its config may forbid."""
+    """Make a model ready to be explained.
+
+    It is in evaluation mode, names the parts of what it returns, which its config may forbid, and its normalisation
+    layers get what they differentiate right.
+    """
     module.eval()
     for part in module.modules():
         config: Any = getattr(part, "config", None)
         if getattr(config, "return_dict", True) is False:
             config.return_dict = True
+    keep_layout(module)
 
 
 def _copied(

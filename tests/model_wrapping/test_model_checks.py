@@ -8,7 +8,7 @@ import transformers as hf
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutput
 
-from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency
+from interpreto import InputXGradient, IntegratedGradients, KernelShap, Occlusion, Saliency
 from interpreto.errors import ModelError, UnsupportedError
 from tests.generators import generator, slow_scores
 from tests.models import image_model, some_pictures, text_model
@@ -220,3 +220,44 @@ def test_dynamically_quantised_models_are_refused_where_gradients_are_asked_for(
     Occlusion(quantised, words)("a good film", 0)
     with pytest.raises(ModelError, match="load the model without quantisation"):
         Saliency(quantised, words)("a good film", 0)
+
+
+class Hybrid(nn.Module):
+    """Tokens of a normalised feature map, as hybrids of convolutions and attention make them."""
+
+    def __init__(self, norm):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.norm, self.head = nn.Conv2d(3, 6, 3, padding=1), norm(6), nn.Linear(6 * 64, 2)
+
+    def forward(self, images):
+        tokens = self.norm(self.convolution(images)).flatten(2).transpose(1, 2)
+        return self.head((tokens * tokens.softmax(-1)).flatten(1))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+@pytest.mark.parametrize("double", [False, True])
+def test_gradients_of_one_image_through_a_norm_whose_output_is_transposed(norm, double):
+    """PyTorch reads the gradient of such a layer in the wrong order for a batch of one; for a batch of two it does not."""
+    model = Hybrid(norm).eval().to(torch.float64 if double else torch.float32)
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(model.head.weight)
+    leaf = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+    explain = InputXGradient(model, task="image-classification", granularity="pixel")
+    for image, gradient in zip(images, expected, strict=True):
+        found = explain(image, 1)[0].attributions
+        assert torch.allclose(found.flatten(), (image * gradient).sum(0).float().flatten(), atol=1e-5)
+    assert not model.norm._forward_hooks
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
+def test_kinks_of_max_pooling_are_no_swallowed_gradients(colour):
+    """Where all pixels are the same, all windows tie."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2)
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 16, 2)).eval()
+    image = torch.full((3, 16, 16), colour)
+    leaf = image[None].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf)[0, 1], leaf)
+    found = InputXGradient(model, task="image-classification", granularity="pixel")(image, 1)[0].attributions
+    assert torch.allclose(found.flatten(), (image * expected[0]).sum(0).flatten(), atol=1e-5)

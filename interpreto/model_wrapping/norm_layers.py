@@ -1,0 +1,33 @@
+"""Gradients of batch and instance normalisation for a batch of one."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+
+def keep_layout(module: nn.Module) -> None:
+    """Let normalisation layers get their inputs and gradients in a layout for which PyTorch differentiates them right.
+
+    On a CPU the backward pass of `batch_norm` reads a gradient in the wrong order if it lies channels last, the input
+    does not, and the batch has one row, whose stride means nothing (seen in torch 2.6 to 2.15). That is so wherever
+    tokens are made of a normalised feature map by `flatten(2).transpose(1, 2)`, as many hybrids of convolutions and
+    attention do.
+
+    Args:
+        module: A working copy, or a model whose state is put back after the call; hooks are left on it.
+    """
+    for part in module.modules():
+        if isinstance(part, _BatchNorm | _InstanceNorm):
+            part.register_forward_pre_hook(_enter)
+            part.register_forward_hook(_leave)
+
+
+def _enter(_part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(one.contiguous() if len(one) == 1 and one.stride(0) != one.numel() else one for one in given)
+
+
+def _leave(_part: nn.Module, _given: Any, output: Tensor) -> None:
+    if output.requires_grad and len(output) == 1:
+        output.register_hook(Tensor.contiguous)
