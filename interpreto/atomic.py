@@ -33,15 +33,34 @@ def checksum(content: bytes) -> str:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A file to write beside a place, which it takes when all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside, writer = _temporary_name(path), _Writer()
-    _WRITTEN[beside] = writer
+    """A file to write beside a place, which it takes when all is written.
+
+    Raises:
+        SavedFileError: if it cannot be written.
+    """
+    with _errors_named(path):
+        if path.is_dir():
+            raise SavedFileError(f"{str(path)!r} is a folder: name a file.")
+        check_writable(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside, writer = _temporary_name(path), _Writer()
+        _WRITTEN[beside] = writer
+        try:
+            yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system into ours, which name the place that was asked for."""
     try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        yield
+    except SavedFileError:
+        raise
+    except OSError as error:
+        raise SavedFileError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,26 +78,27 @@ def atomic_folder(path: Path, mark: str) -> Iterator[Path]:
         mark: A file that folders of this kind hold, so that none of another kind is overwritten.
 
     Raises:
-        SavedFileError: if something else has the place.
+        SavedFileError: if something else has the place, or it cannot be written.
     """
-    check_place(path, mark)
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _recover(path)
-    around, writer = _temporary_name(path), _Writer()
-    _WRITTEN[around] = writer
-    beside, before = around / path.name, around / _BEFORE
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        if path.exists():
-            path.rename(before)
-        beside.rename(path)
-    finally:
-        # Whatever came between the two, one of them has the place.
-        if before.exists() and not path.exists():
-            before.rename(path)
-        shutil.rmtree(around, ignore_errors=True)
+    with _errors_named(path):
+        check_place(path, mark)
+        path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _recover(path)
+        around, writer = _temporary_name(path), _Writer()
+        _WRITTEN[around] = writer
+        beside, before = around / path.name, around / _BEFORE
+        try:
+            beside.mkdir(parents=True)
+            yield beside
+            if path.exists():
+                path.rename(before)
+            beside.rename(path)
+        finally:
+            # Whatever came between the two, one of them has the place.
+            if before.exists() and not path.exists():
+                before.rename(path)
+            shutil.rmtree(around, ignore_errors=True)
 
 
 def check_place(path: Path, mark: str) -> None:
@@ -87,9 +107,10 @@ def check_place(path: Path, mark: str) -> None:
     Raises:
         SavedFileError: if something else has it, or a folder above it cannot be written.
     """
-    if path.exists() and not (path / mark).exists() and (path.is_file() or any(path.iterdir())):
-        raise SavedFileError(f"{str(path)!r} exists and holds no saved result, no {mark}: it is not overwritten.")
-    check_writable(path)
+    with _errors_named(path):
+        if path.exists() and not (path / mark).exists() and (path.is_file() or any(path.iterdir())):
+            raise SavedFileError(f"{str(path)!r} exists and holds no saved result, no {mark}: it is not overwritten.")
+        check_writable(path)
 
 
 def check_writable(path: Path) -> None:
@@ -99,10 +120,11 @@ def check_writable(path: Path) -> None:
         SavedFileError: if it is a file, or cannot be made or written.
     """
     place = path.absolute()
-    if place.exists() and not place.is_dir():
-        raise SavedFileError(f"{str(path)!r} is a file: name a folder.")
-    while not place.exists():
-        place = place.parent
+    with _errors_named(path):
+        if place.exists() and not place.is_dir():
+            raise SavedFileError(f"{str(path)!r} is a file: name a folder.")
+        while not place.exists():
+            place = place.parent
     if not place.is_dir():
         raise SavedFileError(f"{str(path)!r} cannot be made: {str(place)!r} is a file.")
     if not os.access(place, os.W_OK | os.X_OK):

@@ -275,6 +275,19 @@ def _texts(given: Any) -> list[str]:
     return several
 
 
+def _path(given: Any) -> Any:
+    if not isinstance(given, str | os.PathLike):
+        raise ValueError
+    name = os.fspath(given)
+    if isinstance(name, bytes):
+        raise ValueError("it is one of bytes: os.fsdecode() makes text of them")
+    if not name:
+        raise ValueError("it is empty")
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError("no file can have this name")
+    return given
+
+
 def _mapping(given: Any) -> Mapping[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise ValueError
@@ -347,7 +360,7 @@ LAYERS = Kind("the number of a block, from which on all are meant, or a list of 
 LAYER = instance("a module of the model, or its name", str, nn.Module)
 DTYPE = Kind("torch.bfloat16 or torch.float16", _dtype)
 DEVICE = Kind("a device that can be used on this machine, such as 'cpu'", _device)
-PATH = instance("a path, such as 'results/figure.png'", str, os.PathLike)
+PATH = Kind("a path, such as 'results/figure.png'", _path)
 MAPPING = Kind("a mapping from the names of options of generate() to values, such as {'max_new_tokens': 50}", _mapping)
 
 OPTION_KINDS: Mapping[str, Kind] = {
@@ -396,7 +409,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "layers": LAYERS,
     "layer": LAYER,
     "generation_kwargs": optional(MAPPING),
-    **dict.fromkeys(("folder", "save_path"), PATH),
+    **dict.fromkeys(("folder", "path", "save_path"), PATH),
 }  # fmt: skip
 """The kind of every option whose values can be told without a model; `removal`, `baseline` and the like are read where
 the model is known."""

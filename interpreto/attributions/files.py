@@ -122,13 +122,13 @@ def load_result(path: Path) -> AttributionOutput:
     Raises:
         SavedFileError: if it cannot be read, was changed, or is of another version.
     """
-    folder = readable_folder(path)
     try:
+        folder = readable_folder(path)
         text = read_bytes(folder / WORDS).decode()
         check_version(text, VERSION, repr(str(path)))
         return _read(verify_checksum(text), folder)
     except FileNotFoundError as error:
-        missing = next((name for name in (WORDS, NUMBERS) if not (folder / name).exists()), PICTURE)
+        missing = next((name for name in (WORDS, NUMBERS) if not (readable_folder(path) / name).exists()), PICTURE)
         raise SavedFileError(f"{str(path)!r} is no saved result: {missing} is missing.") from error
     except DAMAGE as error:
         if isinstance(error, SavedFileError):

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interpreto.errors import InputError, OptionError
+from interpreto.option_kinds import checks_options
 
 RawInput = str | tuple[str, str] | Image.Image
 
@@ -148,17 +149,25 @@ class AttributionOutput:
 
         return plot_attributions(self, save_path=save_path)
 
+    @checks_options
     def save(self, path: str | Path) -> Path:
-        """Write it into a folder: JSON, safetensors and, for an image, the picture as PNG. Nothing is half written."""
+        """Write it into a folder: JSON, safetensors and, for an image, the picture as PNG. Nothing is half written.
+
+        Raises:
+            OptionError: if no folder can have this name.
+            SavedFileError: if something else has the place, or it cannot be written.
+        """
         from interpreto.attributions import files
 
         return files.save_result(self, Path(path))
 
     @staticmethod
+    @checks_options
     def load(path: str | Path) -> "AttributionOutput":
         """Read what `save` wrote; no model is needed.
 
         Raises:
+            OptionError: if no folder can have this name.
             SavedFileError: if files are missing, were changed or cut off, or are of another version.
         """
         from interpreto.attributions import files

@@ -1,14 +1,25 @@
 """Results survive the disk, stay small, and damage is told."""
 
 import json
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from interpreto import AttributionOutput, Contrast, IntegratedGradients, InterpretoError, KernelShap, Saliency
-from tests.models import light, text_model
+from interpreto import (
+    AttributionOutput,
+    Contrast,
+    IntegratedGradients,
+    InterpretoError,
+    KernelShap,
+    Saliency,
+    plot_attributions,
+    plot_top,
+)
+from tests.models import light, some_pictures, text_model
 
 
 @pytest.fixture
@@ -93,6 +104,30 @@ def test_other_folders_are_not_overwritten(result, tmp_path):
     with pytest.raises(InterpretoError, match="exists and holds no saved result"):
         result.save(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+NO_NAMES = [5, True, [], b"a.png", "", "a\0b.png", "\ud800.png", "x" * 300 + ".png", "plain/a.png"]
+
+
+@pytest.mark.parametrize("name", [None, *NO_NAMES])
+@pytest.mark.parametrize("entry", ["save", "load"])
+def test_impossible_names_of_results_are_refused(result, tmp_path, monkeypatch, entry, name):
+    monkeypatch.chdir(tmp_path)
+    Path("plain").touch()
+    with pytest.raises(InterpretoError, match=r"must be a path|cannot be"):
+        AttributionOutput.load(name) if entry == "load" else result.save(name)
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, ".", "folder", "folder/"])
+@pytest.mark.parametrize("draw", [plot_attributions, partial(plot_top, percents=(10.0,))])
+def test_impossible_names_of_figures_are_refused(shapes, tmp_path, monkeypatch, draw, name):
+    monkeypatch.chdir(tmp_path)
+    Path("plain").touch()
+    Path("folder").mkdir()
+    output = Saliency(*shapes)(some_pictures()[0])
+    with pytest.raises(InterpretoError, match=r"must be a path|cannot be|is a file|is a folder"):
+        draw(output, save_path=name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "plain"]
 
 
 def test_a_result_holds_nothing_large(setting):

@@ -21,6 +21,7 @@ from interpreto.attributions.comparison.standings import Standing, Verdict, stan
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.statistics import Interval, difference
 from interpreto.errors import InputError, OptionError, choices
+from interpreto.option_kinds import checks_options
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ class Comparison:
         header, rows = tables.values(self) if per_sample else tables.scores(self)
         return pandas.DataFrame(rows, columns=header)
 
+    @checks_options
     def plot(self, save_path: str | Path | None = None) -> Any:
         """A figure of the scores with their intervals against cost, one panel per metric.
 
@@ -185,6 +187,7 @@ class Comparison:
 
         return scores.plot(self, save_path)
 
+    @checks_options
     def plot_maps(self, sample: int = 0, save_path: str | Path | None = None) -> Any:
         """All methods on one sample side by side, on one scale: each map is divided by its largest magnitude.
 
@@ -220,12 +223,14 @@ class Comparison:
         explained = {number for (_, number), record in self.records.items() if record.output is not None}
         return sorted(explained)[:count]
 
+    @checks_options
     def report(self, path: str | Path) -> Path:
         """Write everything into one page that needs no network."""
         from interpreto.visualizations import report
 
         return report.write(self, Path(path))
 
+    @checks_options
     def save(self, path: str | Path) -> Path:
         """Write a folder: all results for `Comparison.load`, `table.csv` and `values.csv`, `report.html` and figures.
 
@@ -237,6 +242,7 @@ class Comparison:
         return Path(path)
 
     @staticmethod
+    @checks_options
     def load(path: str | Path) -> "Comparison":
         """Read what `save` wrote, or what there is so far of a run that is under way or was killed.
 
