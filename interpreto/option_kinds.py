@@ -275,6 +275,20 @@ def _texts(given: Any) -> list[str]:
     return several
 
 
+def _labels(given: Any) -> list[str]:
+    several = given.tolist() if isinstance(given, np.ndarray) else given
+    if isinstance(several, Mapping):
+        # As `id2label` of transformers.
+        if set(several) != set(range(len(several))):
+            raise ValueError("the keys of a mapping are the numbers of all classes from 0 on")
+        several = [several[number] for number in range(len(several))]
+    if not isinstance(several, list | tuple) or not several:
+        raise ValueError
+    if not all(isinstance(name, str | Integral) for name in several):
+        raise ValueError("a name is a text")
+    return [str(name) for name in several]
+
+
 def _path(given: Any) -> Any:
     if not isinstance(given, str | os.PathLike):
         raise ValueError
@@ -351,6 +365,7 @@ IMAGE_SIZE = Kind(
     functools.partial(_extent, _MAX_SIDE),
 )
 TEXTS = Kind("a text or a list of texts, not all of them empty", _texts)
+LABELS = Kind("a list of the names of all classes, or a mapping from their numbers", _labels)
 MODEL_OUTPUT = Kind(
     "a key, a place or a function",
     functools.partial(_either, (NAME, Kind("a whole number", _integer), FUNCTION)),
@@ -408,6 +423,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "of": METHOD,
     "layers": LAYERS,
     "layer": LAYER,
+    "labels": LABELS,
     "generation_kwargs": optional(MAPPING),
     **dict.fromkeys(("folder", "path", "save_path"), PATH),
 }  # fmt: skip

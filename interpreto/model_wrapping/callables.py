@@ -1,7 +1,7 @@
 """Any function as a model."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.callable_images import CallableImages, FeatureFunction, GradientFunction
@@ -20,7 +20,7 @@ def from_callables(
     *,
     texts: bool = False,
     layout: str = "n c h w",
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[int, str] | None = None,
     preprocess: Callable[[Any], Any] | None = None,
     patch_size: int | tuple[int, int] | None = None,
 ) -> CallableImages | CallableTexts:
@@ -34,7 +34,7 @@ def from_callables(
         texts: Whether `scores` reads texts. Words are hidden by a space then, or by any text that `removal=` names;
             the other options are for images.
         layout: "n c h w" or "n h w c", how the functions want their images.
-        labels: Names of the classes.
+        labels: Names of the classes, or a mapping from their numbers, such as `model.config.id2label`.
         preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
             floats in [0, 1], and arrays and tensors are taken as they are.
         patch_size: Height and width of patches, if the model has them.
@@ -49,15 +49,17 @@ def from_callables(
         tensor([[0., 1., 0., 0.]])
     """
     check_choice("layout", layout, LAYOUTS)
+    # What is checked is a list.
+    names = cast(list[str] | None, labels)
     functions = {"scores": scores, "gradients": gradients, "features": features, "preprocess": preprocess}
     for name, function in functions.items():
         if not callable(function) and (function is not None or name == "scores"):
             raise OptionError(f"{name}={function!r} is not callable.")
     if not texts:
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-        return CallableImages(scores, gradients, features, layout == "n h w c", labels, preprocess, patch)
+        return CallableImages(scores, gradients, features, layout == "n h w c", names, preprocess, patch)
     of_images = {**functions, "patch_size": patch_size, "layout": None if layout == LAYOUTS[0] else layout}
     given = [name for name, value in of_images.items() if value is not None and name != "scores"]
     if given:
         raise OptionError(f"{given[0]}= is for functions of images; with texts=True leave it out.")
-    return CallableTexts(scores, labels)
+    return CallableTexts(scores, names)

@@ -730,6 +730,8 @@ def test_prompts_are_templates_of_strings():
         ("{a}", {"a": 3}, "must be a string"),
         ("{a:>10}", {"a": "x"}, "as they are"),
         ("{a!r}", {"a": "x"}, "as they are"),
+        ("{a", {"a": "x"}, "part of the text twice: {{ or }}"),
+        ("a}", {}, "is no template"),
     ):
         with pytest.raises(OptionError, match=message):
             Prompt(template, **values)

@@ -1,6 +1,7 @@
 """Whatever an option is given, it works or is refused with one error of our own, before the model runs for long."""
 
 import inspect
+import re
 import typing
 import warnings
 from functools import cache
@@ -17,6 +18,8 @@ from interpreto import (
     CONTROLS,
     METHODS,
     METRICS,
+    XRAI,
+    GradCam,
     Grid,
     IntegratedGradients,
     InterpretoError,
@@ -27,6 +30,7 @@ from interpreto import (
     Rise,
     Saliency,
     Segments,
+    Sobol,
     compare,
     diverging,
     from_callables,
@@ -42,7 +46,7 @@ from tests.models import LIGHT, image_model, some_pictures, text_model
 
 UNCHECKED = {
     "base_attribution", "baseline", "granularity", "masks", "methods", "metrics", "outputs", "removal", "removals",
-    "segments", "spans", "targets", "thresholds", "inputs", "map", "gradients", "features", "labels", "preprocess",
+    "segments", "spans", "targets", "thresholds", "inputs", "map", "gradients", "features", "preprocess",
     "scores",
 }  # fmt: skip
 """Options that are read where the model or the sample is known."""
@@ -210,6 +214,14 @@ def test_what_cannot_be_is_refused(options, message):
     model, processor, inputs = models()["text"]
     with pytest.raises(OptionError, match=message):
         Rise(model, processor, **options)(*inputs)
+
+
+@pytest.mark.parametrize("resize", ["", "lanczos", "nearest-exact", "Bilinear"])
+@pytest.mark.parametrize("method", [GradCam, Sobol, XRAI])
+def test_interpolations_that_are_not_there_are_refused(method, resize):
+    model, processor, _ = models()["image"]
+    with pytest.raises(OptionError, match=re.escape(f"There is no resize={resize!r}")):
+        method(model, processor, resize=resize)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

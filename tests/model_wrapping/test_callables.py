@@ -15,6 +15,7 @@ from interpreto import (
     Saliency,
     from_callables,
 )
+from interpreto.errors import OptionError
 from tests.models import image_model, light, some_pictures
 
 MODEL, PROCESSOR = image_model("vit")
@@ -112,3 +113,23 @@ def test_differences_survive_a_large_offset(method):
     assert np.allclose(output.attributions[0], expected, atol=1e-6)
     assert output.scores.dtype == torch.float64
     assert float(output.scores) == image[1].mean(dtype=np.float64) + 1e9
+
+
+def even(arrays):
+    return np.zeros((len(arrays), 2))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [5, True, "abc", [], {}, {"a", "b"}, {0: "a", 2: "b"}, {"a": 0}, {"a": 0, 1: "b"}, [None, None], [["a"], ["b"]]],
+)
+def test_labels_that_name_no_classes_are_refused(labels):
+    with pytest.raises(OptionError, match="must be a list of the names of all classes"):
+        from_callables(even, labels=labels)
+
+
+def test_labels_are_a_list_an_array_or_a_mapping():
+    for labels in (["cat", "cow"], ("cat", "cow"), np.array(["cat", "cow"]), {1: "cow", 0: "cat"}):
+        explain = Occlusion(from_callables(even, labels=labels), granularity="pixel")
+        (output,) = explain(np.zeros((3, 8, 8), np.float32), "cow")
+        assert output.target_names == ("cow",)

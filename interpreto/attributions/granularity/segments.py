@@ -25,7 +25,7 @@ class Prompt(str):
         segments: First and last character of every value, the last one excluded.
 
     Raises:
-        OptionError: if a value is missing or is not in the template.
+        OptionError: if the template is none, or a value is missing or is not in the template.
     """
 
     __slots__ = ("segments",)
@@ -33,7 +33,13 @@ class Prompt(str):
 
     def __new__(cls, template: str, /, **values: Any) -> "Prompt":
         text, segments = "", {}
-        for literal, name, shape, conversion in Formatter().parse(template):
+        try:
+            fields = list(Formatter().parse(template))
+        except (ValueError, TypeError) as error:
+            raise OptionError(
+                f"{template!r} is no template ({error}); write a brace that is part of the text twice: {{{{ or }}}}."
+            ) from error
+        for literal, name, shape, conversion in fields:
             text += literal
             if name is None:
                 continue

@@ -5,10 +5,12 @@ from typing import Any, final
 
 from interpreto.attributions.aggregations.masks import MaskAggregator
 from interpreto.attributions.granularity import Unitization
+from interpreto.attributions.granularity.units import RESIZES
 from interpreto.attributions.perturbations.seams import Layout, MaskMethod, MaskModality, Perturbator
 from interpreto.attributions.recipes.case import Case, Explained, Recipe
 from interpreto.model_wrapping.conversation import Ask, Plan
 from interpreto.model_wrapping.sample import Sample
+from interpreto.option_kinds import check_choice
 
 _AHEAD = 2**18
 """Positions of the rows that are made at once, at most: long texts would take more memory there than in the model."""
@@ -32,6 +34,9 @@ class Hiding(Recipe):
     resize: str = "bilinear"
     in_cells: bool = False
     cut: Unitization | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("resize", self.resize, RESIZES)
 
     @property
     def granularity(self) -> Unitization | None:
