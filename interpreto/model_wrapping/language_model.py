@@ -81,7 +81,8 @@ class LanguageModel:
         if (first.cpu().float() - expected).abs().max() > self._tolerance * (1 + expected.abs().max()):
             raise ModelError(
                 f"{type(unwrapped(self.text.model)).__name__} is no causal model: what it says at a position changes "
-                "with what comes behind. A model of the BERT family needs is_decoder=True in its config."
+                "with what comes behind. A model of the BERT family needs is_decoder=True in its config. Dynamically "
+                "quantised layers round all positions by one scale: load the model without quantisation."
             )
         self._causal = True
 

@@ -553,6 +553,14 @@ def test_models_that_read_ahead_are_refused():
         Occlusion(model, words, task="text-generation")("a film", targets="was very long")
 
 
+@pytest.mark.filterwarnings("ignore:.*quantiz")
+def test_decoders_that_round_all_positions_together_are_refused():
+    model, words = generator("llama")
+    rounded = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ModelError, match="Dynamically quantised layers round all positions by one scale"):
+        Occlusion(rounded, words)("a good film", " and")
+
+
 def test_units_may_be_numbered_in_any_order():
     class Reversed:
         def units(self, sample):
