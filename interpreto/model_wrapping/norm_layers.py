@@ -11,7 +11,7 @@ def keep_layout(module: nn.Module) -> None:
     """Let normalisation layers get their inputs and gradients in a layout for which PyTorch differentiates them right.
 
     On a CPU the backward pass of `batch_norm` reads a gradient in the wrong order if it lies channels last, the input
-    does not, and the batch has one row, whose stride means nothing (seen in torch 2.6 to 2.15). That is so wherever
+    does not, and the batch has one row, whose stride means nothing (seen in torch 2.6 and 2.14). That is so wherever
     tokens are made of a normalised feature map by `flatten(2).transpose(1, 2)`, as many hybrids of convolutions and
     attention do.
 
