@@ -194,7 +194,7 @@ METHODS = {
     "Occlusion": (Occlusion, "removal"),
     "KernelShap": (partial(KernelShap, n_samples=64), "removal"),
     "Lime": (partial(Lime, n_samples=64), "removal"),
-    "Sobol": (partial(Sobol, n_samples=8), "removal"),
+    "Sobol": (partial(Sobol, n_samples=128), "removal"),
     "Rise": (partial(Rise, n_samples=64), "removal"),
     "IntegratedGradients": (IntegratedGradients, "baseline"),
     "GradientShap": (partial(GradientShap, n_samples=32), "baseline"),
