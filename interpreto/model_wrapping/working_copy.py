@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.module_state import ModuleState
 from interpreto.model_wrapping.norm_layers import keep_layout
+from interpreto.model_wrapping.task import unwrap_model
 
 _PRIVATE_BUFFER = 2**22
 """Buffers of at most so many bytes are copied too, for a forward may write to them."""
@@ -177,8 +178,13 @@ def prepare(module: nn.Module) -> None:
     """Make a model ready to be explained.
 
     It is in evaluation mode, names the parts of what it returns, which its config may forbid, and its normalisation
-    layers get what they differentiate right.
+    layers get what they differentiate right. Compiled parts are replaced by what was compiled, which would be traced
+    anew for every method, hooks included.
     """
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            if (plain := unwrap_model(child)) is not child:
+                setattr(part, name, plain)
     module.eval()
     for part in module.modules():
         config: Any = getattr(part, "config", None)
