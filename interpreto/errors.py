@@ -36,6 +36,10 @@ class BatchWarning(UserWarning):
     """What a model says of an input depends on the other inputs of its batch."""
 
 
+class StochasticModelWarning(UserWarning):
+    """A model draws random numbers when it runs, and its score depends on them."""
+
+
 class ConvergenceWarning(UserWarning):
     """Attributions that miss the sum that their method promises."""
 

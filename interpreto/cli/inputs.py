@@ -31,6 +31,7 @@ Texts = Annotated[
 Column = Annotated[str | None, typer.Option(help="The column of a table that holds the texts, chats or image paths.")]
 
 _TABLES = (".csv", ".jsonl", ".parquet")
+_LONGEST_CELL = 2**31 - 1
 _TEXTS = (".txt", ".json", *_TABLES)
 
 
@@ -164,7 +165,7 @@ def _json(path: Path) -> list[Any]:
     """One chat, or a list of texts."""
     try:
         found = json.loads(text_of(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InterpretoError(f"{str(path)!r} is no JSON file: {error}.") from error
     if is_chat(found):
         return [found]
@@ -179,7 +180,12 @@ def _json(path: Path) -> list[Any]:
 def _table(path: Path) -> Sequence[Mapping[str, Any]]:
     kind = path.suffix.lower()
     if kind == ".csv":
-        return list(csv.DictReader(io.StringIO(text_of(path), newline="")))
+        # Texts may be longer than the 131,072 characters that a cell has by default.
+        csv.field_size_limit(_LONGEST_CELL)
+        try:
+            return list(csv.DictReader(io.StringIO(text_of(path), newline="")))
+        except csv.Error as error:
+            raise InterpretoError(f"{str(path)!r} is not a table of comma-separated values: {error}.") from error
     if kind == ".jsonl":
         return [_object(path, number, line) for number, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
     try:
@@ -195,7 +201,7 @@ def _table(path: Path) -> Sequence[Mapping[str, Any]]:
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InterpretoError(f"Line {number} of {str(path)!r} is no JSON: {error}.") from error
     if not isinstance(found, dict):
         raise InterpretoError(f"Line {number} of {str(path)!r} is no object with names, so it has no columns.")

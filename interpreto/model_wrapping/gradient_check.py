@@ -206,7 +206,7 @@ def with_gradients(run: Callable[[], Found]) -> Found:
         return run()
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         # An error that comes without gradients too is the model's own. Modes that keep gradients on are not asked here.
         with torch.inference_mode():
             run()

@@ -26,6 +26,8 @@ from interpreto.model_wrapping.task import unwrapped
 from interpreto.model_wrapping.text_model import TextModel, adds_tokens, first_position, reads_length
 from interpreto.model_wrapping.token_targets import TokenTargets
 
+_PROVABLE = 3
+"""Tokens of a text on which it can be seen whether a model goes on from a part of it, at least."""
 _LOGITS = 2**26
 """Numbers in the logits of one run, at most (256 MB)."""
 
@@ -88,14 +90,22 @@ class LanguageModel:
 
     def proven(self, unchanged: prefix.Unchanged, targets: TokenTargets) -> prefix.Unchanged:
         """Once per model: whether going on from the unchanged text gives what a whole run gives."""
-        if not self.reuses or self._proven or length(unchanged.rows) < 3:
-            return unchanged if self.reuses else replace(unchanged, layers=None)
+        if not self.reuses or self._proven or length(unchanged.rows) < _PROVABLE:
+            # Of a text this short nothing is proven, and little is saved.
+            return unchanged if self.reuses and self._proven else replace(unchanged, layers=None)
         middle = int(targets.at[0]) // 2 + 1
         ids = unchanged.rows.fields["input_ids"].clone()
         ids[0, middle] = (ids[0, middle] + 1) % len(self.text.tokenizer)
         ask = Ask(unchanged.rows.put(input_ids=ids), replace(targets, unchanged=unchanged))
         whole = replace(ask, targets=replace(targets, unchanged=replace(unchanged, layers=None)))
-        (short,), (long,) = (self.answer([one]) for one in (ask, whole))
+        (long,) = self.answer([whole])
+        try:
+            (short,) = self.answer([ask])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self._disable_reuse(f"its forward raises {type(error).__name__} where it goes on from a part of a text")
+            return replace(unchanged, layers=None)
         scale = 1 + float(long.scores.abs().max())
         if (short.scores - long.scores).abs().max() > self._tolerance * scale:
             self._disable_reuse("what it says after the part of a text that was kept differs from a whole run")

@@ -12,6 +12,8 @@ from interpreto.errors import BatchWarning, ModelError
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.targets import Everything, Foreseen
 
+_LENGTHS = 8
+"""Of how many lengths rows are looked at alone and padded, at most."""
 _TOLERANCE = 1e-4
 """By how much scores of one row may differ between batches; half precision rounds more, and runs lengths apart."""
 
@@ -24,9 +26,11 @@ class PaddingCheck:
 
     Attributes:
         invariant: Whether a padded row scores as it does alone; None as long as none was padded.
+        checked_length: The longest row that was looked at: of rows more than twice as long nothing is known.
     """
 
     invariant: bool | None = None
+    checked_length: int = 0
 
     def answers(self, asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> list[Answer]:
         """Run asks of one kind, rows of one length at a time where that matters.
@@ -36,8 +40,8 @@ class PaddingCheck:
             run: Answers asks as one batch.
         """
         lengths = sorted({ask.rows.length for ask in asks if len(ask.rows)})
-        if len(lengths) > 1 and self.invariant is None:
-            self.invariant = _scores_alike(asks, run)
+        if len(lengths) > 1 and self.invariant is not False and lengths[-1] > 2 * self.checked_length:
+            self.invariant, self.checked_length = _scoresalike(asks, lengths, run), lengths[-1]
         if len(lengths) < 2 or self.invariant:
             return run(asks)
         found: dict[int, Answer] = {}
@@ -84,7 +88,7 @@ class BatchCheck:
                 (alone,) = run([replace(asks[place], rows=last, of=None, probe=None)])
             with remembered():
                 together = run(asks)
-            self.invariant = _alike(alone.scores, together[place].scores[-1:], tolerance)
+            self.invariant = alike(alone.scores, together[place].scores[-1:], tolerance)
             if self.invariant:
                 return together
             warnings.warn(
@@ -118,16 +122,21 @@ def check_numbers(asks: Sequence[Ask], answers: Sequence[Answer]) -> None:
             )
 
 
-def _alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."], tolerance: float = _TOLERANCE) -> bool:
+def alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."], tolerance: float = _TOLERANCE) -> bool:
     """Whether scores are the same but for rounding; outputs that a model masks are infinite in both."""
     known = one.isfinite() & other.isfinite()
     one, other = one.where(known, 0), other.where(known, 0)
     return bool((one - other).abs().max() <= tolerance * (1 + one.abs().max()))
 
 
-def _scores_alike(asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> bool:
-    """Whether the shortest row says the same alone and beside the longest."""
-    ranked = sorted((ask.rows for ask in asks if len(ask.rows)), key=lambda rows: rows.length)
-    short, long = (Ask(rows.take(slice(1)), Everything()) for rows in (ranked[0], ranked[-1]))
-    alone, beside = run([short])[0].scores, run([short, long])[0].scores
-    return _alike(alone, beside)
+def _scoresalike(asks: Sequence[Ask], lengths: Sequence[int], run: Callable[[Sequence[Ask]], list[Answer]]) -> bool:
+    """Whether rows of several lengths say the same alone and beside the longest.
+
+    What a model makes of padding may depend on how much there is, as where it reads windows of a fixed size.
+    """
+    rows = {ask.rows.length: ask.rows for ask in asks if len(ask.rows)}
+    step = -(-len(lengths) // _LENGTHS)
+    chosen = [*lengths[:-1:step], lengths[-1]]
+    single = [Ask(rows[length].take(slice(1)), Everything()) for length in chosen]
+    beside = run(single)
+    return all(alike(run([one])[0].scores, both.scores) for one, both in zip(single[:-1], beside[:-1], strict=True))

@@ -1,6 +1,7 @@
 """Wrappers that one call at a time has for itself, each on a working copy of the user's model."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from interpreto.errors import ModelError
+from interpreto.errors import ModelError, StochasticModelWarning
 from interpreto.model_wrapping.conversation import Answer, Ask
 from interpreto.model_wrapping.gradient_mode import KeepGradientsEnabled, NoGradDetector
-from interpreto.model_wrapping.model_checks import BatchCheck, PaddingCheck, check_numbers
+from interpreto.model_wrapping.model_checks import BatchCheck, PaddingCheck, alike, check_numbers
 from interpreto.model_wrapping.module_state import ModuleState
 from interpreto.model_wrapping.randomness import OwnGenerator
 from interpreto.model_wrapping.runtime import device_of, rounding
@@ -102,9 +103,26 @@ class Lease:
             self.wrapper.answer([one])
         self.draws, self.switches_gradients = drawn.used, switched.used
         self.verified = True
+        if self.draws:
+            self._check_deterministic(one)
         if self.copy is not None:
             # What this run left behind must not make the first call differ from later ones.
             self.copy.reset()
+
+    def _check_deterministic(self, one: Ask) -> None:
+        """Warn of a model whose scores are others with other random numbers."""
+        scores = []
+        for seed in (self.seed, self.seed + 1):
+            with OwnGenerator(seed):
+                scores.append(self.wrapper.answer([one])[0].scores)
+        if not alike(scores[0], scores[1], rounding(self.wrapper.module, self.wrapper.runtime.autocast)):
+            warnings.warn(
+                "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
+                f"or dropout that is never switched off: what is explained is the score of one draw, seed={self.seed}. "
+                "Explain with several seeds and compare.",
+                StochasticModelWarning,
+                stacklevel=2,
+            )
 
 
 @final

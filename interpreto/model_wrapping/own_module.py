@@ -31,9 +31,12 @@ def token_table(model: nn.Module, size: int) -> nn.Module | None:
     named = model if isinstance(model, PreTrainedModel) else _body(model)
     if named is not None:
         try:
-            return named.get_input_embeddings()
+            table = named.get_input_embeddings()
         except NotImplementedError:
             return None
+        # Perceiver names its latents.
+        if isinstance(table, nn.Module):
+            return table
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     return next((table for table in tables if table.num_embeddings >= size), None)
 

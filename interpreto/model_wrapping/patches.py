@@ -20,8 +20,14 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     if config is not None and getattr(config, "model_type", None) in _CONVOLUTIONAL:
         return None
     # transformers in the config, torchvision on the model, timm on its embedding.
-    holders = (config, model, getattr(model, "patch_embed", None))
-    found = next((getattr(holder, "patch_size", None) for holder in holders if _has_size(holder)), None)
+    embedding = getattr(model, "patch_embed", None)
+    holder = next((one for one in (config, model, embedding) if _has_size(one)), None)
+    stages = getattr(model, "feature_info", None)
+    if holder is not None and holder is embedding and isinstance(stages, list) and stages:
+        # The embedding's own size may be that of patches which overlap, or counted in features of a network before it.
+        reduction = int(stages[-1]["reduction"])
+        return reduction, reduction
+    found = getattr(holder, "patch_size", None)
     # Patches that overlap lie a stride apart.
     found = getattr(config, "patch_stride", None) or found
     if found is None or isinstance(found, nn.Module):

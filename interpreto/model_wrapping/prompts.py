@@ -40,9 +40,11 @@ def is_chat(item: Any) -> bool:
 def _is_ids(item: Any) -> bool:
     """Token ids of one prompt."""
     if isinstance(item, Tensor | np.ndarray):
-        whole = item.dtype.kind in "iu" if isinstance(item, np.ndarray) else not item.is_floating_point()
+        array = isinstance(item, np.ndarray)
+        whole = item.dtype.kind in "iu" if array else not item.is_floating_point() and item.dtype != torch.bool
         return item.ndim == 1 and whole
-    return isinstance(item, list) and bool(item) and all(isinstance(token, int) for token in item)
+    is_list = isinstance(item, list | range) and bool(item)
+    return is_list and all(isinstance(token, int) and not isinstance(token, bool) for token in item)
 
 
 def split_prompts(inputs: Any) -> Iterator[Any]:
@@ -61,7 +63,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
         if inputs.get("text_pair") is not None:
             raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
         yield from texts.split_texts(inputs)
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple):
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | bytes | bytearray):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
                 raise _no_prompt(item)

@@ -204,6 +204,10 @@ def embeddings(targets: Any) -> Any:
     if values.is_floating_point() and values.ndim in (1, 2):
         if not all_finite(values):
             raise TargetError("The embedding given as a target holds NaN or infinite numbers.")
+        if not values.reshape(-1, values.shape[-1]).any(-1).all():
+            raise TargetError(
+                "The embedding given as a target is zero everywhere: it has no direction to compare with."
+            )
         found = [Embedding(row.detach().cpu().float(), f"embedding {number}") for number, row in enumerate(
             values.reshape(-1, values.shape[-1]))]  # fmt: skip
         return found[0] if values.ndim == 1 else tuple(found)

@@ -17,7 +17,11 @@ Score = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Contrast:
-    """The difference of two targets: why `for_` rather than `against`?"""
+    """The difference of two targets: why `for_` rather than `against`?
+
+    Two continuations of a language model are compared token by token, each token of `against` behind the same tokens as
+    that of `for_` at its place: the prompt and the earlier tokens of `for_`.
+    """
 
     for_: Any
     against: Any

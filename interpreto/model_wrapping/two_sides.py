@@ -84,11 +84,12 @@ class Sides:
         if fresh:
             self._known.update(zip(fresh, self.encode(list(fresh.values())), strict=True))
         found = [side.values if isinstance(side, Embedding) else self._known[self.key(side)] for side in sides]
-        if len({len(values) for values in found}) > 1:
-            raise TargetError(
-                f"Embeddings of this model have {min(map(len, self._known.values()), default=0)} numbers; one of the "
-                f"targets has {max(map(len, found))}."
-            )
+        lengths = {len(values) for values in found}
+        if len(lengths) > 1:
+            own = {len(values) for values in self._known.values()}
+            known = f"Embeddings of this model have {min(own)} numbers" if own else "Embeddings differ in length"
+            given = ", ".join(map(str, sorted(lengths - own)))
+            raise TargetError(f"{known}; those given have {given}.")
         return torch.stack(found) if found else torch.zeros(0, 1)
 
 

@@ -25,7 +25,7 @@ class LeGrad(Explainer):
     above 0.8 in the map of the prompt "a photo of a", scaled to [0, 1], are set to 0.
 
     Args:
-        layers: From this layer on, or these; the last two by default.
+        layers: From this layer on, or these; by default the last two, or the one that there is.
 
     Source:
         Bousselham et al. 2024, *LeGrad*, arXiv:2404.03214, sections 3.2 and 3.3; numbers as released (`legrad_torch`
@@ -38,7 +38,7 @@ class LeGrad(Explainer):
         model: Any,
         processor: Any = None,
         *,
-        layers: int | Sequence[int] = -2,
+        layers: int | Sequence[int] | None = None,
         **options: Unpack[InsideOptions],
     ) -> None:
         self.setup = Setup.of(LeGrad, model, processor, options)

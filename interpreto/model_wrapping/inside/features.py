@@ -203,7 +203,7 @@ def default_spot(
 
 
 def _is_read(spot: Spot, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
-    """Whether the features of a layer have a gradient that is not 0 everywhere."""
+    """Whether a layer has features that the output rests on: their gradient is not 0 everywhere."""
     with FeatureWatch(spot, FeatureProbe(_first)) as watch:
         outputs = run()
         if not outputs.requires_grad:
@@ -211,8 +211,14 @@ def _is_read(spot: Spot, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
         # A plain sum of probabilities is constant.
         weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
         (leaf,) = watch.leaves()
-        (gradient,) = torch.autograd.grad((outputs * weights).sum(), leaf, allow_unused=True)
-    return gradient is not None and bool(spot.fold(gradient).any())
+        (gradient,) = torch.autograd.grad((outputs * weights).sum(), leaf, retain_graph=True, allow_unused=True)
+        if gradient is None or not spot.fold(gradient).any():
+            return False
+        if spot.fold(gradient).shape[1] != outputs.shape[1] or outputs.shape[1] < 2:
+            return True
+        # Logits of an auxiliary head are no features: each channel of theirs reaches the logit of its class alone.
+        (of_first,) = torch.autograd.grad(outputs[0, 0], leaf)
+        return bool(spot.fold(of_first)[:, 1:].any())
 
 
 def _first(features: Tensor, gradients: Tensor) -> Tensor:

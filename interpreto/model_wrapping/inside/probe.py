@@ -71,6 +71,10 @@ class Rule(Protocol):
     def __call__(self, seen: Seen) -> Float[Tensor, "p l"]: ...
 
 
+_LAST = 2
+"""How many blocks are looked at where no layers are named."""
+
+
 def _as_it_is(maps: Float[Tensor, "p t ..."]) -> Float[Tensor, "p t ..."]:
     return maps
 
@@ -81,7 +85,8 @@ class AttentionProbe:
 
     Attributes:
         rule: From what was seen to scores of positions.
-        layers: From this block on, or these; negative ones count from the end.
+        layers: From this block on, or these; negative ones count from the end. None takes the last two, as far as
+            there are so many.
         gradients: Whether gradients are wanted.
         values: Whether queries, keys, values and outputs are.
         by_block: Whether the score is taken of every block's output, as if it were the last one, and reaches the
@@ -93,7 +98,7 @@ class AttentionProbe:
     """
 
     rule: Rule
-    layers: int | Sequence[int] = 0
+    layers: int | Sequence[int] | None = 0
     gradients: bool = True
     values: bool = False
     by_block: bool = False
@@ -108,6 +113,8 @@ class AttentionProbe:
         Raises:
             OptionError: if there is no such block.
         """
+        if self.layers is None:
+            return tuple(range(max(0, count - _LAST), count))
         given = (self.layers,) if isinstance(self.layers, int) else self.layers
         for layer in given:
             if not -count <= layer < count:
