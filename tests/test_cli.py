@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from interpreto import IMAGES_ONLY, METHODS, AttributionOutput, Comparison, InterpretoError, cli, zoo
 from interpreto.cli.app import console
+from interpreto.cli.inputs import read
 from tests.generators import generator
 from tests.models import some_pictures, text_model, tokenizer
 
@@ -159,7 +160,12 @@ def test_a_chat_comes_from_a_file(speaker, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[", "is no JSON file"), ('{"role": "user"}', "holds neither a chat"), (None, "There is no file")],
+    [
+        ("[", "is no JSON file"),
+        ("[" * 200_000, "is no JSON file"),
+        ('{"role": "user"}', "holds neither a chat"),
+        (None, "There is no file"),
+    ],
 )
 def test_files_that_hold_no_chat(speaker, tmp_path, content, message):
     chat = tmp_path / "chat.json"
@@ -382,6 +388,12 @@ def test_images_are_read_from_folders_globs_tables_and_standard_input(files):
     assert result.exit_code == 0, (result.output, result.exception)
 
 
+def test_cells_of_tables_may_be_long(files):
+    long = "A good film. " * 20_000
+    (files / "long.csv").write_text(f"review\n{long}\n")
+    assert read(["long.csv"], (), None) == [long.strip()]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -398,6 +410,7 @@ def test_images_are_read_from_folders_globs_tables_and_standard_input(files):
         (["both"], "holds both images and texts: say which"),
         (["chat.json"], "A chat is for language models"),
         (["bad.jsonl"], "Line 2 of 'bad.jsonl' is no JSON"),
+        (["deep.jsonl"], "Line 1 of 'deep.jsonl' is no JSON"),
         (["empty.csv"], "'empty.csv' holds no rows"),
         (["hole.csv", "--column", "review"], "Row 2 of 'hole.csv' has no text in the column 'review' but ''"),
         (["latin.txt"], "'latin.txt' is not in UTF-8"),
@@ -408,6 +421,7 @@ def test_images_are_read_from_folders_globs_tables_and_standard_input(files):
 def test_files_that_cannot_be_read_are_told(files, given, message):
     (files / "chat.json").write_text('[{"role": "user", "content": "hi"}]')
     (files / "bad.jsonl").write_text('{"a": "x"}\n{"a"\n')
+    (files / "deep.jsonl").write_text('{"a":' * 200_000)
     (files / "empty.csv").write_text("review\n")
     (files / "hole.csv").write_text("id,review\n1,good\n2,\n")
     (files / "both").mkdir()

@@ -156,7 +156,8 @@ class Pipeline:
     def _split(self, inputs: Any) -> Iterator[Any]:
         """The samples one by one; what is none is a `Failed`."""
         wrapper = self.setup.wrapper
-        if wrapper.is_one(inputs) or isinstance(inputs, Mapping | tuple) or not isinstance(inputs, Iterable):
+        whole = isinstance(inputs, Mapping | tuple | bytes | bytearray | memoryview)
+        if wrapper.is_one(inputs) or whole or not isinstance(inputs, Iterable):
             yield from wrapper.split(inputs)
             return
         for item in inputs:

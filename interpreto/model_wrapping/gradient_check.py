@@ -188,8 +188,8 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
         (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
-        # Reentrant checkpoints, operators without a backward pass, results changed in place.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Reentrant checkpoints, operators without a backward pass, results changed in place, a model's own functions.
         raise UnsupportedError(f"PyTorch cannot differentiate this model ({error}). {_REMEDY}") from error
     if found is None:
         raise not_differentiable()

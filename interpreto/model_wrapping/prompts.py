@@ -63,7 +63,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
         if inputs.get("text_pair") is not None:
             raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
         yield from texts.split_texts(inputs)
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | bytes | bytearray):
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | bytes | bytearray | memoryview):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
                 raise _no_prompt(item)

@@ -73,7 +73,7 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
         yield from _split_mapping(inputs)
     elif isinstance(inputs, str) or _is_pair(inputs):
         yield inputs
-    elif isinstance(inputs, Iterable):
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | memoryview):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or _is_pair(item)):
                 raise _no_text(item)

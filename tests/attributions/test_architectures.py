@@ -1,6 +1,8 @@
 """Every method on every architecture, with random small weights and no special case by the user."""
 
 import copy
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from interpreto import (
     Saliency,
 )
 from interpreto.errors import UnsupportedError
+from interpreto.model_wrapping.patches import patch_size
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_pictures, text_model
 
 ATTENTION_IN_NO_GRID = {
@@ -173,11 +176,24 @@ def test_other_texts_of_a_batch_change_nothing(name):
 
 
 def test_mobilevit_has_no_patches_and_levit_those_of_its_last_stage():
-    from types import SimpleNamespace
-
-    from interpreto.model_wrapping.patches import patch_size
-
     mobile = SimpleNamespace(config=SimpleNamespace(model_type="mobilevit", patch_size=2))
     assert patch_size(mobile) is None
     levit = SimpleNamespace(config=SimpleNamespace(model_type="levit", patch_size=16, depths=[4, 4, 4]))
     assert patch_size(levit) == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "extent"),
+    [
+        ("pvt_v2_b0", 32, lambda features: features.shape[2]),
+        ("vitamin_small_224", 16, lambda features: math.isqrt(features.shape[1])),
+        ("swin_tiny_patch4_window7_224", 32, lambda features: features.shape[1]),
+    ],
+)
+def test_patches_of_timm_are_as_far_apart_as_its_last_features(name, side, extent):
+    """Patches that overlap are larger than that, and an embedding behind convolutions counts in their features."""
+    timm = pytest.importorskip("timm")
+    model = timm.create_model(name, num_classes=3).eval()
+    assert patch_size(model) == (side, side)
+    with torch.no_grad():
+        assert extent(model.forward_features(torch.zeros(1, 3, 224, 224))) == 224 // side

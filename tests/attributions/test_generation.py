@@ -390,6 +390,10 @@ def test_half_precision_models_run():
         (PROMPT, slice(30, 40), TargetError, "chooses none"),
         (("a", "b"), None, InputError, "Expected a prompt, got tuple"),
         ([PROMPT, 3.5], None, InputError, "Expected a prompt, got float"),
+        (b"the film", None, InputError, "Expected a prompt, got bytes"),
+        (bytearray(b"the film"), None, InputError, "Expected a prompt, got bytearray"),
+        ([True, False], None, InputError, "Expected a prompt, got bool"),
+        (torch.tensor([True, False]), None, InputError, "Expected a prompt"),
     ],
 )
 def test_bad_input_is_one_clear_error(prompt, targets, error, message):

@@ -145,6 +145,30 @@ def test_a_class_token_may_join_later():
         assert output.attributions.shape == (1, 4, 4)
 
 
+def test_legrad_looks_at_the_only_block():
+    model = _timm("vit_tiny_patch16_224", depth=1)
+    (default,), (named,) = (LeGrad(model, **TASK, **options)(PIXELS, 0) for options in ({}, {"layers": 0}))
+    assert torch.equal(default.attributions, named.attributions)
+
+
+class WithAuxiliaryHead(nn.Module):
+    """Adds the highest logits of all places to those of the whole image, as VOLO does."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.auxiliary, self.head = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 3, 1), nn.Linear(8, 3)
+
+    def forward(self, images):
+        features = torch.tanh(self.features(images))
+        return self.head(features.mean((2, 3))) + 0.5 * self.auxiliary(features).flatten(2).amax(2)
+
+
+def test_logits_of_an_auxiliary_head_are_no_features():
+    (output,) = GradCam(WithAuxiliaryHead().eval(), **TASK)(PIXELS, 1)
+    assert output.info["layer"] == "features"
+
+
 def test_windows_have_no_places():
     from tests.models import image_model
 

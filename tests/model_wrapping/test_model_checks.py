@@ -1,6 +1,7 @@
 """What is found out about a model by running it: adapters, gradients that are swallowed, heads that are not called."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from transformers.modeling_outputs import CausalLMOutput
 
 from interpreto import InputXGradient, IntegratedGradients, KernelShap, Occlusion, Saliency
-from interpreto.errors import ModelError, UnsupportedError
+from interpreto.errors import ModelError, StochasticModelWarning, UnsupportedError
 from tests.generators import generator, slow_scores
 from tests.models import image_model, some_pictures, text_model
 
@@ -261,3 +262,93 @@ def test_kinks_of_max_pooling_are_no_swallowed_gradients(colour):
     (expected,) = torch.autograd.grad(model(leaf)[0, 1], leaf)
     found = InputXGradient(model, task="image-classification", granularity="pixel")(image, 1)[0].attributions
     assert torch.allclose(found.flatten(), (image * expected[0]).sum(0).flatten(), atol=1e-5)
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+
+
+def canine():
+    torch.manual_seed(0)
+    config = hf.CanineConfig(
+        **SMALL, initializer_range=0.3, num_labels=3, num_hash_functions=2, num_hash_buckets=128, downsampling_rate=4,
+        local_transformer_stride=16, max_position_embeddings=128,
+    )  # fmt: skip
+    return hf.CanineForSequenceClassification(config).eval(), hf.CanineTokenizer()
+
+
+def test_models_that_read_windows_score_texts_as_alone():
+    """Their padding tells only where it fills a window, so that one pair of lengths does not show it."""
+    model, words = canine()
+    texts = ["the film was good and not bad", "a bad film, and not at all good so far said the man", "so"]
+    together = Occlusion(model, words)(texts, 1)
+    for text, output in zip(texts, together, strict=True):
+        (alone,) = Occlusion(model, words)(text, 1)
+        with torch.no_grad():
+            expected = model(**words(text, return_tensors="pt")).logits[0, 1]
+        assert torch.allclose(output.scores, expected[None], atol=1e-4)
+        assert torch.allclose(output.attributions, alone.attributions, atol=1e-4)
+
+
+def reformer(*kinds):
+    _, words = text_model("bert")
+    torch.manual_seed(0)
+    config = hf.ReformerConfig(
+        vocab_size=len(words), pad_token_id=0, attention_head_size=8, attn_layers=list(kinds), axial_pos_shape=[8, 8],
+        axial_pos_embds_dim=[8, 8], hidden_size=16, num_attention_heads=2, feed_forward_size=24, is_decoder=False,
+        lsh_attn_chunk_length=4, local_attn_chunk_length=4, num_hashes=1, num_buckets=4, num_labels=3,
+        initializer_range=0.5,
+    )  # fmt: skip
+    return hf.ReformerForSequenceClassification(config).eval(), words
+
+
+TEXT = "the film was good and not bad at all said the man who saw it"
+
+
+def test_scores_that_depend_on_random_numbers_are_told_of():
+    model, words = reformer("lsh", "lsh")
+    with pytest.warns(StochasticModelWarning, match=r"score of one draw, seed=3\. Explain with several seeds"):
+        first = Occlusion(model, words, seed=3)(TEXT, 1)
+    with pytest.warns(StochasticModelWarning):
+        again = Occlusion(model, words, seed=3)(TEXT, 1)
+    assert torch.equal(first[0].attributions, again[0].attributions)
+
+
+def test_gradients_that_a_model_refuses_are_refused():
+    model, words = reformer("local", "local")
+    with pytest.raises(UnsupportedError, match="PyTorch cannot differentiate this model"):
+        Saliency(model, words)("the film was good", 1)
+    assert Occlusion(model, words)("the film was good", 1)[0].attributions.any()
+
+
+def test_an_input_table_that_is_none_is_not_taken():
+    """Perceiver names its latents as its input embeddings."""
+    _, words = text_model("bert")
+    torch.manual_seed(0)
+    config = hf.PerceiverConfig(
+        vocab_size=len(words), d_model=16, d_latents=16, num_latents=4, num_blocks=1, num_self_attends_per_block=1,
+        num_self_attention_heads=2, num_cross_attention_heads=2, max_position_embeddings=32, num_labels=3,
+    )  # fmt: skip
+    model = hf.PerceiverForSequenceClassification(config).eval()
+    ids = words("the film was good", return_tensors="pt")
+    table = model.perceiver.input_preprocessor.embeddings
+    with torch.no_grad():
+        looked_up = table(ids["input_ids"])
+    leaf = looked_up.clone().requires_grad_()
+    handle = table.register_forward_hook(lambda *_: leaf)
+    (gradient,) = torch.autograd.grad(model(ids["input_ids"], attention_mask=ids["attention_mask"]).logits[0, 1], leaf)
+    handle.remove()
+    (found,) = InputXGradient(model, words, granularity="all-tokens")("the film was good", 1)
+    assert torch.allclose(found.attributions[0], (looked_up * gradient)[0].sum(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["the film was good", "film"])
+def test_models_that_cannot_go_on_from_their_cache_run_whole(text):
+    _, words = text_model("bert")
+    torch.manual_seed(0)
+    sizes = {"emb_dim": 16, "n_layers": 2, "n_heads": 2, "pad_token_id": words.pad_token_id}
+    model = hf.XLMWithLMHeadModel(hf.XLMConfig(vocab_size=len(words), causal=True, **sizes)).eval()
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        (found,) = Occlusion(model, words)(text, " and")
+    (whole,) = Occlusion(model, words, reuse_prefix=False)(text, " and")
+    assert torch.allclose(found.attributions.nan_to_num(), whole.attributions.nan_to_num(), atol=1e-5)
