@@ -155,9 +155,11 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_image_is_told(name, tmp_path):
     make, message = BROKEN[name]
-    explain = Saliency(*VIT)
+    explain, given = Saliency(*VIT), make(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
-        explain(make(tmp_path))
+        explain(given)
+    if name == "opened lazily":
+        given.close()
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
 
