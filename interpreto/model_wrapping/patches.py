@@ -23,9 +23,9 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     embedding = getattr(model, "patch_embed", None)
     holder = next((one for one in (config, model, embedding) if _has_size(one)), None)
     stages = getattr(model, "feature_info", None)
-    if holder is not None and holder is embedding and isinstance(stages, list) and stages:
+    reduction = int(stages[-1].get("reduction", 0)) if isinstance(stages, list) and stages else 0
+    if holder is not None and holder is embedding and reduction:
         # The embedding's own size may be that of patches which overlap, or counted in features of a network before it.
-        reduction = int(stages[-1]["reduction"])
         return reduction, reduction
     found = getattr(holder, "patch_size", None)
     # Patches that overlap lie a stride apart.
