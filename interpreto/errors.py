@@ -29,7 +29,7 @@ class UnsupportedError(InterpretoError):
 
 
 class SavedFileError(InterpretoError, OSError):
-    """A saved result that cannot be read."""
+    """A file or folder that cannot be read or written, or that holds something else."""
 
 
 class BatchWarning(UserWarning):

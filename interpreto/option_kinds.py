@@ -297,7 +297,12 @@ def _path(given: Any) -> Any:
         raise ValueError("it is one of bytes: os.fsdecode() makes text of them")
     if not name:
         raise ValueError("it is empty")
-    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+    try:
+        # Names that are not in UTF-8 have surrogates that stand for their bytes.
+        impossible = b"\0" in os.fsencode(name)
+    except UnicodeEncodeError:
+        impossible = True
+    if impossible:
         raise ValueError("no file can have this name")
     return given
 

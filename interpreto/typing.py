@@ -31,6 +31,9 @@ UnitScores = Float[Tensor, "t *g"]
 Hidden = Float[Tensor, "p *g"]
 """The share of every unit that is hidden in a row."""
 
+BYTES = bytes | bytearray | memoryview
+"""What holds the bytes of a file."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):

@@ -21,6 +21,7 @@ from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import per_sample
 from interpreto.model_wrapping.working_copy import CannotCopyError
 from interpreto.model_wrapping.wrapper import Wrapper, refuse_table
+from interpreto.typing import BYTES
 
 Found = TypeVar("Found")
 Item = TypeVar("Item")
@@ -156,7 +157,7 @@ class Pipeline:
     def _split(self, inputs: Any) -> Iterator[Any]:
         """The samples one by one; what is none is a `Failed`."""
         wrapper = self.setup.wrapper
-        whole = isinstance(inputs, Mapping | tuple | bytes | bytearray | memoryview)
+        whole = isinstance(inputs, Mapping | tuple | BYTES)
         if wrapper.is_one(inputs) or whole or not isinstance(inputs, Iterable):
             yield from wrapper.split(inputs)
             return

@@ -188,7 +188,7 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
         (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         # Reentrant checkpoints, operators without a backward pass, results changed in place, a model's own functions.
         raise UnsupportedError(f"PyTorch cannot differentiate this model ({error}). {_REMEDY}") from error
     if found is None:
@@ -206,7 +206,7 @@ def with_gradients(run: Callable[[], Found]) -> Found:
         return run()
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         # An error that comes without gradients too is the model's own. Modes that keep gradients on are not asked here.
         with torch.inference_mode():
             run()

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from interpreto.errors import InputError
+from interpreto.typing import BYTES
 
-_BYTES = bytes | bytearray | memoryview
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 _PREVIEWED = ("MPO",)
 """Formats of cameras whose further frames are previews of the first."""
@@ -21,7 +21,7 @@ _SHOWN = 80
 
 def is_source(given: Any) -> bool:
     """Whether something is one image that can be opened: a path, bytes, an open file, or a PIL image."""
-    return isinstance(given, str | os.PathLike | Image.Image | _BYTES) or _is_file(given)
+    return isinstance(given, str | os.PathLike | Image.Image | BYTES) or _is_file(given)
 
 
 def _is_file(given: Any) -> bool:
@@ -44,7 +44,7 @@ def opened(source: Any) -> Image.Image:
         _check_path(source)
     if isinstance(source, io.TextIOBase):
         raise InputError(f"{name} was opened as text: open it with open(path, 'rb').")
-    if isinstance(source, _BYTES):
+    if isinstance(source, BYTES):
         source = io.BytesIO(source)
     try:
         if isinstance(source, Image.Image):

@@ -41,7 +41,7 @@ class PaddingCheck:
         """
         lengths = sorted({ask.rows.length for ask in asks if len(ask.rows)})
         if len(lengths) > 1 and self.invariant is not False and lengths[-1] > 2 * self.checked_length:
-            self.invariant, self.checked_length = _scoresalike(asks, lengths, run), lengths[-1]
+            self.invariant, self.checked_length = _scores_alike(asks, run), lengths[-1]
         if len(lengths) < 2 or self.invariant:
             return run(asks)
         found: dict[int, Answer] = {}
@@ -129,12 +129,13 @@ def alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."], tolerance: flo
     return bool((one - other).abs().max() <= tolerance * (1 + one.abs().max()))
 
 
-def _scoresalike(asks: Sequence[Ask], lengths: Sequence[int], run: Callable[[Sequence[Ask]], list[Answer]]) -> bool:
+def _scores_alike(asks: Sequence[Ask], run: Callable[[Sequence[Ask]], list[Answer]]) -> bool:
     """Whether rows of several lengths say the same alone and beside the longest.
 
     What a model makes of padding may depend on how much there is, as where it reads windows of a fixed size.
     """
     rows = {ask.rows.length: ask.rows for ask in asks if len(ask.rows)}
+    lengths = sorted(rows)
     step = -(-len(lengths) // _LENGTHS)
     chosen = [*lengths[:-1:step], lengths[-1]]
     single = [Ask(rows[length].take(slice(1)), Everything()) for length in chosen]

@@ -9,7 +9,7 @@ from typing import Any, Protocol, final, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interpreto.errors import ModelError, StochasticModelWarning
 from interpreto.model_wrapping.conversation import Answer, Ask
@@ -100,22 +100,20 @@ class Lease:
                 stack.enter_context(self.copy.checked())
             drawn = stack.enter_context(OwnGenerator(self.seed))
             switched = stack.enter_context(NoGradDetector())
-            self.wrapper.answer([one])
+            scores = self.wrapper.answer([one])[0].scores
         self.draws, self.switches_gradients = drawn.used, switched.used
         self.verified = True
         if self.draws:
-            self._check_deterministic(one)
+            self._check_deterministic(one, scores)
         if self.copy is not None:
             # What this run left behind must not make the first call differ from later ones.
             self.copy.reset()
 
-    def _check_deterministic(self, one: Ask) -> None:
+    def _check_deterministic(self, one: Ask, scores: Tensor) -> None:
         """Warn of a model whose scores are others with other random numbers."""
-        scores = []
-        for seed in (self.seed, self.seed + 1):
-            with OwnGenerator(seed):
-                scores.append(self.wrapper.answer([one])[0].scores)
-        if not alike(scores[0], scores[1], rounding(self.wrapper.module, self.wrapper.runtime.autocast)):
+        with OwnGenerator(self.seed + 1):
+            others = self.wrapper.answer([one])[0].scores
+        if not alike(scores, others, rounding(self.wrapper.module, self.wrapper.runtime.autocast)):
             warnings.warn(
                 "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
                 f"or dropout that is never switched off: what is explained is the score of one draw, seed={self.seed}. "

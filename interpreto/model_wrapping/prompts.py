@@ -16,6 +16,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
+from interpreto.typing import BYTES
 
 _MARK = "\ue000message\ue001"
 """Stands for what a message says, to see where a template puts it; of letters that no text uses."""
@@ -63,7 +64,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
         if inputs.get("text_pair") is not None:
             raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
         yield from texts.split_texts(inputs)
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | bytes | bytearray | memoryview):
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | BYTES):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
                 raise _no_prompt(item)

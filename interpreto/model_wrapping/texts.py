@@ -16,6 +16,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import TextSample, Truncation
 from interpreto.model_wrapping.text_model import TextModel
 from interpreto.model_wrapping.tokenizing import tokenized
+from interpreto.typing import BYTES
 
 Raw = str | tuple[str, str] | Mapping[str, Any]
 
@@ -73,7 +74,7 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
         yield from _split_mapping(inputs)
     elif isinstance(inputs, str) or _is_pair(inputs):
         yield inputs
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | memoryview):
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, BYTES):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or _is_pair(item)):
                 raise _no_text(item)

@@ -212,9 +212,9 @@ def _is_read(spot: Spot, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
         weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
         (leaf,) = watch.leaves()
         (gradient,) = torch.autograd.grad((outputs * weights).sum(), leaf, retain_graph=True, allow_unused=True)
-        if gradient is None or not spot.fold(gradient).any():
+        if gradient is None or not (slopes := spot.fold(gradient)).any():
             return False
-        if spot.fold(gradient).shape[1] != outputs.shape[1] or outputs.shape[1] < 2:
+        if slopes.shape[1] != outputs.shape[1] or slopes.shape[1] < 2:
             return True
         # Logits of an auxiliary head are no features: each channel of theirs reaches the logit of its class alone.
         (of_first,) = torch.autograd.grad(outputs[0, 0], leaf)
