@@ -1,6 +1,6 @@
 """Whether methods find the word that a real language model's answer depends on, for every score and removal.
 
-`python -m benchmarks.real_language_model` explains prompts of seven kinds with SmolLM2-135M-Instruct and prints, for
+`python -m benchmarks.real_language_model` explains prompts of eight kinds with SmolLM2-135M-Instruct and prints, for
 each method and setting, the share of prompts with the known word on top and among the top two. `--kinds`, `--methods`,
 `--scores`, `--removals` and `--baselines` choose among them.
 """
@@ -138,13 +138,14 @@ def chat(question):
     return [{"role": "user", "content": question}]
 
 
-def in_context():
-    """A fact within a story of 300 words, whose beginning is repeated at the end."""
+def in_context(unit):
+    """A fact within a story of 300 words, whose beginning is repeated at the end; its last word or it is to be found."""
     sentences = STORY.replace("\n", " ").split(". ")
     for number, fact in enumerate(FACTS):
         begin, _, word = fact.rpartition(" ")
         place = 1 + number * len(sentences) // len(FACTS)
-        yield Question(". ".join([*sentences[:place], fact, *sentences[place:]]) + f" {begin}", f" {word}", word)
+        prompt = ". ".join([*sentences[:place], fact, *sentences[place:]]) + f" {begin}"
+        yield Question(prompt, f" {word}", word if unit == "word" else f"{fact}.")
 
 
 def among_sentences():
@@ -186,8 +187,9 @@ KINDS = {
             for country, city in FIRST_WORDS.items()
         ),
     ],
-    "contexts": list(in_context()),
+    "contexts": list(in_context("word")),
     "sentences": list(among_sentences()),
+    "context-sentences": list(in_context("sentence")),
 }
 # The option by which each is told what takes the place of a word.
 METHODS = {
@@ -251,7 +253,7 @@ def main():
             options = {"inference_mode": score, "prepend_bos": bos != "none", "batch_size": 16, **given}
             begin, ranks = time.perf_counter(), {}
             for kind, questions in kinds.items():
-                unit = "sentence" if kind == "sentences" else "word"
+                unit = "sentence" if kind.endswith("sentences") else "word"
                 explain = method(model, tokenizer, granularity=unit, show_progress=False, **options)
                 outputs = explain([q.prompt for q in questions], targets=[q.continuation for q in questions])
                 ranks[kind] = torch.tensor([rank(o, q) for o, q in zip(outputs, questions, strict=True)])
