@@ -93,7 +93,7 @@ def deletion(name: str, model: Any, processor: Any, pictures: list[Any], repeats
 
     found, mine, theirs = ratio(lambda: metric.evaluate(outputs, pictures), bare, repeats)
     print(
-        f"{name}: {len(pictures)} deletion curves of 20 steps, {rows} rows of which {measured.n_rows} were run: "
+        f"{name}: {len(pictures)} deletion curves of 20 steps, {rows} rows of which {measured.n_evaluations} were run: "
         f"{mine:.3f} s, bare model {theirs:.3f} s, ratio {found:.3f}"
     )
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks.overhead import vit
 from interpreto import Rise
-from interpreto.attributions.comparison.memory import watched
+from interpreto.comparison.peak_memory import watched
 
 
 def taken(work: Callable[[], Any]) -> float:

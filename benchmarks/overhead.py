@@ -113,7 +113,7 @@ def overhead() -> Iterator[str]:
         ):
             for title, (method, gradients) in METHODS.items():
                 explain = method(model, processor, batch_size=BATCH, show_progress=False)
-                rows = explain(sample, targets=0)[0].n_rows
+                rows = explain(sample, targets=0)[0].n_evaluations
                 bare = Bare(model, processor, sample, gradients)
                 found, ours, theirs = ratio(partial(explain, sample, targets=0), partial(bare, rows))
                 yield f"| {title} | {size} {name} | {rows} | {theirs:.3f} | {ours:.3f} | {found:.3f} |"

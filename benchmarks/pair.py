@@ -15,9 +15,9 @@ from skimage import data
 
 from benchmarks.overhead import ratio
 from interpreto import GuidedIG
-from interpreto.attributions.aggregations.ranking import ranked_greedily, ranked_once
+from interpreto.attributions.aggregations.region_ranking import ranked_greedily, ranked_once
 from interpreto.attributions.granularity.regions import segmented
-from interpreto.attributions.perturbations.blur import blurred
+from interpreto.attributions.perturbations.paths.blur_path import blurred
 
 
 def picture(side: int) -> tuple[np.ndarray, np.ndarray]:

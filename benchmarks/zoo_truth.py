@@ -48,7 +48,7 @@ def on_words(output: Any, truth: tuple[str, ...]) -> list[float]:
     return [place == 0, place <= 1]
 
 
-NOISY = {"SmoothGrad (noise 0.25)": partial(SmoothGrad, noise=0.25)}
+NOISY = {"SmoothGrad (noise 0.25)": partial(SmoothGrad, noise_level=0.25)}
 TABLES: dict[str, tuple[tuple[str, ...], Any, dict[str, Any], dict[str, Any]]] = {
     "shapes-vit": (("top patch on the shape", "a quarter of it covered", "mass on it"), on_shapes, {}, NOISY),
     "digits-cnn": (("top unit on the strokes", "a quarter of it covered", "mass on them"), on_shapes, {}, {}),

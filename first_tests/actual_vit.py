@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from interpreto import GradientShap, IntegratedGradients, KernelShap, Occlusion, Rise, SmoothGrad, plot_attributions
-from interpreto.model_wrapping.loading import load
+from interpreto.loading import load
 
 METHODS = {
     "Occlusion": Occlusion,

@@ -6,7 +6,7 @@ python first_tests/first_test_generation.py [--out FOLDER]
 import argparse
 from pathlib import Path
 
-from interpreto import IMAGES_ONLY, INSIDE, METHODS, plot_attributions, zoo
+from interpreto import IMAGES_ONLY, INTERNALS, METHODS, plot_attributions, zoo
 
 
 def main(out: Path) -> None:
@@ -14,7 +14,7 @@ def main(out: Path) -> None:
     examples = zoo.samples("stories-gpt2", 2)
     # Without the beginning of its last sentence, so that the model has more to say.
     prompts = [example.input.rsplit(" ", 4)[0] for example in examples]
-    methods = [method for method in METHODS if method not in (*INSIDE, *IMAGES_ONLY)]
+    methods = [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)]
     results = {method.__name__: method(model, tokenizer, inference_mode="softmax")(prompts) for method in methods}
     for name, outputs in results.items():
         first = outputs[0]

@@ -32,7 +32,7 @@ METHODS: dict[str, Any] = {
     "SmoothGrad": SmoothGrad,
     "GuidedBackprop": GuidedBackprop,
     "IntegratedGradients": IntegratedGradients,
-    "SmoothGrad of IG": partial(SmoothGrad, of=partial(IntegratedGradients, n_steps=8), n_samples=10),
+    "SmoothGrad of IG": partial(SmoothGrad, base_method=partial(IntegratedGradients, n_steps=8), n_samples=10),
     "GuidedIG": GuidedIG,
     "BlurIG": BlurIG,
     "GradCam": GradCam,

@@ -1,14 +1,12 @@
 """Which words of a text or patches of an image a model's output rests on."""
 
 from interpreto import zoo
-from interpreto.attributions.comparison.comparison import Comparison
-from interpreto.attributions.comparison.run import compare
 from interpreto.attributions.granularity import Granularity, Grid, Patches
 from interpreto.attributions.granularity.segments import Prompt, Segments
 from interpreto.attributions.methods import (
     CONTROLS,
     IMAGES_ONLY,
-    INSIDE,
+    INTERNALS,
     METHODS,
     XRAI,
     AGCam,
@@ -53,10 +51,12 @@ from interpreto.attributions.metrics import (
     SensitivityN,
 )
 from interpreto.attributions.result import AttributionOutput
+from interpreto.comparison.comparison import Comparison
+from interpreto.comparison.run import compare
 from interpreto.errors import InterpretoError
-from interpreto.model_wrapping.callables import from_callables
-from interpreto.model_wrapping.pretrained import list_pretrained
+from interpreto.loading import list_pretrained
 from interpreto.model_wrapping.targets import Contrast
+from interpreto.model_wrapping.tasks.callables import from_callables
 from interpreto.visualizations import diverging, grayscale, plot_attributions, plot_top
 
 __version__ = "0.1.0"
@@ -64,7 +64,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CONTROLS",
     "IMAGES_ONLY",
-    "INSIDE",
+    "INTERNALS",
     "METHODS",
     "METRICS",
     "XRAI",

@@ -91,7 +91,7 @@ def pictures():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs in folders without their report and figures, for tests of what else is in them."""
-    monkeypatch.setattr("interpreto.visualizations.report.write_folder", lambda comparison, path: None)
+    monkeypatch.setattr("interpreto.comparison.report_view.write_folder", lambda comparison, path: None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack
 
 import interpreto
-from interpreto.model_wrapping.module_state import ModuleState
+from interpreto.model_wrapping.execution.module_state import ModuleState
 
 ROOT = str(Path(interpreto.__file__).parent)
 

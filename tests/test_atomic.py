@@ -26,9 +26,9 @@ from interpreto import (
     compare,
 )
 from interpreto.atomic import FolderLock, atomic_folder, readable_folder
-from interpreto.attributions.comparison import fingerprint
-from interpreto.attributions.files import verify_checksum, with_checksum
 from interpreto.attributions.methods import RandomScores
+from interpreto.attributions.serialization import verify_checksum, with_checksum
+from interpreto.comparison import fingerprint
 from interpreto.errors import SavedFileError
 from tests.conftest import enough
 from tests.interrupts import interrupted_at, lines_of
@@ -210,7 +210,7 @@ def equal_outputs(one, other):
     )
     same &= all(
         getattr(one, name) == getattr(other, name)
-        for name in ("targets", "target_names", "task", "modality", "granularity", "n_rows", "info", "error")
+        for name in ("targets", "target_names", "task", "modality", "granularity", "n_evaluations", "info", "error")
     )
     raw = (one.raw_input, other.raw_input)
     same &= raw[0] == raw[1] if isinstance(raw[0], str | tuple) else np.array_equal(*map(np.asarray, raw))
@@ -275,9 +275,9 @@ FIELDS = {
         task="text-generation" if words["modality"] == "image" else "image-classification"
     ),
     "modality": lambda words: words.update(modality="sound"),
-    "n_rows": lambda words: words.update(n_rows=-1),
-    "n_rows too many": lambda words: words.update(n_rows=2**70),
-    "n_rows text": lambda words: words.update(n_rows="5"),
+    "n_evaluations": lambda words: words.update(n_evaluations=-1),
+    "n_evaluations too many": lambda words: words.update(n_evaluations=2**70),
+    "n_evaluations text": lambda words: words.update(n_evaluations="5"),
     "info": lambda words: words.update(info=[1]),
     "names": lambda words: words.update(target_names=[1, 2]),
     "elements": lambda words: words.update(elements=["a"]),
@@ -314,7 +314,7 @@ RECORDS = {
     "path": lambda words: words.update(maps="../../00000-00002-0123456789abcdef"),
     "metric": lambda words: words.update(values={"Other": 1.0}),
     "value": lambda words: words.update(values={"Entropy": [1]}),
-    "rows": lambda words: words.update(n_rows=-3),
+    "rows": lambda words: words.update(n_evaluations=-3),
     "elements": lambda words: words.update(elements=["a", "b"]),
     "more": lambda words: words.update(more=1),
 }
@@ -388,7 +388,7 @@ def test_a_run_with_another_function_is_another_run(tmp_path):
 
 
 def test_functions_are_known_by_what_they_do():
-    told = fingerprint.told
+    told = fingerprint.fingerprint
 
     def made(source, **names):
         space = dict(names)
@@ -427,13 +427,13 @@ def test_functions_are_known_by_what_they_do():
 @pytest.mark.usefixtures("undrawn")
 def test_other_versions_are_warned_of_and_recorded(tmp_path, monkeypatch):
     small_run(tmp_path / "run")
-    now = Comparison.load(tmp_path / "run").asked.versions
+    now = Comparison.load(tmp_path / "run").config.versions
     monkeypatch.setattr("interpreto.attributions.provenance.versions", lambda: {**now, "torch": "0.0.1"})
     with pytest.warns(
         UserWarning, match=f"torch {now['torch'].replace('+', '.')} then and 0.0.1 now".replace(".", r"\.")
     ):
         small_run(tmp_path / "run")
-    asked = Comparison.load(tmp_path / "run").asked
+    asked = Comparison.load(tmp_path / "run").config
     assert asked.versions["torch"] == "0.0.1"
     assert asked.earlier_versions == [now]
 

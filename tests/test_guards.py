@@ -9,7 +9,7 @@ import pytest
 
 import interpreto
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.metrics.measured import Needs
+from interpreto.attributions.metrics.metric_result import Needs
 
 ROOT = Path(interpreto.__file__).parent
 # Lower layers first; an import may only point downwards or sideways.
@@ -22,8 +22,8 @@ LAYERS = [
     ("interpreto.attributions.perturbations", "interpreto.attributions.aggregations"),
     ("interpreto.attributions",),
     ("interpreto.attributions.methods",),
-    ("interpreto.attributions.comparison",),
     ("interpreto.visualizations",),
+    ("interpreto.comparison",),
     ("interpreto",),
     ("interpreto.cli",),
 ]

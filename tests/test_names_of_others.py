@@ -10,7 +10,7 @@ import torch
 import transformers as hf
 from transformers.models.auto import modeling_auto
 
-from interpreto.model_wrapping.task import _MAPPINGS
+from interpreto.model_wrapping.tasks.detection import _MAPPINGS
 from tests.generators import generator
 from tests.models import TEXT_MODELS, image_model, processor, text_model, tokenizer
 from tests.two_towers import two_towers

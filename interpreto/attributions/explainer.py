@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 
 from interpreto.attributions import granularity, provenance
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.convergence import ConvergenceCheck, advice
 from interpreto.attributions.granularity import Units
-from interpreto.attributions.naming import core
-from interpreto.attributions.pipeline import Done, Failed, Opened, Pipeline, Work
-from interpreto.attributions.recipes.case import Case, Explained, Recipe
+from interpreto.attributions.naming import unwrap_partial
+from interpreto.attributions.pipeline import Completed, FailedSample, Job, Opened, Pipeline
+from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
 from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.result_checks import ResultChecks
-from interpreto.attributions.setup import Setup
 from interpreto.attributions.zero_maps import ZERO_MAPS, ZeroMapCheck, zero_targets
-from interpreto.model_wrapping.conversation import Plan
+from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import Sample, TextSample
 
 _SHOWN = 200
@@ -33,7 +33,7 @@ class Explainer(ABC):
     """
 
     setup: Setup
-    recipe: Recipe
+    plan: Plan
 
     def __call__(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> list[AttributionOutput]:
         """The same as `explain`."""
@@ -79,8 +79,8 @@ class Explainer(ABC):
     def result_checks(self) -> ResultChecks:
         """New checks for the results of one run."""
         method = self.setup.method
-        advised = advice(self.setup.wrapper.task, bool(self.setup.given.get("prepend_bos")))
-        return ResultChecks((ConvergenceCheck(method, self.recipe.effort, advised), ZeroMapCheck(method)))
+        advised = advice(self.setup.wrapper.task, bool(self.setup.options.get("prepend_bos")))
+        return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, advised), ZeroMapCheck(method)))
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, yielding outputs in order as they finish.
@@ -95,44 +95,52 @@ class Explainer(ABC):
             yield output
         checks.warn(stacklevel=2)
 
-    def _work(self) -> Work[Explained]:
-        own = self.recipe.granularity
+    def _work(self) -> Job[UnitAttribution]:
+        own = self.plan.default_granularity
         cut = None if own is None else lambda number, sample: own
-        recipe = self.recipe
-        return Work(self._plan, recipe.rows, recipe.fine, cut, recipe.probe, recipe.check, recipe.alone)
+        recipe = self.plan
+        return Job(
+            self._plan,
+            recipe.n_evaluations,
+            recipe.cost_independent_of_units,
+            cut,
+            recipe.capture,
+            recipe.check,
+            recipe.single_sample_option,
+        )
 
-    def _plan(self, number: int, opened: Opened) -> Plan[Explained]:
-        return self.recipe.plan(opened.case)
+    def _plan(self, number: int, opened: Opened) -> PlanRun[UnitAttribution]:
+        return self.plan.run(opened.prepared)
 
-    def _output(self, done: Done[Explained] | Failed) -> AttributionOutput:
-        if isinstance(done, Failed):
+    def _output(self, done: Completed[UnitAttribution] | FailedSample) -> AttributionOutput:
+        if isinstance(done, FailedSample):
             return self._failure(done)
-        opened, case = done.opened, done.opened.case
-        explained = done.found.within(case.visible)
+        opened, prepared = done.opened, done.opened.prepared
+        explained = done.result.restricted_to(prepared.can_influence)
         # Scores of zero say something where a method keeps signs, and nothing where it keeps positive sums alone.
-        zeros = zero_targets(explained.scores, opened.targets.names) if self.recipe.rectifies else []
+        zeros = zero_targets(explained.scores, opened.targets.names) if self.plan.rectifies else []
         return AttributionOutput(
             attributions=explained.scores,
             elements=opened.labels,
             targets=opened.targets.values,
             target_names=opened.targets.names,
-            scores=case.scores,
+            scores=prepared.scores,
             task=self.setup.wrapper.task,
             modality=self.setup.wrapper.modality,
             granularity=granularity.name_of(opened.granularity),
-            raw_input=case.sample.raw,
+            raw_input=prepared.sample.raw,
             standard_errors=explained.standard_errors,
-            completeness_gap=explained.gap,
+            completeness_gap=explained.completeness_gap,
             segments=explained.segments,
-            own_units=case.own,
-            n_rows=done.rows,
-            info=provenance.record(self.setup, self.recipe, done.seconds)
+            target_units=prepared.part_of_target,
+            n_evaluations=done.n_evaluations,
+            info=provenance.record(self.setup, self.plan, done.seconds)
             | done.notes
-            | _of_sample(case)
+            | _of_sample(prepared)
             | ({ZERO_MAPS: zeros} if zeros else {}),
         )
 
-    def _failure(self, failed: Failed) -> AttributionOutput:
+    def _failure(self, failed: FailedSample) -> AttributionOutput:
         raw = failed.raw.raw if isinstance(failed.raw, Sample) else failed.raw
         shown = raw if isinstance(raw, str | Image.Image) else f"{type(raw).__name__} {str(raw)[:_SHOWN]}"
         return AttributionOutput(
@@ -145,23 +153,23 @@ class Explainer(ABC):
             modality=self.setup.wrapper.modality,
             granularity="",
             raw_input=shown,
-            info=provenance.record(self.setup, self.recipe, 0.0),
+            info=provenance.record(self.setup, self.plan, 0.0),
             error=f"{type(failed.error).__name__}: {' '.join(str(failed.error).split())}",
         )
 
 
-def _of_sample(case: Case) -> dict[str, Any]:
+def _of_sample(prepared: PreparedSample) -> dict[str, Any]:
     """What the record says of one sample: what was cut away of a text, and how likely the targets are."""
-    cut = case.sample.truncation if isinstance(case.sample, TextSample) else None
+    cut = prepared.sample.truncation if isinstance(prepared.sample, TextSample) else None
     found: dict[str, Any] = {} if cut is None else {"truncated": str(cut)}
-    if isinstance(case.sample, TextSample) and case.sample.roles:
-        found["turns"] = _turns(case.sample, case.units)
-    return found if case.probabilities is None else {**found, "probabilities": list(case.probabilities)}
+    if isinstance(prepared.sample, TextSample) and prepared.sample.roles:
+        found["turns"] = _turns(prepared.sample, prepared.units)
+    return found if prepared.probabilities is None else {**found, "probabilities": list(prepared.probabilities)}
 
 
 def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
     """Who speaks in a chat, turn by turn, and from which unit on."""
-    text_of_unit = sample.sequence[units.first.flatten()].tolist()
+    text_of_unit = sample.sequence[units.start.flatten()].tolist()
     found: list[list[Any]] = []
     spoken = -1
     for unit, text in enumerate(text_of_unit):
@@ -174,5 +182,5 @@ def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
 
 def is_method(given: Any) -> bool:
     """Whether it is the class of a method, or a `functools.partial` of one."""
-    inner = core(given)
+    inner = unwrap_partial(given)
     return isinstance(inner, type) and issubclass(inner, Explainer)

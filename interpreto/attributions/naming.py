@@ -8,12 +8,12 @@ from typing import Any
 from interpreto.errors import OptionError, choices
 
 
-def slug(cls: type) -> str:
+def cli_name(cls: type) -> str:
     """A class's name on the command line: KernelShap is kernel-shap, RISE and LIME are lower-case words."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=X)(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
 
-def look_up(given: str, known: Sequence[type], what: str) -> Any:
+def find_by_name(given: str, known: Sequence[type], what: str) -> Any:
     """The class that a user names in any spelling: `KernelShap`, `kernel-shap`, `kernel_shap`.
 
     Raises:
@@ -23,17 +23,17 @@ def look_up(given: str, known: Sequence[type], what: str) -> Any:
     for cls in known:
         if cls.__name__.lower() == plain:
             return cls
-    raise OptionError(f"There is no {what} {given!r}: {choices(given, [slug(cls) for cls in known])}")
+    raise OptionError(f"There is no {what} {given!r}: {choices(given, [cli_name(cls) for cls in known])}")
 
 
-def title(made: Any) -> str:
+def display_name(made: Any) -> str:
     """A class's name; of a `functools.partial` with its options."""
     if not isinstance(made, partial):
         return getattr(made, "__name__", type(made).__name__)
-    options = ", ".join(f"{name}={title(v) if callable(v) else repr(v)}" for name, v in made.keywords.items())
-    return f"{title(made.func)}({options})"
+    options = ", ".join(f"{name}={display_name(v) if callable(v) else repr(v)}" for name, v in made.keywords.items())
+    return f"{display_name(made.func)}({options})"
 
 
-def core(made: Any) -> Any:
+def unwrap_partial(made: Any) -> Any:
     """The class inside of a `functools.partial`, or the class itself."""
-    return core(made.func) if isinstance(made, partial) else made
+    return unwrap_partial(made.func) if isinstance(made, partial) else made

@@ -4,11 +4,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from interpreto.attributions.recipes.case import Recipe
-from interpreto.attributions.setup import Setup
+from interpreto.attributions.assembly import Setup
+from interpreto.attributions.plans.base import Plan
 
 
-def record(setup: Setup, recipe: Recipe, seconds: float) -> dict[str, Any]:
+def record(setup: Setup, recipe: Plan, seconds: float) -> dict[str, Any]:
     """Model, method and its options, removal or baseline used, precision, seed, versions and time.
 
     All values can be written as JSON; options that cannot are recorded by their text.
@@ -17,7 +17,7 @@ def record(setup: Setup, recipe: Recipe, seconds: float) -> dict[str, Any]:
         **setup.wrapper.provenance(),
         "inference_mode": setup.wrapper.explained_score,
         "method": setup.method,
-        "options": {name: _plain(value) for name, value in setup.given.items()},
+        "options": {name: _plain(value) for name, value in setup.options.items()},
         **recipe.describe(),
         "signed": recipe.signed,
         "seed": setup.seed,

@@ -35,9 +35,9 @@ class AttributionOutput:
         completeness_gap: By how much the units miss the promised sum f(x) - f(x'), `t`, for methods that promise one.
         segments: For methods that put stretches of an image in order, the rank of every pixel's that the model read,
             1 for the one with the highest score; every pixel belongs to one.
-        own_units: Which units are part of the target itself: the later tokens of a generated word rest on its first
+        target_units: Which units are part of the target itself: the later tokens of a generated word rest on its first
             ones. Rankings, figures and metrics leave them out; sums have them. None where there are none.
-        n_rows: How many rows went through the model.
+        n_evaluations: How many rows went through the model.
         info: Model, method, options, removal or baseline, dtype, seed, versions, seconds.
         error: What stopped this sample, where errors are recorded; there is nothing else to see then. None else.
     """
@@ -54,8 +54,8 @@ class AttributionOutput:
     standard_errors: Float[Tensor, "t *g"] | None = None
     completeness_gap: Float[Tensor, " t"] | None = None
     segments: Int[Tensor, "t H W"] | None = None
-    own_units: Bool[Tensor, "t *g"] | None = None
-    n_rows: int = 0
+    target_units: Bool[Tensor, "t *g"] | None = None
+    n_evaluations: int = 0
     info: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
@@ -69,7 +69,7 @@ class AttributionOutput:
     @property
     def ranking_scores(self) -> Float[Tensor, "t *g"]:
         """The attributions, with NaN where a unit is part of the target itself: what can be put in order."""
-        own = self.own_units
+        own = self.target_units
         return self.attributions if own is None else self.attributions.masked_fill(own, torch.nan)
 
     def heatmap(self, size: tuple[int, int] | None = None, interpolation: str = "bilinear") -> Float[Tensor, "t H W"]:
@@ -157,7 +157,7 @@ class AttributionOutput:
             OptionError: if no folder can have this name.
             SavedFileError: if something else has the place, or it cannot be written.
         """
-        from interpreto.attributions import files
+        from interpreto.attributions import serialization as files
 
         return files.save_result(self, Path(path))
 
@@ -170,7 +170,7 @@ class AttributionOutput:
             OptionError: if no folder can have this name.
             SavedFileError: if files are missing, were changed or cut off, or are of another version.
         """
-        from interpreto.attributions import files
+        from interpreto.attributions import serialization as files
 
         return files.load_result(Path(path))
 

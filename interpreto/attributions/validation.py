@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from interpreto.attributions.registry import REGISTRY
 from interpreto.attributions.result import AttributionOutput
-from interpreto.attributions.table import TABLE
-from interpreto.model_wrapping.targets import Contrast, Saved
+from interpreto.model_wrapping.targets import Contrast, SavedTarget
 
 MOST = 10_000_000
 """Counts that are larger are taken for damage."""
@@ -21,8 +21,10 @@ def check_result(output: AttributionOutput) -> None:
     Raises:
         ValueError: if they do not; the message names the field.
     """
-    _require((output.task, output.modality) in TABLE, f"there are no results of {output.task!r}, {output.modality!r}")
-    _require(is_count(output.n_rows, 2**53), f"n_rows is {output.n_rows!r}")
+    _require(
+        (output.task, output.modality) in REGISTRY, f"there are no results of {output.task!r}, {output.modality!r}"
+    )
+    _require(is_count(output.n_evaluations, 2**53), f"n_rows is {output.n_evaluations!r}")
     _require(isinstance(output.info, dict) and all(isinstance(name, str) for name in output.info), "info is no record")
     _require(isinstance(output.granularity, str), "granularity is no name")
     _require(output.error is None or isinstance(output.error, str), "error is no text")
@@ -43,7 +45,7 @@ def _check_scores(output: AttributionOutput) -> None:
     if errors is not None:
         fits = errors.is_floating_point() and errors.shape == maps.shape and not bool((errors < 0).any())
         _require(fits, "standard_errors do not fit the attributions")
-    if (own := output.own_units) is not None:
+    if (own := output.target_units) is not None:
         _require(own.dtype == torch.bool and own.shape == maps.shape, "own_units do not fit the attributions")
     if gap is not None:
         _require(gap.is_floating_point() and gap.shape == count, "completeness_gap does not fit the attributions")
@@ -89,7 +91,7 @@ def is_count(value: Any, most: int = MOST) -> bool:
 def target_to_json(target: Any) -> Any:
     """A target as JSON knows it."""
     if isinstance(target, Contrast):
-        return {"for": target_to_json(target.for_), "against": target_to_json(target.against)}
+        return {"fact": target_to_json(target.fact), "foil": target_to_json(target.foil)}
     if isinstance(target, tuple):
         return [target_to_json(item) for item in target]
     if isinstance(target, int | str):
@@ -105,9 +107,9 @@ def target_from_json(target: Any) -> Any:
         ValueError: if it is something else.
     """
     if isinstance(target, dict) and set(target) == {"name"} and isinstance(target["name"], str):
-        return Saved(target["name"])
-    if isinstance(target, dict) and set(target) == {"for", "against"}:
-        return Contrast(target_from_json(target["for"]), target_from_json(target["against"]))
+        return SavedTarget(target["name"])
+    if isinstance(target, dict) and set(target) == {"fact", "foil"}:
+        return Contrast(target_from_json(target["fact"]), target_from_json(target["foil"]))
     if isinstance(target, list) and target:
         return tuple(target_from_json(item) for item in target)
     _require(isinstance(target, int | str) and not isinstance(target, bool), f"{json.dumps(target)} is no target")

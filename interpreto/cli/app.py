@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from interpreto import METHODS, AttributionOutput
-from interpreto.attributions.naming import look_up, slug
+from interpreto.attributions.naming import cli_name, find_by_name
 from interpreto.errors import OptionError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ Results = dict[str, list[AttributionOutput]]
 Method = type[Any]
 """A class of `interpreto.METHODS`, each with options of its own."""
 
-NAMES: dict[str, Method] = {slug(method): method for method in METHODS}
+NAMES: dict[str, Method] = {cli_name(method): method for method in METHODS}
 
 
 def methods_named(names: list[str]) -> list[Method]:
@@ -35,7 +35,7 @@ def methods_named(names: list[str]) -> list[Method]:
     if names == ["all"]:
         return list(NAMES.values())
     try:
-        return [look_up(name, METHODS, "method") for name in names]
+        return [find_by_name(name, METHODS, "method") for name in names]
     except OptionError as error:
         raise typer.BadParameter(str(error)) from error
 

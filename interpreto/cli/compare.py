@@ -9,13 +9,13 @@ import typer
 
 import interpreto
 from interpreto import InterpretoError, zoo
-from interpreto.attributions.comparison.entrants import words
-from interpreto.attributions.comparison.folder import RunFolder
 from interpreto.cli.app import app, console, options_of, target_of
 from interpreto.cli.inputs import Column, Inputs, Texts, check, lines_of, read, text_of
-from interpreto.model_wrapping.loading import load
-from interpreto.model_wrapping.task import TASKS, find_task
-from interpreto.visualizations.scores import notes, tables
+from interpreto.comparison.candidates import words
+from interpreto.comparison.run_store import RunStore
+from interpreto.comparison.table_view import notes, tables
+from interpreto.loading import load
+from interpreto.model_wrapping.tasks.detection import TASKS, find_task
 
 
 @app.command()
@@ -59,7 +59,7 @@ def compare(
     Models of the zoo are compared on their own held-out samples where no INPUT is given.
     """
     if out is not None:
-        RunFolder(out).check()
+        RunStore(out).check()
     given = [*read(inputs or [], text or [], column), *([] if file is None else _lines(file))]
     options = _shared(options_of(option)) | ({} if granularity is None else {"granularity": granularity})
     loaded, processor = load(model, task)

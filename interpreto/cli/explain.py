@@ -10,8 +10,8 @@ from interpreto import InterpretoError
 from interpreto.cli.app import app, console, methods_named, options_of, target_of
 from interpreto.cli.inputs import Column, Inputs, Texts, check, read
 from interpreto.cli.results import FIGURE, RESULTS, check_out, details, draw, run, save, summarise
-from interpreto.model_wrapping.loading import load
-from interpreto.model_wrapping.task import TASKS, find_task
+from interpreto.loading import load
+from interpreto.model_wrapping.tasks.detection import TASKS, find_task
 
 
 @app.command()

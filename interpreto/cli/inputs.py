@@ -13,8 +13,8 @@ import typer
 from PIL import Image
 
 from interpreto import InterpretoError
-from interpreto.model_wrapping.image_sources import is_url
-from interpreto.model_wrapping.prompts import is_chat
+from interpreto.model_wrapping.inputs.image_sources import is_url
+from interpreto.model_wrapping.inputs.prompt import is_chat
 
 Inputs = Annotated[
     list[str] | None,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from interpreto import InterpretoError
 from interpreto.cli.app import NAMES, Method, app, console
-from interpreto.model_wrapping.loading import load
+from interpreto.loading import load
 
 
 @app.command()

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from interpreto import InterpretoError, plot_attributions
 from interpreto.atomic import check_place, check_writable
-from interpreto.attributions.files import WORDS
 from interpreto.attributions.result import AttributionOutput, top_unit
+from interpreto.attributions.serialization import WORDS
 from interpreto.cli.app import Method, Results, console
 from interpreto.errors import SavedFileError
 
@@ -61,7 +61,7 @@ def summarise(model: str, results: Results, seconds: dict[str, float]) -> None:
             name,
             escape(_explained(first)) + more,
             escape(top_unit(first)),
-            str(sum(output.n_rows for output in outputs)),
+            str(sum(output.n_evaluations for output in outputs)),
             f"{seconds[name]:.2f}",
         )
     console.print(table)

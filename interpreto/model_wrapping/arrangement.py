@@ -9,8 +9,8 @@ from interpreto.model_wrapping.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Arrangement:
+class DeduplicatedRows:
     """Rows to run, and where each row that was asked for is among them."""
 
     rows: Rows
-    back: Int[Tensor, " p"]
+    inverse: Int[Tensor, " p"]

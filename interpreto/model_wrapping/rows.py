@@ -10,40 +10,40 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Blend:
+class LazyBlend:
     """A field of rows that lie between two, made only when and where they run.
 
     Until then there is no more of it in memory, and no more to move to an accelerator, than the two and the masks.
 
     Attributes:
-        here: What a row is where its mask is 0, one row.
-        there: What it is where its mask is 1, one row.
+        start: What a row is where its mask is 0, one row.
+        end: What it is where its mask is 1, one row.
         masks: The masks, in whatever form is small.
-        spread: Makes of masks what can be multiplied with rows that are cut.
-        cut: The axes of a row with some of them cut in two, so that the same mask serves stretches of it; None where
-            none is.
+        to_positions: Makes of masks what can be multiplied with rows that are cut.
+        view_shape: The shape of a row with some axes split in two, so that a mask value serves a stretch of positions;
+            None if no axis is split.
     """
 
-    here: Float[Tensor, "1 *s"]
-    there: Float[Tensor, "1 *s"]
+    start: Float[Tensor, "1 *s"]
+    end: Float[Tensor, "1 *s"]
     masks: Float[Tensor, "p ..."]
-    spread: Callable[[Float[Tensor, "p ..."]], Float[Tensor, "p ..."]]
-    cut: tuple[int, ...] | None = None
+    to_positions: Callable[[Float[Tensor, "p ..."]], Float[Tensor, "p ..."]]
+    view_shape: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the field once it is made."""
-        return (self.masks.shape[0], *self.here.shape[1:])
+        return (self.masks.shape[0], *self.start.shape[1:])
 
-    def take(self, chosen: slice | Int[Tensor, " q"]) -> "Blend":
+    def take(self, chosen: slice | Int[Tensor, " q"]) -> "LazyBlend":
         """Some of the rows."""
-        return Blend(self.here, self.there, self.masks[chosen], self.spread, self.cut)
+        return LazyBlend(self.start, self.end, self.masks[chosen], self.to_positions, self.view_shape)
 
-    def make(self, out: Float[Tensor, "p *s"]) -> None:
+    def write_to(self, out: Float[Tensor, "p *s"]) -> None:
         """Write the rows to where they are wanted."""
-        here, there, masks = (tensor.to(out.device) for tensor in (self.here, self.there, self.masks))
-        axes = self.cut or here.shape[1:]
-        torch.lerp(here.reshape(1, *axes), there.reshape(1, *axes), self.spread(masks), out=out.view(-1, *axes))
+        here, there, masks = (tensor.to(out.device) for tensor in (self.start, self.end, self.masks))
+        axes = self.view_shape or here.shape[1:]
+        torch.lerp(here.reshape(1, *axes), there.reshape(1, *axes), self.to_positions(masks), out=out.view(-1, *axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Rows:
 
     fields: Mapping[str, Shaped[Tensor, "p ..."]]
     padding: Mapping[str, int | float] = field(default_factory=dict)
-    blends: Mapping[str, Blend] = field(default_factory=dict)
+    blends: Mapping[str, LazyBlend] = field(default_factory=dict)
 
     def __len__(self) -> int:
         if self.fields:
@@ -92,20 +92,20 @@ class Rows:
             {name: blend.take(chosen) for name, blend in self.blends.items()},
         )
 
-    def varied(self, count: int, **fields: Tensor | Blend) -> "Rows":
+    def expand(self, count: int, **fields: Tensor | LazyBlend) -> "Rows":
         """`count` copies of a single row, without copying memory, with some fields exchanged or added."""
         assert not self.blends
         # What is exchanged is left as it is, to keep the order of the fields.
         same = {name: t if name in fields else t.expand(count, *t.shape[1:]) for name, t in self.fields.items()}
-        return Rows(same, self.padding).put(**fields)
+        return Rows(same, self.padding).replace(**fields)
 
-    def put(self, **fields: Tensor | Blend) -> "Rows":
+    def replace(self, **fields: Tensor | LazyBlend) -> "Rows":
         """These rows with some fields exchanged or added."""
         whole = {**self.fields, **self.blends, **fields}
         return Rows(
             {name: values for name, values in whole.items() if isinstance(values, Tensor)},
             self.padding,
-            {name: values for name, values in whole.items() if isinstance(values, Blend)},
+            {name: values for name, values in whole.items() if isinstance(values, LazyBlend)},
         )
 
     def to(self, device: torch.device) -> "Rows":
@@ -142,10 +142,10 @@ def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Floa
     """A field of which some rows are blends: all are written to the place where they are to lie, once."""
     blend = next(part.blends[name] for part in parts if name in part.blends)
     sizes = [len(part) for part in parts]
-    out = blend.here.new_empty((sum(sizes), *blend.shape[1:]), device=device)
+    out = blend.start.new_empty((sum(sizes), *blend.shape[1:]), device=device)
     for part, rows in zip(parts, out.split(sizes), strict=True):
         if name in part.blends:
-            part.blends[name].make(rows)
+            part.blends[name].write_to(rows)
         else:
             rows.copy_(part.fields[name])
     return out

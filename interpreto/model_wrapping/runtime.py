@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import OptionError
-from interpreto.model_wrapping.resolution import Size
+from interpreto.model_wrapping.inputs.image_size import Size
 from interpreto.option_kinds import call_function, check_choice
 
 INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {

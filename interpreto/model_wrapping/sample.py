@@ -73,18 +73,18 @@ class ImageSample:
         rows: The model's inputs, one row.
         raw: The picture for display, RGB.
         size: Height and width that the model reads, in its own pixels.
-        view: Left, top, right and bottom of what the model sees, in pixels of the raw picture; it may lie partly
+        crop_box: Left, top, right and bottom of what the model sees, in pixels of the raw picture; it may lie partly
             outside where the processor pads.
         patch: Height and width of the model's patches in its own pixels, None where it has none.
-        levels: What the model reads where the picture is black, and where it is white, per channel.
+        black_white: What the model reads where the picture is black, and where it is white, per channel.
     """
 
     rows: Rows
     raw: Image.Image
     size: tuple[int, int]
-    view: tuple[float, float, float, float]
+    crop_box: tuple[float, float, float, float]
     patch: tuple[int, int] | None
-    levels: tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
+    black_white: tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
 
 
 Sample = TextSample | ImageSample

@@ -23,12 +23,12 @@ class Contrast:
     that of `for_` at its place: the prompt and the earlier tokens of `for_`.
     """
 
-    for_: Any
-    against: Any
+    fact: Any
+    foil: Any
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedTarget:
     """A target of which a file knows nothing but the name: an image or an embedding that a sample was compared with."""
 
     name: str
@@ -45,7 +45,7 @@ class ClassTargets:
         return len(self.values)
 
     @property
-    def reach(self) -> None:
+    def causal_limit(self) -> None:
         """Every position has a say."""
 
     def own_positions(self, length: int) -> None:
@@ -55,7 +55,7 @@ class ClassTargets:
         """Classes belong to no unit."""
         return self
 
-    def without_memory(self) -> "ClassTargets":
+    def without_cache(self) -> "ClassTargets":
         """Nothing is remembered."""
         return self
 
@@ -79,7 +79,7 @@ class ClassTargets:
 
 
 @dataclass(frozen=True)
-class Everything:
+class AllOutputs:
     """All outputs of the model, as they are."""
 
     count: int = 0
@@ -87,7 +87,7 @@ class Everything:
     def __len__(self) -> int:
         return self.count
 
-    def part(self, start: int, stop: int) -> "Everything":
+    def part(self, start: int, stop: int) -> "AllOutputs":
         """All outputs are one thing."""
         return self
 
@@ -97,19 +97,19 @@ class Everything:
 
 
 @dataclass(frozen=True, eq=False)
-class Foreseen:
+class DeferredTargets:
     """Targets that are not settled before the outputs are there; until then all outputs are wanted.
 
     Attributes:
-        settle: From the outputs of the unchanged sample to its targets.
+        resolve: From the outputs of the unchanged sample to its targets.
     """
 
-    settle: Callable[[Float[Tensor, "1 k"]], Any]
+    resolve: Callable[[Float[Tensor, "1 k"]], Any]
 
     def __len__(self) -> int:
         return 0
 
-    def part(self, start: int, stop: int) -> "Foreseen":
+    def part(self, start: int, stop: int) -> "DeferredTargets":
         """Nothing is known of parts yet."""
         return self
 
@@ -125,7 +125,7 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
         TargetError: if a function returns anything but one score per row.
     """
     if isinstance(value, Contrast):
-        return outputs[:, value.for_] - outputs[:, value.against]
+        return outputs[:, value.fact] - outputs[:, value.foil]
     if isinstance(value, int):
         return outputs[:, value]
     return called(value, outputs)
@@ -186,7 +186,7 @@ def several(listed: list[Any]) -> tuple[Any, ...]:
     Raises:
         TargetError: if it names a class twice, as a multi-hot row does; the message shows both readings.
     """
-    values = tuple(plain(item) for item in listed)
+    values = tuple(without_tensors(item) for item in listed)
     classes = [value for value in values if isinstance(value, int)]
     repeated = sorted({value for value in classes if classes.count(value) > 1})
     if not repeated:
@@ -204,10 +204,10 @@ def several(listed: list[Any]) -> tuple[Any, ...]:
 
 def _value(item: Any, labels: Sequence[str]) -> Any:
     if isinstance(item, Contrast):
-        for part in (item.for_, item.against):
+        for part in (item.fact, item.foil):
             if callable(part) or isinstance(part, Contrast):
                 raise TargetError(f"A Contrast compares two classes, given as indices or labels; {part!r} is none.")
-        return Contrast(_value(item.for_, labels), _value(item.against, labels))
+        return Contrast(_value(item.fact, labels), _value(item.foil, labels))
     if isinstance(item, str):
         if item not in labels:
             raise TargetError(f"The model has no label {item!r}: {choices(item, labels)}")
@@ -231,11 +231,11 @@ def _value(item: Any, labels: Sequence[str]) -> Any:
 
 def _name(value: int | Contrast | Score, labels: Sequence[str]) -> str:
     if isinstance(value, Contrast):
-        return f"{_name(value.for_, labels)} - {_name(value.against, labels)}"
+        return f"{_name(value.fact, labels)} - {_name(value.foil, labels)}"
     return labels[value] if isinstance(value, int) else getattr(value, "__name__", type(value).__name__)
 
 
-def per_sample(targets: Any, count: int, alone: bool) -> list[Any]:
+def per_sample(targets: Any, count: int, is_single: bool) -> list[Any]:
     """What each of `count` samples is explained for; `alone` says that the user gave one sample without a list.
 
     A list or 1-d tensor has one entry per sample; a tuple and a row of a 2-d tensor are several targets; anything
@@ -244,31 +244,33 @@ def per_sample(targets: Any, count: int, alone: bool) -> list[Any]:
     Raises:
         TargetError: if the lengths do not match; the message shows both readings.
     """
-    given = plain(targets)
+    given = without_tensors(targets)
     if not isinstance(given, list):
         return [given] * count
-    if alone and len(given) != 1:
+    if is_single and len(given) != 1:
         return [several(given)]
     if len(given) != count:
         raise TargetError(
             f"targets is a list of {len(given)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
             f"sample; to explain the same {len(given)} targets of every sample give the tuple {tuple(given)!r}."
         )
-    entries = [plain(item) for item in given]
+    entries = [without_tensors(item) for item in given]
     return [several(item) if isinstance(item, list) else item for item in entries]
 
 
-def plain(targets: Any) -> Any:
+def without_tensors(targets: Any) -> Any:
     """Tensors and arrays as nested lists and ints; a single row of a 2-d one as a tuple that serves every sample."""
     if isinstance(targets, Tensor | np.ndarray | np.generic):
         listed = targets.tolist()
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
     if isinstance(targets, tuple | list):
-        return type(targets)(plain(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
+        return type(targets)(
+            without_tensors(item) if isinstance(item, Tensor | np.generic) else item for item in targets
+        )
     # Columns of data frames, of whatever library.
     for name in ("to_list", "tolist", "to_pylist"):
         if callable(listed := getattr(targets, name, None)):
-            return plain(listed())
+            return without_tensors(listed())
     is_sequence = isinstance(targets, Sequence) and not isinstance(targets, str | bytes)
     return list(targets) if is_sequence else targets
 

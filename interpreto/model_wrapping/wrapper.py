@@ -11,19 +11,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import InputError
-from interpreto.model_wrapping.arrangement import Arrangement
-from interpreto.model_wrapping.conversation import Answer, Ask, NamedTargets, Plan, Settled
-from interpreto.model_wrapping.inside.probe import Probe
-from interpreto.model_wrapping.model_pool import Lease, ModelPool
+from interpreto.model_wrapping.arrangement import DeduplicatedRows
+from interpreto.model_wrapping.capture_request import CaptureRequest
+from interpreto.model_wrapping.execution.model_pool import Lease, ModelPool
+from interpreto.model_wrapping.execution.thread_state import restored_thread_state
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, NamedTargets, PlanRun, ResolvedSample
 from interpreto.model_wrapping.runtime import Runtime, device_of
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import plain, several
-from interpreto.model_wrapping.task import why_no_hooks
-from interpreto.model_wrapping.thread_state import restored_thread_state
+from interpreto.model_wrapping.targets import several, without_tensors
+from interpreto.model_wrapping.tasks.detection import why_no_hooks
 from interpreto.option_kinds import short_repr
 
 
-def refuse_table(inputs: Any) -> None:
+def check_not_a_table(inputs: Any) -> None:
     """Refuse what cannot be iterated though it looks like it, and a data frame, which gives the names of its columns.
 
     Raises:
@@ -41,7 +41,7 @@ def refuse_table(inputs: Any) -> None:
         )
 
 
-class Wrapper(ABC):
+class InferenceWrapper(ABC):
     """A model and its processor behind the few questions that the pipeline asks."""
 
     task: ClassVar[str]
@@ -65,11 +65,11 @@ class Wrapper(ABC):
     may_read_padding: ClassVar[bool] = False
     """Whether what is padded may score otherwise than alone, which is found out by running it."""
 
-    reads_mean: ClassVar[bool] = False
+    mean_readout: ClassVar[bool] = False
     """Whether what layers before the last one say of a target is told by the mean over their positions."""
 
     @property
-    def blank(self) -> str:
+    def empty_prompt(self) -> str:
         """A prompt that names nothing, where a model's maps are corrected by that of such a prompt; else empty."""
         return ""
 
@@ -104,7 +104,7 @@ class Wrapper(ABC):
         """Several samples prepared; wrappers for which it is faster prepare them together."""
         return [self.prepare(raw) for raw in raws]
 
-    def plain(self, targets: Any, count: int | None = None) -> Any:
+    def normalize_targets(self, targets: Any, count: int | None = None) -> Any:
         """The user's targets without tensors and arrays: a list has one entry per sample, all else serves every one.
 
         Args:
@@ -114,7 +114,7 @@ class Wrapper(ABC):
         Raises:
             TargetError: if it can be read in two ways.
         """
-        given = plain(targets)
+        given = without_tensors(targets)
         # A single row of an array serves every sample; it is checked as a list of targets is.
         is_row = isinstance(given, tuple) and not isinstance(targets, tuple)
         return several(list(given)) if is_row else given
@@ -124,15 +124,17 @@ class Wrapper(ABC):
         """Refuse a target before the model runs, as far as that can be known then, with or without its sample."""
 
     @abstractmethod
-    def settle(self, sample: Sample, spec: Any, seed: int, probe: Probe | None = None) -> Plan[Settled]:
+    def resolve_targets(
+        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
+    ) -> PlanRun[ResolvedSample]:
         """Run the unchanged sample and settle what is explained; a probe sees that run."""
 
-    def arrange(self, ask: Ask) -> Arrangement | None:
+    def deduplicate(self, request: ModelRequest) -> DeduplicatedRows | None:
         """The rows of an ask in the order that suits the model best, equal ones once; None leaves them as they are."""
         return None
 
     @abstractmethod
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+    def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         """Run the rows of asks of one kind as one batch."""
 
     @contextmanager
@@ -147,18 +149,18 @@ class Wrapper(ABC):
                 yield Lease(self, verified=True)
                 return
             with self.pool.lease(seed) as lease:
-                lease.wrapper.forget()
+                lease.wrapper.clear_encoded_targets()
                 yield lease
 
     def notes(self) -> dict[str, Any]:
         """What the record of a result should say of how the model was run, beyond `provenance`."""
         return {}
 
-    def forget(self) -> None:
+    def clear_encoded_targets(self) -> None:
         """Forget what was computed with weights that the user may change between two calls."""
         return
 
-    def _on(self, module: nn.Module) -> "Wrapper":
+    def _on(self, module: nn.Module) -> "InferenceWrapper":
         """The same for a copy of the model."""
         made: Any = type(self)
         return made(module, self.processor, self.runtime)

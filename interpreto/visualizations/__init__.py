@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from interpreto.option_kinds import checks_options
-from interpreto.visualizations import generation, html
+from interpreto.visualizations import generation_page as generation
+from interpreto.visualizations import text_page as html
 from interpreto.visualizations.drawing import figure_of
-from interpreto.visualizations.figures import Html, Picture, write
-from interpreto.visualizations.maps import diverging, grayscale
+from interpreto.visualizations.map_scaling import diverging, grayscale
+from interpreto.visualizations.output import Html, Picture, write
 from interpreto.visualizations.panels import Outputs, gather
-from interpreto.visualizations.top import plot_top
+from interpreto.visualizations.top_regions import plot_top
 
 
 @checks_options

@@ -1,7 +1,9 @@
 """Which figure shows which kind of results."""
 
-from interpreto.visualizations import image, matrix, text_figure
-from interpreto.visualizations.figures import Picture
+from interpreto.visualizations import generation_figure as matrix
+from interpreto.visualizations import image_figure as image
+from interpreto.visualizations import text_figure
+from interpreto.visualizations.output import Picture
 from interpreto.visualizations.panels import Panel
 
 

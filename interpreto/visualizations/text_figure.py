@@ -6,7 +6,7 @@ import re
 from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
-from interpreto.visualizations.figures import Picture
+from interpreto.visualizations.output import Picture
 from interpreto.visualizations.panels import Panel
 
 _COLUMNS = 84

@@ -9,7 +9,7 @@ import torch
 
 from interpreto import (
     IMAGES_ONLY,
-    INSIDE,
+    INTERNALS,
     METHODS,
     GradCam,
     GradEclip,
@@ -19,7 +19,7 @@ from interpreto import (
     Saliency,
 )
 from interpreto.errors import UnsupportedError
-from interpreto.model_wrapping.patches import patch_size
+from interpreto.model_wrapping.inputs.patch_size import patch_size
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_pictures, text_model
 
 ATTENTION_IN_NO_GRID = {
@@ -51,7 +51,7 @@ def test_text_classifiers(name, method):
 def test_image_classifiers(name, method):
     model, processor = image_model(name)
     task = None if hasattr(model, "config") else "image-classification"
-    if method in INSIDE and method is not GradCam and name in ATTENTION_IN_NO_GRID:
+    if method in INTERNALS and method is not GradCam and name in ATTENTION_IN_NO_GRID:
         with pytest.raises(UnsupportedError, match=ATTENTION_IN_NO_GRID[name]):
             method(model, processor, task=task)(some_pictures())
         return
@@ -75,20 +75,20 @@ def test_scores_of_texts_in_company_are_the_models_own(name):
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_embedding_hook_is_exact(name):
     """What the hook puts in place of the embeddings gives the very scores that the ids give, padded or not."""
-    from interpreto.attributions.perturbations.token_embeddings import TokenEmbeddings
-    from interpreto.model_wrapping.conversation import Ask
-    from interpreto.model_wrapping.embeddings import EMBEDDINGS
+    from interpreto.attributions.perturbations.modalities.token_embeddings import TokenEmbeddings
+    from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
+    from interpreto.model_wrapping.messages import ModelRequest
     from interpreto.model_wrapping.runtime import Runtime
-    from interpreto.model_wrapping.targets import Everything
-    from interpreto.model_wrapping.text_classification import TextClassification
+    from interpreto.model_wrapping.targets import AllOutputs
+    from interpreto.model_wrapping.tasks.text_classification import TextClassification
 
     model, tokenizer = text_model(name)
     wrapper = TextClassification(model, tokenizer, Runtime())
     samples = [wrapper.prepare(text) for text in TEXTS]
     modality = TokenEmbeddings(wrapper.text)
-    plain = wrapper.answer([Ask(sample.rows, Everything()) for sample in samples])
-    rows = [sample.rows.put(**{EMBEDDINGS: modality.read(sample)[None]}) for sample in samples]
-    hooked = wrapper.answer([Ask(one, Everything()) for one in rows])
+    plain = wrapper.respond([ModelRequest(sample.rows, AllOutputs()) for sample in samples])
+    rows = [sample.rows.replace(**{EMBEDDINGS: modality.read(sample)[None]}) for sample in samples]
+    hooked = wrapper.respond([ModelRequest(one, AllOutputs()) for one in rows])
     for one, other in zip(plain, hooked, strict=True):
         assert torch.equal(one.scores, other.scores)
 

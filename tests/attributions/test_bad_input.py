@@ -69,7 +69,7 @@ CASES = {
     ),
     "contrast of a contrast": (
         lambda: Saliency(*VIT)(PICTURE, Contrast(Contrast(0, 1), 2)),
-        r"Contrast\(for_=0, against=1\) is none",
+        r"Contrast\(fact=0, foil=1\) is none",
     ),
     "a target function that fails": (
         lambda: Saliency(*VIT)(PICTURE, lambda outputs: outputs[:, 99]),
@@ -173,8 +173,8 @@ CASES = {
     "kernel width": (lambda: Lime(*BERT, kernel_width=0.0), "must be a positive number"),
     "order": (lambda: Sobol(*BERT, order="totale"), "did you mean 'total'"),
     "designs that do not fit": (lambda: Sobol(*VIT, n_samples=20)(PICTURE), "n_samples=20 is too few for the Sobol indices"),
-    "keep": (lambda: Rise(*VIT, keep=1.0), "keep=1.0 must be a number between 0 and 1"),
-    "noise": (lambda: SmoothGrad(*VIT, noise=-0.1), "noise=-0.1 must be a number that is not negative"),
+    "keep_probability": (lambda: Rise(*VIT, keep_probability=1.0), "keep_probability=1.0 must be a number between 0 and 1"),
+    "noise": (lambda: SmoothGrad(*VIT, noise_level=-0.1), "noise_level=-0.1 must be a number that is not negative"),
     "reduction": (lambda: Saliency(*VIT, reduction="nrom"), "did you mean 'norm'"),
     "pooling": (lambda: Saliency(*BERT, pooling="avg"), "There is no pooling='avg'"),
     "resize": (lambda: Saliency(*VIT, resize="cubic"), "did you mean 'bicubic'"),

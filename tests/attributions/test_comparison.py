@@ -37,19 +37,19 @@ from interpreto import (
     zoo,
 )
 from interpreto.atomic import atomic_folder
-from interpreto.attributions.comparison import fingerprint
-from interpreto.attributions.comparison.standings import standings
+from interpreto.attributions.assembly import Options, Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods import RandomScores
-from interpreto.attributions.recipes.unasked import Unasked
-from interpreto.attributions.setup import Options, Setup
+from interpreto.attributions.plans.model_independent import ModelIndependentPlan
+from interpreto.comparison import fingerprint
+from interpreto.comparison.ranking import rank_methods
 from interpreto.errors import InputError, InterpretoError, OptionError, SavedFileError, TargetError
 from tests.conftest import loaded
 from tests.generators import generator
 from tests.models import ALL_LIGHT, TEXTS, image_model, light, some_pictures, text_model
 
 
-class Scripted(Unasked):
+class Scripted(ModelIndependentPlan):
     """Runs code of the test for every sample."""
 
     def __init__(self, act):
@@ -63,8 +63,8 @@ class Doing(Explainer):
     """A method that does what a test says."""
 
     def __init__(self, model, processor=None, *, act, **options: Unpack[Options]):
-        self.setup = Setup.of(Doing, model, processor, options)
-        self.recipe = Scripted(act)
+        self.setup = Setup.create(Doing, model, processor, options)
+        self.plan = Scripted(act)
 
 
 def shapes_run(count=4, **options):
@@ -91,13 +91,13 @@ def assert_alike(one, other, tolerance=1e-5):
         for mine, theirs in zip(one.outputs(method), other.outputs(method), strict=True):
             assert torch.allclose(mine.attributions, theirs.attributions, atol=tolerance, rtol=tolerance)
             assert mine.target_names == theirs.target_names
-            assert mine.n_rows == theirs.n_rows
+            assert mine.n_evaluations == theirs.n_evaluations
 
 
 def assert_same_numbers(one, other):
     """Whether two comparisons that ran the same batches found the same numbers, whatever they took."""
     assert_alike(one, other, 0)
-    assert [s for s in one.standings if s.mean.count] == [s for s in other.standings if s.mean.count]
+    assert [s for s in one.ranking if s.mean.count] == [s for s in other.ranking if s.mean.count]
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,8 @@ def test_methods_beat_random_scores_where_the_truth_is_known():
         gap = comparison.difference(method, "RandomScores", "PointingGame")
         assert gap.mean > 0
         assert gap.excludes(0), method
-        assert comparison.standing(method, "PointingGame").beats_random
-    chance = comparison.standing("RandomScores", "PointingGame").mean
+        assert comparison.ranked(method, "PointingGame").beats_random
+    chance = comparison.ranked("RandomScores", "PointingGame").mean
     # A patch touches a shape in about an eighth of the cases.
     assert 0.03 < chance.mean < 0.28
 
@@ -150,7 +150,7 @@ def test_gradients_depend_on_what_the_model_has_learned():
         metrics="model-randomization",
         masks=None,
     )
-    means = {s.method: s.mean.mean for s in comparison.standings}
+    means = {s.method: s.mean.mean for s in comparison.ranking}
     assert means["Saliency"] < 0.3
     assert means["SmoothGrad(n_samples=10)"] < 0.3
     assert means["RandomScores"] == pytest.approx(1)
@@ -168,7 +168,7 @@ def test_numbers_are_those_of_the_methods_and_metrics(shapes_comparison):
     pointed = PointingGame().evaluate(outputs, masks).per_sample
     assert torch.equal(shapes_comparison.values("PointingGame")["Occlusion"], pointed)
     cost = next(cost for cost in shapes_comparison.costs if cost.method == "Occlusion")
-    assert cost.rows == outputs[0].n_rows
+    assert cost.rows == outputs[0].n_evaluations
     assert cost.seconds > 0
 
 
@@ -204,9 +204,9 @@ def test_every_metric_compares_on_every_task(kind):
 def test_methods_are_named_in_any_way():
     named = compare(*text_model("bert"), TEXTS[:1], "occlusion, kernel-shap", "entropy", show_progress=False)
     assert named.methods[:2] == ["Occlusion", "KernelShap"]
-    listed = ["Occlusion", Saliency, partial(SmoothGrad, n_samples=3, of=InputXGradient)]
+    listed = ["Occlusion", Saliency, partial(SmoothGrad, n_samples=3, base_method=InputXGradient)]
     classes = compare(*text_model("bert"), TEXTS[:1], listed, [Entropy], show_progress=False)
-    assert classes.methods[:3] == ["Occlusion", "Saliency", "SmoothGrad(n_samples=3, of=InputXGradient)"]
+    assert classes.methods[:3] == ["Occlusion", "Saliency", "SmoothGrad(n_samples=3, base_method=InputXGradient)"]
     mapped = compare(*text_model("bert"), TEXTS[:1], {"mine": Occlusion}, {"spread": Entropy}, show_progress=False)
     assert (mapped.methods[0], mapped.metrics) == ("mine", ["spread"])
 
@@ -274,7 +274,7 @@ def test_a_failure_is_reported_and_the_rest_goes_on():
     assert [output is None for output in found.outputs("Fragile")] == [False, True, False]
     assert not found.values("Deletion")["Occlusion"].isnan().any()
     # It may have left out the hard one.
-    assert not any(s.best for s in found.standings if s.method == "Fragile")
+    assert not any(s.best for s in found.ranking if s.method == "Fragile")
 
 
 def test_a_sample_that_cannot_be_read_fails_for_every_method():
@@ -289,10 +289,10 @@ def test_a_sample_that_cannot_be_read_fails_for_every_method():
 
 def test_a_single_sample_has_no_interval():
     found = compare(*text_model("bert"), TEXTS[1], [Occlusion, Saliency], "deletion", show_progress=False)
-    for standing in found.standings:
+    for standing in found.ranking:
         assert standing.mean.count == 1
         assert math.isnan(standing.mean.low)
-        assert not standing.leads
+        assert not standing.not_worse_than_best
         assert standing.beats_random is None
     assert "one sample: no interval" in str(found)
     assert "*" not in str(found).split("Mean over samples")[0]
@@ -565,16 +565,16 @@ def test_runs_are_recognised_in_another_process(tmp_path):
         for _ in range(2)
     )
     assert first == second
-    assert fingerprint.told({"b", "a"}) == ["a", "b"]
+    assert fingerprint.fingerprint({"b", "a"}) == ["a", "b"]
     twice, thrice = (lambda x: x * 2), (lambda x: x * 3)
-    assert " at 0x" not in fingerprint.told(twice)
-    assert fingerprint.told(twice) != fingerprint.told(thrice)
-    assert fingerprint.told(partial(Occlusion, removal="mean")) == "Occlusion(removal='mean')"
+    assert " at 0x" not in fingerprint.fingerprint(twice)
+    assert fingerprint.fingerprint(twice) != fingerprint.fingerprint(thrice)
+    assert fingerprint.fingerprint(partial(Occlusion, removal="mean")) == "Occlusion(removal='mean')"
     corpus = [f"text {number}" for number in range(100)]
-    assert len(str(fingerprint.told(corpus))) < 50
-    assert fingerprint.told(corpus) != fingerprint.told(corpus[::-1])
-    assert fingerprint.told(torch.zeros(2)) != fingerprint.told(torch.ones(2))
-    assert " at 0x" not in json.dumps(fingerprint.told({"x": object(), "y": [torch.float32, Path("a")]}))
+    assert len(str(fingerprint.fingerprint(corpus))) < 50
+    assert fingerprint.fingerprint(corpus) != fingerprint.fingerprint(corpus[::-1])
+    assert fingerprint.fingerprint(torch.zeros(2)) != fingerprint.fingerprint(torch.ones(2))
+    assert " at 0x" not in json.dumps(fingerprint.fingerprint({"x": object(), "y": [torch.float32, Path("a")]}))
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_removals_are_given_in_any_form():
     for given in ("mask,unk", iter(["mask", "unk"]), ["mask", "unk"]):
         found = compare(*text_model("bert"), metrics=[Deletion, Entropy], removals=given, **arguments)
         assert found.metrics == ["Deletion [mask]", "Deletion [unk]", "Entropy"]
-    (verdict,) = compare(*text_model("bert"), metrics="deletion", removals=[None, "unk"], **arguments).verdicts()
+    (verdict,) = compare(*text_model("bert"), metrics="deletion", removals=[None, "unk"], **arguments).conclusions()
     assert verdict.removals == ("default", "unk")
     own = compare(*text_model("bert"), metrics=[partial(Deletion, removal="mask")], removals=["unk"], **arguments)
     assert own.metrics == ["Deletion(removal='mask')"]
@@ -637,7 +637,7 @@ def test_letters_of_any_kind_are_drawn(tmp_path):
 
 def test_few_samples_leave_nothing_sure():
     found = shapes_run(4)
-    assert not any(standing.leads or standing.beats_random for standing in found.standings)
+    assert not any(standing.not_worse_than_best or standing.beats_random for standing in found.ranking)
     assert "fewer than 6 samples" in str(found)
 
 
@@ -652,36 +652,36 @@ def simulated(means, count=40, noise=0.1, seed=0):
 
 def test_who_leads_is_said_by_paired_differences():
     values = simulated({"good": 1.0, "as good": 0.99, "worse": 0.8, "RandomScores": 0.0, "lucky": 1.2})
-    found = {s.method: s for s in standings("m", values, ["RandomScores", "lucky"], True, 500, 0)}
+    found = {s.method: s for s in rank_methods("m", values, ["RandomScores", "lucky"], True, 500, 0)}
     assert found["good"].best
-    assert found["as good"].leads
+    assert found["as good"].not_worse_than_best
     # What samples share is larger than the difference, which pairing takes out.
     assert found["worse"].mean.high > found["good"].mean.low
-    assert not found["worse"].leads
+    assert not found["worse"].not_worse_than_best
     assert not found["lucky"].best
-    assert found["lucky"].leads
+    assert found["lucky"].not_worse_than_best
     assert found["worse"].beats_random
     assert found["RandomScores"].to_random is None
-    turned = {s.method: s for s in standings("m", values, ["RandomScores", "lucky"], False, 500, 0)}
+    turned = {s.method: s for s in rank_methods("m", values, ["RandomScores", "lucky"], False, 500, 0)}
     assert turned["worse"].best
-    assert turned["RandomScores"].leads
+    assert turned["RandomScores"].not_worse_than_best
     assert turned["good"].beats_random is False
-    assert all(s.to_best is None and not s.leads for s in standings("m", values, [], None, 500, 0))
+    assert all(s.to_best is None and not s.not_worse_than_best for s in rank_methods("m", values, [], None, 500, 0))
 
 
 def test_who_leaves_samples_out_is_not_best():
     values = simulated({"whole": 0.5, "part": 1.0, "RandomScores": 0.0})
     values["part"][:3] = torch.nan
-    found = {s.method: s for s in standings("m", values, ["RandomScores"], True, 200, 0)}
+    found = {s.method: s for s in rank_methods("m", values, ["RandomScores"], True, 200, 0)}
     assert found["whole"].best
     assert not found["part"].best
-    nothing = standings("m", {"none": torch.full((4,), torch.nan)}, [], True, 200, 0)
+    nothing = rank_methods("m", {"none": torch.full((4,), torch.nan)}, [], True, 200, 0)
     assert nothing[0].to_best is None
 
 
 def test_infinite_values_have_no_interval():
     values = {"wild": torch.tensor([1.0, math.inf, 2.0]), "tame": torch.tensor([1.0, 1.0, 2.0])}
-    found = {s.method: s for s in standings("m", values, [], False, 100, 0)}
+    found = {s.method: s for s in rank_methods("m", values, [], False, 100, 0)}
     assert found["tame"].best
     assert found["wild"].mean.mean == math.inf
     assert math.isnan(found["wild"].mean.low)
@@ -710,12 +710,12 @@ def test_verdicts_say_how_much_depends_on_the_removal_operator():
     methods = [Occlusion, Saliency, InputXGradient]
     found = shapes_run(6, methods=methods, metrics=[Deletion, Entropy], masks=None, removals=["zeros", "blur", 1.0])
     assert found.metrics == ["Deletion [zeros]", "Deletion [blur]", "Deletion [1.0]", "Entropy"]
-    (verdict,) = found.verdicts()
+    (verdict,) = found.conclusions()
     assert (verdict.metric, verdict.removals) == ("Deletion", ("zeros", "blur", "1.0"))
     for number, removal in enumerate(verdict.removals):
-        means = {m: found.standing(m, f"Deletion [{removal}]").mean.mean for m in ("Occlusion", "Saliency")}
+        means = {m: found.ranked(m, f"Deletion [{removal}]").mean.mean for m in ("Occlusion", "Saliency")}
         assert verdict.best[number] == min(
-            found.methods[:3], key=lambda m: found.standing(m, f"Deletion [{removal}]").mean.mean
+            found.methods[:3], key=lambda m: found.ranked(m, f"Deletion [{removal}]").mean.mean
         )
         assert len(set(means.values())) == 2
     assert torch.allclose(verdict.agreement.diag(), torch.ones(3))
@@ -801,10 +801,10 @@ def test_data_frames_hold_all_numbers(shapes_comparison):
     frame = shapes_comparison.to_pandas()
     assert len(frame) == len(shapes_comparison.methods) * len(shapes_comparison.metrics)
     row = frame[(frame.method == "Saliency") & (frame.metric == "Deletion")].iloc[0]
-    standing = shapes_comparison.standing("Saliency", "Deletion")
+    standing = shapes_comparison.ranked("Saliency", "Deletion")
     assert row["mean"] == standing.mean.mean
     assert (row["low"], row["high"]) == (standing.mean.low, standing.mean.high)
-    assert row["leads"] == standing.leads
+    assert row["not_worse_than_best"] == standing.not_worse_than_best
     values = shapes_comparison.to_pandas(per_sample=True)
     assert np.allclose(
         values[(values.method == "Saliency") & (values.metric == "Deletion")]["value"],
@@ -818,7 +818,7 @@ def test_the_table_marks_the_best_and_chance(shapes_comparison):
         for line in str(shapes_comparison).splitlines()
         if ("[" in line and "°" in line) or "*" in line
     }
-    best = next(s.method for s in shapes_comparison.standings if s.best and s.metric == "Deletion")
+    best = next(s.method for s in shapes_comparison.ranking if s.best and s.metric == "Deletion")
     assert "*" in lines[best]
     assert "°" in lines["PositionOnly"]
     with pytest.raises(OptionError, match="did you mean 'Deletion'"):

@@ -31,7 +31,7 @@ def test_position_falls_in_texts_and_rises_towards_what_is_generated():
     model, tokenizer = text_model("bert")
     (output,) = PositionOnly(model, tokenizer)(TEXTS[1])
     assert (output.attributions[0].diff() < 0).all()
-    (turned,) = PositionOnly(model, tokenizer, rising=True)(TEXTS[1])
+    (turned,) = PositionOnly(model, tokenizer, ascending=True)(TEXTS[1])
     assert torch.allclose(turned.attributions, output.attributions.flip(1))
     (said,) = PositionOnly(*generator("gpt2"))(TEXTS[1], targets=" good film")
     scores = said.attributions[0]
@@ -72,7 +72,7 @@ def test_frequency_counts_tokens_of_a_corpus():
 
 @pytest.mark.parametrize("control", [c for c in CONTROLS if c is not TokenFrequency])
 def test_controls_run_the_unchanged_sample_alone(control):
-    assert {output.n_rows for output in of_image(control)} == {1}
+    assert {output.n_evaluations for output in of_image(control)} == {1}
 
 
 def test_controls_are_refused_where_they_mean_nothing():
@@ -83,5 +83,5 @@ def test_controls_are_refused_where_they_mean_nothing():
         TokenFrequency(*image, corpus=["a"])
     with pytest.raises(OptionError, match="needs corpus="):
         TokenFrequency(*text)
-    with pytest.raises(OptionError, match="width"):
-        CentreGaussian(*image, width=0)
+    with pytest.raises(OptionError, match="sigma"):
+        CentreGaussian(*image, sigma=0)

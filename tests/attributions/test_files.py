@@ -31,7 +31,7 @@ def result(setting):
 def assert_same(one, other):
     for name in ("attributions", "scores", "standard_errors", "completeness_gap"):
         assert torch.equal(getattr(one, name), getattr(other, name))
-    for name in ("targets", "target_names", "task", "modality", "granularity", "n_rows", "info"):
+    for name in ("targets", "target_names", "task", "modality", "granularity", "n_evaluations", "info"):
         assert getattr(one, name) == getattr(other, name)
     if one.modality == "text":
         assert one.elements == other.elements
@@ -92,7 +92,7 @@ def test_damage_is_told(result, tmp_path):
 def test_a_failed_save_leaves_the_old_result(result, tmp_path, monkeypatch):
     folder = result.save(tmp_path / "result")
     before = size(folder)
-    monkeypatch.setattr("interpreto.attributions.files.save", lambda *_: 1 / 0)
+    monkeypatch.setattr("interpreto.attributions.serialization.save", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         result.save(folder)
     assert size(folder) == before

@@ -18,7 +18,7 @@ import transformers as hf
 
 from interpreto import (
     IMAGES_ONLY,
-    INSIDE,
+    INTERNALS,
     METHODS,
     AttributionOutput,
     Contrast,
@@ -43,9 +43,9 @@ from interpreto.attributions.result import top_unit
 from interpreto.cli.app import console
 from interpreto.cli.results import sources
 from interpreto.errors import InputError, ModelError, OptionError, TargetError
-from interpreto.model_wrapping import prefix
-from interpreto.model_wrapping.language_model import LanguageModel
-from interpreto.visualizations.generation import _data
+from interpreto.model_wrapping.language import prefix_cache as prefix
+from interpreto.model_wrapping.language.causal_lm import LanguageModel
+from interpreto.visualizations.generation_page import _data
 from interpreto.visualizations.panels import Panel
 from tests.attributions.test_invariants import assert_same, snapshot
 from tests.generators import GENERATORS, generator, slow_scores
@@ -197,7 +197,7 @@ def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
 
 def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
     """However many there are, and whatever else waits: rows of one text fill more than a batch here."""
-    alive, most, recorded = weakref.WeakSet(), [], prefix.recorded
+    alive, most, recorded = weakref.WeakSet(), [], prefix.read_cache
 
     class Layers(list):
         __hash__ = object.__hash__
@@ -208,7 +208,7 @@ def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
         most.append(len(alive))
         return layers
 
-    monkeypatch.setattr(prefix, "recorded", watched)
+    monkeypatch.setattr(prefix, "read_cache", watched)
     model, tokenizer = generator("llama")
     gc.disable()
     try:
@@ -220,7 +220,7 @@ def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
     assert max(most) <= 2 * 4
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INSIDE, *IMAGES_ONLY)])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)])
 def test_company_and_batch_size_change_nothing(method):
     model, tokenizer = generator("llama")
     prompts = [PROMPT, "A film"]
@@ -233,7 +233,7 @@ def test_company_and_batch_size_change_nothing(method):
         assert alone.elements == output.elements
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INSIDE, *IMAGES_ONLY)])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)])
 def test_model_and_tokenizer_come_back_as_they_were(method):
     model, tokenizer = generator("gpt2", tie_word_embeddings=False)
     before, words = snapshot(model), (len(tokenizer), dict(tokenizer.special_tokens_map), tokenizer.padding_side)
@@ -246,14 +246,14 @@ def test_model_and_tokenizer_come_back_as_they_were(method):
 
 def test_gradients_together_are_those_one_by_one():
     """The vectorised way back, which accelerators take, against the loop."""
-    from interpreto.model_wrapping.head import applied_at, gradients
+    from interpreto.model_wrapping.language.lm_head import gradients, restrict_head_to
 
     model, _ = generator("gpt2")
     embeddings = torch.randn(2, 6, 16).requires_grad_()
     at = torch.tensor([2, 4])
     found = []
     for together in (False, True):
-        with applied_at(model.lm_head, at, 6, cut=True) as head:
+        with restrict_head_to(model.lm_head, at, 6, cut=True) as head:
             logits = model(inputs_embeds=embeddings).logits
         scores = torch.stack([logits[:, 0, 1], logits[:, 1, 2], logits[:, 0, 3] + logits[:, 1, 4]], dim=1)
         places = torch.tensor([[True, False], [False, True], [True, True]]).expand(2, -1, -1)
@@ -431,7 +431,7 @@ def test_segments_are_units():
     # What lies between the segments is never hidden.
     units = Segments().units(KernelShap(model, tokenizer).setup.wrapper.prepare(prompt))
     between = prompt.index("Question")
-    assert not units.movable[len(tokenizer(prompt[:between])["input_ids"])]
+    assert not units.assigned[len(tokenizer(prompt[:between])["input_ids"])]
 
 
 @pytest.mark.parametrize(
@@ -616,7 +616,7 @@ def test_special_tokens_in_a_prompt_are_no_units_and_numbers_of_all_kinds_are_id
 
 def test_scores_of_units_that_no_row_kept_are_unknown():
     model, tokenizer = generator("gpt2")
-    (output,) = Rise(model, tokenizer, n_samples=12, keep=0.05)(PROMPT, targets=" very")
+    (output,) = Rise(model, tokenizer, n_samples=12, keep_probability=0.05)(PROMPT, targets=" very")
     assert output.attributions[0, :-1].isnan().any()
     assert output.standard_errors[0].isnan().tolist() == output.attributions[0].isnan().tolist()
 
@@ -775,8 +775,8 @@ def test_a_generated_word_is_no_reason_of_its_own(name, tmp_path):
     (output,) = IntegratedGradients(model, words, baseline="unk", n_steps=128)(PROMPT, targets=f" very {DATE}")
     unit = next(n for n, element in enumerate(output.elements) if element.strip() == DATE)
     (target,) = (n for n, label in enumerate(output.target_names) if label.strip() == DATE)
-    assert output.own_units is not None
-    assert output.own_units[target].nonzero()[:, 0].tolist() == [unit]
+    assert output.target_units is not None
+    assert output.target_units[target].nonzero()[:, 0].tolist() == [unit]
     # Sums have it: on the path all of the word but its last token moves too.
     assert float(output.attributions[target, unit]) != 0
     promised = output.attributions[target].nansum() + output.completeness_gap[target]
@@ -789,7 +789,7 @@ def test_a_generated_word_is_no_reason_of_its_own(name, tmp_path):
     assert float(Entropy().evaluate(largest).values[0][target]) > 0.1
     assert DATE not in _sources(largest)[target]
     largest.save(tmp_path / "output")
-    assert torch.equal(AttributionOutput.load(tmp_path / "output").own_units, output.own_units)
+    assert torch.equal(AttributionOutput.load(tmp_path / "output").target_units, output.target_units)
     # A figure's scale is that of the others.
     assert Panel("", largest, target).colours[1].vmax < 1e3
     assert json.loads(_data(largest))["scores"][target][unit] is None
@@ -814,7 +814,7 @@ def test_metrics_hide_nothing_of_the_target_itself(metric):
     scored = LanguageModel._scored
 
     def watched(self, ask):
-        if begin + 1 in ask.targets.places.tolist():
+        if begin + 1 in ask.targets.positions.tolist():
             kept.append(bool((ask.rows.fields["input_ids"][:, begin:end] == own).all()))
         return scored(self, ask)
 
@@ -929,14 +929,14 @@ def test_words_of_recurrent_models_are_replaced(name):
 def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     """Smoothing a method that hides parts moves the embeddings; hidden tokens must not come through them."""
     model, words = generator("gpt2")
-    modality = Occlusion(model, words, removal=removal).setup.masking()
+    modality = Occlusion(model, words, removal=removal).setup.masker()
     sample = Occlusion(model, words).setup.wrapper.prepare(PROMPT)
     ids = sample.rows.fields["input_ids"]
-    moved = dataclasses.replace(sample, rows=sample.rows.put(embeddings=modality.text.embed(ids)))
+    moved = dataclasses.replace(sample, rows=sample.rows.replace(embeddings=modality.text.embed(ids)))
     hidden = torch.zeros(1, ids.shape[1], dtype=torch.bool)
     hidden[0, :2] = True
-    rows = modality.replaced(moved, modality.blank(moved, torch.Generator()), hidden)
-    plain = modality.replaced(sample, modality.blank(sample, torch.Generator()), hidden)
+    rows = modality.replaced(moved, modality.fully_masked(moved, torch.Generator()), hidden)
+    plain = modality.replaced(sample, modality.fully_masked(sample, torch.Generator()), hidden)
     assert torch.equal(rows.fields["input_ids"], plain.fields["input_ids"])
     visible = plain.fields["attention_mask"].bool()[0]
     expected = modality.text.embed(plain.fields["input_ids"])

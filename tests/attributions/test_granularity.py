@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interpreto import Granularity, Occlusion, Saliency
-from interpreto.attributions.granularity import Combine, Grid, Patches
+from interpreto.attributions.granularity import Grid, Patches, UnitReduction
 from interpreto.attributions.granularity.segmentation import clauses, sentences, words
 from interpreto.attributions.granularity.units import ImageUnits, TextUnits, resized
 from interpreto.model_wrapping.rows import Rows
@@ -91,9 +91,9 @@ def test_pooling():
         "last": [-3, -1],
     }  # fmt: skip
     for how, values in expected.items():
-        assert torch.allclose(units.combine(scores, Combine(pooling=how)), torch.tensor([values]).float())
+        assert torch.allclose(units.to_units(scores, UnitReduction(pooling=how)), torch.tensor([values]).float())
     cells = torch.tensor([[1.0, 0.5]])
-    assert units.spread(cells).tolist() == [[0, 1, 1, 0.5, 0.5, 0.5, 0]]
+    assert units.to_positions(cells).tolist() == [[0, 1, 1, 0.5, 0.5, 0.5, 0]]
 
 
 def sample(height, width, patch=None):
@@ -132,10 +132,14 @@ def test_pixels_beyond_the_last_patch_belong_to_none():
 def test_resizing_keeps_level_or_total():
     scores = torch.rand(2, 12, 8)
     units = ImageUnits(Grid(3, 4).units(sample(12, 8)).index, (3, 4))
-    assert torch.allclose(units.combine(scores, Combine(resize="sum")).sum((1, 2)), scores.sum((1, 2)), atol=1e-4)
-    assert torch.allclose(units.combine(scores, Combine(resize="area")).mean((1, 2)), scores.mean((1, 2)), atol=1e-5)
+    assert torch.allclose(
+        units.to_units(scores, UnitReduction(resize="sum")).sum((1, 2)), scores.sum((1, 2)), atol=1e-4
+    )
+    assert torch.allclose(
+        units.to_units(scores, UnitReduction(resize="area")).mean((1, 2)), scores.mean((1, 2)), atol=1e-5
+    )
     for how in ("bilinear", "bicubic", "nearest"):
-        assert units.combine(scores, Combine(resize=how)).shape == (2, 3, 4)
+        assert units.to_units(scores, UnitReduction(resize=how)).shape == (2, 3, 4)
     assert torch.allclose(resized(scores, (24, 16), "sum").sum((1, 2)), scores.sum((1, 2)), atol=1e-4)
 
 
@@ -148,12 +152,12 @@ def test_tiles_are_found_by_reshaping_as_by_their_index(extent, cut):
     assert units.tile is not None
     plain = ImageUnits(units.index, units.shape)
     cells, scores = torch.rand(5, *units.shape), torch.randn(3, *extent)
-    assert torch.equal(units.spread(cells), plain.spread(cells))
+    assert torch.equal(units.to_positions(cells), plain.to_positions(cells))
     pixels = torch.rand(5, *extent)
-    thin = pixels.reshape(5, *units.cut) * units.thin(cells)
-    assert torch.equal(thin.reshape(pixels.shape), pixels * plain.spread(cells))
-    assert torch.equal(plain.thin(cells), plain.spread(cells))
-    assert plain.cut == extent
+    thin = pixels.reshape(5, *units.view_shape) * units.to_positions_compact(cells)
+    assert torch.equal(thin.reshape(pixels.shape), pixels * plain.to_positions(cells))
+    assert torch.equal(plain.to_positions_compact(cells), plain.to_positions(cells))
+    assert plain.view_shape == extent
     for how in ("mean", "sum", "max", "signed_max", "first"):
-        assert torch.allclose(units.reduce(scores, how), plain.reduce(scores, how), atol=1e-5)
+        assert torch.allclose(units.pool(scores, how), plain.pool(scores, how), atol=1e-5)
     assert Grid(3, 5).units(sample(8, 12)).tile is None

@@ -9,7 +9,7 @@ from PIL import Image
 from saliency.metrics import pic
 
 from interpreto import IntegratedGradients, Occlusion, Pic
-from interpreto.attributions.metrics.information import THRESHOLDS
+from interpreto.attributions.metrics.pic import THRESHOLDS
 from interpreto.errors import InputError, OptionError, TargetError
 from tests.generators import generator
 from tests.models import TEXTS, text_model
@@ -85,7 +85,7 @@ def test_generated_texts_have_curves_of_what_they_can_see():
     outputs = Occlusion(model, tokenizer)([TEXTS[0]], targets=" good film")
     measured = Pic(model, tokenizer, min_score=0.0).evaluate(outputs)
     assert measured.values[0].shape == (2,)
-    assert measured.n_rows > 2
+    assert measured.n_evaluations > 2
 
 
 def test_a_constant_map_tells_everything_at_once(shapes, pictures):

@@ -11,8 +11,8 @@ from torch import nn
 
 from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occlusion, Patches, Saliency
 from interpreto.errors import InputError, TargetError
-from interpreto.model_wrapping.images import lens_of, to_picture
-from interpreto.model_wrapping.precision import precision
+from interpreto.model_wrapping.execution.precision import precision
+from interpreto.model_wrapping.inputs.image import geometry_of, to_image
 from tests.generators import generator
 from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
 
@@ -46,17 +46,17 @@ def test_images_of_every_mode_become_rgb(mode):
     picture = some_pictures()[0]
     grey = Image.fromarray((np.asarray(picture.convert("L")).astype(np.uint16)) * 257)
     given = grey if mode == "I;16" else picture.convert(mode)
-    assert to_picture(given).mode == "RGB"
+    assert to_image(given).mode == "RGB"
     (output,) = Saliency(*VIT)(given)
     assert output.raw_input.mode == "RGB"
     assert output.attributions.isfinite().all()
     if mode == "I;16":
-        assert np.abs(np.asarray(to_picture(given)).astype(int)[..., 0] - np.asarray(picture.convert("L"))).max() <= 1
+        assert np.abs(np.asarray(to_image(given)).astype(int)[..., 0] - np.asarray(picture.convert("L"))).max() <= 1
 
 
 def test_transparent_parts_are_white():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert np.asarray(to_picture(clear)).min() == 255
+    assert np.asarray(to_image(clear)).min() == 255
 
 
 def test_a_picture_is_turned_as_the_camera_was_held():
@@ -67,7 +67,7 @@ def test_a_picture_is_turned_as_the_camera_was_held():
 
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", exif=exif)
-    assert to_picture(Image.open(buffer)).size == (4, 6)
+    assert to_image(Image.open(buffer)).size == (4, 6)
 
 
 def test_texts_in_every_form():
@@ -214,13 +214,13 @@ def test_the_place_of_the_models_view_is_found(size):
     """Resize and centre crop of torchvision: the crop's box in the picture is known."""
     from torchvision.transforms import v2
 
-    whole = lens_of(transform(32), size).view
+    whole = geometry_of(transform(32), size).crop_box
     assert whole == (0, 0, *size)
     crop = v2.Compose([v2.Resize(36), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     short = min(size)
     side = short * 32 / 36
     expected = ((size[0] - side) / 2, (size[1] - side) / 2, (size[0] + side) / 2, (size[1] + side) / 2)
-    assert np.allclose(lens_of(crop, size).view, expected, atol=0.02 * max(size))
+    assert np.allclose(geometry_of(crop, size).crop_box, expected, atol=0.02 * max(size))
 
 
 def test_boxes_lie_in_the_raw_picture():
@@ -278,7 +278,7 @@ def test_tensors_of_every_kind_are_taken():
 
 def test_arrays_with_alpha_are_on_white_as_pictures_are():
     clear = np.zeros((4, 4, 4), np.uint8)
-    assert np.asarray(to_picture(clear)).min() == 255
+    assert np.asarray(to_image(clear)).min() == 255
 
 
 def test_tokenised_texts_keep_unknown_words_and_pairs():
@@ -314,7 +314,7 @@ def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
         padded = v2.functional.pad(picture, [across, down, across, down])
         return transform(48)(padded)
 
-    assert np.allclose(lens_of(letterbox, size).view, expected, atol=3)
+    assert np.allclose(geometry_of(letterbox, size).crop_box, expected, atol=3)
 
 
 def coarse(values):
@@ -351,7 +351,7 @@ def test_pictures_are_prepared_together_as_alone():
     several = [pictures[0], pictures[0].rotate(90), values, pictures[1], pictures[0]]
     for one, alone in zip(wrapper.prepare_all(several), map(wrapper.prepare, several), strict=True):
         assert torch.equal(one.rows.fields["pixel_values"], alone.rows.fields["pixel_values"])
-        assert (one.view, one.size, one.raw.size) == (alone.view, alone.size, alone.raw.size)
+        assert (one.crop_box, one.size, one.raw.size) == (alone.crop_box, alone.size, alone.raw.size)
 
 
 def test_large_pictures_are_prepared_one_by_one(monkeypatch):
@@ -375,7 +375,7 @@ def test_large_pictures_are_prepared_one_by_one(monkeypatch):
 def test_black_and_white_are_what_the_processor_makes_of_them():
     model, processor = image_model("vit")
     sample = Occlusion(model, processor).setup.wrapper.prepare(some_pictures()[0])
-    for level, colour in zip(sample.levels, ("black", "white"), strict=True):
+    for level, colour in zip(sample.black_white, ("black", "white"), strict=True):
         picture = Image.new("RGB", some_pictures()[0].size, colour)
         assert torch.allclose(
             processor(images=picture, return_tensors="pt")["pixel_values"][0, :, 5, 5], level, atol=1e-6
@@ -461,17 +461,17 @@ def test_pictures_of_16_bits_are_read_by_their_mode(level):
     expected = round(level / 65535 * 255)
     array = np.full((4, 5), level, dtype=np.uint16)
     for picture in (Image.fromarray(array), Image.fromarray(array.astype(np.int32), "I"), array):
-        assert np.unique(np.asarray(to_picture(picture))).tolist() == [expected]
+        assert np.unique(np.asarray(to_image(picture))).tolist() == [expected]
 
 
 def test_pictures_of_floats_are_not_black():
     picture = Image.fromarray(np.linspace(0, 1.0000002, 20, dtype=np.float32).reshape(4, 5), "F")
-    assert np.asarray(to_picture(picture)).max() == 255
-    assert np.asarray(to_picture(np.full((4, 4, 3), 1.0000002, dtype=np.float32))).min() == 255
+    assert np.asarray(to_image(picture)).max() == 255
+    assert np.asarray(to_image(np.full((4, 4, 3), 1.0000002, dtype=np.float32))).min() == 255
     with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
-        to_picture(np.full((4, 4, 3), 1.5))
+        to_image(np.full((4, 4, 3), 1.5))
     with pytest.raises(InputError, match="read as 16 bits"):
-        to_picture(Image.fromarray(np.full((4, 4), 70000, dtype=np.int32), "I"))
+        to_image(Image.fromarray(np.full((4, 4), 70000, dtype=np.int32), "I"))
 
 
 @pytest.mark.parametrize("baseline", [[0.0, 0.5, 1.0], [0, 1], ["zeros", 0.5]])

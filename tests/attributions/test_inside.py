@@ -25,10 +25,10 @@ from interpreto import (
     zoo,
 )
 from interpreto.errors import ModelError, OptionError, UnsupportedError
-from interpreto.model_wrapping.image_classification import ImageClassification
-from interpreto.model_wrapping.image_similarity import ImageSimilarity
-from interpreto.model_wrapping.inside.tap import Tap
+from interpreto.model_wrapping.internals.attention_recorder import AttentionRecorder
 from interpreto.model_wrapping.runtime import Runtime
+from interpreto.model_wrapping.tasks.image_classification import ImageClassification
+from interpreto.model_wrapping.tasks.image_similarity import ImageSimilarity
 from tests.conftest import enough
 from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import PROMPTS, two_towers
@@ -357,7 +357,7 @@ def test_legrad_of_poolers(name):
         total = 0
         for state in states[-2:]:
             state = state[0] if isinstance(state, tuple) else state
-            with torch.no_grad(), Tap() as tap:
+            with torch.no_grad(), AttentionRecorder() as tap:
                 tap.open = True
                 score = wrapper.towers.scale * (pool(state) @ prompt).sum()
                 (slope,) = torch.autograd.grad(score, tap.calls[0].probabilities)

@@ -116,7 +116,7 @@ def test_outputs_have_the_shapes_that_they_promise(method, setting):
         assert output.attributions.shape[0] == len(output.target_names) == len(output.scores) == 2
         assert len(output.elements) == torch.Size(units).numel()
         assert output.attributions.isfinite().all()
-        assert output.n_rows > 0
+        assert output.n_evaluations > 0
         if output.standard_errors is not None:
             assert output.standard_errors.shape == output.attributions.shape
 

@@ -140,14 +140,14 @@ def play(g, seed=0, **options):
 def test_exact_kernel_shap_equals_brute_force(g):
     output, value = play(g)
     assert np.allclose(output.attributions[0, 0], brute_force_shapley(value, g), atol=1e-6)
-    assert output.n_rows == 2**g
+    assert output.n_evaluations == 2**g
     assert torch.equal(output.standard_errors, torch.zeros_like(output.standard_errors))
 
 
 def test_kernel_shap_is_efficient_also_when_it_samples():
     output, value = play(12, n_samples=200)
     everything = value(frozenset(range(12))) - value(frozenset())
-    assert output.n_rows <= 200
+    assert output.n_evaluations <= 200
     assert float(output.attributions.sum()) == pytest.approx(everything, abs=1e-5)
     assert abs(float(output.completeness_gap)) < 1e-5
 
@@ -320,7 +320,7 @@ def test_smoothing_a_quadratic_has_the_moments_of_its_gradient():
     options = {
         "task": "image-classification",
         "granularity": "pixel",
-        "noise": 0.1,
+        "noise_level": 0.1,
         "n_samples": 4000,
         "batch_size": 500,
         "reduction": "sum",
@@ -340,7 +340,7 @@ def test_without_noise_smoothing_does_nothing(image):
     weights, pixels = image
     options = {"task": "image-classification", "granularity": "pixel"}
     plain = Saliency(LinearImage(weights), **options)(pixels)[0]
-    smooth = SmoothGrad(LinearImage(weights), noise=0.0, n_samples=3, **options)(pixels)[0]
+    smooth = SmoothGrad(LinearImage(weights), noise_level=0.0, n_samples=3, **options)(pixels)[0]
     assert torch.allclose(plain.attributions, smooth.attributions)
     assert not VarGrad(LinearImage(weights), **options)(pixels)[0].attributions.any()
 
@@ -359,12 +359,12 @@ def test_kernel_shap_on_thousands_of_units():
     wrapped = from_callables(lambda pixels: (pixels.reshape(len(pixels), -1) @ weights)[:, None])
     (output,) = KernelShap(wrapped, granularity="pixel", n_samples=200)(np.ones((1, 40, 40), np.float32), targets=0)
     assert float(output.attributions.sum()) == pytest.approx(weights.sum(), abs=1e-2)
-    assert output.n_rows <= 200
+    assert output.n_evaluations <= 200
 
 
 @pytest.mark.parametrize(("g", "n_samples"), [(9, 100), (20, 512), (64, 512), (65, 512), (196, 512), (50176, 512)])
 def test_coalitions_use_the_rows_and_all_sizes_fairly(g, n_samples):
-    from interpreto.attributions.perturbations.coalitions import shares
+    from interpreto.attributions.perturbations.mask_generators.coalitions import shares
 
     taken = shares(g, n_samples)
     assert n_samples - 4 <= 2 + 2 * sum(taken.values()) <= n_samples
@@ -376,8 +376,8 @@ def test_smoothing_a_random_method_draws_numbers_of_its_own():
     """The variance of a random method under no noise is that of the method alone: its copies must differ."""
     pixels = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
     of = functools.partial(GradientShap, n_samples=2)
-    options = {"task": "image-classification", "patch_size": 2, "n_samples": 20, "noise": 0.0}
-    (output,) = VarGrad(Game(lambda m: m[:, :1] ** 3), of=of, **options)(pixels)
+    options = {"task": "image-classification", "patch_size": 2, "n_samples": 20, "noise_level": 0.0}
+    (output,) = VarGrad(Game(lambda m: m[:, :1] ** 3), base_method=of, **options)(pixels)
     assert float(output.attributions[0, 0, 0]) > 1e-6
 
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from interpreto import AttentionRollout, GradCam, LeGrad, RawAttention, Saliency
 from interpreto.errors import OptionError, UnsupportedError, ZeroMapWarning
-from interpreto.model_wrapping.image_classification import ImageClassification
-from interpreto.model_wrapping.inside.grid import corner_images, responds_in_corners
+from interpreto.model_wrapping.internals.patch_positions import corner_images, responds_in_corners
 from interpreto.model_wrapping.runtime import Runtime
+from interpreto.model_wrapping.tasks.image_classification import ImageClassification
 
 TASK = {"task": "image-classification"}
 PIXELS = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))

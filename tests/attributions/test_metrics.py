@@ -32,7 +32,7 @@ from interpreto import (
     Saliency,
     SensitivityN,
 )
-from interpreto.attributions.metrics.measured import listed
+from interpreto.attributions.metrics.metric_result import as_list
 from interpreto.errors import InputError, OptionError
 from tests.attributions.test_invariants import assert_same, snapshot
 from tests.generators import generator, slow_scores
@@ -92,7 +92,7 @@ def test_curves_are_those_of_a_loop():
         area = (sum(values) - values[0] / 2 - values[-1] / 2) / 8
         assert float(found.values[0]) == pytest.approx(area, abs=1e-4)
         assert found.mean == pytest.approx(area, abs=1e-4)
-        assert found.n_rows == 1 + 8
+        assert found.n_evaluations == 1 + 8
 
 
 @pytest.mark.parametrize("metric", [Deletion, Insertion])
@@ -108,19 +108,19 @@ def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal, batch_si
     for number, (output, picture) in enumerate(zip(outputs, pictures, strict=True)):
         alone = metric(model, processor, **options).evaluate(output, picture)
         assert torch.allclose(found.curves[number][0].y, alone.curves[0][0].y, atol=1e-6)
-        rows += alone.n_rows
-    assert found.n_rows == rows - len(pictures) + groups
+        rows += alone.n_evaluations
+    assert found.n_evaluations == rows - len(pictures) + groups
 
 
 def test_curves_on_their_way_hold_their_scores_alone(monkeypatch):
     """Not the outputs of the whole batch, of which answers are views."""
-    held, measured = [], Deletion.measured
+    held, result = [], Deletion.result
 
     def watched(metric, found, rows):
         held.extend(tensor for courses in found for course in courses for tensor in (course.scores, *course.end))
-        return measured(metric, found, rows)
+        return result(metric, found, rows)
 
-    monkeypatch.setattr(Deletion, "measured", watched)
+    monkeypatch.setattr(Deletion, "result", watched)
     model, processor = image_model("vit")
     pictures = some_pictures()
     Deletion(model, processor, n_steps=5).evaluate(Occlusion(model, processor)(pictures, targets=1), pictures)
@@ -148,7 +148,7 @@ def test_pictures_of_other_channels_are_hidden_on_their_own():
     found = metric.evaluate(outputs, pictures)
     for value, output, picture in zip(found.values, outputs, pictures, strict=True):
         assert torch.allclose(value, metric.evaluate(output, picture).values[0], atol=1e-6)
-    assert found.n_rows == 3 * 5 - 1
+    assert found.n_evaluations == 3 * 5 - 1
 
 
 class Squared:
@@ -170,7 +170,7 @@ def test_curves_of_one_step_share_all_but_the_pictures():
     pictures = some_pictures()
     outputs = Occlusion(model, processor)(pictures, targets=(0, 0, 1))
     found = Deletion(model, processor, n_steps=1).evaluate(outputs, pictures)
-    assert found.n_rows == len(pictures) + 2
+    assert found.n_evaluations == len(pictures) + 2
     for value, curves in zip(found.values, found.curves, strict=True):
         assert value.tolist() == pytest.approx([float(curve.y.mean()) for curve in curves])
         assert torch.equal(curves[0].y, curves[1].y)
@@ -183,7 +183,7 @@ def test_curves_of_functions_and_contrasts_share_nothing(target):
     pictures = some_pictures() * 2
     outputs = Occlusion(model, processor)(pictures, targets=target)
     found = Deletion(model, processor, n_steps=8, batch_size=6).evaluate(outputs, pictures)
-    assert found.n_rows == 6 * (1 + 8)
+    assert found.n_evaluations == 6 * (1 + 8)
 
 
 @pytest.mark.parametrize("metric", [Deletion, Insertion])
@@ -360,7 +360,7 @@ def test_what_does_not_belong_together_is_told():
     with pytest.raises(InputError, match="no outputs to measure"):
         deletion.evaluate([])
     with pytest.raises(InputError, match="Expected outputs of a method, got str"):
-        listed(["a"])
+        as_list(["a"])
     with pytest.raises(InputError, match="of a model for image-classification"):
         deletion.evaluate(Saliency(*image_model("vit"))(some_pictures()[0]))
     function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",)})
@@ -388,7 +388,7 @@ def test_masks_against_pixels():
     top = pixels == pixels.max()
     assert PointingGame().evaluate(output, mask).mean == float(mask[top].any())
     share = mask[top].mean()
-    assert PointingGame(least=share + 0.01).evaluate(output, mask).mean == 0
+    assert PointingGame(min_overlap=share + 0.01).evaluate(output, mask).mean == 0
     positive = pixels.clip(0)
     expected = positive[mask].sum() / positive.sum()
     assert RelevanceMass().evaluate(output, mask).mean == pytest.approx(expected)

@@ -205,7 +205,7 @@ def test_pairs_are_read_from_lists_and_arrays():
         ({"n_samples": 1e9}, "n_samples=1000000000.0 must be a whole number"),
         ({"batch_size": True}, "batch_size=True must be a whole number"),
         ({"show_progress": "yes"}, "show_progress='yes' must be True or False"),
-        ({"keep": torch.zeros(900)}, "keep=tensor.* must be a number between 0 and 1"),
+        ({"keep_probability": torch.zeros(900)}, "keep_probability=tensor.* must be a number between 0 and 1"),
         ({"inference_mode": int}, "inference_mode=<class 'int'> must be a name or a function"),
         ({"inference_mode": nn.Linear(1, 1)}, r"inference_mode= raised RuntimeError .*array of shape \(1, 3\)"),
     ],

@@ -37,7 +37,7 @@ from interpreto import (
     zoo,
 )
 from interpreto.attributions.granularity.regions import dilated, segmented
-from interpreto.attributions.perturbations.blur import blurred
+from interpreto.attributions.perturbations.paths.blur_path import blurred
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
 from tests.conftest import enough
 from tests.models import image_model, setting, text_model
@@ -456,7 +456,7 @@ def test_windows_slide_over_words():
     text = "A truly charming film, and we saw it twice!"
     (output,) = Occlusion(model, words, window=3, stride=2)(text, 1)
     count = output.attributions.shape[1]
-    assert output.n_rows == 1 + len({*range(0, count - 3, 2), count - 3})
+    assert output.n_evaluations == 1 + len({*range(0, count - 3, 2), count - 3})
     (alone,) = Occlusion(model, words)(text, 1)
     (one,) = Occlusion(model, words, window=1)(text, 1)
     assert torch.allclose(alone.attributions, one.attributions, atol=1e-6)
@@ -482,19 +482,21 @@ def copies(pixels, count, noise, seed=0):
 )
 def test_smoothing_wraps_anything(base):
     options = {"granularity": "pixel", **TASK}
-    (output,) = SmoothGrad(conv(), of=base, n_samples=3, noise=0.1, **options)(PIXELS, 1)
+    (output,) = SmoothGrad(conv(), base_method=base, n_samples=3, noise_level=0.1, **options)(PIXELS, 1)
     each = [base(conv(), **options)(one, 1)[0].attributions for one in copies(PIXELS, 3, 0.1)]
     if base is GuidedBackprop:
         # A mean of vectors, of which then the norm is taken.
         each = [base(conv(), reduction="sum", **options)(one, 1)[0].attributions for one in copies(PIXELS, 3, 0.1)]
-        (output,) = SmoothGrad(conv(), of=base, n_samples=3, noise=0.1, reduction="sum", **options)(PIXELS, 1)
+        (output,) = SmoothGrad(conv(), base_method=base, n_samples=3, noise_level=0.1, reduction="sum", **options)(
+            PIXELS, 1
+        )
     assert torch.allclose(output.attributions, sum(each) / 3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [SquareGrad, VarGrad])
 @pytest.mark.parametrize("base", [GradCam, STRAIGHT_XRAI])
 def test_maps_without_channels_vary_too(method, base):
-    (output,) = method(conv(), of=base, n_samples=4, noise=0.1, granularity="pixel", **TASK)(PIXELS, 1)
+    (output,) = method(conv(), base_method=base, n_samples=4, noise_level=0.1, granularity="pixel", **TASK)(PIXELS, 1)
     each = torch.stack(
         [base(conv(), granularity="pixel", **TASK)(one, 1)[0].attributions for one in copies(PIXELS, 4, 0.1)]
     )
@@ -503,7 +505,7 @@ def test_maps_without_channels_vary_too(method, base):
 
 
 def test_a_smoothed_map_has_the_grid_of_its_layer():
-    (output,) = SmoothGrad(conv(), of=GradCam, n_samples=2, **TASK)(PIXELS)
+    (output,) = SmoothGrad(conv(), base_method=GradCam, n_samples=2, **TASK)(PIXELS)
     (plain,) = GradCam(conv(), **TASK)(PIXELS)
     assert output.attributions.shape == plain.attributions.shape == (1, 10, 12)
 
@@ -532,7 +534,7 @@ def test_grad_cam_of_functions():
     (output,) = GradCam(model)(image, targets)
     (expected,) = GradCam(conv(), **TASK)(PIXELS, targets)
     assert torch.allclose(output.attributions, expected.attributions, atol=1e-6)
-    (smoothed,) = SmoothGrad(model, of=GradCam, n_samples=3)(image, targets)
+    (smoothed,) = SmoothGrad(model, base_method=GradCam, n_samples=3)(image, targets)
     assert smoothed.attributions.shape == output.attributions.shape
     with pytest.raises(OptionError, match="leave layer= out"):
         GradCam(model, layer="layer4")(image)
@@ -591,13 +593,13 @@ def test_functions_that_are_missing_are_named():
         (XRAI, {"segments": "felzenszwalb"}, "labels H W"),
         (BlurIG, {"max_sigma": float("inf")}, "max_sigma=inf"),
         (Occlusion, {"stride": 4}, "give window= too"),
-        (SmoothGrad, {"of": max}, "class of a method"),
+        (SmoothGrad, {"base_method": max}, "class of a method"),
         (Occlusion, {"window": 0}, "window=0"),
         (Occlusion, {"window": (3, 0)}, "window="),
         (Occlusion, {"window": 3, "stride": 0}, "stride=0"),
         (Occlusion, {"window": (21, 3)}, "does not fit"),
         (Occlusion, {"window": 3, "overlap": "max"}, "overlap='max'"),
-        (SmoothGrad, {"of": Occlusion}, "Occlusion"),
+        (SmoothGrad, {"base_method": Occlusion}, "Occlusion"),
     ],
 )
 def test_wrong_options_are_told(method, options, message):
@@ -645,7 +647,7 @@ def test_what_does_not_fit_is_told_before_the_model_runs():
         (XRAI(model, segments=np.zeros((4, 24), int)), pictures[0]),
         (XRAI(model), flat),
         (Occlusion(model, window=30), pictures),
-        (SmoothGrad(model, of=partial(XRAI, segments=np.zeros((4, 24), int))), pictures[0]),
+        (SmoothGrad(model, base_method=partial(XRAI, segments=np.zeros((4, 24), int))), pictures[0]),
     ):
         with pytest.raises(InterpretoError):
             method(given, targets=0)
@@ -658,7 +660,7 @@ def test_gradients_that_are_no_numbers_are_told():
             centred = pixels - pixels.mean((1, 2, 3), keepdim=True)
             return conv()(centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt())
 
-    for method in (GuidedIG, IntegratedGradients, partial(SmoothGrad, of=GuidedIG)):
+    for method in (GuidedIG, IntegratedGradients, partial(SmoothGrad, base_method=GuidedIG)):
         with pytest.raises(ModelError, match=r"gradient is NaN|score is not a number"):
             method(Normalised(), **({"rule": "riemann-left"} if method is IntegratedGradients else {}), **TASK)(
                 PIXELS, 0
@@ -680,7 +682,7 @@ def test_a_base_that_hides_parts_hides_its_own():
 
 
 def test_smoothing_keeps_the_units_of_what_is_smoothed():
-    (output,) = SmoothGrad(conv(), of=XRAI, n_samples=2, **TASK)(PIXELS)
+    (output,) = SmoothGrad(conv(), base_method=XRAI, n_samples=2, **TASK)(PIXELS)
     assert output.granularity == Granularity.PIXEL
 
 

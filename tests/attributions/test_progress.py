@@ -21,10 +21,10 @@ def test_the_bar_knows_what_is_to_come(setting, monkeypatch):
     model, processor, inputs = setting
     outputs = IntegratedGradients(model, processor, n_steps=4, batch_size=2, show_progress=True)(inputs)
     (bar,) = bars
-    assert bar.n == bar.total == sum(output.n_rows for output in outputs)
+    assert bar.n == bar.total == sum(output.n_evaluations for output in outputs)
     assert all(total >= done for done, total in seen if total is not None)
     # From the first batch on the bar expects rows of all three samples.
-    assert seen[1][1] >= 3 * outputs[0].n_rows
+    assert seen[1][1] >= 3 * outputs[0].n_evaluations
 
 
 def test_no_bar_where_none_is_wanted(setting, capsys):

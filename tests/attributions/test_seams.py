@@ -9,55 +9,57 @@ import torch
 from torch import Tensor
 
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Rise, Saliency, SmoothGrad
-from interpreto.attributions.driver import drive, together
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.masks import OneAtATime, SmoothMasks, enlarged
-from interpreto.attributions.perturbations.pixels import PixelValues
-from interpreto.attributions.perturbations.points import AtInput
-from interpreto.attributions.perturbations.seams import Layout, Perturbator
-from interpreto.attributions.recipes.case import Explained
-from interpreto.attributions.recipes.differentiable import Differentiable, Finish
-from interpreto.attributions.setup import Setup
+from interpreto.attributions.perturbations.base import Layout, Perturbator
+from interpreto.attributions.perturbations.mask_generators.masks import OneAtATime, SmoothMasks, enlarged
+from interpreto.attributions.perturbations.modalities.pixels import PixelValues
+from interpreto.attributions.perturbations.paths.points import AtInput
+from interpreto.attributions.plans.base import UnitAttribution
+from interpreto.attributions.plans.gradient_base import ScoreReducer, SmoothablePlan
+from interpreto.attributions.scheduler import join_plans, run_plans
 from interpreto.errors import UnsupportedError
-from interpreto.model_wrapping.conversation import Answer, Ask
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.targets import Everything
+from interpreto.model_wrapping.targets import AllOutputs
 from tests.models import LinearImage, linear_text, setting
 
 
 @final
 @dataclass(frozen=True)
-class Guided(Differentiable):
+class Guided(SmoothablePlan):
     """Guided IG: at every step only features with small gradients move, so each ask needs the last answer."""
 
     modality: Any
-    finish_with: Finish
+    finish_with: ScoreReducer
     n_steps: int
     fraction: float
 
-    def rows(self, layout):
+    def n_evaluations(self, layout):
         return self.n_steps
 
     def describe(self):
         return {}
 
-    def plan(self, case):
-        raw = yield from self.raw(case)
-        return Explained(self.finish(case, raw))
+    def run(self, sample):
+        raw = yield from self.raw_attribution(sample)
+        return UnitAttribution(self.to_unit_scores(sample, raw))
 
-    def finish(self, case, raw):
-        return self.finish_with(case, self.modality, raw)
+    def to_unit_scores(self, case, raw):
+        return self.score_reducer(case, self.modality, raw)
 
-    def raw(self, case):
+    def raw_attribution(self, case):
         parts = [case.targets.part(number, number + 1) for number in range(len(case.targets))]
-        return torch.stack((yield from together([self._one(case, part) for part in parts])))
+        return torch.stack((yield from join_plans([self._one(case, part) for part in parts])))
 
     def _one(self, case, target):
         end = self.modality.read(case.sample)
         here = self.modality.baselines(case.sample, case.units, None, case.rng())[0].clone()
         total, whole = torch.zeros_like(end), (end - here).abs().sum()
         for step in range(self.n_steps):
-            answer = yield Ask(self.modality.write(case.sample, case.units, here[None]), target, self.modality.field)
+            answer = yield ModelRequest(
+                self.modality.write(case.sample, case.units, here[None]), target, self.modality.field
+            )
             gradient = answer.gradients[0, 0]
             wanted = whole * (1 - (step + 1) / self.n_steps)
             # Each round moves the fraction with the smallest gradients until the distance is on schedule.
@@ -77,9 +79,9 @@ class GuidedIG(Explainer):
     """A guest's class, written as a newcomer would."""
 
     def __init__(self, model, processor=None, *, n_steps: int = 20, fraction: float = 0.25, **options: Any) -> None:
-        self.setup = Setup.of(IntegratedGradients, model, processor, options)
-        modality = self.setup.moving(AtInput()).modality
-        self.recipe = Guided(modality, self.setup.finish("sum", sums=True), n_steps, fraction)
+        self.setup = Setup.create(IntegratedGradients, model, processor, options)
+        modality = self.setup.path_perturbator(AtInput()).modality
+        self.plan = Guided(modality, self.setup.score_reducer("sum", sums=True), n_steps, fraction)
 
 
 def test_an_adaptive_path_through_a_linear_model_gives_what_every_path_gives():
@@ -114,11 +116,11 @@ def test_moving_everything_is_left_riemann_integration():
 def test_smoothing_wraps_integrated_gradients(modality):
     model, processor, inputs = setting(modality)
     of = partial(IntegratedGradients, n_steps=8)
-    (output,) = SmoothGrad(model, processor, of=of, n_samples=6, noise=0.05)(inputs[0])
+    (output,) = SmoothGrad(model, processor, base_method=of, n_samples=6, noise_level=0.05)(inputs[0])
     # One row for the sample itself, then eight nodes for every noisy copy.
-    assert output.n_rows == 1 + 6 * 8
+    assert output.n_evaluations == 1 + 6 * 8
     (plain,) = of(model, processor)(inputs[0])
-    (still,) = SmoothGrad(model, processor, of=of, n_samples=2, noise=0.0)(inputs[0])
+    (still,) = SmoothGrad(model, processor, base_method=of, n_samples=2, noise_level=0.0)(inputs[0])
     assert torch.allclose(still.attributions, plain.attributions, atol=1e-5)
     assert not torch.allclose(output.attributions, plain.attributions, atol=1e-5)
 
@@ -127,15 +129,15 @@ def test_smoothing_wraps_integrated_gradients(modality):
 def test_smoothing_wraps_an_adaptive_path_and_smoothing_itself(modality):
     model, processor, inputs = setting(modality)
     for of in (partial(GuidedIG, n_steps=4), partial(SmoothGrad, n_samples=2)):
-        found = SmoothGrad(model, processor, of=of, n_samples=3)(inputs[:2])
-        alone = SmoothGrad(model, processor, of=of, n_samples=3, batch_size=1)(inputs[1])[0]
+        found = SmoothGrad(model, processor, base_method=of, n_samples=3)(inputs[:2])
+        alone = SmoothGrad(model, processor, base_method=of, n_samples=3, batch_size=1)(inputs[1])[0]
         assert torch.allclose(found[1].attributions, alone.attributions, atol=1e-5)
 
 
 def test_smoothing_refuses_methods_without_gradients():
     model, processor, _ = setting("image")
     with pytest.raises(UnsupportedError, match="SmoothGrad smooths methods that take gradients"):
-        SmoothGrad(model, processor, of=KernelShap)
+        SmoothGrad(model, processor, base_method=KernelShap)
 
 
 def test_rise_on_pixels_never_holds_all_masks():
@@ -155,7 +157,7 @@ def counting(value, count):
     """A plan that asks `count` times for two rows and adds up what it hears."""
     total = 0.0
     for _ in range(count):
-        answer = yield Ask(Rows({"x": torch.full((2, 1), float(value))}), Everything())
+        answer = yield ModelRequest(Rows({"x": torch.full((2, 1), float(value))}), AllOutputs())
         total += float(answer.scores.sum())
     return total
 
@@ -171,9 +173,9 @@ def test_the_driver_packs_rows_of_many_plans_and_keeps_few_open():
     def run(asks):
         sizes.append(sum(len(ask.rows) for ask in asks))
         # Rows of at most a batch wait, so that at most a batch's worth of plans is ahead of those that ended.
-        return [Answer(ask.rows.fields["x"]) for ask in asks]
+        return [ModelResponse(ask.rows.fields["x"]) for ask in asks]
 
-    found = drive(plans(), run, batch_size=5)
+    found = run_plans(plans(), run, batch_size=5)
     assert found == [(6.0 * number, 6) for number in range(20)]
     # Only the last plans cannot fill a batch any more.
     assert sizes.count(5) >= 22
@@ -187,31 +189,33 @@ def test_light_rows_are_asked_for_some_batches_ahead_and_heavy_ones_are_not():
     for name, width, count, kind in (
         ("light", 1, 1, {}),
         ("heavy", 2**24, 1, {}),
-        ("kept", 1, 1, {"keep": True}),
-        ("gradients", 2**14, 2, {"of": "x"}),
-        ("many gradients", 2**14, 2**10, {"of": "x"}),
+        ("kept", 1, 1, {"return_cache": True}),
+        ("gradients", 2**14, 2, {"gradient_field": "x"}),
+        ("many gradients", 2**14, 2**10, {"gradient_field": "x"}),
     ):
         waiting, most = set(), []
 
         def plan(number, width=width, count=count, kind=kind, waiting=waiting, most=most):
             waiting.add(number)
             most.append(len(waiting))
-            yield Ask(Rows({"x": torch.zeros(1, 1).expand(1, width)}), Everything(count), **kind)
+            yield ModelRequest(Rows({"x": torch.zeros(1, 1).expand(1, width)}), AllOutputs(count), **kind)
             waiting.remove(number)
 
-        drive((plan(number) for number in range(40)), lambda asks: [Answer(torch.zeros(1, 1)) for _ in asks], 2)
+        run_plans(
+            (plan(number) for number in range(40)), lambda asks: [ModelResponse(torch.zeros(1, 1)) for _ in asks], 2
+        )
         ahead[name] = max(most)
     assert ahead == {"light": 32, "heavy": 2, "kept": 2, "gradients": 32, "many gradients": 2}
 
 
 def test_an_ask_may_have_no_rows():
     def plan(count):
-        answer = yield Ask(Rows({"x": torch.ones(count, 1)}), Everything())
-        more = yield Ask(Rows({"x": torch.ones(2, 1)}), Everything())
+        answer = yield ModelRequest(Rows({"x": torch.ones(count, 1)}), AllOutputs())
+        more = yield ModelRequest(Rows({"x": torch.ones(2, 1)}), AllOutputs())
         return float(answer.scores.sum() + more.scores.sum())
 
-    found = drive(
-        (plan(count) for count in (0, 3, 0, 1)), lambda asks: [Answer(ask.rows.fields["x"]) for ask in asks], 2
+    found = run_plans(
+        (plan(count) for count in (0, 3, 0, 1)), lambda asks: [ModelResponse(ask.rows.fields["x"]) for ask in asks], 2
     )
     assert found == [(2.0, 2), (5.0, 5), (2.0, 2), (3.0, 3)]
 
@@ -221,9 +225,9 @@ def test_plans_run_together_are_one_plan():
 
     def run(asks):
         sizes.append([len(ask.rows) for ask in asks])
-        return [Answer(ask.rows.fields["x"]) for ask in asks]
+        return [ModelResponse(ask.rows.fields["x"]) for ask in asks]
 
-    ((found, rows),) = drive([together([counting(1, 1), counting(2, 3)])], run, batch_size=100)
+    ((found, rows),) = run_plans([join_plans([counting(1, 1), counting(2, 3)])], run, batch_size=100)
     assert found == [2.0, 12.0]
     assert rows == 8
     assert sizes == [[4], [2], [2]]
@@ -237,9 +241,9 @@ def test_memory_that_runs_out_halves_the_batch():
         if count > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(count)
-        return [Answer(ask.rows.fields["x"]) for ask in asks]
+        return [ModelResponse(ask.rows.fields["x"]) for ask in asks]
 
-    found = drive([counting(number, 2) for number in range(4)], run, batch_size=8)
+    found = run_plans([counting(number, 2) for number in range(4)], run, batch_size=8)
     assert found == [(4.0 * number, 4) for number in range(4)]
     assert set(sizes) <= {1, 2}
 
@@ -249,7 +253,7 @@ def test_memory_that_never_suffices_is_an_error():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        drive([counting(1, 1)], run, batch_size=8)
+        run_plans([counting(1, 1)], run, batch_size=8)
 
 
 def test_the_same_class_serves_both_modalities():
@@ -261,10 +265,10 @@ def test_the_same_class_serves_both_modalities():
 
 def test_recipes_compare_and_show_their_parts():
     model, processor, _ = setting("image")
-    assert KernelShap(model, processor).recipe == KernelShap(model, processor).recipe
-    assert KernelShap(model, processor, n_samples=64).recipe != KernelShap(model, processor).recipe
-    assert "Coalitions(n_samples=64)" in repr(KernelShap(model, processor, n_samples=64).recipe)
-    assert isinstance(Saliency(model, processor).recipe.modality.reduce(torch.ones(1, 3, 2, 2), "sum"), Tensor)
+    assert KernelShap(model, processor).plan == KernelShap(model, processor).plan
+    assert KernelShap(model, processor, n_samples=64).plan != KernelShap(model, processor).plan
+    assert "Coalitions(n_samples=64)" in repr(KernelShap(model, processor, n_samples=64).plan)
+    assert isinstance(Saliency(model, processor).plan.modality.reduce(torch.ones(1, 3, 2, 2), "sum"), Tensor)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (30, 47), (3, 2)])

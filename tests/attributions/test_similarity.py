@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from interpreto import (
     IMAGES_ONLY,
-    INSIDE,
+    INTERNALS,
     METHODS,
     AttributionOutput,
     Contrast,
@@ -26,14 +26,14 @@ from interpreto import (
     zoo,
 )
 from interpreto.errors import InputError, ModelError, OptionError, TargetError, UnsupportedError
-from interpreto.model_wrapping.loading import load
+from interpreto.loading import load
 from tests.models import image_model, light, some_pictures
 from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
 
 ALL = {method.__name__: method for method in METHODS}
 
 
-FEW = ("Occlusion", "Saliency", *(method.__name__ for method in INSIDE))
+FEW = ("Occlusion", "Saliency", *(method.__name__ for method in INTERNALS))
 """What is tried on models that are like those on which every method is."""
 IMAGES = [(name, method) for name in TWO_TOWERS for method in (ALL if name in ("clip", "open-coca") else FEW)]
 
@@ -307,7 +307,7 @@ def test_the_zoos_clip_knows_captions():
 
 
 def test_methods_that_look_inside_are_methods():
-    assert set(INSIDE) < set(METHODS)
+    assert set(INTERNALS) < set(METHODS)
 
 
 def test_targets_of_one_name_are_told_apart():

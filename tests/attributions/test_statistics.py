@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from interpreto.attributions.statistics import difference, interval
+from interpreto.comparison.bootstrap import difference, interval
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from interpreto import Occlusion, Saliency, plot_attributions
 from interpreto.attributions.granularity.segmentation import clauses, sentences, words
 from interpreto.errors import InputError
-from interpreto.model_wrapping import token_spans
+from interpreto.model_wrapping.inputs import token_spans
 from tests.generators import generator
 from tests.models import text_model, tokenizer
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from interpreto import (
-    INSIDE,
+    INTERNALS,
     METHODS,
     Contrast,
     GuidedBackprop,
@@ -47,7 +47,7 @@ def wrapped(layout="n c h w"):
 
 
 @pytest.mark.parametrize("layout", ["n c h w", "n h w c"])
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INSIDE, GuidedBackprop)])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, GuidedBackprop)])
 def test_a_wrapped_model_is_explained_as_the_model_itself(method, layout):
     pictures = some_pictures()
     expected = light(method)(MODEL, PROCESSOR)(pictures, targets=(1, Contrast(0, 2)))

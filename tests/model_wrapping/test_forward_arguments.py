@@ -8,7 +8,7 @@ import transformers as hf
 from transformers.cache_utils import Cache
 
 from interpreto import KernelShap, Occlusion
-from interpreto.model_wrapping.forward_arguments import CACHE_NAMES, ForwardArguments
+from interpreto.model_wrapping.execution.forward_arguments import CACHE_NAMES, ForwardArguments
 from tests.generators import GENERATORS, generator
 from tests.models import TEXTS, text_model
 

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from interpreto import Occlusion
-from interpreto.model_wrapping.resolution import resolution_of
+from interpreto.model_wrapping.inputs.image_size import resolution_of
 from tests.models import image_model
 from tests.two_towers import two_towers
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interpreto.model_wrapping.rows import Blend, Rows
+from interpreto.model_wrapping.rows import LazyBlend, Rows
 
 HERE, THERE = torch.arange(12.0).reshape(1, 3, 2, 2), torch.full((1, 3, 2, 2), -1.0)
 MASKS = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.25]])
@@ -15,7 +15,7 @@ def halves(masks):
 
 
 def blended(masks=MASKS):
-    return Rows({}, {}, {"pixels": Blend(HERE, THERE, masks, halves)})
+    return Rows({}, {}, {"pixels": LazyBlend(HERE, THERE, masks, halves)})
 
 
 def by_hand(mask):
@@ -34,7 +34,7 @@ def test_blended_rows_are_what_each_mask_says():
 
 
 def test_one_mask_may_serve_stretches_of_rows_that_are_cut():
-    lines = Blend(HERE, THERE, MASKS, lambda masks: masks[:, None, None, None, :], (3, 1, 2, 2))
+    lines = LazyBlend(HERE, THERE, MASKS, lambda masks: masks[:, None, None, None, :], (3, 1, 2, 2))
     cut = Rows({}, {}, {"pixels": lines})
     assert cut.shape == blended().shape
     assert torch.equal(Rows.join([cut]).fields["pixels"], Rows.join([blended()]).fields["pixels"])
@@ -62,9 +62,9 @@ def test_until_they_are_made_they_take_the_memory_of_their_masks():
 
 
 def test_a_blend_can_be_put_beside_tensors_and_replaced():
-    rows = Rows({"size": torch.ones(4, 2)}).put(pixels=Blend(HERE, THERE, MASKS, halves))
+    rows = Rows({"size": torch.ones(4, 2)}).replace(pixels=LazyBlend(HERE, THERE, MASKS, halves))
     assert len(rows) == 4
     assert rows.to(torch.device("cpu")).fields.keys() == {"size", "pixels"}
-    replaced = rows.put(pixels=torch.zeros(4, 3, 2, 2))
+    replaced = rows.replace(pixels=torch.zeros(4, 3, 2, 2))
     assert not replaced.blends
     assert replaced.fields.keys() == {"size", "pixels"}

@@ -11,15 +11,15 @@ from torch.nn import functional
 
 from interpreto import AttentionRollout, LeGrad
 from interpreto.errors import OptionError, UnsupportedError
-from interpreto.model_wrapping.conversation import Ask
-from interpreto.model_wrapping.image_classification import ImageClassification
-from interpreto.model_wrapping.image_similarity import ImageSimilarity
-from interpreto.model_wrapping.inside.probe import AttentionProbe
-from interpreto.model_wrapping.inside.tap import Tap
+from interpreto.model_wrapping.capture_request import AttentionRequest
+from interpreto.model_wrapping.internals.attention_recorder import AttentionRecorder
+from interpreto.model_wrapping.messages import ModelRequest
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.targets import ClassTargets
-from interpreto.model_wrapping.text_classification import TextClassification
-from interpreto.model_wrapping.text_similarity import TextSimilarity
+from interpreto.model_wrapping.tasks.image_classification import ImageClassification
+from interpreto.model_wrapping.tasks.image_similarity import ImageSimilarity
+from interpreto.model_wrapping.tasks.text_classification import TextClassification
+from interpreto.model_wrapping.tasks.text_similarity import TextSimilarity
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
 
@@ -35,9 +35,11 @@ class Spy:
 def looked(wrapper, samples, **probe):
     """What is seen of a batch, and the scores."""
     spy = Spy()
-    ask = AttentionProbe(spy, **probe)
+    ask = AttentionRequest(spy, **probe)
     with wrapper.lease() as lease:
-        answers = lease.wrapper.answer([Ask(sample.rows, ClassTargets((0,), ("0",)), probe=ask) for sample in samples])
+        answers = lease.wrapper.respond(
+            [ModelRequest(sample.rows, ClassTargets((0,), ("0",)), capture=ask) for sample in samples]
+        )
     return spy.seen, torch.cat([answer.scores for answer in answers])
 
 
@@ -62,7 +64,7 @@ def left_padded(rows):
     """Rows with their padding moved to the front."""
     mask = rows.fields["attention_mask"].bool()
     order = mask.long().argsort(dim=1, stable=True)
-    return rows.put(**{name: tensor.gather(1, order) for name, tensor in rows.fields.items()})
+    return rows.replace(**{name: tensor.gather(1, order) for name, tensor in rows.fields.items()})
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -86,7 +88,7 @@ def test_classifiers_are_seen_as_eager_attention_shows_them(name, side):
     slopes = torch.autograd.grad(output.logits[:, 0].sum(), attentions)
     assert len(seen.layers) == len(attentions)
     for layer, attention, slope in zip(seen.layers, attentions, slopes, strict=True):
-        real = seen.real[:, None, :, None]
+        real = seen.not_padding[:, None, :, None]
         assert ((layer.attention - attention) * real).abs().max() < 1e-5
         allowed = attention > 0
         difference = ((layer.gradient - slope) * real)[allowed]
@@ -115,7 +117,7 @@ def test_towers_are_seen_as_eager_attention_shows_them(name, side):
         output = twin.get_text_features(**fields, output_attentions=True)
     slopes = torch.autograd.grad(output.pooler_output[:, 0].sum(), output.attentions)
     for layer, attention, slope in zip(seen.layers, output.attentions, slopes, strict=True):
-        real = seen.real[:, None, :, None]
+        real = seen.not_padding[:, None, :, None]
         assert ((layer.attention - attention) * real).abs().max() < 1e-5
         assert (((layer.gradient - slope) * real)[attention > 0]).abs().max() < 1e-4 * slope.abs().max() + 1e-7
 
@@ -141,12 +143,12 @@ def test_relative_positions_and_windows_are_seen(kind):
             nn.init.normal_(parameter, std=0.2)
     model = model.eval()
     pixels = torch.rand(2, 3, 32, 32)
-    with torch.no_grad(), Tap() as tap:
+    with torch.no_grad(), AttentionRecorder() as tap:
         tap.open = True
         found = model(pixel_values=pixels).logits
         slopes = torch.autograd.grad(found[:, 0].sum(), [call.probabilities for call in tap.calls], allow_unused=True)
     twin = eager(model)
-    with torch.no_grad(), Tap() as other:
+    with torch.no_grad(), AttentionRecorder() as other:
         other.open = True
         expected = twin(pixel_values=pixels).logits
         others = torch.autograd.grad(
@@ -191,7 +193,7 @@ def test_fused_attention_is_written_out(masked, heads):
         options["attn_mask"][0, 0, :, :2] = torch.finfo(torch.float32).min
         options["attn_mask"][0, 0, :2] = torch.finfo(torch.float32).min
     plain = functional.scaled_dot_product_attention(query, key, value, **options)
-    with torch.no_grad(), Tap() as tap:
+    with torch.no_grad(), AttentionRecorder() as tap:
         tap.open = True
         found = functional.scaled_dot_product_attention(query, key, value, **options)
         assert torch.is_grad_enabled()
@@ -211,7 +213,7 @@ def test_fused_attention_is_written_out(masked, heads):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_its_dtype(dtype):
     query = torch.randn(1, 2, 3, 4).to(dtype)
-    with torch.no_grad(), Tap() as tap:
+    with torch.no_grad(), AttentionRecorder() as tap:
         tap.open = True
         found = functional.scaled_dot_product_attention(query, query, query)
     assert found.dtype == dtype
@@ -226,7 +228,7 @@ def test_multi_head_attention_gives_the_weights_it_was_asked_for(average, batche
     given = torch.randn(3, 5, 8) if batched else torch.randn(5, 8)
     with torch.no_grad():
         plain, weights = module(given, given, given, average_attn_weights=average)
-        with Tap() as tap:
+        with AttentionRecorder() as tap:
             tap.open = True
             found, opened = module(given, given, given, average_attn_weights=average)
             bare, none = module(given, given, given, need_weights=False)
@@ -241,10 +243,10 @@ def test_multi_head_attention_gives_the_weights_it_was_asked_for(average, batche
 def test_a_tap_inside_a_tap_sees_its_own_calls_alone():
     """What a function of the user explains inside of a tapped run does not reach the outer tap."""
     given = torch.randn(1, 2, 3, 4)
-    with torch.no_grad(), Tap() as outer:
+    with torch.no_grad(), AttentionRecorder() as outer:
         outer.open = True
         functional.scaled_dot_product_attention(given, given, given)
-        with Tap() as inner:
+        with AttentionRecorder() as inner:
             inner.open = True
             functional.scaled_dot_product_attention(given, given, given)
             given.softmax(-1)
@@ -279,14 +281,14 @@ def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
     seen, _ = looked(wrapper, samples, layers=-1)
     assert len(seen.layers) == 1
     calls = []
-    kept = Tap._attention
+    kept = AttentionRecorder._attention
 
     def counted(self, *args, **options):
         calls.append(torch.is_grad_enabled())
         return kept(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tap, "_attention", counted)
+        patch.setattr(AttentionRecorder, "_attention", counted)
         looked(wrapper, samples, layers=-1)
     assert calls == [False]
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from interpreto import InterpretoError, Occlusion, Saliency
-from interpreto.model_wrapping.loading import load
-from interpreto.model_wrapping.task import find_task
+from interpreto.loading import load
+from interpreto.model_wrapping.tasks.detection import find_task
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, text_model
 
 

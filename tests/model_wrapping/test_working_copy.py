@@ -20,10 +20,10 @@ from interpreto import (
     Saliency,
 )
 from interpreto.errors import ModelError, UnsupportedError
-from interpreto.model_wrapping.image_classification import ImageClassification
-from interpreto.model_wrapping.module_state import ModuleState
+from interpreto.model_wrapping.execution.module_state import ModuleState
+from interpreto.model_wrapping.execution.working_copy import CannotCopyError, WorkingCopy
 from interpreto.model_wrapping.runtime import Runtime
-from interpreto.model_wrapping.working_copy import CannotCopyError, WorkingCopy
+from interpreto.model_wrapping.tasks.image_classification import ImageClassification
 from tests.generators import GENERATORS, generator
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model, tokenizer
 from tests.two_towers import TWO_TOWERS, two_towers

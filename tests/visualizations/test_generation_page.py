@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 
 from interpreto import AttributionOutput, plot_attributions
-from interpreto.visualizations import matrix
+from interpreto.visualizations import generation_figure as matrix
 from interpreto.visualizations.panels import gather
 
 HOSTILE = ["</script><b>", "\"quotes'", " שלום", " 🙂", "\n<!--", " &amp;"]

@@ -62,7 +62,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 SHAPES = {
     "IntegratedGradients": (IntegratedGradients, {}, 200),
     "Occlusion": (Occlusion, {}, 200),
-    "SmoothGrad": (SmoothGrad, {"noise": 0.25}, 200),
+    "SmoothGrad": (SmoothGrad, {"noise_level": 0.25}, 200),
     # With fewer samples than the published table, to keep the suite quick.
     "KernelShap": (KernelShap, {}, 60),
     "Rise": (Rise, {"n_samples": 1000}, 40),

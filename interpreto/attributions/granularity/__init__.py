@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from interpreto.attributions.granularity import image, segmentation, text
 from interpreto.attributions.granularity.image import Grid, Patches, Pixels
 from interpreto.attributions.granularity.segments import Segments
-from interpreto.attributions.granularity.units import Combine, Units
+from interpreto.attributions.granularity.units import UnitReduction, Units
 from interpreto.errors import OptionError, choices
 
 
@@ -24,7 +24,7 @@ class Granularity(StrEnum):
 
 
 @runtime_checkable
-class Unitization(Protocol):
+class UnitSegmenter(Protocol):
     """What every granularity stands for, and what `granularity=` takes as well: an object with these two methods."""
 
     def units(self, sample: Any) -> Units:
@@ -36,7 +36,7 @@ class Unitization(Protocol):
         ...
 
 
-KNOWN: dict[str, dict[Granularity, Unitization]] = {
+KNOWN: dict[str, dict[Granularity, UnitSegmenter]] = {
     "text": {
         Granularity.ALL_TOKENS: text.Tokens(added=True),
         Granularity.TOKEN: text.Tokens(),
@@ -51,7 +51,7 @@ KNOWN: dict[str, dict[Granularity, Unitization]] = {
 _CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches, Pixels)}
 
 
-def resolve(given: Any, modality: str) -> Unitization:
+def resolve(given: Any, modality: str) -> UnitSegmenter:
     """The object behind a granularity's name.
 
     Raises:
@@ -65,7 +65,7 @@ def resolve(given: Any, modality: str) -> Unitization:
         )
         if other is not None:
             raise OptionError(f"granularity={given!r} is for {other}s; this model reads a {modality}.")
-        if isinstance(given, Unitization):
+        if isinstance(given, UnitSegmenter):
             return given
         raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")
     name = given.lower().replace("_", "-")
@@ -78,49 +78,53 @@ def resolve(given: Any, modality: str) -> Unitization:
     raise OptionError(f"There is no granularity={given!r}: {choices(name, known)}")
 
 
-def natural(sample: Any, modality: str, fine: bool) -> Unitization:
+def default_segmenter(sample: Any, modality: str, cost_independent_of_units: bool) -> UnitSegmenter:
     """The granularity of a sample where the user named none.
 
     Args:
         sample: The prepared sample.
         modality: "text" or "image".
-        fine: Whether every unit comes for free, as it does with gradients, or costs a row.
+        cost_independent_of_units: Whether every unit comes for free, as it does with gradients, or costs a row.
     """
-    return text.natural(sample) if modality == "text" else image.natural(sample, fine)
+    return (
+        text.default_segmenter(sample)
+        if modality == "text"
+        else image.default_segmenter(sample, cost_independent_of_units)
+    )
 
 
-def of_map(chosen: Unitization, units: Units, shape: tuple[int, ...]) -> Unitization:
+def of_layer_map(chosen: UnitSegmenter, units: Units, shape: tuple[int, ...]) -> UnitSegmenter:
     """The granularity of a map that a layer of the model gives: its own grid, unless that is the chosen one."""
     return Grid(*shape) if len(shape) == 2 and shape != units.shape else chosen
 
 
 @dataclass(frozen=True)
-class Natural:
+class DefaultGranularity:
     """The granularity of each sample where every unit costs a row, for methods that would each choose their own."""
 
     modality: str
 
-    def of(self, sample: Any) -> Unitization:
+    def segmenter(self, sample: Any) -> UnitSegmenter:
         """The granularity of one sample."""
-        return natural(sample, self.modality, fine=False)
+        return default_segmenter(sample, self.modality, cost_independent_of_units=False)
 
 
-def name_of(chosen: Unitization) -> str:
+def name_of(chosen: UnitSegmenter) -> str:
     """A granularity's name, or what its object says of itself."""
     names = (name for known in KNOWN.values() for name, unitization in known.items() if unitization == chosen)
     return str(next(names, chosen))
 
 
 __all__ = [
-    "Combine",
     "Granularity",
     "Grid",
     "Patches",
     "Pixels",
     "Segments",
-    "Unitization",
+    "UnitReduction",
+    "UnitSegmenter",
     "Units",
+    "default_segmenter",
     "name_of",
-    "natural",
     "resolve",
 ]

@@ -45,7 +45,7 @@ class Grid:
         # The first pixel of row r is the smallest y with y * rows // height == r.
         down = tuple(-(-row * height // self.rows) for row in range(self.rows + 1))
         across = tuple(-(-column * width // self.columns) for column in range(self.columns + 1))
-        return boxes(sample.size, sample.view, down, across)
+        return boxes(sample.size, sample.crop_box, down, across)
 
 
 @final
@@ -84,7 +84,7 @@ class Patches:
         """The box of every patch in pixels of the raw picture."""
         (rows, columns), (tall, wide) = self._grid(sample)
         down, across = range(0, (rows + 1) * tall, tall), range(0, (columns + 1) * wide, wide)
-        return boxes(sample.size, sample.view, tuple(down), tuple(across))
+        return boxes(sample.size, sample.crop_box, tuple(down), tuple(across))
 
     def _grid(self, sample: ImageSample) -> tuple[tuple[int, int], tuple[int, int]]:
         size = self.size or sample.patch
@@ -124,8 +124,8 @@ def boxes(
     return torch.stack([lefts, tops, rights, bottoms], dim=-1).flatten(0, 1)
 
 
-def natural(sample: ImageSample, fine: bool) -> Patches | Pixels | Grid:
+def default_segmenter(sample: ImageSample, cost_independent_of_units: bool) -> Patches | Pixels | Grid:
     """Patches where the model has them; else pixels where every unit comes for free (`fine`), or a 14 x 14 grid."""
     if sample.patch is not None:
         return Patches()
-    return Pixels() if fine else Grid(*(min(14, extent) for extent in sample.size))
+    return Pixels() if cost_independent_of_units else Grid(*(min(14, extent) for extent in sample.size))

@@ -151,6 +151,6 @@ def _ends(sample: TextSample) -> list[int]:
     return ends
 
 
-def natural(sample: TextSample) -> Spans:
+def default_segmenter(sample: TextSample) -> Spans:
     """Words."""
     return Spans("word", words)

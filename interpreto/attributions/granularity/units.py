@@ -17,7 +17,7 @@ RESIZES = ("area", "sum", "bilinear", "bicubic", "nearest")
 
 
 @dataclass(frozen=True)
-class Combine:
+class UnitReduction:
     """How scores of positions become scores of units: `pooling` for texts, `resize` for images."""
 
     pooling: str = "mean"
@@ -41,17 +41,17 @@ class Units(ABC):
     shape: tuple[int, ...]
 
     @property
-    def movable(self) -> Bool[Tensor, "*l"]:
+    def assigned(self) -> Bool[Tensor, "*l"]:
         """The positions that belong to a unit."""
         return self.index >= 0
 
     @cached_property
-    def whole(self) -> bool:
+    def covers_input(self) -> bool:
         """Whether every position belongs to a unit."""
-        return bool(self.movable.all())
+        return bool(self.assigned.all())
 
     @property
-    def first(self) -> Int[Tensor, "*g"]:
+    def start(self) -> Int[Tensor, "*g"]:
         """The first position of every unit, in the order of the flattened positions."""
         flat = self.index.flatten()
         out = torch.full((math.prod(self.shape),), len(flat))
@@ -60,42 +60,42 @@ class Units(ABC):
         return out.reshape(self.shape)
 
     @abstractmethod
-    def spread(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
+    def to_positions(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
         """The value of its unit at every position, 0 where there is none."""
 
     @property
-    def cut(self) -> tuple[int, ...]:
+    def view_shape(self) -> tuple[int, ...]:
         """The axes of the positions, an axis as two where the same value of `thin` serves whole stretches of it."""
         return tuple(self.index.shape)
 
-    def thin(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p ..."]:
+    def to_positions_compact(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p ..."]:
         """What `spread` gives, to be multiplied with positions that are `cut`: stretches share their values."""
-        return self.spread(cells)
+        return self.to_positions(cells)
 
     @abstractmethod
-    def reduce(self, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
+    def pool(self, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
         """Scores of units by pooling those of their positions.
 
         `signed_max` takes the score of largest magnitude with its sign.
         """
 
     @abstractmethod
-    def combine(self, scores: Float[Tensor, "t *l"], how: Combine) -> Float[Tensor, "t *g"]:
+    def to_units(self, scores: Float[Tensor, "t *l"], how: UnitReduction) -> Float[Tensor, "t *g"]:
         """Scores of units from those of all positions."""
 
     @abstractmethod
-    def fit(self, scores: Float[Tensor, "t *cells"], resize: str) -> Float[Tensor, "t *g"]:
+    def resize_to_units(self, scores: Float[Tensor, "t *cells"], resize: str) -> Float[Tensor, "t *g"]:
         """Scores of units from those of a method's own cells."""
 
     @abstractmethod
-    def gather(self, scores: Float[Tensor, "t ..."], pooling: str, resize: str | None) -> Float[Tensor, "t *g"]:
+    def from_layer_map(self, scores: Float[Tensor, "t ..."], pooling: str, resize: str | None) -> Float[Tensor, "t *g"]:
         """Scores of units from those that a layer of the model gives: of tokens, or of cells on a grid of its own.
 
         `resize=None` takes bilinear interpolation where units are finer than the layer's grid, else means.
         """
 
 
-def spread(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tensor, "p *l"]:
+def to_positions(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tensor, "p *l"]:
     """The value at every position of the unit that the index names, 0 where that is -1."""
     flat = cells.flatten(1)
     padded = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
@@ -103,9 +103,9 @@ def spread(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tens
     return padded[:, index]
 
 
-def reduce(units: Units, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
+def pool_units(units: Units, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
     """Scores of units, whatever positions they are made of."""
-    inside = units.movable
+    inside = units.assigned
     values, index = scores[:, inside], units.index[inside].to(scores.device)
     if how in ("first", "last"):
         order = index if how == "first" else index.flip(0)
@@ -133,20 +133,20 @@ def _scattered(
 class TextUnits(Units):
     """Units of a text: one list."""
 
-    def spread(self, cells: Float[Tensor, "p g"]) -> Float[Tensor, "p l"]:
-        return spread(cells, self.index)
+    def to_positions(self, cells: Float[Tensor, "p g"]) -> Float[Tensor, "p l"]:
+        return to_positions(cells, self.index)
 
-    def reduce(self, scores: Float[Tensor, "t l"], how: str) -> Float[Tensor, "t g"]:
-        return reduce(self, scores, how)
+    def pool(self, scores: Float[Tensor, "t l"], how: str) -> Float[Tensor, "t g"]:
+        return pool_units(self, scores, how)
 
-    def combine(self, scores: Float[Tensor, "t l"], how: Combine) -> Float[Tensor, "t g"]:
-        return self.reduce(scores, how.pooling)
+    def to_units(self, scores: Float[Tensor, "t l"], how: UnitReduction) -> Float[Tensor, "t g"]:
+        return self.pool(scores, how.pooling)
 
-    def fit(self, scores: Float[Tensor, "t g"], resize: str) -> Float[Tensor, "t g"]:
+    def resize_to_units(self, scores: Float[Tensor, "t g"], resize: str) -> Float[Tensor, "t g"]:
         return scores
 
-    def gather(self, scores: Float[Tensor, "t l"], pooling: str, resize: str | None) -> Float[Tensor, "t g"]:
-        return self.reduce(scores, pooling)
+    def from_layer_map(self, scores: Float[Tensor, "t l"], pooling: str, resize: str | None) -> Float[Tensor, "t g"]:
+        return self.pool(scores, pooling)
 
 
 @final
@@ -162,7 +162,7 @@ class ImageUnits(Units):
     tile: tuple[int, int] | None = None
 
     @cached_property
-    def cut(self) -> tuple[int, ...]:
+    def view_shape(self) -> tuple[int, ...]:
         height, width = self.index.shape
         if self.tile is None or (height, width) != (self.shape[0] * self.tile[0], self.shape[1] * self.tile[1]):
             return height, width
@@ -171,14 +171,14 @@ class ImageUnits(Units):
     @property
     def _tiled(self) -> bool:
         """Whether tiles make up the whole image."""
-        return len(self.cut) == 3
+        return len(self.view_shape) == 3
 
-    def thin(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p ..."]:
-        return self._lines(cells) if self._tiled else self.spread(cells)
+    def to_positions_compact(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p ..."]:
+        return self._lines(cells) if self._tiled else self.to_positions(cells)
 
-    def spread(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p H W"]:
+    def to_positions(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p H W"]:
         if self.tile is None:
-            return spread(cells, self.index)
+            return to_positions(cells, self.index)
         (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
         # One axis after the other, so that most of it is copied in long runs.
         fine = self._lines(cells).expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
@@ -193,24 +193,26 @@ class ImageUnits(Units):
         (h, w), wide = self.shape, self.tile[1]
         return cells[..., None].expand(-1, -1, -1, wide).reshape(len(cells), h, 1, w * wide)
 
-    def reduce(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
+    def pool(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
         if self.tile is None or how not in ("mean", "sum"):
-            return reduce(self, scores, how)
+            return pool_units(self, scores, how)
         (h, w), (tall, wide) = self.shape, self.tile
         tiles = scores[:, : h * tall, : w * wide].reshape(len(scores), h, tall, w, wide)
         return tiles.mean((2, 4)) if how == "mean" else tiles.sum((2, 4))
 
-    def combine(self, scores: Float[Tensor, "t H W"], how: Combine) -> Float[Tensor, "t h w"]:
+    def to_units(self, scores: Float[Tensor, "t H W"], how: UnitReduction) -> Float[Tensor, "t h w"]:
         if how.resize in ("area", "sum"):
-            return self.reduce(scores, "mean" if how.resize == "area" else "sum")
+            return self.pool(scores, "mean" if how.resize == "area" else "sum")
         return resized(scores, self.shape, how.resize)
 
-    def fit(self, scores: Float[Tensor, "t a b"], resize: str) -> Float[Tensor, "t h w"]:
+    def resize_to_units(self, scores: Float[Tensor, "t a b"], resize: str) -> Float[Tensor, "t h w"]:
         return scores if scores.shape[1:] == self.shape else resized(scores, self.shape, resize)
 
-    def gather(self, scores: Float[Tensor, "t a b"], pooling: str, resize: str | None) -> Float[Tensor, "t h w"]:
+    def from_layer_map(
+        self, scores: Float[Tensor, "t a b"], pooling: str, resize: str | None
+    ) -> Float[Tensor, "t h w"]:
         finer = self.shape[0] > scores.shape[1] or self.shape[1] > scores.shape[2]
-        return self.fit(scores, resize or ("bilinear" if finer else "area"))
+        return self.resize_to_units(scores, resize or ("bilinear" if finer else "area"))
 
 
 def resized(scores: Float[Tensor, "t a b"], size: tuple[int, ...], how: str) -> Float[Tensor, "t h w"]:

@@ -27,7 +27,7 @@ from interpreto.attributions.methods.smoothing import SmoothGrad, SquareGrad, Va
 from interpreto.attributions.methods.sobol import Sobol
 from interpreto.attributions.methods.xrai import XRAI
 
-INSIDE = (
+INTERNALS = (
     GradCam,
     RawAttention,
     AttentionRollout,
@@ -59,7 +59,7 @@ METHODS = (
     GuidedIG,
     GuidedBackprop,
     XRAI,
-    *INSIDE,
+    *INTERNALS,
 )
 """All methods, for those who want to try every one."""
 

@@ -5,10 +5,10 @@ from typing import Any, Unpack, final
 
 from torch import Tensor
 
+from interpreto.attributions.aggregations.attention_reduction import Generic, Products, Raw, Rollout
+from interpreto.attributions.assembly import InsideOptions, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.internals.attention import Generic, Products, Raw, Rollout
-from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.model_wrapping.capture_request import AttentionRequest
 from interpreto.option_kinds import checks_options
 
 
@@ -38,10 +38,10 @@ class RawAttention(Explainer):
         head_reduce: str = "mean",
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(RawAttention, model, processor, options)
+        self.setup = Setup.create(RawAttention, model, processor, options)
         rule = Raw(head_reduce, layers is not None)
         chosen = -1 if layers is None else layers
-        self.recipe = self.setup.looking(AttentionProbe(rule, chosen, gradients=False))
+        self.plan = self.setup.internals_plan(AttentionRequest(rule, chosen, gradients=False))
 
 
 @final
@@ -73,9 +73,9 @@ class AttentionRollout(Explainer):
         discard_ratio: float = 0.0,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(AttentionRollout, model, processor, options)
+        self.setup = Setup.create(AttentionRollout, model, processor, options)
         rule = Rollout(head_reduce, discard_ratio)
-        self.recipe = self.setup.looking(AttentionProbe(rule, layers, gradients=False))
+        self.plan = self.setup.internals_plan(AttentionRequest(rule, layers, gradients=False))
 
 
 @final
@@ -107,10 +107,10 @@ class AttentionSaliency(Explainer):
         activation: str | None = None,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(AttentionSaliency, model, processor, options)
+        self.setup = Setup.create(AttentionSaliency, model, processor, options)
         products = Products(rule, activation, head_reduce, layer_reduce)
-        probe = AttentionProbe(products, layers, gradients=products.needs_gradients)
-        self.recipe = self.setup.looking(probe)
+        probe = AttentionRequest(products, layers, gradients=products.needs_gradients)
+        self.plan = self.setup.internals_plan(probe)
 
 
 @final
@@ -137,8 +137,8 @@ class AGCam(Explainer):
         layers: int | Sequence[int] = 0,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(AGCam, model, processor, options)
-        self.recipe = self.setup.looking(AttentionProbe(Products("agcam"), layers))
+        self.setup = Setup.create(AGCam, model, processor, options)
+        self.plan = self.setup.internals_plan(AttentionRequest(Products("agcam"), layers))
 
 
 @final
@@ -165,5 +165,5 @@ class GenericAttention(Explainer):
         layers: int | Sequence[int] = 0,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(GenericAttention, model, processor, options)
-        self.recipe = self.setup.looking(AttentionProbe(Generic(), layers))
+        self.setup = Setup.create(GenericAttention, model, processor, options)
+        self.plan = self.setup.internals_plan(AttentionRequest(Generic(), layers))

@@ -3,11 +3,17 @@
 from collections.abc import Iterable
 from typing import Any, Unpack, final
 
+from interpreto.attributions.assembly import GradientOptions, Options, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.recipes.unasked import Centre, Noise, Norm, Order, Rarity
-from interpreto.attributions.setup import GradientOptions, Options, Setup
+from interpreto.attributions.plans.model_independent import (
+    CentreGaussianPlan,
+    InputNormPlan,
+    PositionPlan,
+    RandomScoresPlan,
+    TokenRarityPlan,
+)
 from interpreto.errors import OptionError, UnsupportedError
-from interpreto.model_wrapping.tokenizing import tokenized
+from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.option_kinds import checks_options
 
 
@@ -26,8 +32,8 @@ class RandomScores(Explainer):
 
     @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[Options]) -> None:
-        self.setup = Setup.of(RandomScores, model, processor, options)
-        self.recipe = Noise()
+        self.setup = Setup.create(RandomScores, model, processor, options)
+        self.plan = RandomScoresPlan()
 
 
 @final
@@ -35,8 +41,8 @@ class PositionOnly(Explainer):
     """Scores that fall, or rise, from the first unit to the last, in the order of reading.
 
     Args:
-        rising: Whether the last unit has the highest score; None lets scores rise where a text is generated, since the
-            words just before a target say most about it, and fall elsewhere.
+        ascending: Whether the last unit has the highest score. None: scores rise for generated texts, because the words
+            just before a target matter most there, and fall elsewhere.
 
     Source:
         The lead baseline of text summarisation, as in Nenkova 2005, *Automatic Text Summarization of Newswire*.
@@ -44,10 +50,10 @@ class PositionOnly(Explainer):
 
     @checks_options
     def __init__(
-        self, model: Any, processor: Any = None, *, rising: bool | None = None, **options: Unpack[Options]
+        self, model: Any, processor: Any = None, *, ascending: bool | None = None, **options: Unpack[Options]
     ) -> None:
-        self.setup = Setup.of(PositionOnly, model, processor, options)
-        self.recipe = Order(rising)
+        self.setup = Setup.create(PositionOnly, model, processor, options)
+        self.plan = PositionPlan(ascending)
 
 
 @final
@@ -59,7 +65,7 @@ class CentreGaussian(Explainer):
     with places p measured in sides of the image.
 
     Args:
-        width: Sigma, as a share of the image's side.
+        sigma: Sigma, as a share of the image's side.
 
     Source:
         Judd et al. 2009, *Learning to Predict Where Humans Look*, section 3.
@@ -67,12 +73,12 @@ class CentreGaussian(Explainer):
 
     @checks_options
     def __init__(
-        self, model: Any, processor: Any = None, *, width: int | float = 0.25, **options: Unpack[Options]
+        self, model: Any, processor: Any = None, *, sigma: int | float = 0.25, **options: Unpack[Options]
     ) -> None:
-        self.setup = Setup.of(CentreGaussian, model, processor, options)
+        self.setup = Setup.create(CentreGaussian, model, processor, options)
         if self.setup.wrapper.modality != "image":
             raise UnsupportedError("CentreGaussian is for images: a text has no middle. PositionOnly is for both.")
-        self.recipe = Centre(float(width))
+        self.plan = CentreGaussianPlan(float(sigma))
 
 
 @final
@@ -90,8 +96,8 @@ class InputNorm(Explainer):
 
     @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
-        self.setup = Setup.of(InputNorm, model, processor, options)
-        self.recipe = Norm(self.setup.tensors(), self.setup.finish("norm"))
+        self.setup = Setup.create(InputNorm, model, processor, options)
+        self.plan = InputNormPlan(self.setup.gradient_input(), self.setup.score_reducer("norm"))
 
 
 @final
@@ -113,13 +119,13 @@ class TokenFrequency(Explainer):
     def __init__(
         self, model: Any, processor: Any = None, *, corpus: Iterable[str] | None = None, **options: Unpack[Options]
     ) -> None:
-        self.setup = Setup.of(TokenFrequency, model, processor, options)
+        self.setup = Setup.create(TokenFrequency, model, processor, options)
         if self.setup.wrapper.modality != "text":
             raise UnsupportedError("TokenFrequency is for texts: pixels are no tokens of a corpus.")
         if not corpus:
             raise OptionError("TokenFrequency needs corpus=, the texts in which tokens are counted.")
         wrapper: Any = self.setup.wrapper
         tokenizer = wrapper.text.tokenizer
-        self.recipe = Rarity.of_texts(
+        self.plan = TokenRarityPlan.from_texts(
             [tokenized(tokenizer, text, add_special_tokens=False)["input_ids"] for text in corpus]
         )

@@ -4,10 +4,10 @@ from typing import Any, Unpack, final
 
 from torch import nn
 
+from interpreto.attributions.assembly import InsideOptions, Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.features import grad_cam
-from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import FeatureProbe
+from interpreto.model_wrapping.capture_request import ActivationRequest
 from interpreto.option_kinds import checks_options
 
 
@@ -39,5 +39,5 @@ class GradCam(Explainer):
         layer: str | nn.Module | None = None,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(GradCam, model, processor, options)
-        self.recipe = self.setup.looking(FeatureProbe(grad_cam, layer))
+        self.setup = Setup.create(GradCam, model, processor, options)
+        self.plan = self.setup.internals_plan(ActivationRequest(grad_cam, layer))

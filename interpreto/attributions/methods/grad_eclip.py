@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Unpack, final
 
+from interpreto.attributions.aggregations.attention_reduction import Eclip
+from interpreto.attributions.assembly import InsideOptions, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.internals.attention import Eclip
-from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.model_wrapping.capture_request import AttentionRequest
 from interpreto.option_kinds import checks_options
 
 
@@ -42,6 +42,6 @@ class GradEclip(Explainer):
         merge_heads: bool = False,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(GradEclip, model, processor, options)
-        probe = AttentionProbe(Eclip(similarity), layers, values=True, merge=merge_heads)
-        self.recipe = self.setup.looking(probe)
+        self.setup = Setup.create(GradEclip, model, processor, options)
+        probe = AttentionRequest(Eclip(similarity), layers, values=True, merge=merge_heads)
+        self.plan = self.setup.internals_plan(probe)

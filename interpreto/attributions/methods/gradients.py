@@ -2,10 +2,10 @@
 
 from typing import Any, Unpack, final
 
+from interpreto.attributions.assembly import GradientOptions, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.points import AtInput
-from interpreto.attributions.recipes.pointwise import Pointwise
-from interpreto.attributions.setup import GradientOptions, Setup
+from interpreto.attributions.perturbations.paths.points import AtInput
+from interpreto.attributions.plans.path_gradients import PathGradientsPlan
 from interpreto.option_kinds import checks_options
 
 
@@ -24,8 +24,8 @@ class Saliency(Explainer):
 
     @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
-        self.setup = Setup.of(Saliency, model, processor, options)
-        self.recipe = Pointwise(self.setup.moving(AtInput()), self.setup.finish("norm"))
+        self.setup = Setup.create(Saliency, model, processor, options)
+        self.plan = PathGradientsPlan(self.setup.path_perturbator(AtInput()), self.setup.score_reducer("norm"))
 
 
 @final
@@ -40,8 +40,10 @@ class InputXGradient(Explainer):
 
     @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
-        self.setup = Setup.of(InputXGradient, model, processor, options)
-        self.recipe = Pointwise(self.setup.moving(AtInput(times_input=True)), self.setup.finish("sum", sums=True))
+        self.setup = Setup.create(InputXGradient, model, processor, options)
+        self.plan = PathGradientsPlan(
+            self.setup.path_perturbator(AtInput(times_input=True)), self.setup.score_reducer("sum", sums=True)
+        )
 
 
 @final
@@ -59,5 +61,7 @@ class GuidedBackprop(Explainer):
 
     @checks_options
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
-        self.setup = Setup.of(GuidedBackprop, model, processor, options)
-        self.recipe = Pointwise(self.setup.guiding(AtInput()), self.setup.finish("norm"), guided=True)
+        self.setup = Setup.create(GuidedBackprop, model, processor, options)
+        self.plan = PathGradientsPlan(
+            self.setup.guided_perturbator(AtInput()), self.setup.score_reducer("norm"), guided=True
+        )

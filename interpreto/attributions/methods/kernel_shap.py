@@ -3,10 +3,10 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.regression import ShapleyRegression
+from interpreto.attributions.assembly import Options, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.coalitions import Coalitions
-from interpreto.attributions.recipes.hiding import Hiding
-from interpreto.attributions.setup import Options, Setup
+from interpreto.attributions.perturbations.mask_generators.coalitions import Coalitions
+from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.option_kinds import checks_options
 
 
@@ -31,5 +31,5 @@ class KernelShap(Explainer):
 
     @checks_options
     def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 512, **options: Unpack[Options]) -> None:
-        self.setup = Setup.of(KernelShap, model, processor, options)
-        self.recipe = Hiding(self.setup.hiding(Coalitions(n_samples)), ShapleyRegression())
+        self.setup = Setup.create(KernelShap, model, processor, options)
+        self.plan = PerturbationPlan(self.setup.mask_perturbator(Coalitions(n_samples)), ShapleyRegression())

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Unpack, final
 
+from interpreto.attributions.aggregations.attention_reduction import Legrad, without_favourites
+from interpreto.attributions.assembly import InsideOptions, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.internals.attention import Legrad, without_favourites
-from interpreto.attributions.setup import InsideOptions, Setup
-from interpreto.model_wrapping.inside.probe import AttentionProbe
+from interpreto.model_wrapping.capture_request import AttentionRequest
 from interpreto.option_kinds import checks_options
 
 
@@ -41,14 +41,14 @@ class LeGrad(Explainer):
         layers: int | Sequence[int] | None = None,
         **options: Unpack[InsideOptions],
     ) -> None:
-        self.setup = Setup.of(LeGrad, model, processor, options)
+        self.setup = Setup.create(LeGrad, model, processor, options)
         wrapper = self.setup.wrapper
-        probe = AttentionProbe(
+        probe = AttentionRequest(
             Legrad(),
             layers,
-            by_block=True,
-            mean=wrapper.reads_mean,
-            blank=wrapper.blank,
+            per_block_objective=True,
+            mean=wrapper.mean_readout,
+            empty_prompt=wrapper.empty_prompt,
             corrected=without_favourites,
         )
-        self.recipe = self.setup.looking(probe)
+        self.plan = self.setup.internals_plan(probe)

@@ -3,10 +3,10 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.regression import LocalRegression
+from interpreto.attributions.assembly import Options, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.masks import RandomMasks
-from interpreto.attributions.recipes.hiding import Hiding
-from interpreto.attributions.setup import Options, Setup
+from interpreto.attributions.perturbations.mask_generators.masks import RandomMasks
+from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.option_kinds import checks_options
 
 
@@ -42,5 +42,7 @@ class Lime(Explainer):
         kernel_width: float | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self.setup = Setup.of(Lime, model, processor, options)
-        self.recipe = Hiding(self.setup.hiding(RandomMasks(n_samples)), LocalRegression(ridge, kernel, kernel_width))
+        self.setup = Setup.create(Lime, model, processor, options)
+        self.plan = PerturbationPlan(
+            self.setup.mask_perturbator(RandomMasks(n_samples)), LocalRegression(ridge, kernel, kernel_width)
+        )

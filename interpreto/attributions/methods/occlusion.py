@@ -3,11 +3,11 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.masks import Differences
+from interpreto.attributions.assembly import Options, Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Pixels
-from interpreto.attributions.perturbations.masks import OneAtATime, SlidingWindow
-from interpreto.attributions.recipes.hiding import Hiding
-from interpreto.attributions.setup import Options, Setup
+from interpreto.attributions.perturbations.mask_generators.masks import OneAtATime, SlidingWindow
+from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.errors import OptionError
 from interpreto.option_kinds import check_choice, checks_options
 
@@ -49,7 +49,7 @@ class Occlusion(Explainer):
         overlap: str = "mean",
         **options: Unpack[Options],
     ) -> None:
-        self.setup = Setup.of(Occlusion, model, processor, options)
+        self.setup = Setup.create(Occlusion, model, processor, options)
         check_choice("overlap", overlap, OVERLAPS)
         images = self.setup.wrapper.modality == "image"
         if window is None and (stride, overlap) != (1, "mean"):
@@ -58,4 +58,6 @@ class Occlusion(Explainer):
             raise OptionError(f"window={window!r} and stride={stride!r} count units of a text: give one number each.")
         method = OneAtATime() if window is None else SlidingWindow(window, stride)
         cut = Pixels() if window is not None and images else None
-        self.recipe = Hiding(self.setup.hiding(method), Differences(overlap == "sum"), cut=cut)
+        self.plan = PerturbationPlan(
+            self.setup.mask_perturbator(method), Differences(overlap == "sum"), granularity=cut
+        )

@@ -2,13 +2,13 @@
 
 from typing import Any, Unpack, final
 
+from interpreto.attributions.assembly import GradientOptions, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.blur import BlurPath
-from interpreto.attributions.perturbations.guided_path import GuidedPath
-from interpreto.attributions.perturbations.points import AtInput, LinearPath, RandomPath
-from interpreto.attributions.recipes.adaptive import Adaptive
-from interpreto.attributions.recipes.pointwise import Pointwise
-from interpreto.attributions.setup import GradientOptions, Setup
+from interpreto.attributions.perturbations.paths.blur_path import BlurPath
+from interpreto.attributions.perturbations.paths.guided_path import GuidedPath
+from interpreto.attributions.perturbations.paths.points import AtInput, LinearPath, RandomPath
+from interpreto.attributions.plans.adaptive_path import AdaptivePathPlan
+from interpreto.attributions.plans.path_gradients import PathGradientsPlan
 from interpreto.option_kinds import checks_options
 
 
@@ -43,9 +43,9 @@ class IntegratedGradients(Explainer):
         rule: str = "gauss-legendre",
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(IntegratedGradients, model, processor, options)
-        path = self.setup.moving(LinearPath(n_steps, rule))
-        self.recipe = Pointwise(path, self.setup.finish("sum", sums=True), baseline, complete=True)
+        self.setup = Setup.create(IntegratedGradients, model, processor, options)
+        path = self.setup.path_perturbator(LinearPath(n_steps, rule))
+        self.plan = PathGradientsPlan(path, self.setup.score_reducer("sum", sums=True), baseline, is_complete=True)
 
 
 @final
@@ -57,7 +57,7 @@ class GradientShap(Explainer):
     Args:
         n_samples: Number of places.
         baseline: As for `IntegratedGradients`; a list is what baselines are drawn from.
-        noise: Standard deviation of Gaussian noise on the input end, as a share of the input's range.
+        noise_level: Standard deviation of Gaussian noise on the input end, as a share of the input's range.
 
     Source:
         Erion et al. 2019, *Improving performance of deep learning models with axiomatic attribution priors and
@@ -72,13 +72,13 @@ class GradientShap(Explainer):
         *,
         n_samples: int = 512,
         baseline: Any = None,
-        noise: float = 0.0,
+        noise_level: float = 0.0,
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(GradientShap, model, processor, options)
-        path = self.setup.moving(RandomPath(n_samples, noise))
-        finish = self.setup.finish("sum", sums=True)
-        self.recipe = Pointwise(path, finish, baseline, sampled=True, complete=True)
+        self.setup = Setup.create(GradientShap, model, processor, options)
+        path = self.setup.path_perturbator(RandomPath(n_samples, noise_level))
+        finish = self.setup.score_reducer("sum", sums=True)
+        self.plan = PathGradientsPlan(path, finish, baseline, sampled=True, is_complete=True)
 
 
 @final
@@ -113,9 +113,9 @@ class BlurIG(Explainer):
         rule: str = "riemann-left",
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(BlurIG, model, processor, options)
-        path = self.setup.moving(BlurPath(n_steps, max_sigma, rule, self.setup.tensors().axes))
-        self.recipe = Pointwise(path, self.setup.finish("sum", sums=True), complete=True)
+        self.setup = Setup.create(BlurIG, model, processor, options)
+        path = self.setup.path_perturbator(BlurPath(n_steps, max_sigma, rule, self.setup.gradient_input().axes))
+        self.plan = PathGradientsPlan(path, self.setup.score_reducer("sum", sums=True), is_complete=True)
 
 
 @final
@@ -149,7 +149,7 @@ class GuidedIG(Explainer):
         baseline: Any = None,
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(GuidedIG, model, processor, options)
-        modality = self.setup.moving(AtInput()).modality
+        self.setup = Setup.create(GuidedIG, model, processor, options)
+        modality = self.setup.path_perturbator(AtInput()).modality
         path = GuidedPath(n_steps, fraction, max_dist)
-        self.recipe = Adaptive(path, modality, self.setup.finish("sum", sums=True), baseline)
+        self.plan = AdaptivePathPlan(path, modality, self.setup.score_reducer("sum", sums=True), baseline)

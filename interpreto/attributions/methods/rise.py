@@ -3,10 +3,10 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.masks import KeptMean
+from interpreto.attributions.assembly import Options, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.masks import SmoothMasks
-from interpreto.attributions.recipes.hiding import Hiding
-from interpreto.attributions.setup import Options, Setup
+from interpreto.attributions.perturbations.mask_generators.masks import SmoothMasks
+from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.option_kinds import checks_options
 
 
@@ -22,7 +22,7 @@ class Rise(Explainer):
     Args:
         n_samples: Number of masks.
         grid_size: Coarse cells along each side of an image's masks.
-        keep: Probability that a cell or unit stays visible.
+        keep_probability: Probability that a cell or unit stays visible.
         centered: Whether the mean score over all masks is subtracted, as above; the paper leaves it in.
 
     Source:
@@ -37,9 +37,11 @@ class Rise(Explainer):
         *,
         n_samples: int = 2000,
         grid_size: int = 7,
-        keep: float = 0.5,
+        keep_probability: float = 0.5,
         centered: bool = True,
         **options: Unpack[Options],
     ) -> None:
-        self.setup = Setup.of(Rise, model, processor, options)
-        self.recipe = Hiding(self.setup.hiding(SmoothMasks(n_samples, grid_size, keep)), KeptMean(centered))
+        self.setup = Setup.create(Rise, model, processor, options)
+        self.plan = PerturbationPlan(
+            self.setup.mask_perturbator(SmoothMasks(n_samples, grid_size, keep_probability)), KeptMean(centered)
+        )

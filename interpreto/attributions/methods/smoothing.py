@@ -3,29 +3,30 @@
 from collections.abc import Callable
 from typing import Any, Unpack, final
 
-from interpreto.attributions.aggregations.points import Mean, MeanSquare, Variance
+from interpreto.attributions.aggregations.gradients import Mean, MeanSquare, Variance
+from interpreto.attributions.assembly import GradientOptions, Setup
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.gradients import Saliency
-from interpreto.attributions.recipes.differentiable import Differentiable
-from interpreto.attributions.recipes.smoothed import Smoothed
-from interpreto.attributions.setup import GradientOptions, Setup
+from interpreto.attributions.naming import display_name
+from interpreto.attributions.plans.gradient_base import SmoothablePlan
+from interpreto.attributions.plans.noise_tunnel import NoiseTunnelPlan
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.option_kinds import checks_options
 
 
-def smoothed(setup: Setup, of: Callable[..., Explainer]) -> Differentiable:
+def base_plan(setup: Setup, base_method: Callable[..., Explainer]) -> SmoothablePlan:
     """The recipe of the method that is smoothed, on the same model and with the same options.
 
     Raises:
         OptionError: if it is no method.
         UnsupportedError: if the method has no gradient.
     """
-    if not is_method(of):
-        raise OptionError(f"of={of!r} must be the class of a method, or a functools.partial of one.")
-    inner = of(setup.wrapper, **setup.inherited).recipe
-    if not isinstance(inner, Differentiable):
+    if not is_method(base_method):
+        raise OptionError(f"base_method={base_method!r} must be the class of a method, or a functools.partial of one.")
+    inner = base_method(setup.wrapper, **setup.inherited_options).plan
+    if not isinstance(inner, SmoothablePlan):
         raise UnsupportedError(
-            f"{setup.method} smooths methods that take gradients; of={getattr(of, '__name__', of)!r} does not."
+            f"{setup.method} smooths methods that take gradients; base_method={display_name(base_method)} does not."
         )
     return inner
 
@@ -41,8 +42,8 @@ class SmoothGrad(Explainer):
 
     Args:
         n_samples: Number of noisy copies.
-        noise: Standard deviation as a share of the input's range, max x - min x.
-        of: The method that is smoothed, a class or a `functools.partial` of one; the plain gradient by default.
+        noise_level: Standard deviation as a share of the input's range, max x - min x.
+        base_method: The method to smooth, a class or a `functools.partial` of one; the plain gradient by default.
 
     Source:
         Smilkov et al. 2017, *SmoothGrad*, arXiv:1706.03825, section 2.
@@ -55,12 +56,12 @@ class SmoothGrad(Explainer):
         processor: Any = None,
         *,
         n_samples: int = 25,
-        noise: float = 0.15,
-        of: Callable[..., Explainer] = Saliency,
+        noise_level: float = 0.15,
+        base_method: Callable[..., Explainer] = Saliency,
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(SmoothGrad, model, processor, options)
-        self.recipe = Smoothed(smoothed(self.setup, of), Mean(), None, n_samples, noise)
+        self.setup = Setup.create(SmoothGrad, model, processor, options)
+        self.plan = NoiseTunnelPlan(base_plan(self.setup, base_method), Mean(), None, n_samples, noise_level)
 
 
 @final
@@ -69,8 +70,8 @@ class SquareGrad(Explainer):
 
     Args:
         n_samples: Number of noisy copies.
-        noise: Standard deviation as a share of the input's range, max x - min x.
-        of: The method that is smoothed, a class or a `functools.partial` of one; the plain gradient by default.
+        noise_level: Standard deviation as a share of the input's range, max x - min x.
+        base_method: The method to smooth, a class or a `functools.partial` of one; the plain gradient by default.
 
     Source:
         Hooker et al. 2018, *A Benchmark for Interpretability Methods in Deep Neural Networks*, arXiv:1806.10758,
@@ -84,13 +85,13 @@ class SquareGrad(Explainer):
         processor: Any = None,
         *,
         n_samples: int = 25,
-        noise: float = 0.15,
-        of: Callable[..., Explainer] = Saliency,
+        noise_level: float = 0.15,
+        base_method: Callable[..., Explainer] = Saliency,
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(SquareGrad, model, processor, options)
-        inner = smoothed(self.setup, of)
-        self.recipe = Smoothed(inner, MeanSquare(), self.setup.finish("norm"), n_samples, noise)
+        self.setup = Setup.create(SquareGrad, model, processor, options)
+        inner = base_plan(self.setup, base_method)
+        self.plan = NoiseTunnelPlan(inner, MeanSquare(), self.setup.score_reducer("norm"), n_samples, noise_level)
 
 
 @final
@@ -99,8 +100,8 @@ class VarGrad(Explainer):
 
     Args:
         n_samples: Number of noisy copies.
-        noise: Standard deviation as a share of the input's range, max x - min x.
-        of: The method that is smoothed, a class or a `functools.partial` of one; the plain gradient by default.
+        noise_level: Standard deviation as a share of the input's range, max x - min x.
+        base_method: The method to smooth, a class or a `functools.partial` of one; the plain gradient by default.
 
     Source:
         Adebayo et al. 2018, *Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter
@@ -114,10 +115,10 @@ class VarGrad(Explainer):
         processor: Any = None,
         *,
         n_samples: int = 25,
-        noise: float = 0.15,
-        of: Callable[..., Explainer] = Saliency,
+        noise_level: float = 0.15,
+        base_method: Callable[..., Explainer] = Saliency,
         **options: Unpack[GradientOptions],
     ) -> None:
-        self.setup = Setup.of(VarGrad, model, processor, options)
-        inner = smoothed(self.setup, of)
-        self.recipe = Smoothed(inner, Variance(), self.setup.finish("norm"), n_samples, noise)
+        self.setup = Setup.create(VarGrad, model, processor, options)
+        inner = base_plan(self.setup, base_method)
+        self.plan = NoiseTunnelPlan(inner, Variance(), self.setup.score_reducer("norm"), n_samples, noise_level)

@@ -3,10 +3,10 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.masks import SobolIndices
+from interpreto.attributions.assembly import Options, Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.perturbations.sobol import SobolDesign
-from interpreto.attributions.recipes.hiding import Hiding
-from interpreto.attributions.setup import Options, Setup
+from interpreto.attributions.perturbations.mask_generators.sobol_design import SobolDesign
+from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.option_kinds import checks_options
 
 
@@ -41,6 +41,6 @@ class Sobol(Explainer):
         resize: str = "bilinear",
         **options: Unpack[Options],
     ) -> None:
-        self.setup = Setup.of(Sobol, model, processor, options)
-        design = self.setup.hiding(SobolDesign(n_samples, grid_size))
-        self.recipe = Hiding(design, SobolIndices(order), resize, in_cells=True)
+        self.setup = Setup.create(Sobol, model, processor, options)
+        design = self.setup.mask_perturbator(SobolDesign(n_samples, grid_size))
+        self.plan = PerturbationPlan(design, SobolIndices(order), resize, use_raw_masks=True)

@@ -7,12 +7,12 @@ from typing import Any, Unpack, final
 import numpy as np
 from torch import Tensor
 
+from interpreto.attributions.assembly import MapOptions, Setup
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.paths import IntegratedGradients
-from interpreto.attributions.recipes.regional import Regional
-from interpreto.attributions.setup import MapOptions, Setup
+from interpreto.attributions.plans.region_ranking import RegionRankingPlan
 from interpreto.errors import OptionError, UnsupportedError
-from interpreto.model_wrapping.images import to_array
+from interpreto.model_wrapping.inputs.image import to_array
 from interpreto.option_kinds import checks_options
 
 _BLACK_AND_WHITE = partial(IntegratedGradients, baseline=["black", "white"])
@@ -54,13 +54,13 @@ class XRAI(Explainer):
         dilation: int = 5,
         **options: Unpack[MapOptions],
     ) -> None:
-        self.setup = Setup.of(XRAI, model, processor, options)
+        self.setup = Setup.create(XRAI, model, processor, options)
         if self.setup.wrapper.modality != "image":
             raise UnsupportedError(f"XRAI ranks segments of images; this model reads a {self.setup.wrapper.modality}.")
         base, cut = array_of(base_attribution, "base_attribution"), None
         if is_method(base_attribution):
-            explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_map)
-            base, cut = explainer.recipe, explainer.setup.granularity or explainer.recipe.granularity
+            explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_base_method)
+            base, cut = explainer.plan, explainer.setup.granularity or explainer.plan.default_granularity
         elif base is None:
             raise OptionError(
                 f"base_attribution={base_attribution!r} must be the class of a method, a functools.partial of one, or "
@@ -70,8 +70,10 @@ class XRAI(Explainer):
             segments = array_of(segments, "segments")
             if segments is None:
                 raise OptionError("segments= must be labels H W, masks k H W, or a function of the image.")
-        resize = self.setup.given.get("resize")
-        self.recipe = Regional(base, self.setup.tensors(), algorithm, area_threshold, cut, segments, dilation, resize)
+        resize = self.setup.options.get("resize")
+        self.plan = RegionRankingPlan(
+            base, self.setup.gradient_input(), algorithm, area_threshold, cut, segments, dilation, resize
+        )
 
 
 def array_of(given: Any, option: str) -> np.ndarray | None:

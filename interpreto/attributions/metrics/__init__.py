@@ -1,12 +1,12 @@
 """Metrics: how good attributions are, by what the model, a mask or the attributions themselves say."""
 
-from interpreto.attributions.metrics.alone import Completeness, Entropy, Gini
-from interpreto.attributions.metrics.curves import Deletion, Insertion
-from interpreto.attributions.metrics.fidelity import Infidelity, MuFidelity, SensitivityN
-from interpreto.attributions.metrics.information import Pic
+from interpreto.attributions.metrics.complexity import Completeness, Entropy, Gini
+from interpreto.attributions.metrics.faithfulness import Infidelity, MuFidelity, SensitivityN
+from interpreto.attributions.metrics.insertion_deletion import Deletion, Insertion
 from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank
+from interpreto.attributions.metrics.pic import Pic
 from interpreto.attributions.metrics.randomization import ModelRandomization
-from interpreto.attributions.metrics.stability import MaxSensitivity
+from interpreto.attributions.metrics.robustness import MaxSensitivity
 
 METRICS = (
     Deletion,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from interpreto.attributions.metrics.measured import Measured, Needs, listed, skip_failed_samples
+from interpreto.attributions.metrics.metric_result import MetricResult, Needs, as_list, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
 from interpreto.option_kinds import checks_options
@@ -24,7 +24,7 @@ class _Localization(ABC):
     higher_is_better: ClassVar[bool] = True
 
     @skip_failed_samples
-    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], masks: Any) -> Measured:
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], masks: Any) -> MetricResult:
         """Measure attributions.
 
         Args:
@@ -37,7 +37,7 @@ class _Localization(ABC):
             InputError: if there are not as many masks as outputs, or a mask does not fit its output or is empty.
         """
         several = [masks] if isinstance(outputs, AttributionOutput) else list(masks)
-        outputs = listed(outputs)
+        outputs = as_list(outputs)
         if len(several) != len(outputs):
             raise InputError(f"There are {len(several)} masks for {len(outputs)} outputs: give one per output.")
         values = []
@@ -45,7 +45,7 @@ class _Localization(ABC):
             area, inside, total = _areas(output, mask)
             scores = output.ranking_scores.flatten(1).double()
             values.append(torch.stack([self._of_target(one, area, inside, total) for one in scores]))
-        return Measured(type(self).__name__, values, True)
+        return MetricResult(type(self).__name__, values, True)
 
     def _of_target(
         self, scores: Float[Tensor, " g"], area: Float[Tensor, " g"], inside: Float[Tensor, " g"], total: float
@@ -79,17 +79,17 @@ class PointingGame(_Localization):
     `least` of it lies on the mask.
 
     Args:
-        least: The part of the unit that must at least lie on the mask; 0 asks it to touch the mask.
+        min_overlap: The part of the unit that must at least lie on the mask; 0 asks it to touch the mask.
     """
 
     @checks_options
-    def __init__(self, least: float = 0.0) -> None:
-        self.least = least
+    def __init__(self, min_overlap: float = 0.0) -> None:
+        self.min_overlap = min_overlap
 
     def value(self, scores, area, inside, total):
         top = scores == scores.max()
         share = inside / area.clamp(min=1e-12)
-        hits = (share > 0) & (share >= self.least)
+        hits = (share > 0) & (share >= self.min_overlap)
         return hits[top].double().mean()
 
 

@@ -10,9 +10,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.metrics.fidelity import correlation
-from interpreto.attributions.metrics.measured import Curve, Measured, Needs, skip_failed_samples
-from interpreto.attributions.metrics.modelled import check_method, put_back
+from interpreto.attributions.metrics.faithfulness import correlation
+from interpreto.attributions.metrics.metric_result import Curve, MetricResult, Needs, skip_failed_samples
+from interpreto.attributions.metrics.perturbation_metric import check_method, inputs_and_targets
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ConvergenceWarning, InputError, UnsupportedError
 from interpreto.option_kinds import checks_options
@@ -46,7 +46,7 @@ class ModelRandomization:
         self.method, self.n_steps, self.seed = method, n_steps, seed
 
     @skip_failed_samples
-    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> Measured:
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> MetricResult:
         """Measure attributions of this method.
 
         Args:
@@ -58,7 +58,7 @@ class ModelRandomization:
             UnsupportedError: if the model is a function, or cannot be copied.
         """
         outputs = check_method(outputs, self.method)
-        samples, specs = put_back(outputs, inputs)
+        samples, specs = inputs_and_targets(outputs, inputs)
         method, model = _copied(self.method)
         originals = self.method.setup.wrapper.module
         assert originals is not None
@@ -72,7 +72,7 @@ class ModelRandomization:
                 # Random weights are steep; whether a path converges on them matters to nobody.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 others = method.explain(samples, specs)
-            rows += sum(other.n_rows for other in others)
+            rows += sum(other.n_evaluations for other in others)
             steps.append([_correlations(*pair) for pair in zip(outputs, others, strict=True)])
         x = torch.linspace(0, 1, self.n_steps + 1)
         curves = [
@@ -80,7 +80,7 @@ class ModelRandomization:
             for number, names in enumerate(output.target_names for output in outputs)
         ]
         values = [torch.tensor([float(curve.y[-1]) for curve in some]) for some in curves]
-        return Measured(type(self).__name__, values, False, curves, rows)
+        return MetricResult(type(self).__name__, values, False, curves, rows)
 
 
 def _correlations(output: AttributionOutput, other: AttributionOutput) -> list[float]:

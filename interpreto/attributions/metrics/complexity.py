@@ -1,0 +1,101 @@
+"""Metrics of the attributions alone: how much they say, and whether they keep their promise."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.convergence import relative_gap
+from interpreto.attributions.metrics.metric_result import MetricResult, Needs, as_list, skip_failed_samples
+from interpreto.attributions.result import AttributionOutput
+
+
+class _Complexity(ABC):
+    """A number of how the absolute scores are shared out among the units that have a say."""
+
+    needs: ClassVar[Needs] = Needs.NOTHING
+    higher_is_better: ClassVar[bool | None] = None
+
+    @skip_failed_samples
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> MetricResult:
+        """Measure attributions.
+
+        Raises:
+            InputError: if there are none.
+        """
+        values = [
+            torch.stack(
+                [self.value(scores[~scores.isnan()].double().abs()) for scores in output.ranking_scores.flatten(1)]
+            )
+            for output in as_list(outputs)
+        ]
+        return MetricResult(type(self).__name__, values, None)
+
+    @abstractmethod
+    def value(self, scores: Float[Tensor, " g"]) -> Float[Tensor, ""]:
+        """The number for one target."""
+
+
+class Entropy(_Complexity):
+    r"""Entropy of the shares of absolute attributions, in units of its largest value.
+
+    \[ -\frac{1}{\log g} \sum_i q_i \log q_i, \qquad q_i = \frac{|\phi_i|}{\sum_j |\phi_j|} \]
+
+    0 where one unit has all, 1 where all have the same (all zero too). How simple a map is, not how right.
+    """
+
+    def value(self, scores: Float[Tensor, " g"]) -> Float[Tensor, ""]:
+        total = scores.sum()
+        if len(scores) < 2:
+            return torch.zeros((), dtype=torch.float64)
+        if total == 0:
+            return torch.ones((), dtype=torch.float64)
+        shares = scores / total
+        return torch.special.entr(shares).sum() / torch.tensor(float(len(scores)), dtype=torch.float64).log()
+
+
+class Gini(_Complexity):
+    r"""Gini coefficient of absolute attributions.
+
+    \[ \frac{\sum_i (2 i - g - 1) \, |\phi|_{(i)}}{g \sum_i |\phi_i|} \]
+
+    with \(|\phi|_{(i)}\) in ascending order: 0 where all units have the same (all zero too), (g - 1) / g where one
+    has all (Chalasani et al. 2020, arXiv 1810.06583, use it for sparseness). How simple a map is, not how right.
+    """
+
+    def value(self, scores: Float[Tensor, " g"]) -> Float[Tensor, ""]:
+        g, total = len(scores), scores.sum()
+        if total == 0:
+            return torch.zeros((), dtype=torch.float64)
+        ranks = 2 * torch.arange(1, g + 1, dtype=torch.float64) - g - 1
+        return (ranks * scores.sort().values).sum() / (g * total)
+
+
+class Completeness:
+    r"""By how much attributions miss the promised sum, relative to it.
+
+    \[ \frac{\big| f(x) - f(x') - \sum_i \phi_i \big|}{\big| f(x) - f(x') \big|} \]
+
+    0 is best. NaN for methods that promise no sum, and where the score difference is 0.
+    """
+
+    needs: ClassVar[Needs] = Needs.NOTHING
+    higher_is_better: ClassVar[bool] = False
+
+    @skip_failed_samples
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> MetricResult:
+        """Measure attributions.
+
+        Raises:
+            InputError: if there are none.
+        """
+        values = []
+        for output in as_list(outputs):
+            if output.completeness_gap is None:
+                values.append(torch.full((len(output.target_names),), torch.nan))
+                continue
+            values.append(relative_gap(output))
+        return MetricResult(type(self).__name__, values, False)

@@ -1,0 +1,205 @@
+"""Fidelity on random subsets: do the attributions of hidden units say how far the score drops?"""
+
+import math
+from abc import abstractmethod
+from itertools import pairwise
+from typing import Any, Unpack
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from interpreto.attributions.assembly import Options, Setup
+from interpreto.attributions.metrics.metric_result import MetricResult
+from interpreto.attributions.metrics.perturbation_metric import PerturbationMetric
+from interpreto.attributions.perturbations.base import Layout, Masker
+from interpreto.attributions.perturbations.mask_generators.masks import blocks, each
+from interpreto.attributions.plans.base import PreparedSample
+from interpreto.model_wrapping.messages import ModelRequest, PlanRun
+from interpreto.option_kinds import at_least, checks_options
+from interpreto.typing import UnitScores
+
+
+class _OnSubsets(PerturbationMetric):
+    """Random sets of units are hidden; what their attributions sum up to is held against the drop of the score."""
+
+    n_samples: int
+
+    def n_evaluations(self, layout: Layout) -> int:
+        return self.n_samples
+
+    def measure(self, prepared: PreparedSample, attributions: UnitScores, modality: Masker) -> PlanRun[list[float]]:
+        rng, blank = prepared.rng(), modality.fully_masked(prepared.sample, prepared.rng())
+        flat = attributions.flatten(1).double().nan_to_num()
+        own = (
+            torch.zeros_like(flat, dtype=torch.bool)
+            if prepared.part_of_target is None
+            else prepared.part_of_target.flatten(1)
+        )
+        sums, drops = [], []
+        for size in blocks(self.n_samples, prepared.max_evaluations_per_request):
+            cells = each(size, lambda: self.subset(flat.shape[1], rng))
+            dropped = []
+            for start, stop in _runs(own):
+                # Nothing of a target itself is hidden for it.
+                hidden = cells.masked_fill(own[start], 0)
+                block = modality.mask(
+                    prepared.sample, blank, prepared.units, hidden.reshape(size, *prepared.units.shape)
+                )
+                response = yield ModelRequest(block.rows, prepared.targets.part(start, stop))
+                dropped.append(prepared.scores[start:stop].double() - response.scores.double())
+            sums.append(cells.double() @ flat.T)
+            drops.append(torch.cat(dropped, dim=1))
+        pairs = zip(torch.cat(sums).T, torch.cat(drops).T, strict=True)
+        return [self.value(expected, found) for expected, found in pairs]
+
+    def result(self, found: list[list[float]], rows: int) -> MetricResult:
+        values = [torch.tensor(value, dtype=torch.float64) for value in found]
+        return MetricResult(type(self).__name__, values, self.higher_is_better, n_evaluations=rows)
+
+    def subset(self, count: int, rng: torch.Generator) -> Float[Tensor, " g"]:
+        """1 for the units to hide."""
+        cells = torch.zeros(count)
+        cells[torch.randperm(count, generator=rng)[: self.size(count, rng)]] = 1
+        return cells
+
+    def size(self, count: int, rng: torch.Generator) -> int:
+        """How many of the units to hide: any number of them, but not all."""
+        return int(torch.randint(1, max(count, 2), (), generator=rng))
+
+    @abstractmethod
+    def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
+        """The metric from sums of attributions and drops of the score."""
+
+
+def _runs(own: Bool[Tensor, "t g"]) -> list[tuple[int, int]]:
+    """Where targets in a row begin and end that have the same units of their own."""
+    begins = [n for n in range(len(own)) if not n or not torch.equal(own[n], own[n - 1])]
+    return list(pairwise([*begins, len(own)]))
+
+
+class SensitivityN(_OnSubsets):
+    r"""Pearson correlation, over random subsets S of size n, of the sum of attributions with the drop of the score.
+
+    \[ \operatorname{corr}_S \Big( \sum_{i \in S} \phi_i, \; f(x) - f(x_{\setminus S}) \Big) \]
+
+    From -1 to 1, high is good. 0 where the attributions are constant (their sum over n units is), NaN where the score
+    never changes. Units without a say in a target count as 0 (Ancona et al. 2018, arXiv 1711.06104).
+
+    Args:
+        model: The model that was explained.
+        processor: Its processor or tokenizer.
+        n: How many units to hide, or their share if below 1.
+        n_samples: Number of subsets.
+        options: Options of every method.
+    """
+
+    higher_is_better = True
+
+    @checks_options
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        n: int | float = 0.2,
+        n_samples: int = 128,
+        **options: Unpack[Options],
+    ) -> None:
+        at_least("n_samples", n_samples, 3)
+        self.setup = Setup.create(type(self), model, processor, options)
+        self.n, self.n_samples = n, n_samples
+
+    def size(self, count: int, rng: torch.Generator) -> int:
+        return max(1, min(count, round(self.n * count) if self.n < 1 else int(self.n)))
+
+    def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
+        return correlation(sums, drops)
+
+
+class MuFidelity(_OnSubsets):
+    r"""Spearman correlation, over random subsets of random size, of the sum of attributions with the drop of the score.
+
+    As `SensitivityN`, on ranks (differences below 1e-5 of the largest number are ties), with sizes drawn uniformly
+    from 1 to g - 1, so that no size need be chosen (Bhatt et al. 2020, arXiv 2005.00631, use Pearson's and one size).
+
+    Args:
+        model: The model that was explained.
+        processor: Its processor or tokenizer.
+        n_samples: Number of subsets.
+        options: Options of every method.
+    """
+
+    higher_is_better = True
+
+    @checks_options
+    def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 128, **options: Unpack[Options]) -> None:
+        at_least("n_samples", n_samples, 3)
+        self.setup = Setup.create(type(self), model, processor, options)
+        self.n_samples = n_samples
+
+    def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
+        return correlation(ranks(sums), ranks(drops))
+
+
+class Infidelity(_OnSubsets):
+    r"""The mean squared error of the attributions as a prediction of the drop of the score.
+
+    \[ \frac{\mathbb{E}_S \big( \beta \sum_{i \in S} \phi_i - (f(x) - f(x_{\setminus S})) \big)^2}
+            {\mathbb{E}_S \big( f(x) - f(x_{\setminus S}) \big)^2} \]
+
+    over random subsets S of random size, with \(\beta\) the factor that makes it smallest, so that methods of any
+    scale can be compared: 0 is best, 1 is what attributions of zero reach. With `normalize=False` it is the plain
+    numerator with \(\beta = 1\). Yeh et al. (2019, arXiv 1901.09392) multiply gradient-like attributions with the
+    perturbation; here an attribution is a unit's share of the score already. NaN where the score never changes.
+
+    Args:
+        model: The model that was explained.
+        processor: Its processor or tokenizer.
+        n_samples: Number of subsets.
+        normalize: Whether scale is taken out.
+        options: Options of every method.
+    """
+
+    higher_is_better = False
+
+    @checks_options
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        n_samples: int = 128,
+        normalize: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        at_least("n_samples", n_samples, 3)
+        self.setup = Setup.create(type(self), model, processor, options)
+        self.n_samples, self.normalize = n_samples, normalize
+
+    def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
+        if not self.normalize:
+            return float((sums - drops).square().mean())
+        power, total = float(sums.square().sum()), float(drops.square().sum())
+        if total == 0:
+            return math.nan
+        beta = float(sums @ drops) / power if power else 0.0
+        return float((beta * sums - drops).square().sum()) / total
+
+
+def ranks(values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """Ranks from 1 on, ties in the middle; differences as small as a model's rounding are ties."""
+    largest = float(values.abs().max())
+    rounded = (values / largest).numpy().round(5) if largest else values.numpy()
+    return torch.from_numpy(rankdata(rounded))
+
+
+def correlation(one: Float[Tensor, " p"], other: Float[Tensor, " p"]) -> float:
+    """Pearson's correlation: 0 where the first is constant, NaN where the second is."""
+    one, other = one - one.mean(), other - other.mean()
+    # What is left of equal numbers is rounding.
+    if float(other.abs().max()) <= 1e-12:
+        return math.nan
+    power = float(one.norm() * other.norm())
+    return float(one @ other) / power if power > 1e-12 * float(other.norm()) else 0.0

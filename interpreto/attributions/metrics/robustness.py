@@ -1,0 +1,94 @@
+"""Stability: how far an attribution moves if its sample hardly does."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.metrics.metric_result import MetricResult, Needs, skip_failed_samples
+from interpreto.attributions.metrics.perturbation_metric import check_method, run_on_samples
+from interpreto.attributions.pipeline import Opened
+from interpreto.attributions.plans.base import UnitAttribution
+from interpreto.attributions.result import AttributionOutput
+from interpreto.model_wrapping.messages import ModelRequest, PlanRun
+from interpreto.option_kinds import checks_options
+from interpreto.typing import UnitScores
+
+
+class MaxSensitivity:
+    r"""The largest relative change of the attributions under small changes of the sample (Yeh et al. 2019, arXiv
+    1901.09392).
+
+    \[ \max_{\delta} \; \frac{\lVert \phi(x + \delta) - \phi(x) \rVert}{\lVert \phi(x) \rVert} \]
+
+    over random \(\delta\), uniform in every number of the tensor that the model reads (pixel values, token
+    embeddings), within `radius` times the tensor's range; positions that belong to no unit stay. Low is good. 0 where
+    attributions never change, infinite where they leave zero. A maximum over more samples is larger: compare with the
+    same number.
+
+    Args:
+        method: A method on the model, as it explained the outputs.
+        radius: How far to go, as a part of the tensor's range.
+        n_samples: How many changed samples are explained.
+    """
+
+    needs: ClassVar[Needs] = Needs.METHOD
+    higher_is_better: ClassVar[bool] = False
+
+    @checks_options
+    def __init__(self, method: Explainer, *, radius: float = 0.02, n_samples: int = 10) -> None:
+        self.method, self.radius, self.n_samples = method, radius, n_samples
+
+    @skip_failed_samples
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> MetricResult:
+        """Measure attributions of this method.
+
+        Args:
+            outputs: What the method said.
+            inputs: The samples, in the same order; None takes the raw inputs that the outputs keep.
+
+        Raises:
+            InputError: if outputs and method do not belong together.
+        """
+        outputs = check_method(outputs, self.method)
+        recipe = self.method.plan
+        done = run_on_samples(
+            self.method.setup,
+            outputs,
+            inputs,
+            self._measure,
+            lambda layout: self.n_samples * (1 + recipe.n_evaluations(layout)),
+        )
+        values = [torch.tensor(one.result, dtype=torch.float64) for one in done]
+        return MetricResult(type(self).__name__, values, False, n_evaluations=sum(one.n_evaluations for one in done))
+
+    def _measure(self, opened: Opened, attributions: UnitScores) -> PlanRun[list[float]]:
+        prepared, modality = opened.prepared, self.method.setup.gradient_input()
+        rng, tensor = prepared.rng(), modality.read(prepared.sample)
+        scale = self.radius * float(tensor.max() - tensor.min())
+        worst = [0.0] * len(attributions)
+        for _ in range(self.n_samples):
+            noise = scale * (2 * torch.rand(tensor.shape, generator=rng) - 1)
+            rows = modality.write(prepared.sample, prepared.units, (tensor + noise.to(tensor))[None])
+            response = yield ModelRequest(rows, prepared.targets)
+            moved = replace(prepared, sample=replace(prepared.sample, rows=rows), scores=response.scores[0])
+            explained: UnitAttribution = yield from self.method.plan.run(moved)
+            changes = _changes(attributions, explained.restricted_to(prepared.rankable).scores)
+            worst = [max(pair) for pair in zip(worst, changes, strict=True)]
+        return worst
+
+
+def _changes(before: UnitScores, after: UnitScores) -> list[float]:
+    one, other = (scores.flatten(1).double().nan_to_num() for scores in (before, after))
+    return [_ratio(*pair) for pair in zip((other - one).norm(dim=1), one.norm(dim=1), strict=True)]
+
+
+def _ratio(change: Float[Tensor, ""], size: Float[Tensor, ""]) -> float:
+    if float(size) == 0:
+        return math.inf if float(change) else 0.0
+    return float(change / size)

@@ -1,0 +1,1 @@
+"""What masking and moving mean for tokens, embeddings and pixels."""

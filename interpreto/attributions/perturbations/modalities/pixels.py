@@ -1,0 +1,182 @@
+"""Hiding parts of an image, and moving it through the space of its pixel values."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from interpreto.attributions.granularity import Units
+from interpreto.attributions.perturbations.base import GradientInput, MaskedRows, Masker, reduce_axis
+from interpreto.attributions.perturbations.mask_generators.masks import enlarged
+from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.inputs.image_preprocessor import PIXELS
+from interpreto.model_wrapping.rows import LazyBlend, Rows
+from interpreto.model_wrapping.sample import ImageSample
+from interpreto.option_kinds import check_choice
+
+NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
+
+
+def replacement(sample: ImageSample, spec: Any, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+    """An image without what is in it.
+
+    Args:
+        sample: The image.
+        spec: None or "zeros" (the processor's mean colour), "mean" (the image's mean colour), "black", "white", "blur"
+            (Gaussian, a tenth of the shorter side), "noise" (uniform over the image's range), a number, a colour of c
+            numbers, or a tensor `c H W`; numbers are values that the model reads.
+        rng: For noise.
+        option: The option's name, for the error.
+
+    Raises:
+        OptionError: if it is none of these.
+    """
+    pixels = sample.rows.fields[PIXELS][0]
+    if spec is None or isinstance(spec, str):
+        return _named(sample, spec or "zeros", rng, option)
+    try:
+        value = torch.as_tensor(spec, dtype=pixels.dtype, device=pixels.device)
+    except (TypeError, ValueError):
+        value = torch.zeros(0)
+    if value.numel() and not bool(value.isfinite().all()):
+        raise OptionError(f"{option}={spec!r} is not finite.")
+    if value.ndim == 0:
+        return value.expand_as(pixels)
+    if value.shape == pixels.shape[:1]:
+        return value[:, None, None].expand_as(pixels)
+    if value.shape == pixels.shape:
+        return value
+    raise OptionError(
+        f"{option}={spec!r} must be one of {', '.join(map(repr, NAMES))}, a number, {len(pixels)} numbers (a colour), "
+        f"or a tensor of shape {tuple(pixels.shape)}."
+    )
+
+
+def _named(sample: ImageSample, name: str, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+    pixels = sample.rows.fields[PIXELS][0]
+    if name in ("black", "white"):
+        level = sample.black_white[name == "white"].to(pixels)
+        return level[:, None, None].expand_as(pixels)
+    if name == "zeros":
+        return pixels.new_zeros(()).expand_as(pixels)
+    if name == "mean":
+        return pixels.mean((1, 2), keepdim=True).expand_as(pixels)
+    if name == "blur":
+        sigma = min(pixels.shape[1:]) / 10
+        reach = min(int(3 * sigma), min(pixels.shape[1:]) - 1)
+        return gaussian_blur(pixels, [2 * reach + 1] * 2, [max(sigma, 0.1)] * 2)
+    if name == "noise":
+        low, high = pixels.min(), pixels.max()
+        return low + (high - low) * torch.rand(pixels.shape, generator=rng).to(pixels)
+    raise OptionError(f"There is no {option}={name!r}: {choices(name, NAMES)}")
+
+
+def describe(spec: Any) -> str:
+    """A stand-in's name for the record."""
+    if isinstance(spec, Tensor):
+        return f"tensor {tuple(spec.shape)}"
+    return "zeros" if spec is None else str(spec)
+
+
+@final
+@dataclass(frozen=True)
+class Pixels(Masker):
+    """Hidden pixels fade into a stand-in."""
+
+    removal: Any = None
+    n_prefetched_batches = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.removal, str):
+            check_choice("removal", self.removal, NAMES)
+
+    @staticmethod
+    def of(wrapper: Any, removal: Any) -> "Pixels":
+        """The modality for a model and what the user said of removal."""
+        return Pixels(removal)
+
+    def fully_masked(self, sample: ImageSample, rng: torch.Generator) -> Rows:
+        return sample.rows.replace(**{PIXELS: replacement(sample, self.removal, rng, "removal")[None]})
+
+    def mask(
+        self, sample: ImageSample, fully_masked: Rows, units: Units, cells: Float[Tensor, "p *cells"]
+    ) -> MaskedRows:
+        # Masks of units are many times smaller than those of pixels.
+        of_units = cells.shape[1:] == units.shape
+        masks, hidden = (cells, cells) if of_units else stretched(cells, units, sample.size)
+        here = sample.rows.fields[PIXELS]
+        pixels = LazyBlend(
+            here,
+            fully_masked.fields[PIXELS],
+            masks,
+            lambda some: (units.to_positions_compact(some) if of_units else some)[:, None],
+            (here.shape[1], *units.view_shape) if of_units else None,
+        )
+        return MaskedRows(sample.rows.expand(len(cells), **{PIXELS: pixels}), hidden)
+
+    def fully_masked_key(self, sample: ImageSample) -> Hashable:
+        # Black and white depend on how a picture was made smaller, the rest on what is in it.
+        shape = tuple(sample.rows.fields[PIXELS].shape[1:])
+        return None if isinstance(self.removal, str) and self.removal != "zeros" else shape
+
+    def describe(self) -> str:
+        return describe(self.removal)
+
+
+def stretched(
+    cells: Float[Tensor, "p *cells"], units: Units, size: tuple[int, int]
+) -> tuple[Float[Tensor, "p H W"], Float[Tensor, "p *g"]]:
+    """Masks of pixels from masks of pixels or of a grid, and the share of every unit that they hide."""
+    if cells.shape[1:] != size:
+        cells = enlarged(cells, size)
+    # Pixels that belong to no unit cannot be charged to one, so they stay.
+    masks = cells * units.assigned
+    return masks, units.pool(masks, "mean")
+
+
+@final
+@dataclass(frozen=True)
+class PixelValues(GradientInput):
+    """What the model reads, after resizing and normalisation."""
+
+    field = PIXELS
+    axes = (1, 2)
+
+    @staticmethod
+    def of(wrapper: Any, removal: Any) -> "PixelValues":
+        """The modality for a model."""
+        return PixelValues()
+
+    def read(self, sample: ImageSample) -> Float[Tensor, "c H W"]:
+        return sample.rows.fields[PIXELS][0]
+
+    def baselines(self, sample: ImageSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b c H W"]:
+        pixels = self.read(sample)
+        ends = torch.stack([replacement(sample, one, rng, "baseline") for one in _several(spec)])
+        return torch.where(units.assigned, ends, pixels)
+
+    def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
+        if units.covers_input:
+            return Rows({PIXELS: tensors})
+        return Rows({PIXELS: torch.where(units.assigned.to(tensors.device), tensors, self.read(sample).to(tensors))})
+
+    def reduce(self, scores: Float[Tensor, "t c H W"], reduction: str) -> Float[Tensor, "t H W"]:
+        return reduce_axis(scores, 1, reduction)
+
+    def describe(self, spec: Any) -> str:
+        return ", ".join(describe(one) for one in spec) if isinstance(spec, list) else describe(spec)
+
+
+def _several(spec: Any) -> Sequence[Any]:
+    """A list is several baselines; a tuple of numbers is a colour; a tensor of four axes holds several."""
+    if isinstance(spec, Tensor) and spec.ndim == 4:
+        return list(spec)
+    if not isinstance(spec, list):
+        return [spec]
+    if not spec:
+        raise OptionError("baseline=[] names no baseline.")
+    return spec

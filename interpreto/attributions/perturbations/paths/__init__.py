@@ -1,0 +1,1 @@
+"""At which points of the input space gradients are taken."""

@@ -1,0 +1,148 @@
+"""Methods that take gradients: at the input, along a straight path, at random places of paths; and noise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.perturbations.base import PathGenerator, PathPoints
+from interpreto.attributions.perturbations.mask_generators.masks import each
+from interpreto.option_kinds import at_least, check_choice
+
+RULES = ("gauss-legendre", "trapezoid", "riemann-left", "riemann-right", "riemann-middle")
+
+
+def nodes(n_steps: int, rule: str) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """Nodes in [0, 1] and weights of a quadrature rule with `n_steps` nodes."""
+    if rule == "gauss-legendre":
+        x, w = np.polynomial.legendre.leggauss(n_steps)
+        x, w = (x + 1) / 2, w / 2
+    elif rule == "trapezoid":
+        x = np.linspace(0, 1, n_steps)
+        w = np.full(n_steps, 1 / (n_steps - 1))
+        w[[0, -1]] /= 2
+    else:
+        offset = {"riemann-left": 0.0, "riemann-right": 1.0, "riemann-middle": 0.5}[rule]
+        x = (np.arange(n_steps) + offset) / n_steps
+        w = np.full(n_steps, 1 / n_steps)
+    return torch.from_numpy(x).float(), torch.from_numpy(w).float()
+
+
+def check_rule(rule: str, n_steps: int) -> None:
+    """Refuse a quadrature rule that does not exist, or too few nodes for it.
+
+    Raises:
+        OptionError: if it is so.
+    """
+    check_choice("rule", rule, RULES)
+    at_least("n_steps", n_steps, 2 if rule == "trapezoid" else 1)
+
+
+def _column(values: Float[Tensor, " p"], like: Float[Tensor, "*s"]) -> Tensor:
+    """One value per point, shaped to multiply tensors of the shape of `like`."""
+    return values.to(like.device).reshape(-1, *[1] * like.ndim)
+
+
+@final
+@dataclass(frozen=True)
+class AtInput(PathGenerator):
+    """The input itself, looked at in every direction, or in its own if `times_input`."""
+
+    times_input: bool = False
+
+    from_baselines = False
+
+    def n_points(self, baselines: int) -> int:
+        return 1
+
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[PathPoints]:
+        direction = tensor if self.times_input else torch.ones_like(tensor)
+        yield PathPoints(tensor[None], direction[None], torch.ones(1))
+
+
+@final
+@dataclass(frozen=True)
+class LinearPath(PathGenerator):
+    """The straight path from each baseline to the input, at the nodes of a quadrature rule.
+
+    Args:
+        n_steps: Number of nodes.
+        rule: One of `RULES`.
+    """
+
+    n_steps: int = 32
+    rule: str = "gauss-legendre"
+
+    from_baselines = True
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule, self.n_steps)
+
+    @property
+    def accuracy_option(self) -> str:
+        return f"n_steps={self.n_steps}"
+
+    def n_points(self, baselines: int) -> int:
+        return self.n_steps * baselines
+
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[PathPoints]:
+        places, weights = nodes(self.n_steps, self.rule)
+        for baseline in baselines:
+            way = tensor - baseline
+            for some, weight in zip(places.split(size), weights.split(size), strict=True):
+                on_path = torch.addcmul(baseline, _column(some, tensor), way)
+                yield PathPoints(on_path, way[None], weight / len(baselines))
+
+
+@final
+@dataclass(frozen=True)
+class RandomPath(PathGenerator):
+    """Uniform places on the paths from randomly chosen baselines to the input, with Gaussian noise if asked for.
+
+    Args:
+        n_samples: Number of places.
+        noise_level: Standard deviation as a share of the input's range, added to the input end of the path.
+    """
+
+    n_samples: int = 512
+    noise_level: float = 0.0
+
+    from_baselines = True
+
+    def __post_init__(self) -> None:
+        at_least("n_samples", self.n_samples, 2)
+
+    @property
+    def accuracy_option(self) -> str:
+        return f"n_samples={self.n_samples}"
+
+    def n_points(self, baselines: int) -> int:
+        return self.n_samples
+
+    def points(
+        self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
+    ) -> Iterator[PathPoints]:
+        start = torch.randint(len(baselines), (self.n_samples,), generator=rng).to(baselines.device)
+        # One place in each of as many equal stretches: still uniform on the whole, with far less spread.
+        jitter = torch.rand(self.n_samples, generator=rng)
+        places = _column((torch.arange(self.n_samples) + jitter) / self.n_samples, tensor)
+        for some, place in zip(start.split(size), places.split(size), strict=True):
+            ends = noisy(tensor, len(some), self.noise_level, rng) if self.noise_level else tensor[None]
+            way = ends - baselines[some]
+            direction = way if len(baselines) > 1 or self.noise_level else way[:1]
+            on_path = torch.addcmul(baselines[some], place, way)
+            yield PathPoints(on_path, direction, torch.ones(len(some)) / self.n_samples)
+
+
+def noisy(tensor: Float[Tensor, "*s"], rows: int, noise: float, rng: torch.Generator) -> Float[Tensor, "p *s"]:
+    """Copies with Gaussian noise whose standard deviation is a share of the tensor's range."""
+    sigma = noise * (tensor.max() - tensor.min())
+    return tensor + sigma * each(rows, lambda: torch.randn(tensor.shape, generator=rng)).to(tensor)

@@ -1,0 +1,106 @@
+"""Gradients along a path that each of them helps to find."""
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.perturbations.base import GradientInput, Layout
+from interpreto.attributions.perturbations.paths.guided_path import GuidedPath
+from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
+from interpreto.attributions.plans.gradient_base import (
+    ScoreReducer,
+    SmoothablePlan,
+    compute_completeness_gap,
+    finite_gradients,
+)
+from interpreto.attributions.scheduler import join_plans
+from interpreto.model_wrapping.messages import ModelRequest, PlanRun
+from interpreto.typing import UnitScores
+
+
+@final
+@dataclass(frozen=True)
+class AdaptivePathPlan(SmoothablePlan):
+    """Gradients along a path that each of them helps to find, one path per target and baseline.
+
+    Args:
+        path: How features move.
+        modality: What gradients are taken for.
+        score_reducer: From the input tensor's shape to units.
+        baseline: Where paths start, as the user said it.
+    """
+
+    path: GuidedPath
+    modality: GradientInput  # type: ignore[misc]
+    score_reducer: ScoreReducer
+    baseline: Any = field(default=None, compare=False)
+
+    @property
+    def accuracy_option(self) -> str:
+        """The number of steps."""
+        return f"n_steps={self.path.n_steps}"
+
+    @property
+    def signed(self) -> bool:
+        """As the reduction over channels says."""
+        return self.score_reducer.signed
+
+    def n_evaluations(self, layout: Layout) -> int:
+        return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
+
+    def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
+        raw = yield from self.raw_attribution(prepared)
+        scores = self.to_unit_scores(prepared, raw)
+        gap = None
+        if self.score_reducer.preserves_sum:
+            gap = yield from compute_completeness_gap(prepared, self.modality, self._baselines(prepared), scores)
+        return UnitAttribution(scores, None, gap)
+
+    def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
+        starts = self._baselines(prepared).to(prepared.device)
+        ways = [(target, start) for target in range(len(prepared.targets)) for start in starts]
+        found: list[Tensor] = []
+        for begin in range(0, len(ways), prepared.max_evaluations_per_request):
+            plans = [
+                self._one(prepared, target, start)
+                for target, start in ways[begin : begin + prepared.max_evaluations_per_request]
+            ]
+            found += yield from join_plans(plans)
+        return torch.stack(found).unflatten(0, (len(prepared.targets), len(starts))).mean(1)
+
+    def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
+        return self.score_reducer(prepared, self.modality, raw)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "baseline": self.modality.describe(self.baseline),
+            "points": repr(self.path),
+            "units": repr(self.score_reducer),
+        }
+
+    def _baselines(self, prepared: PreparedSample) -> Float[Tensor, "b *s"]:
+        return self.modality.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
+
+    def _one(self, prepared: PreparedSample, number: int, start: Float[Tensor, "*s"]) -> PlanRun[Float[Tensor, "*s"]]:
+        target = prepared.targets.part(number, number + 1)
+        end = self.modality.read(prepared.sample).to(start)
+        reach = prepared.targets.causal_limit
+        # What comes behind a generated word has no gradient, and would go ahead of all that has.
+        own = slice(None if reach is None else int(reach[number]))
+        # Single precision would lose count of how much of the distance is left; some devices know no other.
+        exact = torch.float32 if start.device.type == "mps" else torch.float64
+        way = (end - start).to(exact)
+        along, total, length = torch.zeros_like(way), torch.zeros_like(way), way.abs()
+        for step in range(self.path.n_steps):
+            here = (start + way * along).to(start)
+            rows = self.modality.write(prepared.sample, prepared.units, here[None])
+            response = yield ModelRequest(rows, target, self.modality.field)
+            gradient = finite_gradients(response)[0, 0].to(way.device)
+            moved = along.clone()
+            moved[own] = self.path.advanced(along[own], length[own], gradient[own], step)
+            total = total + way * (moved - along) * gradient
+            along = moved
+        return total.float()

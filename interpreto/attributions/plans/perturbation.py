@@ -1,0 +1,84 @@
+"""Hide parts, score the rows, aggregate: the one recipe of all methods that need no gradient."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from interpreto.attributions.aggregations.masks import MaskAggregator
+from interpreto.attributions.granularity import UnitSegmenter
+from interpreto.attributions.granularity.units import RESIZES
+from interpreto.attributions.perturbations.base import Layout, Masker, MaskGenerator, Perturbator
+from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
+from interpreto.model_wrapping.messages import ModelRequest, PlanRun
+from interpreto.model_wrapping.sample import Sample
+from interpreto.option_kinds import check_choice
+
+_AHEAD = 2**18
+"""Positions of the rows that are made at once, at most: long texts would take more memory there than in the model."""
+
+
+@final
+@dataclass(frozen=True)
+class PerturbationPlan(Plan):
+    """Hide parts, score the rows, aggregate.
+
+    Args:
+        perturbator: Which parts, and what hiding means.
+        aggregator: What the scores say about the units.
+        resize: How scores on a grid of the method's own reach the units.
+        use_raw_masks: Whether the aggregator gets the masks as generated, rather than the share of each unit they mask.
+        granularity: What gets a score where the user does not say.
+    """
+
+    perturbator: Perturbator[MaskGenerator, Masker]
+    aggregator: MaskAggregator
+    resize: str = "bilinear"
+    use_raw_masks: bool = False
+    granularity: UnitSegmenter | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("resize", self.resize, RESIZES)
+
+    @property
+    def default_granularity(self) -> UnitSegmenter | None:
+        """What gets a score where the user does not say."""
+        return self.granularity
+
+    @property
+    def signed(self) -> bool:
+        """As the aggregator says."""
+        return self.aggregator.signed
+
+    def check(self, sample: Sample, layout: Layout) -> None:
+        # A window that does not fit is told when its places are counted.
+        self.n_evaluations(layout)
+
+    def n_evaluations(self, layout: Layout) -> int:
+        return self.perturbator.method.n_evaluations(layout)
+
+    def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
+        method, modality = self.perturbator.method, self.perturbator.modality
+        rng = prepared.rng()
+        blank = modality.fully_masked(prepared.sample, prepared.rng())
+        fold = self.aggregator.start(prepared.scores, prepared.can_influence)
+        ahead = min(
+            modality.n_prefetched_batches,
+            _AHEAD // (prepared.max_evaluations_per_request * prepared.sample.rows.length),
+        )
+        for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, ahead)):
+            block = modality.mask(prepared.sample, blank, prepared.units, cells)
+            response = yield ModelRequest(block.rows, prepared.targets)
+            fold.add(response.scores, cells if self.use_raw_masks else block.masked_share)
+        found = fold.result()
+        scores = prepared.units.resize_to_units(found.scores, self.resize)
+        errors = found.standard_errors
+        gap = None if found.empty is None else prepared.scores - found.empty - scores.flatten(1).sum(1)
+        return UnitAttribution(
+            scores, None if errors is None else prepared.units.resize_to_units(errors, self.resize), gap
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "removal": self.perturbator.modality.describe(),
+            "perturbation": repr(self.perturbator.method),
+            "aggregation": repr(self.aggregator),
+        }

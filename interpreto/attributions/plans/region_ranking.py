@@ -1,0 +1,186 @@
+"""Regions of an image, in the order of what another method finds in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interpreto.attributions.aggregations.region_ranking import Ranked, ranked_greedily, ranked_once
+from interpreto.attributions.granularity import DefaultGranularity, UnitSegmenter, default_segmenter
+from interpreto.attributions.granularity.regions import Regions, check_divisible, given, segmented
+from interpreto.attributions.granularity.units import RESIZES
+from interpreto.attributions.perturbations.base import GradientInput, Layout
+from interpreto.attributions.perturbations.mask_generators.masks import enlarged
+from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
+from interpreto.attributions.plans.gradient_base import SmoothablePlan
+from interpreto.errors import OptionError
+from interpreto.model_wrapping.messages import PlanRun
+from interpreto.model_wrapping.sample import ImageSample, Sample
+from interpreto.option_kinds import call_function, check_choice
+from interpreto.typing import UnitScores
+
+ALGORITHMS = {"full": ranked_greedily, "fast": ranked_once}
+
+
+@final
+@dataclass(frozen=True)
+class RegionRankingPlan(SmoothablePlan):
+    """Regions of an image, in the order of what another method finds in them.
+
+    Args:
+        base: The recipe of that method, or what it found: `H W` or `c H W`, for one image.
+        modality: What noise would be added to.
+        algorithm: One of `ALGORITHMS`.
+        area_threshold: How much of the image is ranked; the rest comes last.
+        cut: What a base that hides parts hides; None is what is natural for the sample.
+        segments: None for those that are found; labels `H W`, masks `k H W`, or a function from an image `H W c` with
+            values from 0 to 1 to either.
+        dilation: By how many pixels those that are found grow.
+        resize: How the map becomes one of units where these are no pixels; None is their mean.
+    """
+
+    base: Any
+    modality: GradientInput = field(repr=False)  # type: ignore[misc]
+    algorithm: str = "full"
+    area_threshold: float = 1.0
+    granularity: UnitSegmenter | DefaultGranularity | None = None
+    segments: Any = field(default=None, compare=False)
+    dilation: int = 5
+    resize: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("algorithm", self.algorithm, ALGORITHMS)
+        if self.resize is not None:
+            check_choice("resize", self.resize, RESIZES)
+
+    @property
+    def has_input_shape(self) -> bool:
+        """What is averaged is a map without channels."""
+        return False
+
+    @property
+    def cost_independent_of_units(self) -> bool:
+        """Every unit comes for free: where there are no patches, pixels do."""
+        return True
+
+    @property
+    def single_sample_option(self) -> str:
+        """Which option is an array, of one image."""
+        arrays = {
+            "base_attribution": not isinstance(self.base, Plan),
+            "segments": not (self.segments is None or isinstance(self.segments, Callable)),
+        }
+        return next((name for name, is_array in arrays.items() if is_array), "")
+
+    def check(self, sample: Sample, layout: Layout) -> None:
+        size = (layout.positions[0], layout.positions[1])
+        if not isinstance(self.base, Plan):
+            self._array(size)
+        if self.segments is None:
+            check_divisible(self._image(sample))
+        elif not isinstance(self.segments, Callable):
+            given(self.segments, size)
+
+    def n_evaluations(self, layout: Layout) -> int:
+        return self.base.n_evaluations(layout) if isinstance(self.base, Plan) else 0
+
+    def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
+        ranked = yield from self._ranked(prepared)
+        return UnitAttribution(self.to_unit_scores(prepared, _maps(ranked)), segments=_ranks(ranked))
+
+    def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t H W"]]:
+        ranked = yield from self._ranked(prepared)
+        return _maps(ranked)
+
+    def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t H W"]) -> UnitScores:
+        return prepared.units.from_layer_map(raw, "mean", self.resize)
+
+    def describe(self) -> dict[str, Any]:
+        based = self.base.describe() if isinstance(self.base, Plan) else {"base": f"array {np.shape(self.base)}"}
+        own = "found" if self.segments is None else getattr(self.segments, "__name__", type(self.segments).__name__)
+        return {**based, "segments": own, "algorithm": self.algorithm}
+
+    def _ranked(self, prepared: PreparedSample) -> PlanRun[list[Ranked]]:
+        regions = self._regions(prepared.sample, _size(prepared))
+        base = yield from self._base(prepared)
+        rank = ALGORITHMS[self.algorithm]
+        return [rank(one.cpu().double().numpy(), regions, self.area_threshold) for one in base]
+
+    def _base(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t H W"]]:
+        """What the base finds, per pixel: of several channels the highest counts."""
+        if not isinstance(self.base, Plan):
+            yield from ()
+            return self._array(_size(prepared)).expand(len(prepared.targets), -1, -1)
+        if isinstance(self.base, SmoothablePlan):
+            raw = yield from self.base.raw_attribution(prepared)
+            if self.base.has_input_shape:
+                return raw.amax(1)
+            return raw if raw.shape[1:] == _size(prepared) else enlarged(raw.float().cpu(), _size(prepared))
+        cut = (
+            self.granularity.segmenter(prepared.sample)
+            if isinstance(self.granularity, DefaultGranularity)
+            else self.granularity
+        )
+        own = replace(
+            prepared,
+            units=(cut or default_segmenter(prepared.sample, "image", cost_independent_of_units=False)).units(
+                prepared.sample
+            ),
+        )
+        explained: UnitAttribution = yield from self.base.run(own)
+        return own.units.to_positions(explained.scores)
+
+    def _array(self, size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
+        """The base where it is an array.
+
+        Raises:
+            OptionError: if it does not match the image, or is not finite.
+        """
+        found = torch.from_numpy(np.asarray(self.base, dtype=np.float64))
+        if found.ndim == 3 and tuple(found.shape[1:]) == size:
+            found = found.amax(0)
+        elif found.ndim == 3 and tuple(found.shape[:2]) == size:
+            found = found.amax(2)
+        if tuple(found.shape) != size:
+            raise OptionError(
+                f"base_attribution= must have one number per pixel that the model reads, {size[0]} x {size[1]}, or one "
+                f"per channel of each; got the shape {self.base.shape}."
+            )
+        if not found.isfinite().all():
+            raise OptionError("base_attribution= holds NaN or infinite values.")
+        return found[None]
+
+    def _regions(self, sample: Sample, size: tuple[int, int]) -> Regions:
+        if self.segments is None:
+            return segmented(self._image(sample), self.dilation)
+        if isinstance(self.segments, Callable):
+            return given(np.asarray(call_function("segments", self.segments, self._picture(sample))), size)
+        return given(self.segments, size)
+
+    def _picture(self, sample: Sample) -> Float[np.ndarray, "H W c"]:
+        """What the model reads, from 0 for black to 1 for white."""
+        assert isinstance(sample, ImageSample)
+        black, white = (level.float().cpu().numpy() for level in sample.black_white)
+        reach = np.where(white == black, 1, white - black)
+        return ((self._image(sample) - black) / reach).clip(0, 1)
+
+    def _image(self, sample: Sample) -> Float[np.ndarray, "H W c"]:
+        return self.modality.read(sample).detach().float().cpu().movedim(0, -1).numpy()
+
+
+def _size(prepared: PreparedSample) -> tuple[int, int]:
+    """Height and width that the model reads."""
+    height, width = prepared.units.index.shape
+    return height, width
+
+
+def _maps(ranked: list[Ranked]) -> Float[Tensor, "t H W"]:
+    return torch.from_numpy(np.stack([one.gains for one in ranked])).float()
+
+
+def _ranks(ranked: list[Ranked]) -> Int[Tensor, "t H W"]:
+    return torch.from_numpy(np.stack([one.ranks for one in ranked])).int()

@@ -1,0 +1,257 @@
+"""The one loop over batches: plans of several samples side by side, their rows packed together."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from typing import Any, Generic, TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interpreto.model_wrapping.arrangement import DeduplicatedRows
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun, Respond
+from interpreto.model_wrapping.rows import Rows
+
+Found = TypeVar("Found")
+Deduplicate = Callable[[ModelRequest], DeduplicatedRows | None]
+
+PREFETCH_BATCHES = 16
+"""Until how many batches wait plans go on in one go: a run of the model drives what they need out of the processor's
+caches."""
+MAX_BUFFERED_BYTES = 2**26
+"""Or until how many bytes of rows and gradients were asked for, if a batch waits."""
+
+
+@dataclass(eq=False)
+class _PendingRequest:
+    """An ask under way, its rows as they are best run, and the answers to the first of them."""
+
+    plan: "_RunningPlan[Any]"
+    request: ModelRequest
+    size: int
+    inverse: Int[Tensor, " p"] | None = None
+    n_taken: int = 0
+    parts: list[ModelResponse] = field(default_factory=list)
+
+    @property
+    def n_left(self) -> int:
+        return self.size - self.n_taken
+
+    def take(self, count: int) -> ModelRequest:
+        """The next rows of the ask, as an ask of their own."""
+        begin, self.n_taken = self.n_taken, self.n_taken + count
+        if count == self.size:
+            return self.request
+        return replace(self.request, rows=self.request.rows.take(slice(begin, begin + count)))
+
+    def response(self) -> ModelResponse:
+        """The answer to the whole ask, in the order in which the plan asked."""
+        whole = ModelResponse.concatenate(self.parts)
+        return whole if self.inverse is None else replace(whole, scores=whole.scores[self.inverse])
+
+
+@dataclass(eq=False)
+class _RunningPlan(Generic[Found]):
+    """A plan under way, what it asks at present, and how many of these asks are not answered."""
+
+    number: int
+    run: PlanRun[Found]
+    pending: list[_PendingRequest] = field(default_factory=list)
+    n_pending: int = 0
+    n_evaluations: int = 0
+
+    def submit(self, request: ModelRequest, deduplicate: Deduplicate) -> None:
+        """Take in what the plan asks next."""
+        self.pending = []
+        for one in request.flattened:
+            arranged, back = deduplicate(one), None
+            if arranged is not None:
+                one, back = replace(one, rows=arranged.rows), arranged.inverse
+            pending = _PendingRequest(self, one, len(one.rows), back)
+            self.pending.append(pending)
+            self.n_evaluations += pending.size
+        self.n_pending = len(self.pending)
+
+    def response(self) -> ModelResponse:
+        """The answer to all that was asked."""
+        return ModelResponse.combine([one.response() for one in self.pending])
+
+
+@dataclass(eq=False)
+class _Queue:
+    """Asks of one kind that wait, and how many rows they have left."""
+
+    pending: deque[_PendingRequest] = field(default_factory=deque)
+    rows: int = 0
+
+    def put(self, pending: _PendingRequest) -> None:
+        """Let an ask wait."""
+        self.pending.append(pending)
+        self.rows += pending.size
+
+    def batch(self, size: int) -> tuple[list[_PendingRequest], list[ModelRequest]]:
+        """The first rows that wait, at most a batch; asks whose rows are all taken leave the queue."""
+        pending, requests, free = [], [], min(size, self.rows)
+        self.rows -= free
+        # An ask may have no rows at all.
+        while self.pending and (free or not self.pending[0].n_left):
+            one = self.pending[0]
+            count = min(free, one.n_left)
+            requests.append(one.take(count))
+            pending.append(one)
+            free -= count
+            if not one.n_left:
+                self.pending.popleft()
+        return pending, requests
+
+
+def run_plans(
+    plans: Iterable[PlanRun[Found]],
+    respond: Respond,
+    batch_size: int,
+    on_evaluations: Callable[[int], object] = lambda rows: None,
+    deduplicate: Deduplicate = lambda request: None,
+) -> list[tuple[Found, int]]:
+    """Advance plans until all have ended, and return what each found with the number of rows it sent.
+
+    A plan is opened only when the rows that wait do not fill a batch, and goes on only then too; several are asked in
+    one go then, until some batches wait. What is in memory is bounded by these and by the last ask, not by the number
+    of plans. Rows of one kind share a batch; a batch that fills is run at once, others when nothing else can be done.
+
+    Args:
+        plans: One per sample, best in an order in which neighbours have rows of like length.
+        respond: Runs a batch of requests that share a batch key.
+        batch_size: Rows per batch.
+        on_evaluations: Called with the number of rows after each batch, and with the number of duplicates that need no
+            run.
+        deduplicate: Returns the rows of a request in the order that suits the model best, equal ones once.
+    """
+    found: dict[int, tuple[Found, int]] = {}
+    waiting: dict[tuple[object, ...], _Queue] = {}
+    # A heap, the earliest sample first: its memory is given back soonest.
+    answered: list[tuple[int, _RunningPlan[Found]]] = []
+    fresh = enumerate(plans)
+
+    def short_of(rows: int) -> bool:
+        return all(queue.rows < rows for queue in waiting.values())
+
+    def proceed(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
+        """Let a plan go on; how many bytes there will be of what it asks for."""
+        try:
+            request = next(one.run) if response is None else one.run.send(response)
+        except StopIteration as stop:
+            found[one.number] = (stop.value, one.n_evaluations)
+            # What was asked names its owner: a circle that would wait for the garbage collector, answers and all.
+            one.pending = []
+            return 0.0
+        one.submit(request, deduplicate)
+        made = 0.0
+        for pending, asked in zip(one.pending, request.flattened, strict=True):
+            made += asked.nbytes
+            if pending.inverse is not None and pending.size < len(asked.rows):
+                on_evaluations(len(asked.rows) - pending.size)
+            waiting.setdefault(asked.batch_key, _Queue()).put(pending)
+        return made
+
+    while True:
+        low, made = short_of(batch_size), 0.0
+        while short_of(batch_size) or (low and made < MAX_BUFFERED_BYTES and short_of(PREFETCH_BATCHES * batch_size)):
+            if answered:
+                _, one = heappop(answered)
+                made += proceed(one, one.response())
+            elif (following := next(fresh, None)) is not None:
+                made += proceed(_RunningPlan(*following), None)
+            else:
+                break
+        if not waiting:
+            return [found[number] for number in sorted(found)]
+        kind = max(waiting, key=lambda k: waiting[k].rows)
+        queue = waiting[kind]
+        before = queue.rows
+        batch, requests = queue.batch(batch_size)
+        for pending, response in zip(batch, _run(respond, requests), strict=True):
+            pending.parts.append(response)
+            if not pending.n_left:
+                pending.plan.n_pending -= 1
+                if not pending.plan.n_pending:
+                    heappush(answered, (pending.plan.number, pending.plan))
+        if not queue.pending:
+            del waiting[kind]
+        on_evaluations(before - queue.rows)
+
+
+def _run(run: Respond, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+    """Run a batch; where an accelerator's memory does not suffice, in halves."""
+    try:
+        return run(requests)
+    except torch.OutOfMemoryError:
+        if sum(len(request.rows) for request in requests) == 1:
+            raise
+    torch.cuda.empty_cache()
+    if len(requests) > 1:
+        middle = len(requests) // 2
+        return _run(run, requests[:middle]) + _run(run, requests[middle:])
+    (request,) = requests
+    middle = len(request.rows) // 2
+    halves = (replace(request, rows=request.rows.take(part)) for part in (slice(middle), slice(middle, None)))
+    return [ModelResponse.concatenate([response for half in halves for response in _run(run, [half])])]
+
+
+def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
+    """Several plans as one: what they ask at a time is asked at once, asks of the same kind and targets as one."""
+    found: dict[int, Found] = {}
+    open_: dict[int, ModelRequest] = {}
+
+    def proceed(number: int, response: ModelResponse | None) -> None:
+        try:
+            open_[number] = next(plans[number]) if response is None else plans[number].send(response)
+        except StopIteration as stop:
+            found[number] = stop.value
+
+    for number in range(len(plans)):
+        proceed(number, None)
+    while open_:
+        numbers = [number for number, whole in open_.items() for _ in whole.flattened]
+        requests = [request for whole in open_.values() for request in whole.flattened]
+        open_.clear()
+        groups = _alike(requests)
+        whole = yield ModelRequest.combine(
+            [replace(requests[group[0]], rows=Rows.join([requests[place].rows for place in group])) for group in groups]
+        )
+        dealt: dict[int, ModelResponse] = {}
+        for group, response in zip(groups, whole.flattened, strict=True):
+            begin = 0
+            for place in group:
+                part = slice(begin, begin := begin + len(requests[place].rows))
+                dealt[place] = _part(response, part)
+        for number in dict.fromkeys(numbers):
+            proceed(
+                number, ModelResponse.combine([dealt[place] for place, whose in enumerate(numbers) if whose == number])
+            )
+    return [found[number] for number in range(len(plans))]
+
+
+def _alike(requests: Sequence[ModelRequest]) -> list[list[int]]:
+    """The places of asks that can become one: of the same kind and targets."""
+    groups: list[list[int]] = []
+    for place, request in enumerate(requests):
+        same = (
+            g
+            for g in groups
+            if requests[g[0]].batch_key == request.batch_key and requests[g[0]].targets == request.targets
+        )
+        group = next(same, None)
+        if group is None:
+            groups.append([place])
+        else:
+            group.append(place)
+    return groups
+
+
+def _part(response: ModelResponse, part: slice) -> ModelResponse:
+    """What an answer says of some of the rows."""
+    gradients = None if response.gradients is None else response.gradients[part]
+    inside = None if response.captured is None else response.captured[part]
+    return ModelResponse(response.scores[part], gradients, captured=inside)

@@ -1,0 +1,99 @@
+"""Answers of a model that PyTorch can differentiate."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interpreto.model_wrapping.execution.gradient_check import (
+    GradientCheck,
+    gradient_of,
+    not_differentiable,
+    with_gradients,
+)
+from interpreto.model_wrapping.execution.guided_backprop import guided
+from interpreto.model_wrapping.execution.precision import at_least_float32
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.runtime import device_of, dtype_of
+
+
+@final
+class Autograd:
+    """A model of PyTorch that answers with scores and their gradients.
+
+    Args:
+        module: The model.
+        outputs: Runs it.
+    """
+
+    def __init__(self, module: nn.Module, outputs: Callable[[Rows], Float[Tensor, "p k"]]) -> None:
+        self.module, self.outputs = module, outputs
+        self._gradient = GradientCheck()
+
+    def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        """Run the rows of all asks as one batch; the asks are of one kind.
+
+        Gradients are those of each row's own score, one backward pass per target, and exist only for the asked tensor:
+        weights may be frozen and get no gradient.
+        """
+        module, outputs = self.module, self.outputs
+        rows, sizes = (
+            Rows.join([request.rows for request in requests], device_of(module)),
+            [len(request.rows) for request in requests],
+        )
+        field = requests[0].gradient_field
+        if field is None:
+            with torch.no_grad():
+                found = _selected(requests, outputs(rows).split(sizes))
+            return [ModelResponse(at_least_float32(scores).cpu()) for scores in found]
+        leaf = rows.fields[field].detach().clone().requires_grad_()
+        with torch.enable_grad():
+            with guided(module) if requests[0].guided else nullcontext():
+                made = with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
+            found = _selected(requests, made.split(sizes))
+            if not all(scores.requires_grad for scores in found):
+                raise not_differentiable()
+            gradients = _gradients(found, leaf)
+        if not requests[0].guided and dtype_of(module) in (torch.float32, torch.float64):
+            scores = partial(_scores, outputs, rows.take(slice(1)), requests[0], field)
+            targets = requests[0].targets
+            own = gradients[:1, : found[0].shape[1]]
+            self._gradient.check(scores, leaf.detach()[:1], own, getattr(targets, "values", None))
+        parts = gradients.split(sizes)
+        return [
+            ModelResponse(
+                at_least_float32(scores.detach()).cpu(),
+                # Rows of other samples may have been longer, or explained for more targets.
+                part[:, : scores.shape[1], : request.rows.fields[field].shape[1]],
+            )
+            for scores, part, request in zip(found, parts, requests, strict=True)
+        ]
+
+
+def _scores(
+    outputs: Callable[[Rows], Float[Tensor, "p k"]],
+    one: Rows,
+    request: ModelRequest,
+    field: str,
+    x: Float[Tensor, "p ..."],
+) -> Float[Tensor, "p t"]:
+    """The scores of an ask's targets for copies of one row that differ in a field."""
+    return request.targets.select(outputs(one.expand(len(x), **{field: x})))
+
+
+def _selected(requests: Sequence[ModelRequest], parts: Sequence[Float[Tensor, "_p k"]]) -> list[Float[Tensor, "_p _t"]]:
+    return [request.targets.select(part) for request, part in zip(requests, parts, strict=True)]
+
+
+def _gradients(found: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor, "p ..."]) -> Float[Tensor, "p t ..."]:
+    count = max(scores.shape[1] for scores in found)
+    stacked = []
+    for target in range(count):
+        total = torch.stack([scores[:, target].sum() for scores in found if target < scores.shape[1]]).sum()
+        stacked.append(gradient_of(total, leaf, target + 1 < count).float())
+    return torch.stack(stacked, dim=1)

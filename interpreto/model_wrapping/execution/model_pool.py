@@ -1,0 +1,257 @@
+"""Wrappers that one call at a time has for itself, each on a working copy of the user's model."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, final, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from interpreto.errors import ModelError, StochasticModelWarning
+from interpreto.model_wrapping.execution.batch_checks import BatchCheck, PaddingCheck, alike, check_numbers
+from interpreto.model_wrapping.execution.gradient_mode import KeepGradientsEnabled, NoGradDetector
+from interpreto.model_wrapping.execution.module_state import ModuleState
+from interpreto.model_wrapping.execution.randomness import OwnGenerator
+from interpreto.model_wrapping.execution.working_copy import CannotCopyError, WorkingCopy, prepare
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
+from interpreto.model_wrapping.runtime import device_of, rounding
+
+_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
+"""Of modules that cannot be copied. Two models may share some of them, so every module has its own."""
+_LOCKS_LOCK = threading.Lock()
+
+
+@runtime_checkable
+class Responds(Protocol):
+    """What a pool leases: a wrapper."""
+
+    def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]: ...
+
+
+@dataclass(eq=False)
+class Lease:
+    """A wrapper for the time of a call.
+
+    Attributes:
+        wrapper: On a working copy, or on the user's own model where that cannot be copied.
+        copy: The working copy.
+        seed: Where the randomness of a model that draws in its forward starts.
+        verified: Whether one run has been watched.
+        draws: Whether that run drew random numbers.
+        switches_gradients: Whether that run switched gradients off.
+        reason: Why there is no working copy.
+        padding: Whether rows of different lengths may share a batch.
+        batch: Whether rows may share a batch at all.
+    """
+
+    wrapper: Any
+    copy: WorkingCopy | None = None
+    seed: int = 0
+    verified: bool = False
+    draws: bool = False
+    switches_gradients: bool = False
+    reason: str = ""
+    padding: PaddingCheck = field(default_factory=PaddingCheck)
+    batch: BatchCheck = field(default_factory=BatchCheck)
+
+    def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        """Run the rows of asks of one kind as one batch.
+
+        Raises:
+            CannotCopyError: if the first run shows that the copy is none.
+        """
+        if not self.verified and len(requests[0].rows):
+            self._verify(requests[0])
+        responses = (
+            self.padding.respond(requests, self._rows) if self.wrapper.may_read_padding else self._rows(requests)
+        )
+        check_numbers(requests, responses)
+        return responses
+
+    def _rows(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        runtime = getattr(self.wrapper, "runtime", None)
+        if runtime is None:
+            # Functions of the user are called as often as it says.
+            return self._run(requests)
+        remember = self.copy.remembered if self.copy is not None else nullcontext
+        return self.batch.respond(requests, self._run, rounding(self.wrapper.module, runtime.autocast), remember)
+
+    def _run(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        if self.copy is not None:
+            self.copy.reset_submodules()
+        with ExitStack() as stack:
+            if self.draws:
+                stack.enter_context(OwnGenerator(self.seed))
+            if self.switches_gradients and (requests[0].gradient_field is not None or requests[0].capture is not None):
+                stack.enter_context(KeepGradientsEnabled())
+            return self.wrapper.respond(requests)
+
+    def notes(self) -> dict[str, Any]:
+        """What the record of a result should say of how the model was run."""
+        own = {} if self.copy is not None or not self.reason else {"working_copy": f"none: {self.reason}"}
+        return {**own, **self.wrapper.notes()}
+
+    def _verify(self, request: ModelRequest) -> None:
+        one = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
+        with ExitStack() as stack:
+            if self.copy is not None:
+                stack.enter_context(self.copy.checked())
+            drawn = stack.enter_context(OwnGenerator(self.seed))
+            switched = stack.enter_context(NoGradDetector())
+            scores = self.wrapper.respond([one])[0].scores
+        self.draws, self.switches_gradients = drawn.used, switched.used
+        self.verified = True
+        if self.draws:
+            self._check_deterministic(one, scores)
+        if self.copy is not None:
+            # What this run left behind must not make the first call differ from later ones.
+            self.copy.reset()
+
+    def _check_deterministic(self, one: ModelRequest, scores: Tensor) -> None:
+        """Warn of a model whose scores are others with other random numbers."""
+        with OwnGenerator(self.seed + 1):
+            others = self.wrapper.respond([one])[0].scores
+        if not alike(scores, others, rounding(self.wrapper.module, self.wrapper.runtime.autocast)):
+            warnings.warn(
+                "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
+                f"or dropout that is never switched off: what is explained is the score of one draw, seed={self.seed}. "
+                "Explain with several seeds and compare.",
+                StochasticModelWarning,
+                stacklevel=2,
+            )
+
+
+@final
+class ModelPool:
+    """Working copies of one model.
+
+    A copy serves one call at a time and is made when none is free. It is made afresh once the user has changed the
+    structure of the model; the values of parameters are the user's own always. After an exception a copy is thrown
+    away, whatever state it is in. A model that cannot be copied is worked on itself, one call at a time: calls wait
+    for a lock per module, and its state is put back afterwards.
+
+    Args:
+        model: The user's model.
+        wrap: Makes a wrapper of a copy.
+        device: Where copies run; None leaves them where the model is.
+
+    Attributes:
+        reason: Why there are no copies; empty where there are.
+    """
+
+    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Responds], device: Any) -> None:
+        self.model, self.wrap, self.device = model, wrap, device
+        self.reason = ""
+        self._free: list[Lease] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process makes copies of its own.
+        return {"model": self.model, "wrap": self.wrap, "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["model"], state["wrap"], state["device"])
+
+    @contextmanager
+    def lease(self, seed: int) -> Iterator[Lease]:
+        """A wrapper that nobody else has meanwhile.
+
+        Raises:
+            ModelError: if the model should move to another device but cannot.
+        """
+        away = self._away()
+        lease = None if self.reason else self._taken()
+        if lease is None:
+            with self._own_model(away, seed) as own:
+                yield own
+            return
+        lease.seed = seed
+        copy = lease.copy
+        assert copy is not None
+        if away is not None:
+            copy.move(away)
+        try:
+            yield lease
+        except CannotCopyError as error:
+            self.reason = str(error)
+            raise
+        if away is not None:
+            copy.release_device()
+        with self._lock:
+            self._free.append(lease)
+
+    def _taken(self) -> Lease | None:
+        """A free copy, or a new one; None where the model cannot be copied."""
+        while True:
+            with self._lock:
+                lease = self._free.pop() if self._free else None
+            if lease is None:
+                break
+            copy = lease.copy
+            assert copy is not None
+            if copy.is_current():
+                copy.reset()
+                return lease
+        try:
+            copy = WorkingCopy(self.model)
+        except CannotCopyError as error:
+            self.reason = str(error)
+            return None
+        return Lease(self.wrap(copy.module), copy)
+
+    def _away(self) -> torch.device | None:
+        """Another device than the model's, where calls are to run on one.
+
+        Raises:
+            ModelError: if the model is sharded or quantised.
+        """
+        if self.device is None:
+            return None
+        away = torch.empty(0, device=self.device).device
+        if away == device_of(self.model):
+            return None
+        if _is_pinned(self.model):
+            raise ModelError(
+                f"device={str(away)!r} asks to move a model that is sharded or quantised; leave device=None to run it "
+                "where it is."
+            )
+        return away
+
+    @contextmanager
+    def _own_model(self, away: torch.device | None, seed: int) -> Iterator[Lease]:
+        """The user's own model under a lock, put back afterwards."""
+        if away is not None:
+            raise ModelError(
+                f"device={str(away)!r} asks to move a model of which no working copy can be made ({self.reason}): move "
+                "it yourself, and leave device=None."
+            )
+        with ExitStack() as stack:
+            for lock in _locks(self.model):
+                stack.enter_context(lock)
+            state = ModuleState.of(self.model)
+            try:
+                try:
+                    prepare(self.model)
+                    yield Lease(self.wrap(self.model), None, seed, reason=self.reason)
+                finally:
+                    state.restore()
+            finally:
+                # A second time for an interrupt that came right before the first or during it.
+                state.restore()
+
+
+def _locks(model: nn.Module) -> list[AbstractContextManager[Any]]:
+    """The locks of all modules, in an order that is the same for every model."""
+    with _LOCKS_LOCK:
+        return [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(model.modules(), key=id)]
+
+
+def _is_pinned(model: Any) -> bool:
+    devices = {parameter.device for parameter in model.parameters()}
+    return (
+        len(devices) > 1 or getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
+    )

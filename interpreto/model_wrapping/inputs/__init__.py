@@ -1,0 +1,1 @@
+"""From a user's sample to model inputs: texts, prompts, chats and images."""

@@ -1,0 +1,239 @@
+"""Prompts of language models: texts, token ids, and chats."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from jinja2 import TemplateError
+from torch import Tensor, nn
+
+from interpreto.errors import InputError, OptionError
+from interpreto.model_wrapping.inputs import text as texts
+from interpreto.model_wrapping.inputs.tokenizing import tokenized
+from interpreto.model_wrapping.language.text_model import TextModel
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.sample import TextSample
+from interpreto.typing import BYTES
+
+_MARK = "\ue000message\ue001"
+"""Stands for what a message says, to see where a template puts it; of letters that no text uses."""
+
+_KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a list of messages with 'role'), or a list"
+
+
+def is_one_prompt(inputs: Any) -> bool:
+    """Whether the user gave one prompt rather than several."""
+    return is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and texts.is_one_text(inputs))
+
+
+def is_chat(item: Any) -> bool:
+    """Whether it is the messages of a chat."""
+    return (
+        isinstance(item, Sequence)
+        and len(item) > 0
+        and all(isinstance(message, Mapping) and "role" in message for message in item)
+    )
+
+
+def _is_ids(item: Any) -> bool:
+    """Token ids of one prompt."""
+    if isinstance(item, Tensor | np.ndarray):
+        array = isinstance(item, np.ndarray)
+        whole = item.dtype.kind in "iu" if array else not item.is_floating_point() and item.dtype != torch.bool
+        return item.ndim == 1 and whole
+    is_list = isinstance(item, list | range) and bool(item)
+    return is_list and all(isinstance(token, int) and not isinstance(token, bool) for token in item)
+
+
+def split_prompts(inputs: Any) -> Iterator[Any]:
+    """The prompts one by one.
+
+    Raises:
+        InputError: if something in there is no prompt.
+    """
+    if is_chat(inputs):
+        yield list(inputs)
+    elif _is_ids(inputs):
+        yield {"input_ids": torch.as_tensor(inputs).clone()}
+    elif isinstance(inputs, str):
+        yield inputs
+    elif isinstance(inputs, Mapping):
+        if inputs.get("text_pair") is not None:
+            raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
+        yield from texts.split_texts(inputs)
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | BYTES):
+        for item in inputs:
+            if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
+                raise _no_prompt(item)
+            yield from split_prompts(item)
+    else:
+        raise _no_prompt(inputs)
+
+
+def _no_prompt(item: Any) -> InputError:
+    return InputError(f"Expected a prompt, got {type(item).__name__}; give {_KINDS} of these.")
+
+
+def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepend_bos: bool = False) -> TextSample:
+    """Tokenise a prompt, or take its tokens as they were given.
+
+    A text that spells out the beginning-of-sequence token, as a rendered chat does, gets no second one.
+
+    Args:
+        raw: A text, tokens or a chat.
+        text: The model that is to read it.
+        padding: What fills up each field when rows are joined.
+        prepend_bos: Whether a text for which the tokenizer adds no beginning-of-sequence token gets one.
+
+    Raises:
+        InputError: if it is empty, longer than the model can read, or a chat for which there is no template.
+        OptionError: if there is no beginning-of-sequence token to prepend.
+    """
+    if isinstance(raw, list):
+        return _encode_chat(raw, text, padding)
+    sample = texts.encode(raw, text, padding, truncate=None)
+    if isinstance(raw, Mapping):
+        return sample
+    bos = text.tokenizer.bos_token_id
+    ids = sample.rows.fields["input_ids"][0].tolist()
+    if bos is not None and ids[:2] == [bos, bos] and raw.lstrip().startswith(text.tokenizer.bos_token):
+        return _without_first(sample)
+    return _with_bos(sample, text) if prepend_bos and ids[0] != bos else sample
+
+
+def _without_first(sample: TextSample) -> TextSample:
+    """A prompt without its first token."""
+    fields = {name: field[:, 1:] for name, field in sample.rows.fields.items()}
+    spans = None if sample.spans is None else sample.spans[1:]
+    rows = Rows(fields, sample.rows.padding)
+    return replace(sample, rows=rows, spans=spans, sequence=sample.sequence[1:], tokens=sample.tokens[1:])
+
+
+def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
+    """A prompt with a beginning-of-sequence token before it, which belongs to no unit."""
+    tokenizer = text.tokenizer
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        raise OptionError(
+            "prepend_bos=True needs a beginning-of-sequence token, which this tokenizer does not name; set its "
+            "bos_token, or leave prepend_bos= out."
+        )
+    ids = torch.cat([torch.tensor([bos]), sample.rows.fields["input_ids"][0]])
+    texts.check_length(len(ids), text.limit, "shorten the prompt")
+    fields = {name: torch.cat([field[:, :1], field], 1) for name, field in sample.rows.fields.items()}
+    return replace(
+        sample,
+        rows=Rows({**fields, "input_ids": ids[None]}, sample.rows.padding),
+        spans=None if sample.spans is None else nn.functional.pad(sample.spans, (0, 0, 1, 0)),
+        sequence=nn.functional.pad(sample.sequence, (1, 0), value=-1),
+        tokens=(tokenizer.convert_ids_to_tokens(bos), *sample.tokens),
+    )
+
+
+def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
+    """A chat in the words of the model's template; the contents of its messages are the texts, all else is added."""
+    tokenizer = text.tokenizer
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("This tokenizer has no chat template, so that a chat cannot be put into words; give a string.")
+    if not tokenizer.is_fast:
+        raise InputError("A chat needs a fast tokenizer, which says where tokens lie in the text.")
+    spoken = [message for message in messages if _content(message).strip()]
+    if not spoken:
+        raise InputError("All messages of the chat are empty: there is nothing to explain.")
+    texts.check_text([_content(message) for message in spoken])
+    goes_on = messages[-1]["role"] == "assistant"
+
+    def rendered_as(chat: list[Mapping[str, Any]]) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"The tokenizer's chat template refuses this chat: {error}. Render it yourself and give it as a string."
+            ) from error
+
+    rendered = rendered_as(messages)
+    frame = rendered_as([_with_content(m, _MARK) if m in spoken else m for m in messages]).split(_MARK)
+    encoding: Any = tokenized(tokenizer, rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = torch.tensor(encoding["input_ids"])
+    texts.check_length(len(ids), text.limit, "shorten the chat")
+    offsets = torch.tensor(encoding["offset_mapping"])
+    places = _places([_content(message) for message in spoken], frame, rendered)
+    special = texts.special(tokenizer, ids)
+    sequence, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
+    for number, (start, end) in enumerate(places):
+        inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
+        sequence[inside] = number
+        spans[inside] = offsets[inside].clamp(start, end) - start
+    said = tuple(rendered[start:end] for start, end in places)
+    names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
+    roles = tuple(str(message["role"]) for message in spoken)
+    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names, roles=roles)
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    raise InputError(f"A message needs a text as its 'content'; this one has {type(content).__name__}.")
+
+
+def _with_content(message: Mapping[str, Any], said: str) -> Mapping[str, Any]:
+    content = message["content"]
+    return {**message, "content": said if isinstance(content, str) else [{**content[0], "text": said}]}
+
+
+def _places(contents: Sequence[str], frame: Sequence[str], rendered: str) -> list[tuple[int, int]]:
+    """Where the messages stand in the chat as the template puts it; templates strip white space.
+
+    Args:
+        contents: What the messages say.
+        frame: What the template puts before, between and behind them.
+        rendered: The chat.
+
+    Raises:
+        InputError: if the template rewrites a message.
+    """
+    found, end = [], 0
+    for number, content in enumerate(contents):
+        start = end + len(frame[number]) if number < len(frame) else 0
+        behind = frame[number + 1] if number + 1 < len(frame) else None
+        ends = [start + len(said) for said in (content, content.strip()) if rendered.startswith(said, start)]
+        ends = [place for place in ends if behind is not None and rendered.startswith(behind, place)]
+        if not ends:
+            raise InputError(
+                f"The chat template rewrites the message {content[:40]!r}, so that its words cannot be found again; "
+                "render the chat yourself and give it as a string."
+            )
+        end = ends[0]
+        found.append((start, end))
+    return found
+
+
+def continued(
+    prompt: TextSample, ids: Int[Tensor, " m"], said: str, spans: Int[Tensor, "m 2"], text: TextModel
+) -> TextSample:
+    """A prompt and what follows it, joined as ids: nothing is tokenised again."""
+    whole = torch.cat([prompt.rows.fields["input_ids"][0], ids])
+    texts.check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
+    mask = prompt.rows.fields["attention_mask"]
+    mask = torch.cat([mask, mask.new_ones(1, len(ids))], dim=1)
+    return TextSample(
+        texts.rows_of({}, whole, (), prompt.rows.padding).replace(attention_mask=mask),
+        (*prompt.texts, said),
+        (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
+        None if prompt.spans is None else torch.cat([prompt.spans, spans]),
+        prompt.no_spans,
+        torch.cat([prompt.sequence, torch.full_like(ids, len(prompt.texts))]),
+        (*prompt.tokens, *text.tokenizer.convert_ids_to_tokens(ids.tolist())),
+        generated=len(ids),
+        roles=(*prompt.roles, "assistant") if prompt.roles else (),
+    )

@@ -1,0 +1,65 @@
+"""Any function as a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from interpreto.errors import OptionError
+from interpreto.model_wrapping.tasks.callable_images import CallableImages, FeatureFunction, GradientFunction
+from interpreto.model_wrapping.tasks.callable_texts import CallableTexts
+from interpreto.model_wrapping.tasks.function_wrapper import ScoreFunction
+from interpreto.option_kinds import check_choice, checks_options
+
+LAYOUTS = ("n c h w", "n h w c")
+
+
+@checks_options
+def from_callables(
+    scores: ScoreFunction,
+    gradients: GradientFunction | None = None,
+    features: FeatureFunction | None = None,
+    *,
+    texts: bool = False,
+    layout: str = "n c h w",
+    labels: Sequence[str] | Mapping[int, str] | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
+    patch_size: int | tuple[int, int] | None = None,
+) -> CallableImages | CallableTexts:
+    """Wrap functions of images or texts, so that every method whose needs they meet works on them.
+
+    Args:
+        scores: From float32 images of the given layout, or a list of texts, to scores `n k`, one column per class.
+        gradients: From images and a class index to the gradient of that class's scores, in the images' shape.
+        features: From images and a class index to the features of a layer, in the images' layout with a height, width
+            and number of channels of their own, and the gradient of that class's scores for them: what GradCam needs.
+        texts: Whether `scores` reads texts. Words are hidden by a space then, or by any text that `removal=` names;
+            the other options are for images.
+        layout: "n c h w" or "n h w c", how the functions want their images.
+        labels: Names of the classes, or a mapping from their numbers, such as `model.config.id2label`.
+        preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
+            floats in [0, 1], and arrays and tensors are taken as they are.
+        patch_size: Height and width of patches, if the model has them.
+
+    Raises:
+        OptionError: if the layout is unknown, something is not callable, or an option of images is given for texts.
+
+    Example:
+        >>> from interpreto import Occlusion
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> Occlusion(model)("so good a film")[0].attributions
+        tensor([[0., 1., 0., 0.]])
+    """
+    check_choice("layout", layout, LAYOUTS)
+    # What is checked is a list.
+    names = cast(list[str] | None, labels)
+    functions = {"scores": scores, "gradients": gradients, "features": features, "preprocess": preprocess}
+    for name, function in functions.items():
+        if not callable(function) and (function is not None or name == "scores"):
+            raise OptionError(f"{name}={function!r} is not callable.")
+    if not texts:
+        patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+        return CallableImages(scores, gradients, features, layout == "n h w c", names, preprocess, patch)
+    of_images = {**functions, "patch_size": patch_size, "layout": None if layout == LAYOUTS[0] else layout}
+    given = [name for name, value in of_images.items() if value is not None and name != "scores"]
+    if given:
+        raise OptionError(f"{given[0]}= is for functions of images; with texts=True leave it out.")
+    return CallableTexts(scores, names)

@@ -1,0 +1,107 @@
+"""Static pages: coloured texts with a tooltip per unit, and pictures, in one file without scripts or network."""
+
+import base64
+from html import escape
+
+from matplotlib.colors import to_hex
+
+from interpreto.visualizations.output import Html, Picture, png
+from interpreto.visualizations.panels import Panel
+
+_STYLE = """
+.interpreto { font: 16px/1.9 system-ui, sans-serif; color: #111; background: #fff; max-width: 60rem; margin: 1rem auto;
+  padding: 0 1rem; }
+.interpreto h2 { font-size: 1.05rem; margin: 1.6rem 0 .2rem; border-bottom: 1px solid #ddd; }
+.interpreto h3 { font-size: .9rem; margin: .9rem 0 .1rem; color: #333; }
+.interpreto p { margin: .1rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.interpreto mark { border-radius: .2em; padding: .1em 0; }
+.interpreto .key { display: inline-block; width: 7rem; height: .7em; margin: 0 .4em; border: 1px solid #ccc; }
+.interpreto small { color: #555; font-weight: normal; }
+.interpreto summary { font-size: .8rem; color: #555; cursor: pointer; }
+.interpreto table { border-collapse: collapse; font-size: .85rem; line-height: 1.4; }
+.interpreto th, .interpreto td { padding: .1rem .7rem; text-align: right; border-bottom: 1px solid #eee; }
+.interpreto th:first-child, .interpreto td:first-child { text-align: left; white-space: pre-wrap; }
+.interpreto img { max-width: 100%; }
+"""
+
+
+def page(body: str, title: str, style: str = "") -> Html:
+    """A whole document around a body, with rules of its own beyond the common ones."""
+    return Html(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>"
+        f'<body><main class="interpreto">{body}</main></body></html>\n'
+    )
+
+
+def of_texts(rows: list[list[Panel]]) -> Html:
+    """One section per sample and target: every method's colours over the text, and all scores as a table."""
+    return page("\n".join(section(row) for row in rows), "Attributions")
+
+
+def of_figure(figure: Picture) -> Html:
+    """A figure in a page."""
+    data = base64.b64encode(png(figure)).decode()
+    return page(f'<img alt="Attribution maps" src="data:image/png;base64,{data}">', "Attributions")
+
+
+def section(row: list[Panel]) -> str:
+    """One sample and target: every method's colours over the text, and all scores as a table."""
+    blocks = "".join(_block(panel) for panel in row)
+    return f"<section><h2>{escape(row[0].title)}</h2>{blocks}{_table(row)}</section>"
+
+
+def _block(panel: Panel) -> str:
+    colours, norm = panel.colours
+    stops = ", ".join(to_hex(colours(step / 8)) for step in range(9))
+    key = (
+        f'<small>{norm.vmin:.3g}<span class="key" style="background:linear-gradient(to right,{stops})"></span>'
+        f"{norm.vmax:.3g}</small>"
+    )
+    units = "".join(_mark(panel, unit) for unit in range(len(panel.output.elements)))
+    return f"<h3>{escape(panel.method)} {key}</h3><p>{units}</p>"
+
+
+def _mark(panel: Panel, unit: int) -> str:
+    """A unit in its colour; white space around it stays uncoloured, so that words do not run into each other."""
+    colours, norm = panel.colours
+    element = str(panel.output.elements[unit])
+    word = element.strip()
+    colour = colours(norm(float(panel.scores[unit])))
+    letters = "#fff" if sum(colour[:3]) < 1.35 else "#111"
+    before, behind = element[: len(element) - len(element.lstrip())], element[len(element.rstrip()) :]
+    if not word or bool(panel.scores[unit].isnan()):
+        return escape(element)
+    tip = escape(f"{word}: {_number(panel, unit)}", quote=True)
+    style = f"background:{to_hex(colour)};color:{letters}"
+    return f'{escape(before)}<mark style="{style}" title="{tip}">{escape(word)}</mark>{escape(behind)}'
+
+
+def _number(panel: Panel, unit: int) -> str:
+    if bool(panel.scores[unit].isnan()):
+        return ""
+    errors = None if panel.relative else panel.output.standard_errors
+    spread = "" if errors is None else f" ± {float(errors[panel.target][unit]):.2g}"
+    return f"{float(panel.scores[unit]):+.4g}{spread}"
+
+
+def _table(row: list[Panel]) -> str:
+    """All scores; methods whose units differ from the first method's get a table of their own."""
+    groups: dict[tuple[str, ...], list[Panel]] = {}
+    for panel in row:
+        groups.setdefault(tuple(map(str, panel.output.elements)), []).append(panel)
+    tables = "".join(map(table, groups.values()))
+    return f"<details><summary>all scores as a table</summary>{tables}</details>"
+
+
+def table(panels: list[Panel]) -> str:
+    """The units of one sample, one column of scores per panel."""
+    head = "".join(f"<th>{escape(panel.method)}</th>" for panel in panels)
+    lines = "".join(
+        f"<tr><td>{escape(str(element).strip())}</td>"
+        + "".join(f"<td>{_number(panel, unit)}</td>" for panel in panels)
+        + "</tr>"
+        for unit, element in enumerate(panels[0].output.elements)
+    )
+    return f"<table><thead><tr><th>unit</th>{head}</tr></thead><tbody>{lines}</tbody></table>"
