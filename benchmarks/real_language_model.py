@@ -139,7 +139,7 @@ def chat(question):
 
 
 def in_context(unit):
-    """A fact within a story of 300 words, whose beginning is repeated at the end; its last word or it is to be found."""
+    """A fact in a story of 300 words, whose beginning is repeated at the end. The reason is its last word, or it."""
     sentences = STORY.replace("\n", " ").split(". ")
     for number, fact in enumerate(FACTS):
         begin, _, word = fact.rpartition(" ")

@@ -32,6 +32,10 @@ class SavedFileError(InterpretoError, OSError):
     """A file or folder that cannot be read or written, or that holds something else."""
 
 
+class CannotCopyError(InterpretoError):
+    """A model of which no working copy can be made, so that calls run one at a time on the model itself."""
+
+
 class BatchWarning(UserWarning):
     """What a model says of an input depends on the other inputs of its batch."""
 

@@ -17,7 +17,7 @@ Masks are 1 where a unit is changed and 0 where it is left alone.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +30,15 @@ UnitScores = Float[Tensor, "t *g"]
 
 Hidden = Float[Tensor, "p *g"]
 """The share of every unit that is hidden in a row."""
+
+Modality = Literal["text", "image"]
+"""What units of a sample are made of."""
+
+OnError = Literal["raise", "record"]
+"""What happens to the error of a sample."""
+
+Size = tuple[int, int]
+"""Height and width."""
 
 BYTES = bytes | bytearray | memoryview
 """What holds the bytes of a file."""

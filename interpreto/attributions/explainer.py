@@ -1,4 +1,4 @@
-"""A method on a model: its recipe, run by the pipeline, and the results that come of it."""
+"""A method on a model: its plan, run by the pipeline, and the results."""
 
 from abc import ABC
 from collections.abc import Iterator
@@ -12,34 +12,34 @@ from interpreto.attributions.assembly import Setup
 from interpreto.attributions.convergence import ConvergenceCheck, advice
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.naming import unwrap_partial
-from interpreto.attributions.pipeline import Completed, FailedSample, Job, Opened, Pipeline
+from interpreto.attributions.pipeline import Completed, FailedSample, Job, Pipeline
 from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
-from interpreto.attributions.result import AttributionOutput
+from interpreto.attributions.result import AttributionOutput, Request
 from interpreto.attributions.result_checks import ResultChecks
 from interpreto.attributions.zero_maps import ZERO_MAPS, ZeroMapCheck, zero_targets
-from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import Sample, TextSample
+from interpreto.typing import OnError
 
 _SHOWN = 200
-"""Letters that are shown of a sample that could not be read."""
+"""Characters that are shown of a sample that could not be read."""
 
 
 class Explainer(ABC):
-    """A method on a model. Every method is a choice of parts: its `recipe`; all else happens here.
+    """A method on a model. A method chooses the parts of its plan; everything else is implemented here.
 
     Attributes:
         setup: The wrapped model and the shared options.
-        recipe: What the method does to one sample.
+        plan: How the method explains one sample.
     """
 
     setup: Setup
     plan: Plan
 
-    def __call__(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> list[AttributionOutput]:
+    def __call__(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> list[AttributionOutput]:
         """The same as `explain`."""
         return self.explain(inputs, targets, on_error=on_error)
 
-    def explain(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> list[AttributionOutput]:
+    def explain(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> list[AttributionOutput]:
         """Explain each sample's targets.
 
         Args:
@@ -65,12 +65,12 @@ class Explainer(ABC):
         return outputs
 
     def explain_unchecked(
-        self, inputs: Any, targets: Any = None, *, on_error: str = "raise"
+        self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise"
     ) -> list[AttributionOutput]:
         """The same as `explain`, without warnings about results: for runs that check those of all portions together."""
         outputs: list[AttributionOutput] = []
         try:
-            outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._work())))
+            outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._job())))
         except BaseException as error:
             error.outputs = outputs  # type: ignore[attr-defined]
             raise
@@ -82,62 +82,50 @@ class Explainer(ABC):
         advised = advice(self.setup.wrapper.task, bool(self.setup.options.get("prepend_bos")))
         return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, advised), ZeroMapCheck(method)))
 
-    def stream(self, inputs: Any, targets: Any = None, *, on_error: str = "raise") -> Iterator[AttributionOutput]:
+    def stream(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, yielding outputs in order as they finish.
 
         `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
         `on_error` is as for `explain`; an error comes after the outputs of all samples before it.
         """
         checks = self.result_checks()
-        found = Pipeline(self.setup, on_error).stream(inputs, targets, self._work())
+        found = Pipeline(self.setup, on_error).stream(inputs, targets, self._job())
         for number, output in enumerate(map(self._output, found)):
             checks.add(number, output)
             yield output
         checks.warn(stacklevel=2)
 
-    def _work(self) -> Job[UnitAttribution]:
-        own = self.plan.default_granularity
-        cut = None if own is None else lambda number, sample: own
-        recipe = self.plan
-        return Job(
-            self._plan,
-            recipe.n_evaluations,
-            recipe.cost_independent_of_units,
-            cut,
-            recipe.capture,
-            recipe.check,
-            recipe.single_sample_option,
-        )
-
-    def _plan(self, number: int, opened: Opened) -> PlanRun[UnitAttribution]:
-        return self.plan.run(opened.prepared)
+    def _job(self) -> Job[UnitAttribution]:
+        plan = self.plan
+        return Job(lambda number, prepared: plan.run(prepared), plan.n_evaluations, plan.needs, check=plan.check)
 
     def _output(self, done: Completed[UnitAttribution] | FailedSample) -> AttributionOutput:
         if isinstance(done, FailedSample):
             return self._failure(done)
-        opened, prepared = done.opened, done.opened.prepared
-        explained = done.result.restricted_to(prepared.can_influence)
-        # Scores of zero say something where a method keeps signs, and nothing where it keeps positive sums alone.
-        zeros = zero_targets(explained.scores, opened.targets.names) if self.plan.rectifies else []
+        prepared = done.prepared
+        attribution = done.result.restricted_to(prepared.can_influence)
+        # A score of 0 is informative for methods that keep signs, but not for those that keep positive sums alone.
+        zeros = zero_targets(attribution.scores, prepared.targets.names) if self.plan.rectifies else []
         return AttributionOutput(
-            attributions=explained.scores,
-            elements=opened.labels,
-            targets=opened.targets.values,
-            target_names=opened.targets.names,
+            attributions=attribution.scores,
+            elements=prepared.labels,
+            targets=prepared.targets.values,
+            target_names=prepared.targets.names,
             scores=prepared.scores,
             task=self.setup.wrapper.task,
             modality=self.setup.wrapper.modality,
-            granularity=granularity.name_of(opened.granularity),
+            granularity=granularity.name_of(prepared.segmenter),
             raw_input=prepared.sample.raw,
-            standard_errors=explained.standard_errors,
-            completeness_gap=explained.completeness_gap,
-            segments=explained.segments,
+            standard_errors=attribution.standard_errors,
+            completeness_gap=attribution.completeness_gap,
+            segments=attribution.segments,
             target_units=prepared.part_of_target,
             n_evaluations=done.n_evaluations,
             info=provenance.record(self.setup, self.plan, done.seconds)
             | done.notes
             | _of_sample(prepared)
             | ({ZERO_MAPS: zeros} if zeros else {}),
+            request=Request(prepared.raw, prepared.targets.spec, prepared.segmenter),
         )
 
     def _failure(self, failed: FailedSample) -> AttributionOutput:

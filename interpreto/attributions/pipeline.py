@@ -1,87 +1,47 @@
-"""The pipeline without a method: samples are prepared, cut into units, settled, and worked on side by side."""
+"""The pipeline without a method: samples are read, segmented into units, resolved, and worked on side by side."""
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-import torch
 from tqdm.auto import tqdm
 
 from interpreto.attributions import granularity
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.granularity import DefaultGranularity, UnitSegmenter
 from interpreto.attributions.perturbations.base import Layout
-from interpreto.attributions.plans.base import PreparedSample
+from interpreto.attributions.plans.base import PlanNeeds, PreparedSample
 from interpreto.attributions.scheduler import run_plans
-from interpreto.errors import InputError, InterpretoError, OptionError, TargetError
-from interpreto.model_wrapping.capture_request import CaptureRequest
-from interpreto.model_wrapping.execution.working_copy import CannotCopyError
-from interpreto.model_wrapping.messages import NamedTargets, PlanRun
+from interpreto.errors import CannotCopyError, OptionError
+from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import per_sample
-from interpreto.model_wrapping.wrapper import InferenceWrapper, check_not_a_table
-from interpreto.typing import BYTES
+from interpreto.model_wrapping.wrapper import InferenceWrapper, TargetedSample
+from interpreto.typing import OnError
 
 Found = TypeVar("Found")
-Item = TypeVar("Item")
 
 _WINDOW = 4
-"""How many batches' worth of samples are looked at together to run those of like length side by side."""
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A sample whose units and targets are settled.
-
-    Attributes:
-        prepared: What there is to work on.
-        granularity: What cut it into units.
-        labels: What a person sees of the units.
-    """
-
-    prepared: PreparedSample
-    granularity: UnitSegmenter
-    labels: Any
-
-    @property
-    def targets(self) -> NamedTargets:
-        """What is asked about."""
-        return self.prepared.targets
+"""Number of batches' worth of samples that are sorted by length, to run those of similar length side by side."""
 
 
 @dataclass(frozen=True, eq=False)
 class Completed(Generic[Found]):
-    """What came of one sample, the rows that it took, its share of the seconds, and notes on how the model was run."""
+    """The result for one sample.
 
-    opened: Opened
+    Attributes:
+        prepared: The sample.
+        result: What its job returned.
+        n_evaluations: Number of evaluations, the unperturbed one among them.
+        seconds: The sample's share of the time of its window.
+        notes: How the model was run, for the record.
+    """
+
+    prepared: PreparedSample
     result: Found
     n_evaluations: int
     seconds: float
     notes: dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Job(Generic[Found]):
-    """What is done to each sample.
-
-    Attributes:
-        plan: The conversation about the sample of this number.
-        n_evaluations: How many rows it will take, for the progress bar.
-        cost_independent_of_units: Whether every unit comes for free, as it does with gradients, or costs a row.
-        default_granularity: What cuts the sample of this number into units, where the user said nothing of granularity.
-        capture: What the run of the unchanged sample is watched for.
-        check: Refuses a sample before the model runs.
-        single_sample_option: Which option holds what belongs to one sample; empty where none does.
-    """
-
-    plan: Callable[[int, Opened], PlanRun[Found]]
-    n_evaluations: Callable[[Layout], int]
-    cost_independent_of_units: bool
-    default_granularity: Callable[[int, Sample], UnitSegmenter] | None = None
-    capture: CaptureRequest | None = None
-    check: Callable[[Sample, Layout], None] | None = None
-    single_sample_option: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,272 +53,247 @@ class FailedSample:
 
 
 @dataclass(frozen=True, eq=False)
+class Job(Generic[Found]):
+    """What is done to each sample.
+
+    Attributes:
+        run: The plan for the sample of this number.
+        n_evaluations: Number of evaluations of a sample, for the progress bar.
+        needs: What the pipeline does before the plan starts.
+        segmenter: The granularity of the sample of this number, if the user names none; None for `needs.granularity`.
+        check: Checks a sample before the model runs.
+    """
+
+    run: Callable[[int, PreparedSample], PlanRun[Found]]
+    n_evaluations: Callable[[Layout], int]
+    needs: PlanNeeds
+    segmenter: Callable[[int, Sample], UnitSegmenter] | None = None
+    check: Callable[[Sample, Layout], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A sample of a window, with its number and its units; an item that failed has neither sample nor units."""
+
+    number: int
+    targeted: TargetedSample
+    segmenter: UnitSegmenter | None = None
+    units: granularity.Units | None = None
+
+    @property
+    def length(self) -> int:
+        assert self.targeted.sample is not None
+        return self.targeted.sample.rows.length
+
+    def failed(self, error: Exception) -> FailedSample:
+        return FailedSample(self.targeted.sample or self.targeted.raw, error)
+
+
+@dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A wrapped model and the shared options, ready for any work.
+    """A wrapped model and the shared options, for any job.
 
     Attributes:
         setup: The wrapped model and the shared options.
         on_error: "raise" ends with the error of the first sample that cannot be explained, after those before it;
-            "record" yields a `Failed` in its place and goes on.
-
-    Raises:
-        OptionError: if `on_error` is neither.
+            "record" yields a `FailedSample` in its place and continues.
     """
 
     setup: Setup
-    on_error: str = "raise"
+    on_error: OnError = "raise"
 
     def __post_init__(self) -> None:
         check_on_error(self.on_error)
 
-    def all(self, inputs: Any, targets: Any, work: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
-        """Work through samples that are all at hand: bad ones are told of before any is worked on.
+    @property
+    def _keeps_errors(self) -> bool:
+        return self.on_error == "record"
 
-        A list may hold samples that are prepared already, for those who work on the same ones again and again.
+    def all(self, inputs: Any, targets: Any, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+        """Work through samples that are all available: mistakes are reported before any sample is worked on.
 
         Raises:
             InputError: if a sample cannot be read.
             TargetError: if a target does not exist or the list of targets has the wrong length.
         """
-        wrapper = self.setup.wrapper
-        check_not_a_table(inputs)
-        ready = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
-        alone = not ready and wrapper.is_one(inputs)
-        raws = list(inputs) if ready else list(self._raised(self._split(inputs)))
-        if not raws:
-            raise InputError("The list of inputs is empty: there is nothing to explain.")
-        check_single_sample(work.single_sample_option, len(raws))
-        given = wrapper.normalize_targets(targets, len(raws))
-        specs = per_sample(given, len(raws), alone)
-        own = isinstance(given, list)
-        raws = [self._checked(raw, spec, None, own) for raw, spec in zip(raws, specs, strict=True)]
-        if wrapper.ragged:
-            # Texts are tokenised before any is explained, so that what cannot be read is told at once; images are
-            # large and prepared as their turn comes.
-            raws = list(self._raised(self._prepared(raws)))
-            raws = [self._checked(raw, spec, raw, own) for raw, spec in zip(raws, specs, strict=True)]
-        yield from self._windows(zip(raws, specs, strict=True), len(raws), work)
+        items = self.setup.wrapper.read(inputs, targets, self._keeps_errors)
+        check_single_sample(job.needs.single_sample_option, len(items))
+        yield from self._windows(items, len(items), job)
 
-    def stream(self, inputs: Any, targets: Any, work: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
-        """Work through samples from an iterator of any length; between two of them the model is as it was."""
-        wrapper = self.setup.wrapper
-        check_not_a_table(inputs)
-        if wrapper.is_one(inputs):
-            yield from self.all(inputs, targets, work)
-            return
-        raws = self._split(inputs)
-        specs = wrapper.normalize_targets(targets)
-        several = specs if isinstance(specs, list) else [specs]
-        for spec in several:
-            wrapper.check_target(per_sample([spec], 1, False)[0])
-        pairs = _alongside(raws, several) if specs is several else ((raw, specs) for raw in raws)
-        yield from self._windows(pairs, None, work)
-
-    def _split(self, inputs: Any) -> Iterator[Any]:
-        """The samples one by one; what is none is a `Failed`."""
-        wrapper = self.setup.wrapper
-        whole = isinstance(inputs, Mapping | tuple | BYTES)
-        if wrapper.is_one(inputs) or whole or not isinstance(inputs, Iterable):
-            yield from wrapper.split(inputs)
-            return
-        for item in inputs:
-            try:
-                yield from list(wrapper.split([item]))
-            except InterpretoError as error:
-                yield FailedSample(item, error)
-
-    def _checked(self, raw: Any, spec: Any, sample: Any, own: bool) -> Any:
-        """A sample whose target exists; a target of its own that does not is a failure of the sample."""
-        if isinstance(raw, FailedSample):
-            return raw
-        try:
-            self.setup.wrapper.check_target(spec, sample)
-        except TargetError as error:
-            if self.on_error == "raise" or not own:
-                raise
-            return FailedSample(raw, error)
-        return raw
-
-    def _prepared(self, raws: Sequence[Any]) -> list[Sample | FailedSample]:
-        """Samples that are ready for the model, and those that could not be read."""
-        known = (Sample, FailedSample)
-        fresh = [number for number, raw in enumerate(raws) if not isinstance(raw, known)]
-        found: list[Any] = list(raws)
-        for number, sample in zip(fresh, self._prepared_all([raws[number] for number in fresh]), strict=True):
-            found[number] = sample
-        return found
-
-    def _prepared_all(self, raws: Sequence[Any]) -> list[Sample | FailedSample]:
-        if not raws:
-            return []
-        try:
-            # Tensors made inside a caller's inference mode could not be used where gradients are taken.
-            with torch.inference_mode(False):
-                return list(self.setup.wrapper.prepare_all(raws))
-        except Exception as error:
-            if len(raws) == 1:
-                return [FailedSample(raws[0], error)]
-        return [sample for raw in raws for sample in self._prepared_all([raw])]
+    def stream(self, inputs: Any, targets: Any, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+        """Work through samples of an iterator of any length; between two of them the model is as it was."""
+        yield from self._windows(self.setup.wrapper.read_stream(inputs, targets, self._keeps_errors), None, job)
 
     def _windows(
-        self, pairs: Iterable[tuple[Any, Any]], count: int | None, work: Job[Found]
+        self, items: Iterable[TargetedSample], count: int | None, job: Job[Found]
     ) -> Iterator[Completed[Found] | FailedSample]:
-        """Some samples at a time; the model is held only while a window is worked on."""
-        pairs = iter(pairs)
-        size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.ragged else 1)
+        """Some samples at a time; the model is leased only while a window is worked on."""
+        items = iter(items)
+        size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.inputs.ragged else 1)
         with _progress(self.setup.show_progress) as bar:
             done, stop = 0, None
             while stop is None:
-                window, stop = _take(pairs, size)
-                samples = self._prepared([raw for raw, _ in window])
-                check_single_sample(work.single_sample_option, done + len(window))
-                numbers = range(done, done + len(window))
-                samples = [self._check_sample(*pair, work) for pair in zip(numbers, samples, strict=True)]
-                ready = list(zip(numbers, samples, [spec for _, spec in window], strict=True))
-                yield from self._raised(self._outcomes(ready, bar, (count or 0) - done, work))
+                window, stop = _take(items, size)
+                check_single_sample(job.needs.single_sample_option, done + len(window))
+                prepared = self.setup.wrapper.prepare(window)
+                ready = [self._segmented(done + number, item, job) for number, item in enumerate(prepared)]
+                yield from self._raised(self._outcomes(ready, bar, (count or 0) - done, job))
                 done += len(window)
         if isinstance(stop, Exception):
             raise stop
 
-    def _check_sample(self, number: int, sample: Sample | FailedSample, work: Job[Found]) -> Sample | FailedSample:
-        """A sample that this work can be done to."""
-        if work.check is None or isinstance(sample, FailedSample):
-            return sample
+    def _segmented(self, number: int, targeted: TargetedSample, job: Job[Found]) -> _Item:
+        """A sample with its units, if the job can be done to it."""
+        sample = targeted.sample
+        if sample is None or targeted.error is not None:
+            return _Item(number, targeted)
         try:
-            units = self._granularity(number, sample, work).units(sample)
-            work.check(sample, Layout(units.shape, tuple(units.index.shape)))
+            segmenter = self._segmenter(number, sample, job)
+            units = segmenter.units(sample)
+            if job.check is not None:
+                job.check(sample, Layout(units.shape, tuple(units.index.shape)))
         except Exception as error:
-            if self.on_error == "raise":
-                # An option that does not go with a sample is told before the model runs.
+            if not self._keeps_errors:
+                # Options that do not fit a sample are reported before the model runs.
                 raise
-            return FailedSample(sample, error)
-        return sample
+            return _Item(number, replace(targeted, error=error))
+        return _Item(number, targeted, segmenter, units)
 
-    def _raised(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items, up to the first failure if that is to be raised."""
-        for item in items:
-            if isinstance(item, FailedSample) and self.on_error == "raise":
-                raise item.error
-            yield item
+    def _segmenter(self, number: int, sample: Sample, job: Job[Found]) -> UnitSegmenter:
+        given, needs = self.setup.granularity, job.needs
+        if isinstance(given, DefaultGranularity):
+            return given.segmenter(sample)
+        if given is not None:
+            return given
+        if job.segmenter is not None:
+            return job.segmenter(number, sample)
+        if needs.granularity is not None:
+            return needs.granularity
+        return granularity.default_segmenter(sample, self.setup.wrapper.modality, needs.cost_independent_of_units)
+
+    def _raised(self, outcomes: Iterable[Completed[Found] | FailedSample]) -> Iterator[Completed[Found] | FailedSample]:
+        """The same outcomes, up to the first failure if that is raised."""
+        for outcome in outcomes:
+            if isinstance(outcome, FailedSample) and not self._keeps_errors:
+                raise outcome.error
+            yield outcome
 
     def _outcomes(
-        self, window: list[tuple[int, Sample | FailedSample, Any]], bar: tqdm, left: int, work: Job[Found]
+        self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]
     ) -> Iterator[Completed[Found] | FailedSample]:
-        """What comes of a window, in order; where errors are raised, up to the first of them."""
-        failed = [place for place, (_, sample, _) in enumerate(window) if isinstance(sample, FailedSample)]
-        if failed and self.on_error == "raise":
+        """The outcomes of a window, in order; up to the first failure if that is raised."""
+        failed = [place for place, item in enumerate(window) if item.targeted.error is not None]
+        if failed and not self._keeps_errors:
             window = window[: failed[0] + 1]
-        ready = [item for item in window if not isinstance(item[1], FailedSample)]
-        found = iter(self._run_together(ready, bar, left, work))
-        for _, sample, _ in window:
-            outcome = sample if isinstance(sample, FailedSample) else next(found, None)
+        found = iter(self._run_together([item for item in window if item.targeted.error is None], bar, left, job))
+        for item in window:
+            error = item.targeted.error
+            outcome = next(found, None) if error is None else item.failed(error)
             if outcome is None:
                 return
             yield outcome
 
     def _run_together(
-        self, window: list[tuple[int, Any, Any]], bar: tqdm, left: int, work: Job[Found]
+        self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]
     ) -> list[Completed[Found] | FailedSample]:
-        """Samples worked on together and, where that fails, each alone, to tell whose failure it is."""
+        """Samples worked on together and, if that fails, one by one, to find which of them fails."""
         if not window:
             return []
         try:
-            return list(self._window_or_own_model(window, bar, left, work))
+            return list(self._window_or_own_model(window, bar, left, job))
         except Exception as error:
             if len(window) == 1:
-                return [FailedSample(window[0][1], error)]
+                return [window[0].failed(error)]
         found: list[Completed[Found] | FailedSample] = []
         for item in window:
-            found += self._run_together([item], bar, left, work)
-            if isinstance(found[-1], FailedSample) and self.on_error == "raise":
+            found += self._run_together([item], bar, left, job)
+            if isinstance(found[-1], FailedSample) and not self._keeps_errors:
                 break
         return found
 
-    def _granularity(self, number: int, sample: Sample, work: Job[Found]) -> UnitSegmenter:
-        given = self.setup.granularity
-        if given is None:
-            modality = self.setup.wrapper.modality
-            return (
-                granularity.default_segmenter(sample, modality, work.cost_independent_of_units)
-                if work.default_granularity is None
-                else work.default_granularity(number, sample)
-            )
-        return given.segmenter(sample) if isinstance(given, DefaultGranularity) else given
-
     def _window_or_own_model(
-        self, window: list[tuple[int, Sample, Any]], bar: tqdm, left: int, work: Job[Found]
+        self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]
     ) -> list[Completed[Found]]:
-        """A window, on the user's own model once it has turned out that no copy of it can be used."""
+        """A window, on the user's own model if a run shows that no copy of it can be used."""
         try:
-            return self._window(window, bar, left, work)
+            return self._window(window, bar, left, job)
         except CannotCopyError:
-            return self._window(window, bar, left, work)
+            return self._window(window, bar, left, job)
 
-    def _window(
-        self, window: list[tuple[int, Sample, Any]], bar: tqdm, left: int, work: Job[Found]
-    ) -> list[Completed[Found]]:
+    def _window(self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]) -> list[Completed[Found]]:
         begin = time.perf_counter()
-        # Neighbours of like length share batches with little padding.
-        places = sorted(range(len(window)), key=lambda place: window[place][1].rows.length)
-        several = max(left, len(window))
-        with self.setup.wrapper.lease(self.setup.seed) as lease:
-            shared: dict[Hashable, Any] = {}
-            plans = (self._plan(*window[place], lease.wrapper, shared, bar, several, work) for place in places)
-            found = run_plans(plans, lease.respond, self.setup.batch_size, bar.update, lease.wrapper.deduplicate)
+        # Neighbours of similar length share batches with little padding.
+        order = sorted(range(len(window)), key=lambda place: window[place].length)
+        n_samples = max(left, len(window))
+        setup = self.setup
+        with setup.wrapper.lease(setup.seed) as lease:
+            wrapper, shared = lease.wrapper, dict[Hashable, Any]()
+            prefetch = wrapper.targets.prefetch([item.targeted.spec for item in window])
+            run_plans([prefetch], lease.respond, setup.batch_size, bar.update)
+            runs = (self._run(window[place], wrapper, shared, bar, n_samples, job) for place in order)
+            found = run_plans(runs, lease.respond, setup.batch_size, bar.update, wrapper.engine.deduplicate)
             notes = lease.notes()
         seconds = (time.perf_counter() - begin) / len(window)
         done = {
-            place: Completed(*pair, rows, seconds, notes) for place, (pair, rows) in zip(places, found, strict=True)
+            place: Completed(*result, n_evaluations, seconds, notes)
+            for place, (result, n_evaluations) in zip(order, found, strict=True)
         }
         return [done[place] for place in range(len(window))]
 
-    def _plan(
+    def _run(
         self,
-        number: int,
-        sample: Sample,
-        spec: Any,
+        item: _Item,
         wrapper: InferenceWrapper,
         shared: dict[Hashable, Any],
         bar: tqdm,
-        samples: int,
-        work: Job[Found],
-    ) -> PlanRun[tuple[Opened, Found]]:
-        setup = self.setup
-        chosen = self._granularity(number, sample, work)
-        # Before the model runs, so that what cannot be cut into units is told at once.
-        units = chosen.units(sample)
-        resolved = yield from wrapper.resolve_targets(sample, spec, setup.seed, work.capture)
-        if setup.granularity is None and resolved.captured is not None:
-            chosen = granularity.of_layer_map(chosen, units, resolved.captured.shape[1:])
-        if resolved.sample is not sample or resolved.captured is not None:
-            units = chosen.units(resolved.sample)
-        labels = chosen.labels(resolved.sample)
-        targets = resolved.targets.by_unit(units.index, labels)
-        scores = targets.select(resolved.outputs)[0]
-        prepared = PreparedSample(
+        n_samples: int,
+        job: Job[Found],
+    ) -> PlanRun[tuple[PreparedSample, Found]]:
+        prepared = yield from self._prepared(item, wrapper, shared, job.needs)
+        n_evaluations = job.n_evaluations(prepared.layout)
+        # The evaluation of the unperturbed sample is counted already.
+        bar.total = max(bar.total or 0, bar.n + n_evaluations, (1 + n_evaluations) * n_samples)
+        result = yield from job.run(item.number, prepared)
+        # Free this sample's key/value cache: others are still running.
+        return replace(prepared, targets=prepared.targets.without_cache()), result
+
+    def _prepared(
+        self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, Any], needs: PlanNeeds
+    ) -> PlanRun[PreparedSample]:
+        """Run the unperturbed sample, and find its targets and its final units."""
+        setup, sample, units, segmenter = self.setup, item.targeted.sample, item.units, item.segmenter
+        assert sample is not None
+        assert units is not None
+        assert segmenter is not None
+        resolved = yield from wrapper.targets.resolve(sample, item.targeted.spec, setup.seed, needs.capture)
+        captured = resolved.unperturbed.captured
+        if setup.granularity is None and captured is not None:
+            segmenter = granularity.of_layer_map(segmenter, units, captured.shape[2:])
+        if resolved.sample is not sample or segmenter is not item.segmenter:
+            # A prompt has its continuation now, or a layer its own grid.
+            units = segmenter.units(resolved.sample)
+        labels = segmenter.labels(resolved.sample)
+        targets, outputs = resolved.targets.by_unit(units.index, labels), resolved.unperturbed.outputs
+        assert outputs is not None
+        return PreparedSample(
+            item.targeted.raw,
             resolved.sample,
+            segmenter,
             units,
+            labels,
             targets,
-            scores,
+            targets.select(outputs)[0],
+            resolved.unperturbed,
             setup.seed,
             setup.batch_size,
-            1,
-            resolved.captured,
-            wrapper.device,
-            shared,
-            wrapper.probabilities(resolved.targets, resolved.outputs),
+            device=wrapper.engine.device,
+            shared=shared,
+            probabilities=wrapper.targets.probabilities(resolved.targets, outputs),
         )
-        rows = work.n_evaluations(prepared.layout)
-        # The row of the unchanged sample has run and is counted already.
-        bar.total = max(bar.total or 0, bar.n + rows, (1 + rows) * samples)
-        opened = Opened(prepared, chosen, labels)
-        found = yield from work.plan(number, opened)
-        # Others run on; what the model remembers of this sample would take their memory.
-        return replace(opened, prepared=replace(prepared, targets=targets.without_cache())), found
 
 
 def check_on_error(on_error: str) -> None:
-    """Refuse what is not a way to go on after an error.
+    """Check the option `on_error`.
 
     Raises:
         OptionError: if it is neither "raise" nor "record".
@@ -367,48 +302,37 @@ def check_on_error(on_error: str) -> None:
         raise OptionError(f"on_error={on_error!r} must be 'raise' or 'record'.")
 
 
-def _take(pairs: Iterator[Any], size: int) -> tuple[list[Any], Exception | bool | None]:
-    """The next items, and why there are no more: True at the end, or the error of whoever gives them."""
-    found: list[Any] = []
+def _take(items: Iterator[TargetedSample], size: int) -> tuple[list[TargetedSample], Exception | bool | None]:
+    """The next items, and why there are no more: True at the end, or the error that the iterator raised."""
+    found: list[TargetedSample] = []
     try:
         while len(found) < size:
-            found.append(next(pairs))
+            found.append(next(items))
     except StopIteration:
         return found, True
     except Exception as error:
-        # What came before it is worked on first.
+        # The samples before it are explained first.
         return found, error
     return found, None
 
 
-def check_single_sample(option: str, samples: int) -> None:
-    """Refuse several samples where an option holds what belongs to one.
+def check_single_sample(option: str, n_samples: int) -> None:
+    """Refuse several samples if an option holds an array that belongs to one.
 
     Args:
-        option: The option; empty where there is none such.
-        samples: How many samples there are.
+        option: The option; empty if there is none.
+        n_samples: Number of samples.
 
     Raises:
-        OptionError: if it is so.
+        OptionError: if there are several samples and such an option.
     """
-    if option and samples > 1:
+    if option and n_samples > 1:
         raise OptionError(
-            f"{option}= is an array, which belongs to one image, and there are several: give a method or a "
-            "function of the image, or explain them one by one."
+            f"{option}= is an array, which belongs to one image, and there are several: pass a method or a function of "
+            "the image, or explain them one by one."
         )
 
 
-def _alongside(samples: Iterable[Any], targets: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """Each sample with its entry of the list."""
-    count = 0
-    for count, sample in enumerate(samples, start=1):
-        if count > len(targets):
-            raise TargetError(f"targets is a list of {len(targets)} but there is a sample number {count}.")
-        yield sample, per_sample([targets[count - 1]], 1, False)[0]
-    if count < len(targets):
-        raise TargetError(f"targets is a list of {len(targets)} but there were only {count} samples.")
-
-
 def _progress(show: bool | None) -> tqdm:
-    """A bar over rows; without a wish of the user only on a terminal or in a notebook."""
+    """A bar over evaluations; by default only on a terminal or in a notebook."""
     return tqdm(unit="row", desc="explaining", delay=1.0, leave=False, disable=None if show is None else not show)

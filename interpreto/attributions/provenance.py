@@ -8,18 +8,18 @@ from interpreto.attributions.assembly import Setup
 from interpreto.attributions.plans.base import Plan
 
 
-def record(setup: Setup, recipe: Plan, seconds: float) -> dict[str, Any]:
+def record(setup: Setup, plan: Plan, seconds: float) -> dict[str, Any]:
     """Model, method and its options, removal or baseline used, precision, seed, versions and time.
 
     All values can be written as JSON; options that cannot are recorded by their text.
     """
     return {
-        **setup.wrapper.provenance(),
+        **setup.wrapper.engine.provenance(),
         "inference_mode": setup.wrapper.explained_score,
         "method": setup.method,
         "options": {name: _plain(value) for name, value in setup.options.items()},
-        **recipe.describe(),
-        "signed": recipe.signed,
+        **plan.describe(),
+        "signed": plan.signed,
         "seed": setup.seed,
         "seconds": round(seconds, 4),
         "versions": versions(),

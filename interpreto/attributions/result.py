@@ -9,10 +9,26 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from interpreto.attributions.granularity import UnitSegmenter
 from interpreto.errors import InputError, OptionError
 from interpreto.option_kinds import checks_options
 
 RawInput = str | tuple[str, str] | Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What was explained, to run the model on it again. It is not saved with a result.
+
+    Attributes:
+        inputs: The sample in the user's form.
+        targets: The targets, as a user would pass them.
+        segmenter: The granularity.
+    """
+
+    inputs: Any
+    targets: Any
+    segmenter: UnitSegmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +55,8 @@ class AttributionOutput:
             ones. Rankings, figures and metrics leave them out; sums have them. None where there are none.
         n_evaluations: How many rows went through the model.
         info: Model, method, options, removal or baseline, dtype, seed, versions, seconds.
-        error: What stopped this sample, where errors are recorded; there is nothing else to see then. None else.
+        error: Why the sample could not be explained, if errors are recorded; then there is nothing else. None else.
+        request: What was explained, for metrics that run the model again; None for results that were loaded.
     """
 
     attributions: Float[Tensor, "t *g"]
@@ -58,6 +75,7 @@ class AttributionOutput:
     n_evaluations: int = 0
     info: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    request: Request | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         if self.error is not None:

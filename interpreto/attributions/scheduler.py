@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interpreto.model_wrapping.arrangement import DeduplicatedRows
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun, Respond
-from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
 
 Found = TypeVar("Found")
 Deduplicate = Callable[[ModelRequest], DeduplicatedRows | None]
@@ -225,7 +224,7 @@ def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
             begin = 0
             for place in group:
                 part = slice(begin, begin := begin + len(requests[place].rows))
-                dealt[place] = _part(response, part)
+                dealt[place] = response.take(part)
         for number in dict.fromkeys(numbers):
             proceed(
                 number, ModelResponse.combine([dealt[place] for place, whose in enumerate(numbers) if whose == number])
@@ -248,10 +247,3 @@ def _alike(requests: Sequence[ModelRequest]) -> list[list[int]]:
         else:
             group.append(place)
     return groups
-
-
-def _part(response: ModelResponse, part: slice) -> ModelResponse:
-    """What an answer says of some of the rows."""
-    gradients = None if response.gradients is None else response.gradients[part]
-    inside = None if response.captured is None else response.captured[part]
-    return ModelResponse(response.scores[part], gradients, captured=inside)

@@ -150,7 +150,7 @@ def methods(
         OptionError: if a name, an option or a value does not exist.
     """
     controls: dict[str, Make] = {"RandomScores": RandomScores, "PositionOnly": PositionOnly}
-    if not wrapper.no_gradients:
+    if not wrapper.engine.gradient_obstacle:
         controls["InputNorm"] = InputNorm
     if wrapper.modality == "image":
         controls["CentreGaussian"] = CentreGaussian

@@ -1,7 +1,7 @@
 """A comparison as it runs: some samples at a time, every method and metric on them, kept as they come."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from interpreto.comparison.records import Record
 from interpreto.comparison.run_store import RunStore
 from interpreto.comparison.sample_batch import SampleBatch
 from interpreto.errors import InputError, SavedFileError
-from interpreto.model_wrapping.targets import per_sample
-from interpreto.model_wrapping.wrapper import check_not_a_table
+from interpreto.model_wrapping.wrapper import TargetedSample
 from interpreto.option_kinds import checks_options
+from interpreto.typing import OnError
 
 
 @checks_options
@@ -40,7 +40,7 @@ def compare(
     n_bootstrap: int = 2000,
     seed: int = 0,
     *,
-    on_error: str = "record",
+    on_error: OnError = "record",
     removals: Any = (),
     corpus: Any = None,
     folder: str | Path | None = None,
@@ -98,7 +98,7 @@ def compare(
             found = run.all(place, n_bootstrap, show_progress)
     for candidate in run.methods:
         # The decorator that checks options stands between this function and the caller.
-        candidate.warn((found.records[candidate.name, number] for number in range(len(run.raws))), stacklevel=3)
+        candidate.warn((found.records[candidate.name, number] for number in range(len(run.items))), stacklevel=3)
     return found
 
 
@@ -109,11 +109,10 @@ class _Run:
     resolver: RandomScores
     methods: list[MethodEntry]
     metrics: list[MetricEntry]
-    raws: list[Any]
-    targets: list[Any]
+    items: list[TargetedSample]
     masks: list[Any] | None
     seed: int
-    on_error: str
+    on_error: OnError
     size: int
 
     @staticmethod
@@ -128,7 +127,7 @@ class _Run:
         removals: Any,
         corpus: Any,
         seed: int,
-        on_error: str,
+        on_error: OnError,
         options: Mapping[str, Any],
     ) -> "_Run":
         shared: dict[str, Any] = {**options, "seed": seed, "show_progress": False}
@@ -139,27 +138,23 @@ class _Run:
             shared["granularity"] = granularity.DefaultGranularity(wrapper.modality)
         settler = RandomScores(model, processor, **shared)
         targets = list(targets) if isinstance(targets, Iterator) else targets
-        check_not_a_table(inputs)
-        alone = wrapper.is_one(inputs)
-        raws = list(wrapper.split(inputs))
-        if not raws:
-            raise InputError("The list of inputs is empty: there is nothing to compare on.")
-        masks = _listed(masks, alone)
-        if masks is not None and len(masks) != len(raws):
-            raise InputError(f"There are {len(masks)} masks for {len(raws)} samples: give one per sample.")
+        inputs = list(inputs) if isinstance(inputs, Iterator) else inputs
+        items = wrapper.read(inputs, targets, keep_errors=True)
+        masks = _listed(masks, wrapper.inputs.is_single(inputs))
+        if masks is not None and len(masks) != len(items):
+            raise InputError(f"There are {len(masks)} masks for {len(items)} samples: pass one per sample.")
         # Metrics find the units in the outputs, since methods may have units of their own.
         cut = {"patch_size"} if _of_the_user(shared.get("granularity")) else {"patch_size", "granularity"}
         measuring = {name: value for name, value in shared.items() if name not in cut}
         entered = candidates.methods(methods, wrapper, model, processor, shared, corpus)
         for explainer in (one.explainer for one in entered if one.explainer is not None):
             # Samples are explained in portions, which may be of one.
-            check_single_sample(explainer.plan.single_sample_option, len(raws))
+            check_single_sample(explainer.plan.needs.single_sample_option, len(items))
         return _Run(
             settler,
             entered,
             candidates.metrics(metrics, masks is not None, model, processor, measuring, candidates.operators(removals)),
-            raws,
-            per_sample(wrapper.normalize_targets(targets, len(raws)), len(raws), alone),
+            items,
             masks,
             seed,
             on_error,
@@ -183,8 +178,8 @@ class _Run:
         show_progress: bool | None,
     ) -> Comparison:
         asked, known, stored = self._resumed(folder, self._asked(n_bootstrap))
-        samples: list[AttributionOutput | None] = [None] * len(self.raws)
-        total = len(self.methods) * len(self.raws)
+        samples: list[AttributionOutput | None] = [None] * len(self.items)
+        total = len(self.methods) * len(self.items)
         with tqdm(
             total=total,
             unit="map",
@@ -194,13 +189,13 @@ class _Run:
             leave=False,
             disable=None if show_progress is None else not show_progress,
         ) as bar:
-            for numbers in _batches(len(self.raws), self.size):
-                chunk = SampleBatch.create(numbers, self.raws, self.targets, self.resolver, self.on_error)
+            for numbers in _batches(len(self.items), self.size):
+                chunk = SampleBatch.create(numbers, self.items, self.resolver, self.on_error)
                 for number in numbers:
                     if (sample := chunk.resolved.get(number)) is not None:
                         self._kept(folder, number, sample, stored)
                     # What cannot be read any more may have been read before.
-                    samples[number] = sample or stored.get(number)
+                    samples[number] = stored.get(number) if sample is None else replace(sample, request=None)
                 for candidate in self.methods:
                     bar.set_postfix_str(candidate.name)
                     found: list[Record] = [known[key] for n in numbers if (key := (candidate.name, n)) in known]
@@ -221,11 +216,11 @@ class _Run:
 
     def _asked(self, n_bootstrap: int) -> ComparisonConfig:
         return ComparisonConfig(
-            model=self.resolver.setup.wrapper.provenance(),
+            model=self.resolver.setup.wrapper.engine.provenance(),
             methods={candidate.name: candidate.described() for candidate in self.methods},
             metrics={metric_entry.name: metric_entry.described() for metric_entry in self.metrics},
             masks=None if self.masks is None else [digest(mask) for mask in self.masks],
-            count=len(self.raws),
+            count=len(self.items),
             seed=self.seed,
             n_bootstrap=n_bootstrap,
             versions=provenance.versions(),

@@ -1,21 +1,21 @@
 """Some samples of a comparison: prepared and settled once, then explained and judged for every method."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.metric_result import MetricResult, Needs
-from interpreto.attributions.metrics.perturbation_metric import inputs_and_targets
+from interpreto.attributions.metrics.replay import inputs_and_targets
 from interpreto.attributions.result import AttributionOutput
 from interpreto.comparison.candidates import MethodEntry, MetricEntry
 from interpreto.comparison.peak_memory import watched
 from interpreto.comparison.records import Record, each, error_line
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.wrapper import TargetedSample
+from interpreto.typing import OnError
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class SampleBatch:
 
     Attributes:
         numbers: Of the samples.
-        ready: Those that could be read, prepared.
+        prepared: Those that could be read, prepared.
         resolved: Those that the model could score, with their units and targets.
         errors: Why others could not be read or scored.
         on_error: "raise" ends with the first error, "record" goes on.
@@ -34,35 +34,38 @@ class SampleBatch:
     prepared: dict[int, Sample]
     resolved: dict[int, AttributionOutput]
     errors: dict[int, str]
-    on_error: str
+    on_error: OnError
 
     @staticmethod
     def create(
-        numbers: list[int], raws: Sequence[Any], targets: Sequence[Any], settler: Explainer, on_error: str
+        numbers: list[int], items: Sequence[TargetedSample], resolver: Explainer, on_error: OnError
     ) -> "SampleBatch":
-        """Prepare and settle samples.
+        """Prepare and resolve samples.
 
         Args:
-            numbers: Of the samples.
-            raws: All samples, as the user gave them.
-            targets: What is explained of each.
-            settler: A method that costs nothing, with the units and targets that all methods get.
-            on_error: What becomes of errors.
+            numbers: Numbers of the samples.
+            items: All samples of the comparison.
+            resolver: A method without cost, with the units and targets that all methods get.
+            on_error: What happens to errors.
         """
-        wrapper = settler.setup.wrapper
-        # Tensors made inside a caller's inference mode could not be used where gradients are taken.
-        with torch.inference_mode(False):
-            read = each(lambda some: wrapper.prepare_all([raws[n] for n in some]), numbers, on_error)
-        ready = {n: one for n, one in zip(numbers, read, strict=True) if not isinstance(one, Exception)}
+        read = resolver.setup.wrapper.prepare([items[n] for n in numbers])
+        unread = next((item.error for item in read if item.error is not None), None)
+        if unread is not None and on_error == "raise":
+            raise unread
+        ready = {n: item for n, item in zip(numbers, read, strict=True) if item.error is None}
+        samples = {n: item.sample for n, item in ready.items() if item.sample is not None}
         explained = each(
-            lambda some: settler.explain([ready[n] for n in some], [targets[n] for n in some]), list(ready), on_error
+            lambda some: resolver.explain([samples[n] for n in some], [ready[n].spec for n in some]),
+            list(samples),
+            on_error,
         )
-        found = [*zip(numbers, read, strict=True), *zip(ready, explained, strict=True)]
+        failed = {n: item.error for n, item in zip(numbers, read, strict=True) if item.error is not None}
+        failed |= {n: one for n, one in zip(samples, explained, strict=True) if isinstance(one, Exception)}
         return SampleBatch(
             numbers,
-            ready,
-            {n: one for n, one in zip(ready, explained, strict=True) if not isinstance(one, Exception)},
-            {n: error_line(one) for n, one in found if isinstance(one, Exception)},
+            samples,
+            {n: one for n, one in zip(samples, explained, strict=True) if not isinstance(one, Exception)},
+            {n: error_line(error) for n, error in failed.items()},
             on_error,
         )
 
@@ -94,7 +97,8 @@ class SampleBatch:
             Record(
                 candidate.name,
                 n,
-                outputs.get(n),
+                # Requests would keep the prepared samples of the whole comparison in memory.
+                replace(outputs[n], request=None) if n in outputs else None,
                 errors.get(n, ""),
                 {metric: value for metric, value in found[n].items() if not isinstance(value, Exception)},
                 {metric: error_line(value) for metric, value in found[n].items() if isinstance(value, Exception)},

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -71,12 +71,9 @@ class Rule(Protocol):
     def __call__(self, seen: CapturedAttention) -> Float[Tensor, "p l"]: ...
 
 
+Readout = Literal["model", "mean"]
 _LAST = 2
 """How many blocks are looked at where no layers are named."""
-
-
-def _as_it_is(maps: Float[Tensor, "p t ..."]) -> Float[Tensor, "p t ..."]:
-    return maps
 
 
 @dataclass(frozen=True)
@@ -91,11 +88,10 @@ class AttentionRequest:
         values: Whether queries, keys, values and outputs are.
         per_block_objective: Whether the score is computed from every block's output, as if it were the last one, and
             is differentiated for the attention of that block alone.
-        mean: For `per_block_objective`, whether the score is read from the mean over positions, instead of from the
-            positions that the model reads.
+        readout: For `per_block_objective`, whether the score is read from the positions that the model reads ("model"),
+            or from the mean over all positions ("mean").
         merge: Whether all heads are computed as one; the scores are then not the model's.
-        empty_prompt: A prompt that names nothing, whose map is computed after those of the targets; empty for none.
-        corrected: With a blank prompt, from maps `p t ...` of all to those of the targets.
+        objective: From the targets of a request to those that are differentiated; None for the targets themselves.
     """
 
     rule: Rule
@@ -103,10 +99,9 @@ class AttentionRequest:
     gradients: bool = True
     values: bool = False
     per_block_objective: bool = False
-    mean: bool = False
+    readout: Readout = "model"
     merge: bool = False
-    empty_prompt: str = ""
-    corrected: Callable[[Float[Tensor, "p t ..."]], Float[Tensor, "p t ..."]] = field(default=_as_it_is, repr=False)
+    objective: Callable[[Any], Any] | None = field(default=None, repr=False)
 
     def chosen(self, count: int) -> tuple[int, ...]:
         """The asked ones of so many blocks.

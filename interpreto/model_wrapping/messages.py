@@ -1,7 +1,7 @@
-"""What a plan and a wrapper say to each other.
+"""Requests to a model and its responses.
 
-A plan is a generator: it yields an `Ask`, is sent the `Answer`, and returns what it was made to find out. It knows
-nothing of batches; whoever drives it packs the rows of many plans together.
+A plan is a generator: it yields a `ModelRequest`, is sent the `ModelResponse`, and returns its result. Plans know
+nothing of batches: the scheduler packs the rows of many plans into one.
 """
 
 import math
@@ -31,80 +31,70 @@ class Targets(Protocol):
     def __len__(self) -> int: ...
 
     def select(self, outputs: Float[Tensor, "p *k"]) -> Scores:
-        """Targeted scores of rows."""
+        """The scores of the targets in the outputs of rows."""
         ...
 
     def part(self, start: int, stop: int) -> "Targets":
-        """Some of the targets."""
+        """The targets from `start` to `stop`."""
         ...
 
 
 @runtime_checkable
 class NamedTargets(Targets, Protocol):
-    """Targets that a result can tell of."""
+    """Targets with values and names, for results."""
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """What each target is."""
+        """Class indices, token ids, contrasts or functions."""
         ...
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What to call it."""
+        """Their names."""
+        ...
+
+    @property
+    def spec(self) -> Any:
+        """The targets as a user would pass them, to explain the same ones again."""
         ...
 
     @property
     def causal_limit(self) -> Int[Tensor, " t"] | None:
-        """How many positions, from the first on, can have a say in each target; None where all can."""
+        """The number of leading positions that can influence each target; None if all positions can."""
         ...
 
     def own_positions(self, length: int) -> Bool[Tensor, "t l"] | None:
-        """Which positions of a text are part of each target; None where targets are no part of the sample."""
+        """The positions of a text that are part of each target; None if targets are not part of the sample."""
         ...
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "NamedTargets":
-        """The targets at the granularity of the units, where outputs belong to units: each unit's as one."""
+        """Targets at the granularity of the units, if outputs belong to units: one target per unit."""
         ...
 
     def without_cache(self) -> "NamedTargets":
-        """The same without what the model has computed, which takes memory and serves while it runs alone."""
+        """The same without a key/value cache, which takes memory and is needed only while the sample is explained."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class ResolvedSample:
-    """What became of a sample and of the user's wish once the model has seen both.
-
-    Attributes:
-        sample: The sample with all that the model reads: a prompt goes on with what is generated.
-        targets: What is explained.
-        outputs: The model's outputs on the unchanged sample, from which targets select their scores.
-        captured: What came of the probe, where there was one: scores `t h w` or `t l`.
-    """
-
-    sample: Sample
-    targets: NamedTargets
-    outputs: Float[Tensor, "1 *k"]
-    captured: Float[Tensor, "t ..."] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ModelRequest:
-    """Rows, and what is wanted of them.
+    """Rows to run, and what to return of them.
 
     Attributes:
-        rows: What goes through the model.
-        targets: Whose scores are wanted.
-        gradient_field: The field whose gradients are wanted too, one per score.
-        return_cache: Whether what the model has computed of the rows is wanted too, to go on from there.
-        capture: What is wanted of the model's inside too, for every target of every row.
-        guided: Whether only positive gradients are to pass activations, on the way to what `of` names.
-        additional_requests: More asks, with targets of their own, which need no answer to this one.
+        rows: Model inputs.
+        targets: The targets whose scores are returned.
+        gradient_field: The field for which the gradient of every score is returned; None for no gradients.
+        return_outputs: Whether all outputs are returned too.
+        return_cache: Whether the key/value cache of the rows is returned, for later rows to resume from.
+        capture: Internals to capture, for every target of every row.
+        guided: Whether only positive gradients pass activations.
+        additional_requests: Requests with targets of their own that do not depend on the response to this one.
     """
 
     rows: Rows
     targets: Targets
     gradient_field: str | None = None
+    return_outputs: bool = False
     return_cache: bool = False
     capture: CaptureRequest | None = None
     guided: bool = False
@@ -112,14 +102,15 @@ class ModelRequest:
 
     @property
     def batch_key(self) -> tuple[object, ...]:
-        """Asks of one kind can share a batch."""
-        return (self.gradient_field, self.return_cache, self.capture, self.guided, self.rows.shape)
+        """Requests with equal keys can share a batch."""
+        returned = (self.gradient_field, self.return_outputs, self.return_cache)
+        return (*returned, self.capture, self.guided, self.rows.shape)
 
     @property
     def nbytes(self) -> int | float:
-        """How much memory the rows and their gradients take; infinite where the model keeps what it computes of them.
+        """Memory of the rows and their gradients; infinite if a cache is returned.
 
-        Blends are counted before they are made; asks beside this one, scores and what a probe finds are not.
+        Lazy blends count with their masks. Scores, captured internals and additional requests do not count.
         """
         if self.return_cache:
             return math.inf
@@ -129,58 +120,88 @@ class ModelRequest:
 
     @property
     def flattened(self) -> tuple["ModelRequest", ...]:
-        """This ask and those beside it."""
-        return (
-            (replace(self, additional_requests=()), *self.additional_requests) if self.additional_requests else (self,)
-        )
+        """This request without its additional requests, and these."""
+        own = replace(self, additional_requests=()) if self.additional_requests else self
+        return (own, *self.additional_requests)
 
     @staticmethod
     def combine(requests: Sequence["ModelRequest"]) -> "ModelRequest":
-        """Several asks as one."""
+        """Several requests as one."""
         return replace(requests[0], additional_requests=tuple(requests[1:])) if len(requests) > 1 else requests[0]
 
 
 @dataclass(frozen=True, eq=False)
 class ModelResponse:
-    """Scores of the rows and, where asked for, gradients `p t *shape` of every score for its own row, or what was kept.
+    """What a request asked for.
 
-    Scores are `p t`, or all outputs `p *k` where these were the target. `inside` is what came of the probe: scores
-    `p t h w` on the layer's grid of patches, or `p t l` of tokens. `beside` answers the asks beside this one.
+    Attributes:
+        scores: Scores of the targets, `p t`; all outputs `p *k` if these were the target.
+        gradients: Gradients of every score, `p t *shape`.
+        outputs: All outputs.
+        cache: The key/value cache.
+        captured: What was computed from captured internals: scores `p t h w` on a layer's grid of patches, or `p t l`.
+        additional_responses: Responses to the additional requests.
     """
 
     scores: Float[Tensor, "p *k"]
     gradients: Float[Tensor, "p t ..."] | None = None
+    outputs: Float[Tensor, "p *k"] | None = None
     cache: Any = None
     captured: Float[Tensor, "p t ..."] | None = None
     additional_responses: tuple["ModelResponse", ...] = ()
 
     @property
     def flattened(self) -> tuple["ModelResponse", ...]:
-        """This answer and those beside it."""
-        return (
-            (replace(self, additional_responses=()), *self.additional_responses)
-            if self.additional_responses
-            else (self,)
+        """This response without its additional responses, and these."""
+        own = replace(self, additional_responses=()) if self.additional_responses else self
+        return (own, *self.additional_responses)
+
+    def take(self, rows: slice) -> "ModelResponse":
+        """The response of some of the rows, without their cache."""
+        gradients, outputs, captured = (
+            None if values is None else values[rows] for values in (self.gradients, self.outputs, self.captured)
         )
+        return ModelResponse(self.scores[rows], gradients, outputs, captured=captured)
 
     @staticmethod
     def concatenate(responses: Sequence["ModelResponse"]) -> "ModelResponse":
-        """The answers of rows as that of all of them; of several, what was kept of each is not."""
+        """The response of all rows from those of parts of them; the caches of several parts are left out."""
         if len(responses) == 1:
             return responses[0]
-        gradients = [response.gradients for response in responses if response.gradients is not None]
-        inside = [response.captured for response in responses if response.captured is not None]
         return ModelResponse(
             torch.cat([response.scores for response in responses]),
-            torch.cat(gradients) if gradients else None,
-            captured=torch.cat(inside) if inside else None,
+            _joined([response.gradients for response in responses]),
+            _joined([response.outputs for response in responses]),
+            captured=_joined([response.captured for response in responses]),
         )
 
     @staticmethod
     def combine(responses: Sequence["ModelResponse"]) -> "ModelResponse":
-        """Several answers as one."""
+        """Several responses as one."""
         return replace(responses[0], additional_responses=tuple(responses[1:])) if len(responses) > 1 else responses[0]
 
 
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedSample:
+    """A sample whose targets are known, and the model's response to it.
+
+    Attributes:
+        sample: The sample with all that the model reads: a prompt continues with what is generated.
+        targets: What is explained.
+        unperturbed: The response to the unperturbed sample, with all outputs.
+    """
+
+    sample: Sample
+    targets: NamedTargets
+    unperturbed: ModelResponse
+
+
 PlanRun = Generator[ModelRequest, ModelResponse, Found]
+"""A running plan."""
 Respond = Callable[[Sequence[ModelRequest]], list[ModelResponse]]
+"""Runs requests that share a batch key."""

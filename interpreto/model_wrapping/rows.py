@@ -138,6 +138,19 @@ class Rows:
         return Rows(fields, first.padding)
 
 
+@dataclass(frozen=True, eq=False)
+class DeduplicatedRows:
+    """Rows to run, equal ones once.
+
+    Attributes:
+        rows: The distinct rows, in the order in which they run best.
+        inverse: For every requested row its place among them, as from `torch.unique(return_inverse=True)`.
+    """
+
+    rows: Rows
+    inverse: Int[Tensor, " p"]
+
+
 def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Float[Tensor, "p ..."]:
     """A field of which some rows are blends: all are written to the place where they are to lie, once."""
     blend = next(part.blends[name] for part in parts if name in part.blends)

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import OptionError
-from interpreto.model_wrapping.inputs.image_size import Size
 from interpreto.option_kinds import call_function, check_choice
+from interpreto.typing import Size
 
 INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
@@ -87,6 +87,30 @@ class Runtime:
                 "To explain one output, name it in targets=."
             )
         return scores
+
+
+def unwrap_model(model: Any) -> Any:
+    """The model inside the shells of torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        inner = getattr(model, "_orig_mod", model)
+        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = inner.module
+        if inner is model:
+            return model
+        model = inner
+
+
+def why_no_hooks(model: nn.Module) -> str:
+    """Why modules of a model cannot be watched while they run, as a sentence; empty where they can."""
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    return "modules of TorchScript take no hooks: give the model as it was before it was compiled." if scripted else ""
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside those shells and that of PEFT."""
+    inner = unwrap_model(model)
+    base = getattr(inner, "get_base_model", None)
+    return base() if callable(base) else inner
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -8,6 +8,11 @@ from torch import Tensor
 
 from interpreto.model_wrapping.rows import Rows
 
+EMBEDDINGS = "embeddings"
+"""The field of rows that replaces the model's own token embeddings."""
+PIXELS = "pixel_values"
+"""The field of rows that has an image's pixel values."""
+
 
 @dataclass(frozen=True)
 class Truncation:

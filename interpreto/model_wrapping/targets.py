@@ -45,18 +45,23 @@ class ClassTargets:
         return len(self.values)
 
     @property
+    def spec(self) -> tuple[int | Contrast | Score, ...]:
+        """The values."""
+        return self.values
+
+    @property
     def causal_limit(self) -> None:
-        """Every position has a say."""
+        """None: all positions can influence a class."""
 
     def own_positions(self, length: int) -> None:
-        """No position is part of a target."""
+        """None: classes are not part of a sample."""
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "ClassTargets":
-        """Classes belong to no unit."""
+        """The same: classes do not belong to units."""
         return self
 
     def without_cache(self) -> "ClassTargets":
-        """Nothing is remembered."""
+        """The same: there is no cache."""
         return self
 
     def part(self, start: int, stop: int) -> "ClassTargets":
@@ -98,10 +103,10 @@ class AllOutputs:
 
 @dataclass(frozen=True, eq=False)
 class DeferredTargets:
-    """Targets that are not settled before the outputs are there; until then all outputs are wanted.
+    """Targets that depend on the outputs of the unperturbed sample, such as the predicted class.
 
     Attributes:
-        resolve: From the outputs of the unchanged sample to its targets.
+        resolve: From the outputs of the unperturbed sample to its targets.
     """
 
     resolve: Callable[[Float[Tensor, "1 k"]], Any]
@@ -110,12 +115,12 @@ class DeferredTargets:
         return 0
 
     def part(self, start: int, stop: int) -> "DeferredTargets":
-        """Nothing is known of parts yet."""
+        """All of them: how many there are is not known yet."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
-        """The outputs."""
-        return outputs
+        """The scores of the targets that these outputs determine."""
+        return self.resolve(outputs).select(outputs)
 
 
 def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:

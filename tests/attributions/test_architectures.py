@@ -76,9 +76,9 @@ def test_scores_of_texts_in_company_are_the_models_own(name):
 def test_embedding_hook_is_exact(name):
     """What the hook puts in place of the embeddings gives the very scores that the ids give, padded or not."""
     from interpreto.attributions.perturbations.modalities.token_embeddings import TokenEmbeddings
-    from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
     from interpreto.model_wrapping.messages import ModelRequest
     from interpreto.model_wrapping.runtime import Runtime
+    from interpreto.model_wrapping.sample import EMBEDDINGS
     from interpreto.model_wrapping.targets import AllOutputs
     from interpreto.model_wrapping.tasks.text_classification import TextClassification
 

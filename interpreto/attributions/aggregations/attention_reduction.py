@@ -22,8 +22,8 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "prod": lambda values, axis: values.prod(axis),
 }
 
-_FAVOURITE = 0.8
-"""From this share of its range on, a place in the map of a prompt that names nothing is one of the model's own."""
+_PROMPT_INDEPENDENT = 0.8
+"""Positions above this share of the range of the empty prompt's map are those that the model always looks at."""
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda values: values,
@@ -207,12 +207,13 @@ class Eclip:
         return ((cosine - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
 
 
-def without_favourites(maps: Float[Tensor, "p tb ..."]) -> Float[Tensor, "p t ..."]:
-    """Maps without the places that a model looks at whatever it is asked: those high in the last map, of nothing."""
-    maps, blank = maps[:, :-1], maps[:, -1:]
-    flat = blank.flatten(1)
-    low, high = (end.reshape(-1, *[1] * (blank.ndim - 1)) for end in (flat.amin(1), flat.amax(1)))
-    return maps.masked_fill((blank - low) / (high - low).clamp(min=1e-12) > _FAVOURITE, 0.0)
+def suppress_prompt_independent(
+    maps: Float[Tensor, "t ..."], of_empty_prompt: Float[Tensor, "1 ..."]
+) -> Float[Tensor, "t ..."]:
+    """Maps with 0 at the positions that are high in the map of a prompt that names nothing."""
+    low, high = of_empty_prompt.min(), of_empty_prompt.max()
+    scaled = (of_empty_prompt - low) / (high - low).clamp(min=1e-12)
+    return maps.masked_fill(scaled > _PROMPT_INDEPENDENT, 0.0)
 
 
 def _joined(heads: Float[Tensor, "p h l d"]) -> Float[Tensor, "p l hd"]:

@@ -6,8 +6,9 @@ from typing import Any, Unpack, final
 from torch import Tensor
 
 from interpreto.attributions.aggregations.attention_reduction import Generic, Products, Raw, Rollout
-from interpreto.attributions.assembly import InsideOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.options import InternalsOptions
 from interpreto.model_wrapping.capture_request import AttentionRequest
 from interpreto.option_kinds import checks_options
 
@@ -36,7 +37,7 @@ class RawAttention(Explainer):
         *,
         layers: int | Sequence[int] | None = None,
         head_reduce: str = "mean",
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(RawAttention, model, processor, options)
         rule = Raw(head_reduce, layers is not None)
@@ -71,7 +72,7 @@ class AttentionRollout(Explainer):
         layers: int | Sequence[int] = 0,
         head_reduce: str = "mean",
         discard_ratio: float = 0.0,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(AttentionRollout, model, processor, options)
         rule = Rollout(head_reduce, discard_ratio)
@@ -105,7 +106,7 @@ class AttentionSaliency(Explainer):
         layer_reduce: str = "sum",
         head_reduce: str = "sum",
         activation: str | None = None,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(AttentionSaliency, model, processor, options)
         products = Products(rule, activation, head_reduce, layer_reduce)
@@ -135,7 +136,7 @@ class AGCam(Explainer):
         processor: Any = None,
         *,
         layers: int | Sequence[int] = 0,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(AGCam, model, processor, options)
         self.plan = self.setup.internals_plan(AttentionRequest(Products("agcam"), layers))
@@ -163,7 +164,7 @@ class GenericAttention(Explainer):
         processor: Any = None,
         *,
         layers: int | Sequence[int] = 0,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(GenericAttention, model, processor, options)
         self.plan = self.setup.internals_plan(AttentionRequest(Generic(), layers))

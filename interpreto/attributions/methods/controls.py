@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any, Unpack, final
 
-from interpreto.attributions.assembly import GradientOptions, Options, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.options import GradientOptions, Options
 from interpreto.attributions.plans.model_independent import (
     CentreGaussianPlan,
     InputNormPlan,

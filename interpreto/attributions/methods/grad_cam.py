@@ -4,9 +4,10 @@ from typing import Any, Unpack, final
 
 from torch import nn
 
-from interpreto.attributions.assembly import InsideOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.internals.features import grad_cam
+from interpreto.attributions.options import InternalsOptions
 from interpreto.model_wrapping.capture_request import ActivationRequest
 from interpreto.option_kinds import checks_options
 
@@ -37,7 +38,7 @@ class GradCam(Explainer):
         processor: Any = None,
         *,
         layer: str | nn.Module | None = None,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(GradCam, model, processor, options)
         self.plan = self.setup.internals_plan(ActivationRequest(grad_cam, layer))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.attention_reduction import Eclip
-from interpreto.attributions.assembly import InsideOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.options import InternalsOptions
 from interpreto.model_wrapping.capture_request import AttentionRequest
 from interpreto.option_kinds import checks_options
 
@@ -40,7 +41,7 @@ class GradEclip(Explainer):
         layers: int | Sequence[int] = -1,
         similarity: bool = True,
         merge_heads: bool = False,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(GradEclip, model, processor, options)
         probe = AttentionRequest(Eclip(similarity), layers, values=True, merge=merge_heads)

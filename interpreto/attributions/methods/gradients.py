@@ -2,8 +2,9 @@
 
 from typing import Any, Unpack, final
 
-from interpreto.attributions.assembly import GradientOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.options import GradientOptions
 from interpreto.attributions.perturbations.paths.points import AtInput
 from interpreto.attributions.plans.path_gradients import PathGradientsPlan
 from interpreto.option_kinds import checks_options
@@ -42,7 +43,7 @@ class InputXGradient(Explainer):
     def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.create(InputXGradient, model, processor, options)
         self.plan = PathGradientsPlan(
-            self.setup.path_perturbator(AtInput(times_input=True)), self.setup.score_reducer("sum", sums=True)
+            self.setup.path_perturbator(AtInput(times_input=True)), self.setup.score_reducer("sum", preserve_sum=True)
         )
 
 

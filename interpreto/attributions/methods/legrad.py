@@ -1,13 +1,25 @@
 """LeGrad: what every layer's output says of the target, by the gradient of that for the layer's attention."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Unpack, final
 
-from interpreto.attributions.aggregations.attention_reduction import Legrad, without_favourites
-from interpreto.attributions.assembly import InsideOptions, Setup
+from jaxtyping import Float
+from torch import Tensor
+
+from interpreto.attributions.aggregations.attention_reduction import Legrad, suppress_prompt_independent
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.model_wrapping.capture_request import AttentionRequest
+from interpreto.attributions.options import InternalsOptions
+from interpreto.attributions.plans.base import PreparedSample
+from interpreto.attributions.plans.internals import MapCorrection
+from interpreto.model_wrapping.capture_request import AttentionRequest, CaptureRequest
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
+from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.option_kinds import checks_options
+
+EMPTY_PROMPT = "a photo of a"
+"""A prompt that names nothing."""
 
 
 @final
@@ -39,16 +51,45 @@ class LeGrad(Explainer):
         processor: Any = None,
         *,
         layers: int | Sequence[int] | None = None,
-        **options: Unpack[InsideOptions],
+        **options: Unpack[InternalsOptions],
     ) -> None:
         self.setup = Setup.create(LeGrad, model, processor, options)
         wrapper = self.setup.wrapper
-        probe = AttentionRequest(
+        # The mean over positions is read on the image side of models with two towers.
+        dual = wrapper.dual_encoder if wrapper.modality == "image" else None
+        request = AttentionRequest(
             Legrad(),
             layers,
             per_block_objective=True,
-            mean=wrapper.mean_readout,
-            empty_prompt=wrapper.empty_prompt,
-            corrected=without_favourites,
+            readout="model" if dual is None else "mean",
+            objective=_unnormalized if dual is not None and dual.has_attentional_pooler else None,
         )
-        self.plan = self.setup.internals_plan(probe)
+        corrects = dual is not None and dual.has_sigmoid_loss
+        correction = EmptyPromptCorrection(wrapper.targets) if corrects else None
+        self.plan = self.setup.internals_plan(request, correction)
+
+
+def _unnormalized(targets: Any) -> Any:
+    """The objective of CoCa: the authors' release compares what its blocks say without scaling it to length 1."""
+    return targets.unnormalized()
+
+
+@final
+@dataclass(frozen=True)
+class EmptyPromptCorrection(MapCorrection):
+    """Suppresses the positions that an attention pooler looks at whatever the prompt is.
+
+    Attributes:
+        resolver: Encodes the empty prompt.
+    """
+
+    resolver: TargetResolver = field(repr=False)
+
+    def correct(
+        self, prepared: PreparedSample, request: CaptureRequest, maps: Float[Tensor, "t ..."]
+    ) -> PlanRun[Float[Tensor, "t ..."]]:
+        targets = yield from self.resolver.encoded(EMPTY_PROMPT)
+        # Its objective is always a logit: a probability among one prompt is constant.
+        response: ModelResponse = yield ModelRequest(prepared.sample.rows, targets.as_logits(), capture=request)
+        assert response.captured is not None
+        return suppress_prompt_independent(maps, response.captured[0])

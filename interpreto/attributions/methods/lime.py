@@ -3,8 +3,9 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.regression import LocalRegression
-from interpreto.attributions.assembly import Options, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.options import Options
 from interpreto.attributions.perturbations.mask_generators.masks import RandomMasks
 from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.option_kinds import checks_options

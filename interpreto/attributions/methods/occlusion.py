@@ -3,9 +3,10 @@
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.masks import Differences
-from interpreto.attributions.assembly import Options, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity import Pixels
+from interpreto.attributions.options import Options
 from interpreto.attributions.perturbations.mask_generators.masks import OneAtATime, SlidingWindow
 from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.errors import OptionError

@@ -2,8 +2,9 @@
 
 from typing import Any, Unpack, final
 
-from interpreto.attributions.assembly import GradientOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.options import GradientOptions
 from interpreto.attributions.perturbations.paths.blur_path import BlurPath
 from interpreto.attributions.perturbations.paths.guided_path import GuidedPath
 from interpreto.attributions.perturbations.paths.points import AtInput, LinearPath, RandomPath
@@ -45,7 +46,9 @@ class IntegratedGradients(Explainer):
     ) -> None:
         self.setup = Setup.create(IntegratedGradients, model, processor, options)
         path = self.setup.path_perturbator(LinearPath(n_steps, rule))
-        self.plan = PathGradientsPlan(path, self.setup.score_reducer("sum", sums=True), baseline, is_complete=True)
+        self.plan = PathGradientsPlan(
+            path, self.setup.score_reducer("sum", preserve_sum=True), baseline, is_complete=True
+        )
 
 
 @final
@@ -77,7 +80,7 @@ class GradientShap(Explainer):
     ) -> None:
         self.setup = Setup.create(GradientShap, model, processor, options)
         path = self.setup.path_perturbator(RandomPath(n_samples, noise_level))
-        finish = self.setup.score_reducer("sum", sums=True)
+        finish = self.setup.score_reducer("sum", preserve_sum=True)
         self.plan = PathGradientsPlan(path, finish, baseline, sampled=True, is_complete=True)
 
 
@@ -115,7 +118,7 @@ class BlurIG(Explainer):
     ) -> None:
         self.setup = Setup.create(BlurIG, model, processor, options)
         path = self.setup.path_perturbator(BlurPath(n_steps, max_sigma, rule, self.setup.gradient_input().axes))
-        self.plan = PathGradientsPlan(path, self.setup.score_reducer("sum", sums=True), is_complete=True)
+        self.plan = PathGradientsPlan(path, self.setup.score_reducer("sum", preserve_sum=True), is_complete=True)
 
 
 @final
@@ -152,4 +155,4 @@ class GuidedIG(Explainer):
         self.setup = Setup.create(GuidedIG, model, processor, options)
         modality = self.setup.path_perturbator(AtInput()).modality
         path = GuidedPath(n_steps, fraction, max_dist)
-        self.plan = AdaptivePathPlan(path, modality, self.setup.score_reducer("sum", sums=True), baseline)
+        self.plan = AdaptivePathPlan(path, modality, self.setup.score_reducer("sum", preserve_sum=True), baseline)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, Unpack, final
 
 from interpreto.attributions.aggregations.gradients import Mean, MeanSquare, Variance
-from interpreto.attributions.assembly import GradientOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.gradients import Saliency
 from interpreto.attributions.naming import display_name
+from interpreto.attributions.options import GradientOptions
 from interpreto.attributions.plans.gradient_base import SmoothablePlan
 from interpreto.attributions.plans.noise_tunnel import NoiseTunnelPlan
 from interpreto.errors import OptionError, UnsupportedError

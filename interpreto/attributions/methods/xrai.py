@@ -7,9 +7,10 @@ from typing import Any, Unpack, final
 import numpy as np
 from torch import Tensor
 
-from interpreto.attributions.assembly import MapOptions, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.paths import IntegratedGradients
+from interpreto.attributions.options import MapOptions
 from interpreto.attributions.plans.region_ranking import RegionRankingPlan
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inputs.image import to_array

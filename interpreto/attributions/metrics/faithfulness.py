@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from interpreto.attributions.assembly import Options, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.metrics.metric_result import MetricResult
 from interpreto.attributions.metrics.perturbation_metric import PerturbationMetric
+from interpreto.attributions.options import Options
 from interpreto.attributions.perturbations.base import Layout, Masker
 from interpreto.attributions.perturbations.mask_generators.masks import blocks, each
 from interpreto.attributions.plans.base import PreparedSample

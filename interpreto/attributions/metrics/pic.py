@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interpreto.attributions.assembly import Options, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.metrics.metric_result import Curve, MetricResult
 from interpreto.attributions.metrics.perturbation_metric import PerturbationMetric, as_probability
+from interpreto.attributions.options import Options
 from interpreto.attributions.perturbations.base import Layout, Revealer
 from interpreto.attributions.plans.base import PreparedSample
 from interpreto.errors import OptionError, TargetError

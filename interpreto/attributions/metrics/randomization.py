@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.faithfulness import correlation
 from interpreto.attributions.metrics.metric_result import Curve, MetricResult, Needs, skip_failed_samples
-from interpreto.attributions.metrics.perturbation_metric import check_method, inputs_and_targets
+from interpreto.attributions.metrics.perturbation_metric import check_method
+from interpreto.attributions.metrics.replay import inputs_and_targets
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ConvergenceWarning, InputError, UnsupportedError
 from interpreto.option_kinds import checks_options
@@ -60,7 +61,7 @@ class ModelRandomization:
         outputs = check_method(outputs, self.method)
         samples, specs = inputs_and_targets(outputs, inputs)
         method, model = _copied(self.method)
-        originals = self.method.setup.wrapper.module
+        originals = self.method.setup.wrapper.engine.module
         assert originals is not None
         layers = list(zip(*map(_layers, (model, originals)), strict=True))
         steps: list[list[list[float]]] = []
@@ -101,7 +102,7 @@ def _copied(method: Explainer) -> tuple[Explainer, nn.Module]:
     Raises:
         UnsupportedError: if there is no model, or none that can be copied.
     """
-    if method.setup.wrapper.module is None:
+    if method.setup.wrapper.engine.module is None:
         raise UnsupportedError("ModelRandomization needs weights to randomise; this model is a function.")
     try:
         own = copy.deepcopy(method)
@@ -109,7 +110,7 @@ def _copied(method: Explainer) -> tuple[Explainer, nn.Module]:
         raise UnsupportedError(
             f"ModelRandomization randomises a copy of the model, and this one cannot be copied: {error}."
         ) from error
-    model = own.setup.wrapper.module
+    model = own.setup.wrapper.engine.module
     assert model is not None
     return own, model
 

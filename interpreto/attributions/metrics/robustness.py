@@ -11,11 +11,11 @@ from torch import Tensor
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.metric_result import MetricResult, Needs, skip_failed_samples
-from interpreto.attributions.metrics.perturbation_metric import check_method, run_on_samples
-from interpreto.attributions.pipeline import Opened
-from interpreto.attributions.plans.base import UnitAttribution
+from interpreto.attributions.metrics.perturbation_metric import check_method
+from interpreto.attributions.metrics.replay import run_on_samples
+from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
 from interpreto.attributions.result import AttributionOutput
-from interpreto.model_wrapping.messages import ModelRequest, PlanRun
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
 from interpreto.option_kinds import checks_options
 from interpreto.typing import UnitScores
 
@@ -56,27 +56,34 @@ class MaxSensitivity:
             InputError: if outputs and method do not belong together.
         """
         outputs = check_method(outputs, self.method)
-        recipe = self.method.plan
+        plan = self.method.plan
         done = run_on_samples(
             self.method.setup,
             outputs,
             inputs,
             self._measure,
-            lambda layout: self.n_samples * (1 + recipe.n_evaluations(layout)),
+            lambda layout: self.n_samples * (1 + plan.n_evaluations(layout)),
         )
         values = [torch.tensor(one.result, dtype=torch.float64) for one in done]
         return MetricResult(type(self).__name__, values, False, n_evaluations=sum(one.n_evaluations for one in done))
 
-    def _measure(self, opened: Opened, attributions: UnitScores) -> PlanRun[list[float]]:
-        prepared, modality = opened.prepared, self.method.setup.gradient_input()
+    def _measure(self, prepared: PreparedSample, attributions: UnitScores) -> PlanRun[list[float]]:
+        modality = self.method.setup.gradient_input()
         rng, tensor = prepared.rng(), modality.read(prepared.sample)
         scale = self.radius * float(tensor.max() - tensor.min())
         worst = [0.0] * len(attributions)
         for _ in range(self.n_samples):
             noise = scale * (2 * torch.rand(tensor.shape, generator=rng) - 1)
             rows = modality.write(prepared.sample, prepared.units, (tensor + noise.to(tensor))[None])
-            response = yield ModelRequest(rows, prepared.targets)
-            moved = replace(prepared, sample=replace(prepared.sample, rows=rows), scores=response.scores[0])
+            request = ModelRequest(rows, prepared.targets, capture=self.method.plan.needs.capture)
+            response: ModelResponse = yield request
+            moved = replace(
+                prepared,
+                sample=replace(prepared.sample, rows=rows),
+                scores=response.scores[0],
+                # What is captured of the unperturbed sample must not stand for the moved one.
+                unperturbed=response,
+            )
             explained: UnitAttribution = yield from self.method.plan.run(moved)
             changes = _changes(attributions, explained.restricted_to(prepared.rankable).scores)
             worst = [max(pair) for pair in zip(worst, changes, strict=True)]

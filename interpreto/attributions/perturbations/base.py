@@ -6,9 +6,9 @@ token ids, pixels, embeddings or pixel values without knowing why. A `Perturbato
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from interpreto.attributions.granularity import Units
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.typing import Hidden
 
 
@@ -56,7 +57,7 @@ class PathPoints:
 
 
 class MaskGenerator(ABC):
-    """Says which units each row hides."""
+    """Generates masks: which units each evaluation masks."""
 
     @abstractmethod
     def n_evaluations(self, layout: Layout) -> int:
@@ -195,7 +196,12 @@ class Perturbator(Generic[Method, Modality]):
             )
 
 
-REDUCTIONS = ("sum", "norm", "abs_sum", "max_abs")
+CreateMasker = Callable[[InferenceWrapper, Any], Masker]
+CreateGradientInput = Callable[[InferenceWrapper], GradientInput]
+CreateRevealer = Callable[[InferenceWrapper, Any], Revealer]
+
+Reduction = Literal["sum", "norm", "abs_sum", "max_abs"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gradients along a path that each of them helps to find."""
+"""Gradients along a path whose next step depends on the last gradient."""
 
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -24,19 +24,24 @@ from interpreto.typing import UnitScores
 @final
 @dataclass(frozen=True)
 class AdaptivePathPlan(SmoothablePlan):
-    """Gradients along a path that each of them helps to find, one path per target and baseline.
+    """Gradients along a path whose next step depends on the last gradient, one path per target and baseline.
 
     Args:
         path: How features move.
-        modality: What gradients are taken for.
+        modality: The tensor that gradients are taken for.
         score_reducer: From the input tensor's shape to units.
-        baseline: Where paths start, as the user said it.
+        baseline: Where paths start, in the user's form.
     """
 
     path: GuidedPath
-    modality: GradientInput  # type: ignore[misc]
+    modality: GradientInput
     score_reducer: ScoreReducer
     baseline: Any = field(default=None, compare=False)
+
+    @property
+    def gradient_input(self) -> GradientInput:
+        """The modality's tensor."""
+        return self.modality
 
     @property
     def accuracy_option(self) -> str:
@@ -45,7 +50,7 @@ class AdaptivePathPlan(SmoothablePlan):
 
     @property
     def signed(self) -> bool:
-        """As the reduction over channels says."""
+        """As the reduction over channels is."""
         return self.score_reducer.signed
 
     def n_evaluations(self, layout: Layout) -> int:
@@ -61,13 +66,11 @@ class AdaptivePathPlan(SmoothablePlan):
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
         starts = self._baselines(prepared).to(prepared.device)
-        ways = [(target, start) for target in range(len(prepared.targets)) for start in starts]
+        paths = [(target, start) for target in range(len(prepared.targets)) for start in starts]
         found: list[Tensor] = []
-        for begin in range(0, len(ways), prepared.max_evaluations_per_request):
-            plans = [
-                self._one(prepared, target, start)
-                for target, start in ways[begin : begin + prepared.max_evaluations_per_request]
-            ]
+        size = prepared.max_evaluations_per_request
+        for begin in range(0, len(paths), size):
+            plans = [self._one(prepared, target, start) for target, start in paths[begin : begin + size]]
             found += yield from join_plans(plans)
         return torch.stack(found).unflatten(0, (len(prepared.targets), len(starts))).mean(1)
 
@@ -88,9 +91,9 @@ class AdaptivePathPlan(SmoothablePlan):
         target = prepared.targets.part(number, number + 1)
         end = self.modality.read(prepared.sample).to(start)
         reach = prepared.targets.causal_limit
-        # What comes behind a generated word has no gradient, and would go ahead of all that has.
+        # Tokens behind the target have gradient 0, and would move before all others.
         own = slice(None if reach is None else int(reach[number]))
-        # Single precision would lose count of how much of the distance is left; some devices know no other.
+        # In single precision the remaining distance would drift; some devices have no other.
         exact = torch.float32 if start.device.type == "mps" else torch.float64
         way = (end - start).to(exact)
         along, total, length = torch.zeros_like(way), torch.zeros_like(way), way.abs()

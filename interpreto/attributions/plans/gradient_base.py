@@ -1,4 +1,4 @@
-"""Recipes whose raw attribution can be averaged under noise on the input, and how it becomes scores of units."""
+"""Plans whose raw attribution can be averaged over noisy inputs, and its reduction to scores of units."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import UnitReduction
 from interpreto.attributions.perturbations.base import REDUCTIONS, GradientInput
-from interpreto.attributions.plans.base import Plan, PreparedSample
+from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
@@ -17,23 +17,26 @@ from interpreto.typing import UnitScores
 
 
 class SmoothablePlan(Plan):
-    """A recipe with something to average under noise on the input, before units are made of it."""
+    """A plan with a raw attribution that can be averaged over noisy inputs before it is reduced to units."""
 
-    modality: GradientInput
+    @property
+    @abstractmethod
+    def gradient_input(self) -> GradientInput:
+        """The tensor that gradients are taken for, and that noise is added to."""
 
     @property
     def has_input_shape(self) -> bool:
-        """Whether what is averaged has the shape of the input tensor, with embedding or channel axis."""
+        """Whether the raw attribution has the shape of the input tensor, with its embedding or channel axis."""
         return True
 
     @property
-    def cost_independent_of_units(self) -> bool:
-        """Whether every unit comes for free."""
-        return self.has_input_shape
+    def needs(self) -> PlanNeeds:
+        """Every unit has its score from the same gradients."""
+        return PlanNeeds(cost_independent_of_units=True)
 
     @abstractmethod
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t ..."]]:
-        """The attribution of the input tensor, or a map of a layer or of the positions."""
+        """The attribution of the input tensor, or a map of a layer or of positions."""
 
     @abstractmethod
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t ..."]) -> UnitScores:
@@ -42,7 +45,12 @@ class SmoothablePlan(Plan):
 
 @dataclass(frozen=True)
 class ScoreReducer:
-    """How raw attributions become scores of units: over the embedding or channel axis, then over positions."""
+    """Reduces raw attributions to scores of units: over the embedding or channel axis, then over positions.
+
+    Attributes:
+        reduction: Over the embedding or channel axis: "sum", "norm", "abs_sum" or "max_abs".
+        unit_reduction: Over positions.
+    """
 
     reduction: str
     unit_reduction: UnitReduction
@@ -57,15 +65,17 @@ class ScoreReducer:
 
     @property
     def preserves_sum(self) -> bool:
-        """Whether totals survive."""
+        """Whether the sum over units is the sum of the raw attribution."""
         return self.reduction == "sum" and (self.unit_reduction.pooling, self.unit_reduction.resize) == ("sum", "sum")
 
-    def __call__(self, prepared: PreparedSample, modality: GradientInput, raw: Float[Tensor, "t *s"]) -> UnitScores:
-        return prepared.units.to_units(modality.reduce(raw.cpu(), self.reduction), self.unit_reduction)
+    def __call__(
+        self, prepared: PreparedSample, gradient_input: GradientInput, raw: Float[Tensor, "t *s"]
+    ) -> UnitScores:
+        return prepared.units.to_units(gradient_input.reduce(raw.cpu(), self.reduction), self.unit_reduction)
 
 
 def finite_gradients(response: ModelResponse) -> Float[Tensor, "p t ..."]:
-    """The gradients of an answer.
+    """The gradients of a response.
 
     Raises:
         ModelError: if they are not finite.
@@ -74,15 +84,15 @@ def finite_gradients(response: ModelResponse) -> Float[Tensor, "p t ..."]:
     assert gradients is not None
     if not all_finite(gradients):
         raise ModelError(
-            "The gradient is NaN or infinite at a point that the method looks at, so that no attribution would mean "
+            "The gradient is NaN or infinite at a point that the method evaluates, so that no attribution would mean "
             "anything: another baseline may help, or a wider dtype."
         )
     return gradients
 
 
 def compute_completeness_gap(
-    prepared: PreparedSample, modality: GradientInput, starts: Float[Tensor, "b *s"], scores: UnitScores
+    prepared: PreparedSample, gradient_input: GradientInput, starts: Float[Tensor, "b *s"], scores: UnitScores
 ) -> PlanRun[Float[Tensor, " t"]]:
-    """By how much the units miss the difference between the sample's scores and those where paths start."""
-    response = yield ModelRequest(modality.write(prepared.sample, prepared.units, starts), prepared.targets)
+    """By how much the units miss the difference between the sample's scores and those at the start of the paths."""
+    response = yield ModelRequest(gradient_input.write(prepared.sample, prepared.units, starts), prepared.targets)
     return prepared.scores - response.scores.mean(0) - scores.flatten(1).sum(1)

@@ -1,5 +1,6 @@
-"""What a probe finds inside the model, as scores of units."""
+"""Attributions from captured internals: attention, or activations of a layer, and their gradients."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -7,73 +8,99 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.perturbations.base import GradientInput, Layout
-from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
+from interpreto.attributions.plans.base import PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import SmoothablePlan
 from interpreto.model_wrapping.capture_request import ActivationRequest, AttentionRequest, CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.typing import UnitScores
 
 
+class MapCorrection(ABC):
+    """Changes the maps of a sample, with requests of its own."""
+
+    @abstractmethod
+    def correct(
+        self, prepared: PreparedSample, request: CaptureRequest, maps: Float[Tensor, "t ..."]
+    ) -> PlanRun[Float[Tensor, "t ..."]]:
+        """The corrected maps.
+
+        Args:
+            prepared: The sample.
+            request: What the maps were computed from.
+            maps: The maps.
+        """
+
+
 @final
 @dataclass(frozen=True)
 class InternalsPlan(SmoothablePlan):
-    """What a probe finds inside the model.
+    """A rule over captured internals.
 
     Args:
-        looks: What is asked.
-        modality: What noise would be added to.
+        request: What is captured, and the rule.
+        modality: The tensor that noise is added to.
         pooling: How scores of tokens become those of a unit.
-        resize: How a map becomes one of units; None is bilinear where these are finer than it, else their mean.
+        resize: How a map becomes scores of units; None is bilinear if units are finer than the map, else their mean.
+        correction: What changes the maps; None for nothing.
     """
 
-    internals_request: CaptureRequest = field(repr=False)
-    modality: GradientInput = field(repr=False)  # type: ignore[misc]
+    request: CaptureRequest = field(repr=False)
+    modality: GradientInput = field(repr=False)
     pooling: str = "mean"
     resize: str | None = None
+    correction: MapCorrection | None = None
+
+    @property
+    def gradient_input(self) -> GradientInput:
+        """The modality's tensor."""
+        return self.modality
 
     @property
     def has_input_shape(self) -> bool:
-        """What is averaged is a map of a layer."""
+        """The raw attribution is a map of a layer."""
         return False
 
     @property
-    def capture(self) -> CaptureRequest | None:
-        """What the run of the unchanged sample is watched for."""
-        # With heads merged the model's scores are not its own.
-        merges = isinstance(self.internals_request, AttentionRequest) and self.internals_request.merge
-        return None if merges else self.internals_request
+    def needs(self) -> PlanNeeds:
+        """Internals are captured in the run of the unperturbed sample."""
+        # With heads merged the scores of that run would not be the model's.
+        merges = isinstance(self.request, AttentionRequest) and self.request.merge
+        return PlanNeeds(capture=None if merges else self.request)
 
     @property
     def signed(self) -> bool:
-        """Attention has no sign, and of gradients on it positive ones are taken."""
+        """Attention has no sign, and of its gradients positive ones are taken."""
         return False
 
     @property
     def rectifies(self) -> bool:
         """Grad-CAM does."""
-        return isinstance(self.internals_request, ActivationRequest)
+        return isinstance(self.request, ActivationRequest)
 
     def n_evaluations(self, layout: Layout) -> int:
-        return 0 if self.capture is not None else 1
+        return (self.needs.capture is None) + (self.correction is not None)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         raw = yield from self.raw_attribution(prepared)
         return UnitAttribution(self.to_unit_scores(prepared, raw))
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t ..."]]:
-        if prepared.captured is not None:
-            return prepared.captured
-        response = yield ModelRequest(prepared.sample.rows, prepared.targets, capture=self.internals_request)
-        assert response.captured is not None
-        return response.captured[0]
+        maps = prepared.captured
+        if maps is None:
+            response = yield ModelRequest(prepared.sample.rows, prepared.targets, capture=self.request)
+            assert response.captured is not None
+            maps = response.captured[0]
+        if self.correction is None:
+            return maps
+        return (yield from self.correction.correct(prepared, self.request, maps))
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t ..."]) -> UnitScores:
         return prepared.units.from_layer_map(raw, self.pooling, self.resize)
 
     def describe(self) -> dict[str, Any]:
-        looks = self.internals_request
-        if isinstance(looks, AttentionRequest):
-            return {"inside": repr(looks.rule), "layers": repr(looks.layers)}
-        layer = "the last one with places" if looks.layer is None else looks.layer
+        request = self.request
+        if isinstance(request, AttentionRequest):
+            return {"rule": repr(request.rule), "layers": repr(request.layers)}
+        layer = "the last one with places" if request.layer is None else request.layer
         layer = layer if isinstance(layer, str) else type(layer).__name__
-        return {"inside": looks.rule.__name__, "layer": layer}
+        return {"rule": request.rule.__name__, "layer": layer}

@@ -1,4 +1,4 @@
-"""Recipes that ask nothing of the model: scores of units from chance, place, size or rarity."""
+"""Plans that do not use the model: scores of units from chance, position, norm or rarity."""
 
 import math
 import zlib
@@ -26,7 +26,7 @@ class ModelIndependentPlan(Plan):
 
     @property
     def signed(self) -> bool:
-        """Numbers that are larger for some units than for others."""
+        """The scores have no sign."""
         return False
 
     def n_evaluations(self, layout: Layout) -> int:
@@ -37,7 +37,7 @@ class ModelIndependentPlan(Plan):
         return UnitAttribution(self.of(prepared).float().expand(len(prepared.targets), *prepared.units.shape).clone())
 
     def describe(self) -> dict[str, Any]:
-        return {"asks": f"nothing of the model: {self!r}"}
+        return {"model_independent": repr(self)}
 
     @abstractmethod
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
@@ -47,7 +47,7 @@ class ModelIndependentPlan(Plan):
 @final
 @dataclass(frozen=True)
 class RandomScoresPlan(ModelIndependentPlan):
-    """Random numbers that depend on the seed and on what the sample holds, not on its place among others."""
+    """Random numbers that depend on the seed and on the sample, not on its place among others."""
 
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
         digest = prepared.seed
@@ -60,12 +60,12 @@ class RandomScoresPlan(ModelIndependentPlan):
 @final
 @dataclass(frozen=True)
 class PositionPlan(ModelIndependentPlan):
-    """The place of a unit in the order of reading, between 0 and 1."""
+    """The position of a unit in reading order, between 0 and 1."""
 
     ascending: bool | None
 
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
-        # Targets that only some units can reach are generated words.
+        # Targets that only some units can influence are generated words.
         rising = prepared.can_influence is not None if self.ascending is None else self.ascending
         places = torch.linspace(0, 1, prepared.layout.count)
         return (places if rising else 1 - places).reshape(prepared.units.shape)
@@ -79,31 +79,28 @@ class CentreGaussianPlan(ModelIndependentPlan):
     sigma: float
 
     def of(self, prepared: PreparedSample) -> Float[Tensor, "h w"]:
-        down, across = (
-            ((torch.arange(extent) + 0.5) / extent - 0.5).square() / (2 * self.sigma**2)
-            for extent in prepared.units.shape
-        )
+        centred = [(torch.arange(extent) + 0.5) / extent - 0.5 for extent in prepared.units.shape]
+        down, across = (distance.square() / (2 * self.sigma**2) for distance in centred)
         return torch.exp(-down[:, None] - across)
 
 
 @final
 @dataclass(frozen=True)
 class InputNormPlan(ModelIndependentPlan):
-    """The size of what the model reads."""
+    """The norm of the input tensor."""
 
     modality: GradientInput = field(repr=False)
     score_reducer: ScoreReducer
 
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
-        return self.score_reducer(prepared, self.modality, self.modality.read(prepared.sample).detach().float()[None])[
-            0
-        ]
+        tensor = self.modality.read(prepared.sample).detach().float()
+        return self.score_reducer(prepared, self.modality, tensor[None])[0]
 
 
 @final
 @dataclass(frozen=True)
 class TokenRarityPlan(ModelIndependentPlan):
-    """How seldom tokens are met."""
+    """How rare tokens are in a corpus."""
 
     counts: Mapping[int, int] = field(repr=False)
     total: int

@@ -1,4 +1,4 @@
-"""Gradients at points, each times a direction, summed up: gradients, products with the input, path integrals."""
+"""Gradients at points, each times a direction, summed: gradients, products with the input, path integrals."""
 
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -20,20 +20,20 @@ from interpreto.model_wrapping.messages import ModelRequest, PlanRun, Targets
 from interpreto.typing import UnitScores
 
 _GRADIENT_BUDGET = 2**26
-"""Numbers in the gradients of one ask, at most (256 MB): with many targets they are taken some at a time."""
+"""Numbers in the gradients of one request, at most (256 MB): many targets are divided among several."""
 
 
 @final
 @dataclass(frozen=True)
 class PathGradientsPlan(SmoothablePlan):
-    """Gradients at points, each times a direction, summed up.
+    """Gradients at points, each times a direction, summed.
 
     Args:
-        perturbator: Where the points lie.
+        perturbator: Where the points are, and in which tensor.
         score_reducer: From the input tensor's shape to units.
-        baseline: Where paths start, as the user said it.
+        baseline: Where paths start, in the user's form.
         sampled: Whether points are random, so that there is a standard error.
-        is_complete: Whether the sum of all scores is promised to be f(x) - f(baseline).
+        is_complete: Whether the method promises that all scores sum to f(x) - f(baseline).
         guided: Whether only positive gradients pass activations.
     """
 
@@ -45,8 +45,8 @@ class PathGradientsPlan(SmoothablePlan):
     guided: bool = False
 
     @property
-    def modality(self) -> GradientInput:  # type: ignore[override]
-        """What gradients are taken for."""
+    def gradient_input(self) -> GradientInput:
+        """The tensor of the perturbator's modality."""
         return self.perturbator.modality
 
     @property
@@ -56,7 +56,7 @@ class PathGradientsPlan(SmoothablePlan):
 
     @property
     def signed(self) -> bool:
-        """As the reduction over channels says."""
+        """As the reduction over channels is."""
         return self.score_reducer.signed
 
     def n_evaluations(self, layout: Layout) -> int:
@@ -68,8 +68,8 @@ class PathGradientsPlan(SmoothablePlan):
         scores = self.to_unit_scores(prepared, raw)
         gap = None
         if self.is_complete and self.score_reducer.preserves_sum:
-            start = self.perturbator.method.starts(self.modality.read(prepared.sample), self._baselines(prepared))
-            gap = yield from compute_completeness_gap(prepared, self.modality, start, scores)
+            start = self.perturbator.method.starts(self.gradient_input.read(prepared.sample), self._baselines(prepared))
+            gap = yield from compute_completeness_gap(prepared, self.gradient_input, start, scores)
         return UnitAttribution(scores, errors, gap)
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
@@ -77,27 +77,25 @@ class PathGradientsPlan(SmoothablePlan):
         return raw
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
-        return self.score_reducer(prepared, self.modality, raw)
+        return self.score_reducer(prepared, self.gradient_input, raw)
 
     def describe(self) -> dict[str, Any]:
         parts = {"points": repr(self.perturbator.method), "units": repr(self.score_reducer)}
         based = self.perturbator.method.from_baselines
-        return {"baseline": self.modality.describe(self.baseline), **parts} if based else parts
+        return {"baseline": self.gradient_input.describe(self.baseline), **parts} if based else parts
 
     def _baselines(self, prepared: PreparedSample) -> Float[Tensor, "b *s"]:
-        return self.modality.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
+        return self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
 
     def _integrate(
         self, prepared: PreparedSample, errors: bool
     ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        # Where paths are dear to compute, as blurs are, the model's device does it.
-        tensor = self.modality.read(prepared.sample).to(prepared.device)
+        # Expensive paths, such as blurs, are computed on the model's device.
+        tensor = self.gradient_input.read(prepared.sample).to(prepared.device)
         based = self.perturbator.method.from_baselines
         start = self._baselines(prepared).to(prepared.device) if based else tensor[None][:0]
-        rows = (
-            min(prepared.max_evaluations_per_request, self.perturbator.method.n_points(len(start)))
-            * prepared.n_concurrent
-        )
+        n_points = self.perturbator.method.n_points(len(start))
+        rows = min(prepared.max_evaluations_per_request, n_points) * prepared.n_concurrent
         step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
         parts = [prepared.targets.part(begin, begin + step) for begin in range(0, len(prepared.targets), step)]
         raws, spreads = [], []
@@ -118,8 +116,8 @@ class PathGradientsPlan(SmoothablePlan):
         method, total = self.perturbator.method, torch.zeros(())
         fold = Sampled(Mean(), method.n_points(len(start)))
         for points in method.points(tensor, start, prepared.rng(), prepared.max_evaluations_per_request):
-            rows = self.modality.write(prepared.sample, prepared.units, points.tensors)
-            response = yield ModelRequest(rows, targets, self.modality.field, guided=self.guided)
+            rows = self.gradient_input.write(prepared.sample, prepared.units, points.tensors)
+            response = yield ModelRequest(rows, targets, self.gradient_input.field, guided=self.guided)
             gradients = finite_gradients(response)
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)
             if errors:

@@ -1,4 +1,4 @@
-"""Hide parts, score the rows, aggregate: the one recipe of all methods that need no gradient."""
+"""Mask units, run the perturbed rows, aggregate their scores: the plan of all methods that need no gradient."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -7,26 +7,26 @@ from interpreto.attributions.aggregations.masks import MaskAggregator
 from interpreto.attributions.granularity import UnitSegmenter
 from interpreto.attributions.granularity.units import RESIZES
 from interpreto.attributions.perturbations.base import Layout, Masker, MaskGenerator, Perturbator
-from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
+from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.model_wrapping.sample import Sample
 from interpreto.option_kinds import check_choice
 
-_AHEAD = 2**18
-"""Positions of the rows that are made at once, at most: long texts would take more memory there than in the model."""
+_MAX_POSITIONS = 2**18
+"""Positions of the rows that are made at once: of long texts they would take more memory than the model."""
 
 
 @final
 @dataclass(frozen=True)
 class PerturbationPlan(Plan):
-    """Hide parts, score the rows, aggregate.
+    """Mask units, run the perturbed rows, aggregate their scores.
 
     Args:
-        perturbator: Which parts, and what hiding means.
-        aggregator: What the scores say about the units.
-        resize: How scores on a grid of the method's own reach the units.
+        perturbator: Which units, and what masking means.
+        aggregator: From scores of rows to scores of units.
+        resize: Interpolation from a grid of the method's own to the units.
         use_raw_masks: Whether the aggregator gets the masks as generated, rather than the share of each unit they mask.
-        granularity: What gets a score where the user does not say.
+        granularity: What gets a score if the user names no granularity.
     """
 
     perturbator: Perturbator[MaskGenerator, Masker]
@@ -39,17 +39,17 @@ class PerturbationPlan(Plan):
         check_choice("resize", self.resize, RESIZES)
 
     @property
-    def default_granularity(self) -> UnitSegmenter | None:
-        """What gets a score where the user does not say."""
-        return self.granularity
+    def needs(self) -> PlanNeeds:
+        """Windows of pixels score pixels."""
+        return PlanNeeds(granularity=self.granularity)
 
     @property
     def signed(self) -> bool:
-        """As the aggregator says."""
+        """As the aggregator is."""
         return self.aggregator.signed
 
     def check(self, sample: Sample, layout: Layout) -> None:
-        # A window that does not fit is told when its places are counted.
+        # Counting the places of a window that does not fit raises.
         self.n_evaluations(layout)
 
     def n_evaluations(self, layout: Layout) -> int:
@@ -58,14 +58,14 @@ class PerturbationPlan(Plan):
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         method, modality = self.perturbator.method, self.perturbator.modality
         rng = prepared.rng()
-        blank = modality.fully_masked(prepared.sample, prepared.rng())
+        fully_masked = modality.fully_masked(prepared.sample, prepared.rng())
         fold = self.aggregator.start(prepared.scores, prepared.can_influence)
         ahead = min(
             modality.n_prefetched_batches,
-            _AHEAD // (prepared.max_evaluations_per_request * prepared.sample.rows.length),
+            _MAX_POSITIONS // (prepared.max_evaluations_per_request * prepared.sample.rows.length),
         )
         for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, ahead)):
-            block = modality.mask(prepared.sample, blank, prepared.units, cells)
+            block = modality.mask(prepared.sample, fully_masked, prepared.units, cells)
             response = yield ModelRequest(block.rows, prepared.targets)
             fold.add(response.scores, cells if self.use_raw_masks else block.masked_share)
         found = fold.result()

@@ -1,4 +1,4 @@
-"""Regions of an image, in the order of what another method finds in them."""
+"""Segments of an image, ranked by the attributions that another method gives them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from interpreto.attributions.granularity.regions import Regions, check_divisible
 from interpreto.attributions.granularity.units import RESIZES
 from interpreto.attributions.perturbations.base import GradientInput, Layout
 from interpreto.attributions.perturbations.mask_generators.masks import enlarged
-from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
+from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import SmoothablePlan
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.messages import PlanRun
@@ -29,22 +29,22 @@ ALGORITHMS = {"full": ranked_greedily, "fast": ranked_once}
 @final
 @dataclass(frozen=True)
 class RegionRankingPlan(SmoothablePlan):
-    """Regions of an image, in the order of what another method finds in them.
+    """Segments of an image, ranked by the attributions that another method gives them.
 
     Args:
-        base: The recipe of that method, or what it found: `H W` or `c H W`, for one image.
-        modality: What noise would be added to.
+        base: The plan of that method, or its attribution of one image: `H W` or `c H W`.
+        modality: The tensor that noise is added to.
         algorithm: One of `ALGORITHMS`.
-        area_threshold: How much of the image is ranked; the rest comes last.
-        cut: What a base that hides parts hides; None is what is natural for the sample.
-        segments: None for those that are found; labels `H W`, masks `k H W`, or a function from an image `H W c` with
-            values from 0 to 1 to either.
-        dilation: By how many pixels those that are found grow.
-        resize: How the map becomes one of units where these are no pixels; None is their mean.
+        area_threshold: The share of the image that is ranked; the rest comes last.
+        granularity: What a base method that masks units masks; None for the default of the sample.
+        segments: None to compute them; labels `H W`, masks `k H W`, or a function from an image `H W c` with values
+            from 0 to 1 to either.
+        dilation: Number of pixels by which computed segments are dilated.
+        resize: How the map becomes scores of units that are not pixels; None is their mean.
     """
 
     base: Any
-    modality: GradientInput = field(repr=False)  # type: ignore[misc]
+    modality: GradientInput = field(repr=False)
     algorithm: str = "full"
     area_threshold: float = 1.0
     granularity: UnitSegmenter | DefaultGranularity | None = None
@@ -58,23 +58,24 @@ class RegionRankingPlan(SmoothablePlan):
             check_choice("resize", self.resize, RESIZES)
 
     @property
+    def gradient_input(self) -> GradientInput:
+        """The modality's tensor."""
+        return self.modality
+
+    @property
     def has_input_shape(self) -> bool:
-        """What is averaged is a map without channels."""
+        """The raw attribution is a map without channels."""
         return False
 
     @property
-    def cost_independent_of_units(self) -> bool:
-        """Every unit comes for free: where there are no patches, pixels do."""
-        return True
-
-    @property
-    def single_sample_option(self) -> str:
-        """Which option is an array, of one image."""
+    def needs(self) -> PlanNeeds:
+        """Pixels are ranked by their segments; arrays belong to one image."""
         arrays = {
             "base_attribution": not isinstance(self.base, Plan),
             "segments": not (self.segments is None or isinstance(self.segments, Callable)),
         }
-        return next((name for name, is_array in arrays.items() if is_array), "")
+        option = next((name for name, is_array in arrays.items() if is_array), "")
+        return PlanNeeds(cost_independent_of_units=True, single_sample_option=option)
 
     def check(self, sample: Sample, layout: Layout) -> None:
         size = (layout.positions[0], layout.positions[1])
@@ -111,7 +112,7 @@ class RegionRankingPlan(SmoothablePlan):
         return [rank(one.cpu().double().numpy(), regions, self.area_threshold) for one in base]
 
     def _base(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t H W"]]:
-        """What the base finds, per pixel: of several channels the highest counts."""
+        """The base attribution of every pixel: the highest of its channels."""
         if not isinstance(self.base, Plan):
             yield from ()
             return self._array(_size(prepared)).expand(len(prepared.targets), -1, -1)
@@ -120,19 +121,12 @@ class RegionRankingPlan(SmoothablePlan):
             if self.base.has_input_shape:
                 return raw.amax(1)
             return raw if raw.shape[1:] == _size(prepared) else enlarged(raw.float().cpu(), _size(prepared))
-        cut = (
-            self.granularity.segmenter(prepared.sample)
-            if isinstance(self.granularity, DefaultGranularity)
-            else self.granularity
-        )
-        own = replace(
-            prepared,
-            units=(cut or default_segmenter(prepared.sample, "image", cost_independent_of_units=False)).units(
-                prepared.sample
-            ),
-        )
-        explained: UnitAttribution = yield from self.base.run(own)
-        return own.units.to_positions(explained.scores)
+        segmenter = self.granularity
+        if segmenter is None or isinstance(segmenter, DefaultGranularity):
+            segmenter = default_segmenter(prepared.sample, "image", cost_independent_of_units=False)
+        own = replace(prepared, units=segmenter.units(prepared.sample))
+        attribution: UnitAttribution = yield from self.base.run(own)
+        return own.units.to_positions(attribution.scores)
 
     def _array(self, size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
         """The base where it is an array.

@@ -2,10 +2,9 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, final
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -14,50 +13,60 @@ from interpreto.model_wrapping.dual_encoders.open_clip import OpenClipTokenizer,
 from interpreto.model_wrapping.execution.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.inputs import naflex
 from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor
-from interpreto.model_wrapping.inputs.image_size import Resolution, Size, resolution_of
+from interpreto.model_wrapping.inputs.image_size import Resolution, resolution_of
 from interpreto.model_wrapping.inputs.patch_size import patch_size
 from interpreto.model_wrapping.inputs.pixel_shape import PixelShape
-from interpreto.model_wrapping.inputs.text import check_characters
+from interpreto.model_wrapping.inputs.text_checks import check_characters
 from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.model_wrapping.language.text_model import TextModel
-from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
-from interpreto.model_wrapping.runtime import device_of, dtype_of
-from interpreto.typing import Tokenizer
+from interpreto.model_wrapping.runtime import dtype_of
+from interpreto.model_wrapping.sample import EMBEDDINGS
+from interpreto.typing import Size, Tokenizer
 
 _ALWAYS_FULL = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
 """Models that were trained on texts filled up to their full length, and read the last position."""
-_BLANK = "a photo of a"
 _PATCHED = ("siglip2",)
 """Models that want their images cut into patches, in the form of each picture (NaFlex)."""
 
 
 class DualEncoder(ABC):
-    """A model with two towers.
+    """A model with an image tower and a text tower.
 
     Attributes:
         model: The whole model.
-        text: Its text tower and tokenizer; None where no processor was given.
-        images: What prepares its images.
-        full: Up to which length texts are filled up; None where they may have any.
-        blank: A prompt that names nothing, for models whose pooler looks at some places whatever it is asked (SigLIP).
-        bare: Whether LeGrad's authors score what blocks say at its own length instead of at length 1 (CoCa).
+        text: Its text tower and tokenizer; None if no processor was given.
+        images: The image processor or transform.
+        full_length: The length that texts are padded to; None if they may have any length.
     """
 
     model: Any
     text: TextModel | None = None
     images: Any
-    full: int | None = None
-    blank: str = ""
-    bare: bool = False
+    full_length: int | None = None
+
+    @property
+    def config(self) -> Any:
+        """The model's config; None if it has none."""
+        return getattr(self.model, "config", None)
+
+    @property
+    def has_sigmoid_loss(self) -> bool:
+        """Whether similarities have a bias, as in models that are trained with a sigmoid loss (SigLIP)."""
+        return getattr(self.model, "logit_bias", None) is not None
+
+    @property
+    def has_attentional_pooler(self) -> bool:
+        """Whether the image tower of OpenCLIP ends in an attentional pooler of its own (CoCa)."""
+        return getattr(getattr(self.model, "visual", None), "attn_pool", None) is not None
 
     @property
     @abstractmethod
     def scale(self) -> float:
-        """What a cosine is multiplied with."""
+        """The factor of a cosine."""
 
     @property
     def bias(self) -> float:
-        """What is added to it."""
+        """The bias that is added to it."""
         bias = getattr(self.model, "logit_bias", None)
         return 0.0 if bias is None else float(bias.detach())
 
@@ -74,19 +83,19 @@ class DualEncoder(ABC):
     def image_forward(self) -> Any:
         """What is called with images."""
 
-    def pictures(self, size: Size | None) -> tuple[ImagePreprocessor, Resolution]:
-        """What makes samples of images, and what running them takes, at a size or at the model's own."""
+    def image_preprocessor(self, size: Size | None) -> tuple[ImagePreprocessor, Resolution]:
+        """What prepares images of a size, or of the model's own, and what changes in the model to run them."""
         tower = self.image_tower
         patch = patch_size(tower)
         shape = PixelShape.of(tower, self.image_forward, size, patch)
         return ImagePreprocessor(self.images, patch, size, shape), resolution_of(tower, self.image_forward, size, patch)
 
-    def filled(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> tuple[Tensor, Tensor]:
-        """Texts at the length that the model was trained with."""
-        missing = 0 if self.full is None else self.full - ids.shape[1]
+    def padded(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> tuple[Tensor, Tensor]:
+        """Texts padded to the length that the model was trained with."""
+        missing = 0 if self.full_length is None else self.full_length - ids.shape[1]
         if missing <= 0:
             return ids, mask
-        return nn.functional.pad(ids, (0, missing), value=self.pad), nn.functional.pad(mask, (0, missing))
+        return nn.functional.pad(ids, (0, missing), value=self.pad_token), nn.functional.pad(mask, (0, missing))
 
     @property
     @abstractmethod
@@ -109,20 +118,11 @@ class DualEncoder(ABC):
         return self.text
 
     @property
-    def pad(self) -> int:
-        """What texts are filled up with."""
+    def pad_token(self) -> int:
+        """The token that texts are padded with."""
         return int(self.require_text.padding["input_ids"])
 
-    def encode(self, texts: Sequence[str]) -> Float[Tensor, "k d"]:
-        """Texts in the common space."""
-        rows = [self.tokens(text) for text in texts]
-        length = max(map(len, rows))
-        device = device_of(self.model)
-        ids = torch.tensor([row + [self.pad] * (length - len(row)) for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
-        return self.text_features(ids, mask)
-
-    def tokens(self, text: str) -> list[int]:
+    def token_ids(self, text: str) -> list[int]:
         """The ids of a text, with what the tokenizer puts around it."""
         check_characters(text)
         return list(tokenized(self.require_text.tokenizer, text, truncation=False, verbose=False)["input_ids"])
@@ -143,12 +143,11 @@ class TransformersDualEncoder(DualEncoder):
             )
         self.side = config.vision_config.patch_size if config.model_type in _PATCHED else None
         full = config.model_type in _ALWAYS_FULL
-        self.blank = _BLANK if full else ""
         if tokenizer is None:
             return
         plain = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
         self.text = plain.reading_end(_ends(tower, tokenizer))
-        self.full = plain.config.max_position_embeddings if full else None
+        self.full_length = plain.config.max_position_embeddings if full else None
 
     @property
     def scale(self) -> float:
@@ -170,9 +169,9 @@ class TransformersDualEncoder(DualEncoder):
         return _features(self.model.get_image_features(**naflex.patches(pixels, self.side)))
 
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
-        ids, mask = self.filled(ids, mask)
+        ids, mask = self.padded(ids, mask)
         fields: Mapping[str, Any] = {"input_ids": ids}
-        if self.full is None:
+        if self.full_length is None:
             fields = {**fields, "attention_mask": mask}
         return _features(self.model.get_text_features(**fields))
 
@@ -184,18 +183,15 @@ class OpenClipDualEncoder(DualEncoder):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.images, tokenizer = parts_of(processor)
-        self.bare = getattr(model.visual, "attn_pool", None) is not None
         # CoCa gives features of length 1 unless it is told not to.
         named = "normalize" in inspect.signature(model.encode_image).parameters
         self.plain = {"normalize": False} if named else {}
-        # A bias is what a sigmoid loss needs.
-        self.blank = "" if getattr(model, "logit_bias", None) is None else _BLANK
         if tokenizer is None:
             return
         part = text_part(model)
-        self.full = int(part.context_length)
+        self.full_length = int(part.context_length)
         # A tokenizer of transformers serves as well.
-        adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full)
+        adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full_length)
         self.text = TextModel(
             model,
             adapted,
@@ -203,7 +199,7 @@ class OpenClipDualEncoder(DualEncoder):
             ForwardArguments(frozenset({"input_ids"}), ()),
             ("input_ids",),
             {"input_ids": adapted.pad_token_id, "attention_mask": 0, EMBEDDINGS: 0.0},
-            self.full,
+            self.full_length,
             False,
             "",
             ends=frozenset(adapted.all_special_ids),
@@ -227,7 +223,7 @@ class OpenClipDualEncoder(DualEncoder):
         return self.model.encode_image(pixels.to(dtype_of(self.model)), **self.plain, **options)
 
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
-        return self.model.encode_text(self.filled(ids, mask)[0])
+        return self.model.encode_text(self.padded(ids, mask)[0])
 
 
 def dual_encoder_of(model: Any, processor: Any) -> DualEncoder:

@@ -1,7 +1,8 @@
-"""What both sides of a similarity share: features of the other side, and how a sample is settled."""
+"""Targets of models with two towers: what samples are compared with is encoded once for all of them."""
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, final
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -11,107 +12,127 @@ from interpreto.errors import TargetError
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.dual_encoders.base import DualEncoder
 from interpreto.model_wrapping.dual_encoders.similarity_targets import (
-    ConcatenatedTargets,
     Embedding,
     Similarity,
     SimilarityTargets,
     compared,
+    embeddings,
+    flattened,
     several,
-    sides,
 )
 from interpreto.model_wrapping.execution.finite_checks import check_features
-from interpreto.model_wrapping.messages import ModelRequest, PlanRun, ResolvedSample
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun, ResolvedSample
+from interpreto.model_wrapping.parts import TargetResolver
+from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import AllOutputs, DeferredTargets
-
-TOGETHER = 32
-"""Of what samples are compared with, how many run at once."""
+from interpreto.model_wrapping.targets import AllOutputs
 
 
-def _itself(side: Any) -> Any:
-    return side
+class OtherSide(ABC):
+    """What samples are compared with: prompts for images, images for texts."""
+
+    expected: ClassVar[str]
+    """What targets are, for error messages."""
+
+    def mark(self, targets: Any) -> Any:
+        """The user's targets with everything of the other side in a form of its own."""
+        return targets
+
+    @abstractmethod
+    def check(self, target: Any) -> None:
+        """Check one target.
+
+        Raises:
+            TargetError: if it is not of the other side.
+        """
+
+    @abstractmethod
+    def key(self, target: Any) -> Hashable:
+        """What identifies a target, to encode it once."""
+
+    @abstractmethod
+    def name(self, target: Any) -> str:
+        """What a target is called."""
+
+    @abstractmethod
+    def rows(self, targets: Sequence[Any]) -> list[Rows]:
+        """Model inputs of targets, one row each."""
 
 
 @final
-class EncodedTargets:
-    """What samples are compared with: each is run through the model once.
+class EncodedTargetResolver(TargetResolver):
+    """Resolves targets to similarities with encoded prompts or images.
 
     Args:
-        towers: The model.
-        runtime: How it is run, and which score is explained.
-        encode: Runs the model on several of the other side.
-        wanted: What the other side is, for who did not name it.
-        key: By what the other side is known again.
+        dual: The model.
+        other_side: What samples are compared with.
+        runtime: Which score is explained.
     """
 
-    def __init__(
-        self,
-        towers: DualEncoder,
-        runtime: Runtime,
-        encode: Callable[[Sequence[Any]], Float[Tensor, "k d"]],
-        wanted: str,
-        key: Callable[[Any], Hashable] = _itself,
-    ) -> None:
-        self.towers, self.runtime, self.encode, self.wanted, self.key = towers, runtime, encode, wanted, key
-        self._known: dict[Hashable, Float[Tensor, " d"]] = {}
+    def __init__(self, dual: DualEncoder, other_side: OtherSide, runtime: Runtime) -> None:
+        self.dual, self.other_side, self.runtime = dual, other_side, runtime
+        self._features: dict[Hashable, Float[Tensor, " d"]] = {}
 
-    def forget(self) -> None:
-        """Forget all features: the model may be another one now."""
-        self._known = {}
+    def normalize(self, targets: Any, count: int | None = None) -> Any:
+        return self.other_side.mark(embeddings(targets))
 
-    def named(self, spec: Any) -> list[Any]:
-        """All that one sample is compared with.
+    def check(self, spec: Any, sample: Sample | None = None) -> None:
+        for target in self._listed(spec):
+            if not isinstance(target, Embedding):
+                self.other_side.check(target)
+
+    def prefetch(self, specs: Sequence[Any]) -> PlanRun[None]:
+        targets = [target for spec in specs for target in self._listed(spec) if not isinstance(target, Embedding)]
+        fresh = {self.other_side.key(target): target for target in targets}
+        fresh = {key: target for key, target in fresh.items() if key not in self._features}
+        if not fresh:
+            return
+        rows = self.other_side.rows(list(fresh.values()))
+        requests = [ModelRequest(row, AllOutputs()) for row in rows]
+        response: ModelResponse = yield ModelRequest.combine(requests)
+        self._features.update(zip(fresh, (one.scores[0] for one in response.flattened), strict=True))
+
+    def resolve(
+        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
+    ) -> PlanRun[ResolvedSample]:
+        targets = yield from self.encoded(spec)
+        response: ModelResponse = yield ModelRequest(sample.rows, targets, capture=capture, return_outputs=True)
+        assert response.outputs is not None
+        check_features(response.outputs)
+        return ResolvedSample(sample, targets, response)
+
+    def encoded(self, spec: Any) -> PlanRun[SimilarityTargets]:
+        yield from self.prefetch([spec])
+        how = Similarity(self.dual.scale, self.dual.bias, self.runtime.explained)
+        return compared(self._several(spec), self._features_of(self._listed(spec)), how, self._name)
+
+    def clear(self) -> None:
+        self._features = {}
+
+    def _several(self, spec: Any) -> tuple[Any, ...]:
+        return several(spec, self.other_side.expected)
+
+    def _listed(self, spec: Any) -> list[Any]:
+        """All that one sample is compared with."""
+        return flattened(self._several(spec))
+
+    def _name(self, target: Any) -> str:
+        return target.name if isinstance(target, Embedding) else self.other_side.name(target)
+
+    def _features_of(self, targets: Sequence[Any]) -> Float[Tensor, "k d"]:
+        """Features of targets, in order.
 
         Raises:
-            TargetError: if nothing is named.
+            TargetError: if embeddings have another width than the model's.
         """
-        return sides(several(spec, self.wanted))
-
-    def targets(self, spec: Any) -> SimilarityTargets:
-        """One sample's targets.
-
-        Raises:
-            TargetError: if nothing is named, or embeddings differ in width.
-        """
-        how = Similarity(self.towers.scale, self.towers.bias, self.runtime.explained)
-        return compared(several(spec, self.wanted), self._features(self.named(spec)), how, _name)
-
-    def _features(self, sides: Sequence[Any]) -> Float[Tensor, "k d"]:
-        """Features of these, in order."""
-        fresh = {self.key(side): side for side in sides if not isinstance(side, Embedding)}
-        fresh = {key: side for key, side in fresh.items() if key not in self._known}
-        if fresh:
-            self._known.update(zip(fresh, self.encode(list(fresh.values())), strict=True))
-        found = [side.values if isinstance(side, Embedding) else self._known[self.key(side)] for side in sides]
-        lengths = {len(values) for values in found}
-        if len(lengths) > 1:
-            own = {len(values) for values in self._known.values()}
+        found = [
+            one.values if isinstance(one, Embedding) else self._features[self.other_side.key(one)] for one in targets
+        ]
+        widths = {len(values) for values in found}
+        if len(widths) > 1:
+            own = {len(values) for values in self._features.values()}
             known = f"Embeddings of this model have {min(own)} numbers" if own else "Embeddings differ in length"
-            given = ", ".join(map(str, sorted(lengths - own)))
+            given = ", ".join(map(str, sorted(widths - own)))
             raise TargetError(f"{known}; those given have {given}.")
         return torch.stack(found) if found else torch.zeros(0, 1)
-
-
-def settle(
-    sample: Sample,
-    targets: SimilarityTargets,
-    probe: CaptureRequest | None,
-    probed: SimilarityTargets | ConcatenatedTargets | None = None,
-) -> PlanRun[ResolvedSample]:
-    """Run the unchanged sample; a probe sees that run, of other targets where it is to be asked about others.
-
-    Raises:
-        ModelError: if the features are not finite.
-    """
-    asked = targets if probed is None else probed
-    response = yield ModelRequest(
-        sample.rows, AllOutputs() if probe is None else DeferredTargets(lambda outputs: asked), capture=probe
-    )
-    outputs = response.scores
-    check_features(outputs)
-    return ResolvedSample(sample, targets, outputs, None if response.captured is None else response.captured[0])
-
-
-def _name(side: Any) -> str:
-    return side if isinstance(side, str) else side.name

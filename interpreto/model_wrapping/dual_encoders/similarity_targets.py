@@ -53,7 +53,7 @@ class SimilarityTargets:
         places: Of each target among `features`: one, two of a contrast, or none of a function.
         features: Of all that is compared with, normalised.
         similarity: How it is compared.
-        bare: Whether a sample's features are compared at their own length instead of at length 1.
+        normalize: Whether a sample's features are scaled to length 1 before they are compared.
     """
 
     values: tuple[Any, ...]
@@ -61,30 +61,43 @@ class SimilarityTargets:
     places: tuple[tuple[int, ...], ...]
     features: Float[Tensor, "k d"]
     similarity: Similarity
-    bare: bool = False
+    normalize: bool = True
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
+    def spec(self) -> tuple[Any, ...]:
+        """The values."""
+        return self.values
+
+    @property
     def causal_limit(self) -> None:
-        """Every position has a say."""
+        """None: all positions can influence a similarity."""
 
     def own_positions(self, length: int) -> None:
-        """No position is part of a target."""
+        """None: what a sample is compared with is not part of it."""
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "SimilarityTargets":
-        """Prompts belong to no unit."""
+        """The same: similarities do not belong to units."""
         return self
 
     def without_cache(self) -> "SimilarityTargets":
-        """Prompts are encoded once for all samples."""
+        """The same: there is no cache."""
         return self
 
     def part(self, start: int, stop: int) -> "SimilarityTargets":
         """Some of the targets; a softmax is still taken over all."""
         chosen = slice(start, stop)
         return replace(self, values=self.values[chosen], names=self.names[chosen], places=self.places[chosen])
+
+    def unnormalized(self) -> "SimilarityTargets":
+        """The same without scaling a sample's features to length 1."""
+        return replace(self, normalize=False)
+
+    def as_logits(self) -> "SimilarityTargets":
+        """The same with logits as scores."""
+        return replace(self, similarity=replace(self.similarity, explained=_unchanged))
 
     def select(self, outputs: Float[Tensor, "p d"]) -> Scores:
         """Targeted scores of rows from their features.
@@ -96,7 +109,7 @@ class SimilarityTargets:
             raise TargetError(
                 f"Embeddings of this model have {outputs.shape[1]} numbers; those given have {self.features.shape[1]}."
             )
-        own = outputs.float() if self.bare else functional.normalize(outputs.float(), dim=-1)
+        own = functional.normalize(outputs.float(), dim=-1) if self.normalize else outputs.float()
         scores = self.similarity(own, self.features.to(own)) if len(self.features) else own
         return torch.stack(
             [self._score(value, place, own, scores) for value, place in zip(self.values, self.places, strict=True)], 1
@@ -109,36 +122,25 @@ class SimilarityTargets:
         return called(value, own, "features")
 
 
-@dataclass(frozen=True, eq=False)
-class ConcatenatedTargets:
-    """Targets, and others behind them that know nothing of the first: a softmax over these leaves them out."""
-
-    first: SimilarityTargets
-    second: SimilarityTargets
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def select(self, outputs: Float[Tensor, "p d"]) -> Scores:
-        """Targeted scores of rows."""
-        return torch.cat([self.first.select(outputs), self.second.select(outputs)], dim=1)
+def _unchanged(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+    return logits
 
 
-def several(spec: Any, wanted: str) -> tuple[Any, ...]:
+def several(spec: Any, expected: str) -> tuple[Any, ...]:
     """One sample's targets, one after the other.
 
     Raises:
-        TargetError: if there is none; `wanted` says what they are.
+        TargetError: if there is none; `expected` says what they are.
     """
     if spec is None or (isinstance(spec, str) and spec == "all"):
-        raise TargetError(f"This model compares an image with a text and predicts no class: name targets=, {wanted}.")
+        raise TargetError(f"This model compares an image with a text and predicts no class: name targets=, {expected}.")
     found = spec if isinstance(spec, tuple) else (spec,)
     if not found:
-        raise TargetError(f"targets names nothing: the list is empty. Give {wanted}.")
+        raise TargetError(f"targets names nothing: the list is empty. Give {expected}.")
     return found
 
 
-def sides(targets: tuple[Any, ...]) -> list[Any]:
+def flattened(targets: tuple[Any, ...]) -> list[Any]:
     """All that is compared with, contrasts taken apart; functions compare with nothing."""
     found: list[Any] = []
     for target in targets:
@@ -155,8 +157,8 @@ def compared(
     similarity: Similarity,
     name: Callable[[Any], str],
 ) -> SimilarityTargets:
-    """Targets, with the features of their `sides` in order."""
-    labels = _told_apart(sides(targets), name)
+    """Targets, with the features of their `flattened` form in order."""
+    labels = _told_apart(flattened(targets), name)
     places, names, place = [], [], 0
     for target in targets:
         if isinstance(target, Contrast):

@@ -49,8 +49,10 @@ class Autograd:
         field = requests[0].gradient_field
         if field is None:
             with torch.no_grad():
-                found = _selected(requests, outputs(rows).split(sizes))
-            return [ModelResponse(at_least_float32(scores).cpu()) for scores in found]
+                parts = outputs(rows).split(sizes)
+                found = _selected(requests, parts)
+            kept = map(_on_cpu, parts) if requests[0].return_outputs else [None] * len(found)
+            return [ModelResponse(_on_cpu(scores), outputs=own) for scores, own in zip(found, kept, strict=True)]
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(module) if requests[0].guided else nullcontext():
@@ -67,12 +69,16 @@ class Autograd:
         parts = gradients.split(sizes)
         return [
             ModelResponse(
-                at_least_float32(scores.detach()).cpu(),
+                _on_cpu(scores.detach()),
                 # Rows of other samples may have been longer, or explained for more targets.
                 part[:, : scores.shape[1], : request.rows.fields[field].shape[1]],
             )
             for scores, part, request in zip(found, parts, requests, strict=True)
         ]
+
+
+def _on_cpu(values: Tensor) -> Tensor:
+    return at_least_float32(values).cpu()
 
 
 def _scores(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interpreto.errors import BatchWarning, ModelError
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Respond
-from interpreto.model_wrapping.targets import AllOutputs, DeferredTargets
+from interpreto.model_wrapping.targets import AllOutputs
 
 _LENGTHS = 8
 """Of how many lengths rows are looked at alone and padded, at most."""
@@ -119,8 +119,7 @@ def check_numbers(requests: Sequence[ModelRequest], responses: Sequence[ModelRes
         ModelError: if one is NaN.
     """
     for request, response in zip(requests, responses, strict=True):
-        resolved = not isinstance(request.targets, AllOutputs | DeferredTargets)
-        if resolved and bool(response.scores.isnan().any()):
+        if not isinstance(request.targets, AllOutputs) and bool(response.scores.isnan().any()):
             raise ModelError(
                 f"The model's score is not a number (NaN) for {int(response.scores.isnan().any(-1).sum())} of "
                 f"{len(response.scores)} changed copies of the input, as where it divides by the deviation of an input "

@@ -1,46 +1,54 @@
-"""Wrappers that one call at a time has for itself, each on a working copy of the user's model."""
+"""Working copies of a model, each leased to one call at a time."""
 
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from interpreto.errors import ModelError, StochasticModelWarning
+from interpreto.errors import CannotCopyError, ModelError, StochasticModelWarning
 from interpreto.model_wrapping.execution.batch_checks import BatchCheck, PaddingCheck, alike, check_numbers
 from interpreto.model_wrapping.execution.gradient_mode import KeepGradientsEnabled, NoGradDetector
 from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.randomness import OwnGenerator
-from interpreto.model_wrapping.execution.working_copy import CannotCopyError, WorkingCopy, prepare
+from interpreto.model_wrapping.execution.working_copy import WorkingCopy, prepare
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
-from interpreto.model_wrapping.runtime import device_of, rounding
+from interpreto.model_wrapping.parts import Engine
+from interpreto.model_wrapping.runtime import EXACT, Runtime, device_of, rounding
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
-"""Of modules that cannot be copied. Two models may share some of them, so every module has its own."""
+"""One per module of models that cannot be copied: two such models may share some of their modules."""
 _LOCKS_LOCK = threading.Lock()
 
 
 @runtime_checkable
-class Responds(Protocol):
-    """What a pool leases: a wrapper."""
+class Leasable(Protocol):
+    """What a pool leases: an inference wrapper."""
 
-    def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]: ...
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def runtime(self) -> Runtime | None: ...
+
+
+Leased = TypeVar("Leased", bound=Leasable)
 
 
 @dataclass(eq=False)
-class Lease:
-    """A wrapper for the time of a call.
+class Lease(Generic[Leased]):
+    """A wrapper for the duration of one call.
 
     Attributes:
-        wrapper: On a working copy, or on the user's own model where that cannot be copied.
+        wrapper: On a working copy, or on the user's own model if that cannot be copied.
         copy: The working copy.
-        seed: Where the randomness of a model that draws in its forward starts.
-        verified: Whether one run has been watched.
+        seed: Start of the randomness of a model that draws random numbers in its forward.
+        verified: Whether one run has been observed.
         draws: Whether that run drew random numbers.
         switches_gradients: Whether that run switched gradients off.
         reason: Why there is no working copy.
@@ -48,7 +56,7 @@ class Lease:
         batch: Whether rows may share a batch at all.
     """
 
-    wrapper: Any
+    wrapper: Leased
     copy: WorkingCopy | None = None
     seed: int = 0
     verified: bool = False
@@ -59,26 +67,31 @@ class Lease:
     batch: BatchCheck = field(default_factory=BatchCheck)
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Run the rows of asks of one kind as one batch.
+        """Run the rows of requests that share a batch key as one batch.
 
         Raises:
-            CannotCopyError: if the first run shows that the copy is none.
+            CannotCopyError: if the first run shows that the copy does not behave like the model.
         """
         if not self.verified and len(requests[0].rows):
             self._verify(requests[0])
-        responses = (
-            self.padding.respond(requests, self._rows) if self.wrapper.may_read_padding else self._rows(requests)
-        )
+        if self.wrapper.engine.may_read_padding:
+            responses = self.padding.respond(requests, self._rows)
+        else:
+            responses = self._rows(requests)
         check_numbers(requests, responses)
         return responses
 
+    @property
+    def _rounding(self) -> float:
+        module, runtime = self.wrapper.engine.module, self.wrapper.runtime
+        return EXACT if module is None or runtime is None else rounding(module, runtime.autocast)
+
     def _rows(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        runtime = getattr(self.wrapper, "runtime", None)
-        if runtime is None:
-            # Functions of the user are called as often as it says.
+        if self.wrapper.engine.module is None:
+            # The user's functions are not called more often than documented, so that batches are not checked.
             return self._run(requests)
         remember = self.copy.remembered if self.copy is not None else nullcontext
-        return self.batch.respond(requests, self._run, rounding(self.wrapper.module, runtime.autocast), remember)
+        return self.batch.respond(requests, self._run, self._rounding, remember)
 
     def _run(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if self.copy is not None:
@@ -88,12 +101,12 @@ class Lease:
                 stack.enter_context(OwnGenerator(self.seed))
             if self.switches_gradients and (requests[0].gradient_field is not None or requests[0].capture is not None):
                 stack.enter_context(KeepGradientsEnabled())
-            return self.wrapper.respond(requests)
+            return self.wrapper.engine.respond(requests)
 
     def notes(self) -> dict[str, Any]:
         """What the record of a result should say of how the model was run."""
         own = {} if self.copy is not None or not self.reason else {"working_copy": f"none: {self.reason}"}
-        return {**own, **self.wrapper.notes()}
+        return {**own, **self.wrapper.engine.notes()}
 
     def _verify(self, request: ModelRequest) -> None:
         one = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
@@ -102,7 +115,7 @@ class Lease:
                 stack.enter_context(self.copy.checked())
             drawn = stack.enter_context(OwnGenerator(self.seed))
             switched = stack.enter_context(NoGradDetector())
-            scores = self.wrapper.respond([one])[0].scores
+            scores = self.wrapper.engine.respond([one])[0].scores
         self.draws, self.switches_gradients = drawn.used, switched.used
         self.verified = True
         if self.draws:
@@ -112,10 +125,10 @@ class Lease:
             self.copy.reset()
 
     def _check_deterministic(self, one: ModelRequest, scores: Tensor) -> None:
-        """Warn of a model whose scores are others with other random numbers."""
+        """Warn of a model whose scores change with its random numbers."""
         with OwnGenerator(self.seed + 1):
-            others = self.wrapper.respond([one])[0].scores
-        if not alike(scores, others, rounding(self.wrapper.module, self.wrapper.runtime.autocast)):
+            others = self.wrapper.engine.respond([one])[0].scores
+        if not alike(scores, others, self._rounding):
             warnings.warn(
                 "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
                 f"or dropout that is never switched off: what is explained is the score of one draw, seed={self.seed}. "
@@ -126,27 +139,27 @@ class Lease:
 
 
 @final
-class ModelPool:
+class ModelPool(Generic[Leased]):
     """Working copies of one model.
 
-    A copy serves one call at a time and is made when none is free. It is made afresh once the user has changed the
-    structure of the model; the values of parameters are the user's own always. After an exception a copy is thrown
-    away, whatever state it is in. A model that cannot be copied is worked on itself, one call at a time: calls wait
-    for a lock per module, and its state is put back afterwards.
+    A copy serves one call at a time, and is made if none is free. It is made again once the user has changed the
+    structure of the model; the values of parameters are always the user's own. After an exception a copy is discarded.
+    A model that cannot be copied runs itself, one call at a time: calls wait for a lock per module, and the state of
+    the model is restored afterwards.
 
     Args:
         model: The user's model.
         wrap: Makes a wrapper of a copy.
-        device: Where copies run; None leaves them where the model is.
+        device: The device that copies run on; None for the model's own.
 
     Attributes:
-        reason: Why there are no copies; empty where there are.
+        reason: Why there are no copies; empty if there are.
     """
 
-    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Responds], device: Any) -> None:
+    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Leased], device: Any) -> None:
         self.model, self.wrap, self.device = model, wrap, device
         self.reason = ""
-        self._free: list[Lease] = []
+        self._free: list[Lease[Leased]] = []
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,35 +170,35 @@ class ModelPool:
         self.__init__(state["model"], state["wrap"], state["device"])
 
     @contextmanager
-    def lease(self, seed: int) -> Iterator[Lease]:
-        """A wrapper that nobody else has meanwhile.
+    def lease(self, seed: int) -> Iterator[Lease[Leased]]:
+        """Lease a wrapper to one call.
 
         Raises:
             ModelError: if the model should move to another device but cannot.
         """
-        away = self._away()
+        target = self._target_device()
         lease = None if self.reason else self._taken()
         if lease is None:
-            with self._own_model(away, seed) as own:
+            with self._own_model(target, seed) as own:
                 yield own
             return
         lease.seed = seed
         copy = lease.copy
         assert copy is not None
-        if away is not None:
-            copy.move(away)
+        if target is not None:
+            copy.move(target)
         try:
             yield lease
         except CannotCopyError as error:
             self.reason = str(error)
             raise
-        if away is not None:
+        if target is not None:
             copy.release_device()
         with self._lock:
             self._free.append(lease)
 
-    def _taken(self) -> Lease | None:
-        """A free copy, or a new one; None where the model cannot be copied."""
+    def _taken(self) -> Lease[Leased] | None:
+        """A free copy, or a new one; None if the model cannot be copied."""
         while True:
             with self._lock:
                 lease = self._free.pop() if self._free else None
@@ -203,7 +216,7 @@ class ModelPool:
             return None
         return Lease(self.wrap(copy.module), copy)
 
-    def _away(self) -> torch.device | None:
+    def _target_device(self) -> torch.device | None:
         """Another device than the model's, where calls are to run on one.
 
         Raises:
@@ -211,23 +224,23 @@ class ModelPool:
         """
         if self.device is None:
             return None
-        away = torch.empty(0, device=self.device).device
-        if away == device_of(self.model):
+        target = torch.empty(0, device=self.device).device
+        if target == device_of(self.model):
             return None
         if _is_pinned(self.model):
             raise ModelError(
-                f"device={str(away)!r} asks to move a model that is sharded or quantised; leave device=None to run it "
+                f"device={str(target)!r} would move a model that is sharded or quantised; leave device=None to run it "
                 "where it is."
             )
-        return away
+        return target
 
     @contextmanager
-    def _own_model(self, away: torch.device | None, seed: int) -> Iterator[Lease]:
+    def _own_model(self, target: torch.device | None, seed: int) -> Iterator[Lease[Leased]]:
         """The user's own model under a lock, put back afterwards."""
-        if away is not None:
+        if target is not None:
             raise ModelError(
-                f"device={str(away)!r} asks to move a model of which no working copy can be made ({self.reason}): move "
-                "it yourself, and leave device=None."
+                f"device={str(target)!r} would move a model that cannot be copied ({self.reason}): move it yourself, "
+                "and leave device=None."
             )
         with ExitStack() as stack:
             for lock in _locks(self.model):

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpreto.errors import CannotCopyError
 from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.norm_layers import keep_layout
-from interpreto.model_wrapping.tasks.detection import unwrap_model
+from interpreto.model_wrapping.runtime import unwrap_model
 
 _PRIVATE_BUFFER = 2**22
 """Buffers of at most so many bytes are copied too, for a forward may write to them."""
@@ -28,10 +29,6 @@ _COMPILED = "_compiled_call_impl"
 """Where a module that was compiled in place keeps the compiled call."""
 _ATTEMPTS = 10
 """How often copying is tried while other threads change the attributes of the model."""
-
-
-class CannotCopyError(Exception):
-    """A model cannot be copied; the text says why."""
 
 
 class _SharedTensors(TorchFunctionMode):

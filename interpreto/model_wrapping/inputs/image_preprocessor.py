@@ -1,6 +1,6 @@
 """Pictures of a user as a model reads them, whatever prepares them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, final
 
@@ -14,18 +14,41 @@ from interpreto.errors import InputError, ModelError
 from interpreto.model_wrapping.execution.randomness import generator_states
 from interpreto.model_wrapping.inputs import image as images
 from interpreto.model_wrapping.inputs import naflex
-from interpreto.model_wrapping.inputs.image_size import Size, processed_at, resized
+from interpreto.model_wrapping.inputs.image_size import processed_at, resized
 from interpreto.model_wrapping.inputs.pixel_shape import ANY_SHAPE, PixelShape
+from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import ImageSample
-from interpreto.typing import Tokenizer
+from interpreto.model_wrapping.sample import PIXELS, ImageSample, Sample
+from interpreto.typing import Size, Tokenizer
 
-PIXELS = "pixel_values"
-"""The field of rows that holds images."""
 _RUNS = 30
 """How often a transform that draws random numbers is run to see whether they matter."""
 _TOGETHER = 2**22
 """Pixels of the pictures that go through a processor at once: of small ones many, of photographs one."""
+
+
+@final
+class ImageReader(InputReader):
+    """Reads images.
+
+    Args:
+        preprocessor: Prepares them.
+    """
+
+    modality = "image"
+    ragged = False
+
+    def __init__(self, preprocessor: "ImagePreprocessor") -> None:
+        self.preprocessor = preprocessor
+
+    def is_single(self, inputs: Any) -> bool:
+        return images.is_one_image(inputs)
+
+    def split(self, inputs: Any) -> Iterator[Any]:
+        return images.split_images(inputs)
+
+    def prepare(self, raws: Sequence[Any]) -> list[Sample]:
+        return list(self.preprocessor.prepare(raws))
 
 
 @final
@@ -48,7 +71,7 @@ class ImagePreprocessor:
         self, processor: Any, patch: tuple[int, int] | None, size: Size | None = None, shape: PixelShape = ANY_SHAPE
     ) -> None:
         self.processor, self.patch, self.shape = _image_processor(processor, size), patch, shape
-        self._lenses: dict[tuple[int, int], images.PreprocessingGeometry] = {}
+        self._geometries: dict[tuple[int, int], images.PreprocessingGeometry] = {}
         self._is_deterministic = processor is None
 
     def prepare(self, raws: Sequence[Any]) -> list[ImageSample]:
@@ -84,13 +107,13 @@ class ImagePreprocessor:
 
     def _seen(self, picture: Image.Image, values: Float[Tensor, "c H W"]) -> ImageSample:
         """A picture and what the processor makes of it."""
-        if picture.size not in self._lenses:
-            self._lenses[picture.size] = images.geometry_of(lambda one: self._processed([one])[0], picture.size)
-        lens = self._lenses[picture.size]
-        levels = lens.black_white or images.black_white_of(values)
-        if lens.crop_box is None:
+        if picture.size not in self._geometries:
+            self._geometries[picture.size] = images.geometry_of(lambda one: self._processed([one])[0], picture.size)
+        geometry = self._geometries[picture.size]
+        levels = geometry.black_white or images.black_white_of(values)
+        if geometry.crop_box is None:
             return self._sample(values, images.shown(values), _whole(values), levels)
-        return self._sample(values, picture, lens.crop_box, levels)
+        return self._sample(values, picture, geometry.crop_box, levels)
 
     def _read(self, raw: Any) -> ImageSample:
         """What the model reads as it is."""

@@ -17,13 +17,12 @@ from torchvision.transforms._presets import ImageClassification
 
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inputs.naflex import SHAPES
+from interpreto.typing import Size
 
 INTERPOLATE = "interpolate_pos_encoding"
 """How transformers asks a model to interpolate by itself."""
 _MOST_EXTRA = 16
 """Positions beside those of the patches, at most."""
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from interpreto.errors import InputError
 from interpreto.model_wrapping.inputs.image_size import (
     INTERPOLATE,
-    Size,
     arguments_of,
     interpolates,
     native_size,
     position_tables,
 )
+from interpreto.typing import Size
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Prompts of language models: texts, token ids, and chats."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -11,11 +11,15 @@ from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from interpreto.errors import InputError, OptionError
-from interpreto.model_wrapping.inputs import text as texts
+from interpreto.model_wrapping.inputs.text import is_one_text, split_texts
+from interpreto.model_wrapping.inputs.text_checks import check_length, check_text
+from interpreto.model_wrapping.inputs.text_encoding import encode as encode_text
+from interpreto.model_wrapping.inputs.text_encoding import rows_of, special_tokens
 from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.model_wrapping.language.text_model import TextModel
+from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.sample import Sample, TextSample
 from interpreto.typing import BYTES
 
 _MARK = "\ue000message\ue001"
@@ -24,9 +28,37 @@ _MARK = "\ue000message\ue001"
 _KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a list of messages with 'role'), or a list"
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class PromptReader(InputReader):
+    """Reads prompts of a language model: texts, token ids and chats.
+
+    Attributes:
+        text: The model that reads them.
+        padding: The value that pads each field when rows are joined.
+        prepend_bos: Whether a text for which the tokenizer adds no beginning-of-sequence token gets one.
+    """
+
+    modality = "text"
+    ragged = True
+
+    text: TextModel
+    padding: Mapping[str, int | float]
+    prepend_bos: bool
+
+    def is_single(self, inputs: Any) -> bool:
+        return is_one_prompt(inputs)
+
+    def split(self, inputs: Any) -> Iterator[Any]:
+        return split_prompts(inputs)
+
+    def prepare(self, raws: Sequence[Any]) -> list[Sample]:
+        return [encode(raw, self.text, self.padding, self.prepend_bos) for raw in raws]
+
+
 def is_one_prompt(inputs: Any) -> bool:
     """Whether the user gave one prompt rather than several."""
-    return is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and texts.is_one_text(inputs))
+    return is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and is_one_text(inputs))
 
 
 def is_chat(item: Any) -> bool:
@@ -63,7 +95,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
     elif isinstance(inputs, Mapping):
         if inputs.get("text_pair") is not None:
             raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
-        yield from texts.split_texts(inputs)
+        yield from split_texts(inputs)
     elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | BYTES):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
@@ -94,7 +126,7 @@ def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepen
     """
     if isinstance(raw, list):
         return _encode_chat(raw, text, padding)
-    sample = texts.encode(raw, text, padding, truncate=None)
+    sample = encode_text(raw, text, padding, truncate=None)
     if isinstance(raw, Mapping):
         return sample
     bos = text.tokenizer.bos_token_id
@@ -122,7 +154,7 @@ def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
             "bos_token, or leave prepend_bos= out."
         )
     ids = torch.cat([torch.tensor([bos]), sample.rows.fields["input_ids"][0]])
-    texts.check_length(len(ids), text.limit, "shorten the prompt")
+    check_length(len(ids), text.limit, "shorten the prompt")
     fields = {name: torch.cat([field[:, :1], field], 1) for name, field in sample.rows.fields.items()}
     return replace(
         sample,
@@ -143,7 +175,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
     spoken = [message for message in messages if _content(message).strip()]
     if not spoken:
         raise InputError("All messages of the chat are empty: there is nothing to explain.")
-    texts.check_text([_content(message) for message in spoken])
+    check_text([_content(message) for message in spoken])
     goes_on = messages[-1]["role"] == "assistant"
 
     def rendered_as(chat: list[Mapping[str, Any]]) -> str:
@@ -160,10 +192,10 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
     frame = rendered_as([_with_content(m, _MARK) if m in spoken else m for m in messages]).split(_MARK)
     encoding: Any = tokenized(tokenizer, rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = torch.tensor(encoding["input_ids"])
-    texts.check_length(len(ids), text.limit, "shorten the chat")
+    check_length(len(ids), text.limit, "shorten the chat")
     offsets = torch.tensor(encoding["offset_mapping"])
     places = _places([_content(message) for message in spoken], frame, rendered)
-    special = texts.special(tokenizer, ids)
+    special = special_tokens(tokenizer, ids)
     sequence, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
     for number, (start, end) in enumerate(places):
         inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
@@ -172,7 +204,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
     said = tuple(rendered[start:end] for start, end in places)
     names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
     roles = tuple(str(message["role"]) for message in spoken)
-    return TextSample(texts.rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names, roles=roles)
+    return TextSample(rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names, roles=roles)
 
 
 def _content(message: Mapping[str, Any]) -> str:
@@ -223,11 +255,11 @@ def continued(
 ) -> TextSample:
     """A prompt and what follows it, joined as ids: nothing is tokenised again."""
     whole = torch.cat([prompt.rows.fields["input_ids"][0], ids])
-    texts.check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
+    check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
     mask = prompt.rows.fields["attention_mask"]
     mask = torch.cat([mask, mask.new_ones(1, len(ids))], dim=1)
     return TextSample(
-        texts.rows_of({}, whole, (), prompt.rows.padding).replace(attention_mask=mask),
+        rows_of({}, whole, (), prompt.rows.padding).replace(attention_mask=mask),
         (*prompt.texts, said),
         (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
         None if prompt.spans is None else torch.cat([prompt.spans, spans]),

@@ -168,7 +168,7 @@ class AttentionCapture(Capture):
 
     def _read(self, hidden: Tensor) -> Tensor:
         """A block's output as the head is to see it; a pooler sees it as it is."""
-        if not self.probe.mean or self.anatomy.pooler is not None:
+        if self.probe.readout == "model" or self.anatomy.pooler is not None:
             return hidden
         return hidden.mean(1 - self.anatomy.batch, keepdim=True).expand_as(hidden)
 

@@ -29,10 +29,9 @@ from interpreto.model_wrapping.internals.patch_positions import (
     length_before_last,
     patch_positions,
 )
-from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Targets
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of
-from interpreto.model_wrapping.targets import DeferredTargets
 
 _EXPLORERS = 2
 """Rows with which a model is explored; two tell the axis of rows from that of positions."""
@@ -80,27 +79,29 @@ class CaptureEngine:
         with torch.no_grad(), use_recordable_attention(self.module), self._watch(probe, rows) as watch:
             outputs = self.outputs(rows)
             plain = outputs.detach().split(sizes)
-            targets = [
-                request.targets.resolve(at_least_float32(part).cpu())
-                if isinstance(request.targets, DeferredTargets)
-                else request.targets
-                for request, part in zip(requests, plain, strict=True)
-            ]
             objectives = [part.split(sizes) for part in watch.objectives(outputs)]
-            found = [[target.select(part) for target, part in zip(targets, parts, strict=True)] for parts in objectives]
-            maps = self._maps(watch, found, max(map(len, targets)))
-        responses = []
-        for request, target, part, own in zip(requests, targets, plain, maps.split(sizes), strict=True):
-            folded = self._folded(probe, request.rows, rows, own[:, : len(target)].float())
-            if (
-                isinstance(probe, AttentionRequest)
-                and probe.empty_prompt
-                and isinstance(request.targets, DeferredTargets)
-            ):
-                # Only with targets that are foreseen does the blank one come along.
-                folded = probe.corrected(folded)
-            responses.append(ModelResponse(at_least_float32(request.targets.select(part)).cpu(), captured=folded.cpu()))
-        return responses
+            selected = [
+                [self._objective(request).select(part) for request, part in zip(requests, parts, strict=True)]
+                for parts in objectives
+            ]
+            counts = [scores.shape[1] for scores in selected[0]]
+            maps = self._maps(watch, selected, max(counts))
+        return [
+            ModelResponse(
+                at_least_float32(request.targets.select(part)).cpu(),
+                outputs=at_least_float32(part).cpu() if request.return_outputs else None,
+                captured=self._folded(probe, request.rows, rows, own[:, :count].float()).cpu(),
+            )
+            for request, part, own, count in zip(requests, plain, maps.split(sizes), counts, strict=True)
+        ]
+
+    @staticmethod
+    def _objective(request: ModelRequest) -> Targets:
+        """What is differentiated: the targets, unless the capture has an objective of its own."""
+        capture = request.capture
+        if isinstance(capture, AttentionRequest) and capture.objective is not None:
+            return capture.objective(request.targets)
+        return request.targets
 
     def notes(self) -> dict[str, str]:
         """What the record of a result should say: the layer whose features were watched."""

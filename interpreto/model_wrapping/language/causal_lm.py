@@ -1,4 +1,4 @@
-"""A causal language model as it is run: rows in, scores at the asked positions out."""
+"""The engine of causal language models: from rows to scores at the requested positions."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,13 @@ from interpreto.model_wrapping.execution.precision import at_least_float32, prec
 from interpreto.model_wrapping.language import prefix_cache as prefix
 from interpreto.model_wrapping.language.lm_head import Head, gradients, restrict_head_to
 from interpreto.model_wrapping.language.text_model import TextModel, adds_tokens, first_position, reads_length
-from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS, replaced
+from interpreto.model_wrapping.language.token_embeddings import replaced
 from interpreto.model_wrapping.language.token_targets import TokenTargets
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
-from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, rounding
-from interpreto.model_wrapping.tasks.detection import unwrapped
+from interpreto.model_wrapping.parts import Engine
+from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
+from interpreto.model_wrapping.runtime import Runtime, provenance, rounding, unwrapped
+from interpreto.model_wrapping.sample import EMBEDDINGS
 
 _PROVABLE = 3
 """Tokens of a text on which it can be seen whether a model goes on from a part of it, at least."""
@@ -33,41 +34,62 @@ _LOGITS = 2**26
 
 
 @final
-class LanguageModel:
-    """Rows are a prompt and what follows it. Only the positions from which a target is predicted reach the head; rows
-    that agree with the unchanged text up to some position go on from there, with its keys and values.
+class CausalLMEngine(Engine):
+    """Runs a causal language model on rows that are a prompt and its continuation.
 
-    Attributes:
+    Only the positions from which a target is predicted reach the head. Rows that agree with the unperturbed text up to
+    some position resume from there, with its keys and values.
+
+    Args:
         text: The model and its tokenizer.
         runtime: How the model is run.
-        no_reuse_reason: Why rows do not go on from the unchanged text; empty where they do.
-        padding: What fills up rows of different lengths.
+
+    Attributes:
+        reuse_obstacle: Why rows do not resume from the unperturbed text; empty if they do.
+        padding: The value that pads each field when rows are joined.
     """
+
+    attention_obstacle = (
+        "the attention of generated words is not captured yet. Methods that take gradients, and those that perturb the "
+        "input, explain language models."
+    )
 
     def __init__(self, text: TextModel, runtime: Runtime) -> None:
         inner = unwrapped(text.model)
+        self.module, self.gradient_obstacle = text.model, text.gradient_obstacle
         self.text, self.runtime = text, runtime
         self._begins = first_position(inner)
         self._reads_length = reads_length(inner.config)
         self._adds_tokens = adds_tokens(text.model)
-        self.no_reuse_reason = self._reuse_obstacle(inner)
+        self.reuse_obstacle = self._known_reuse_obstacle(inner)
         self._cache_name = ""
-        # Without anything that may be padded, only rows of one length share a batch.
+        # Without an argument that says what is padding, only rows of one length share a batch.
         self.padding = {} if self._reads_length else text.padding
         self._proven = self._causal = False
         self._gradient = GradientCheck()
 
     @property
     def reuses(self) -> bool:
-        """Whether rows go on from the unchanged text."""
-        return not self.no_reuse_reason
+        """Whether rows resume from the unperturbed text."""
+        return not self.reuse_obstacle
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Run the rows of asks of one kind."""
         if not requests[0].return_cache and requests[0].gradient_field is None:
             return [self._scored(request) for request in requests]
         run = self._begun if requests[0].return_cache else self._differentiated
         return [response for some in self._portioned(requests) for response in run(some)]
+
+    def deduplicate(self, request: ModelRequest) -> DeduplicatedRows | None:
+        cache = None if request.return_cache else _targets(request).prefix_cache
+        if request.gradient_field is not None or cache is None:
+            return None
+        return prefix.deduplicated(request.rows, cache.rows)
+
+    def notes(self) -> dict[str, Any]:
+        return {"prefix_reuse": f"off: {self.reuse_obstacle}" if self.reuse_obstacle else "on"}
+
+    def provenance(self) -> dict[str, Any]:
+        return provenance(self.text.model, self.text.config, self.runtime)
 
     def check_causal(self, rows: Rows, targets: TokenTargets, outputs: Float[Tensor, "1 q k"]) -> None:
         """Once per model: whether what it says at a position is the same whatever comes behind.
@@ -82,9 +104,9 @@ class LanguageModel:
         expected = outputs[:, :1]
         if (first.cpu().float() - expected).abs().max() > self._tolerance * (1 + expected.abs().max()):
             raise ModelError(
-                f"{type(unwrapped(self.text.model)).__name__} is no causal model: what it says at a position changes "
-                "with what comes behind. A model of the BERT family needs is_decoder=True in its config. Dynamically "
-                "quantised layers round all positions by one scale: load the model without quantisation."
+                f"{type(unwrapped(self.text.model)).__name__} is not a causal model: its output at a position changes "
+                "with the tokens behind it. A model of the BERT family needs is_decoder=True in its config. "
+                "Dynamically quantised layers round all positions by one scale: load the model without quantisation."
             )
         self._causal = True
 
@@ -128,7 +150,7 @@ class LanguageModel:
                 outputs[number : number + 1, torch.searchsorted(at, _targets(request).query_positions)]
             ).cpu()
             layers = None if cache is None else prefix.read_cache(cache, number, length(request.rows))
-            out.append(ModelResponse(_targets(request).select(own), cache=(own, layers)))
+            out.append(ModelResponse(_targets(request).select(own), outputs=own, cache=layers))
         return out
 
     def _recorded(self, rows: Rows, at: Int[Tensor, " q"]) -> tuple[Float[Tensor, "p q k"], DynamicCache | None]:
@@ -149,7 +171,7 @@ class LanguageModel:
         self._disable_reuse(f"it wrote no keys and values into a cache given as {' or '.join(names) or 'an argument'}")
         return self._outputs(rows, at)[0], None
 
-    def _reuse_obstacle(self, model: Any) -> str:
+    def _known_reuse_obstacle(self, model: Any) -> str:
         """Why rows are run whole, as far as is known without a run; empty where they need not be."""
         if not self.runtime.reuse_prefix:
             return "reuse_prefix=False"
@@ -163,7 +185,7 @@ class LanguageModel:
 
     def _disable_reuse(self, why: str) -> None:
         """Run rows whole from now on, and say so: this model was expected to do better."""
-        self.no_reuse_reason = why
+        self.reuse_obstacle = why
         name = type(unwrapped(self.text.model)).__name__
         warnings.warn(
             f"{name} does not reuse what rows share with the unchanged text, for {why}: scores are right, but methods "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interpreto.errors import InputError, OptionError, TargetError
 from interpreto.model_wrapping.execution.randomness import OwnGenerator
-from interpreto.model_wrapping.inputs import text as texts
+from interpreto.model_wrapping.inputs.text_checks import check_characters
 from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.sample import TextSample
@@ -201,7 +201,7 @@ def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int
     if not ids:
         raise TargetError("The continuation has no tokens: there is nothing to explain.")
     try:
-        texts.check_ids(ids, text)
+        text.check_ids(ids)
     except InputError as error:
         raise TargetError(f"The continuation cannot be read. {error}") from None
     return list(ids), *_spoken(text, before, list(ids))
@@ -210,7 +210,7 @@ def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int
 def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
     """The tokens of a continuation, with nothing added in front."""
     tokenizer = text.tokenizer
-    texts.check_characters(said)
+    check_characters(said)
     if not tokenizer.is_fast:
         ids = tokenized(tokenizer, said, add_special_tokens=False)["input_ids"]
         if not ids:

@@ -9,9 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from interpreto.model_wrapping.arrangement import DeduplicatedRows
-from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
-from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
+from interpreto.model_wrapping.sample import EMBEDDINGS
 
 Layers = Sequence[tuple[Float[Tensor, "1 h l d"], Float[Tensor, "1 h l e"]]]
 """Keys and values of every layer."""

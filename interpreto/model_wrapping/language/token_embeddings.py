@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.internals import architecture as anatomy
 
-EMBEDDINGS = "embeddings"
-"""The field of rows that replaces the model's own token embeddings."""
-
 
 @contextmanager
 def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tensor, "p l d"]) -> Iterator[None]:

@@ -47,6 +47,14 @@ class TokenTargets:
         return tuple(tokens[0] if len(tokens) == 1 else tokens for tokens in own)
 
     @property
+    def spec(self) -> Any:
+        """All tokens, in their order: of contrasts, all facts and all foils."""
+        contrasts = [token for token in self.tokens if isinstance(token, Contrast)]
+        if contrasts:
+            return Contrast([token.fact for token in contrasts], [token.foil for token in contrasts])
+        return self.tokens
+
+    @property
     def causal_limit(self) -> Int[Tensor, " t"]:
         """A position has a say in all that is predicted behind it."""
         return torch.stack([self.positions[self.target_of_token == target].max() for target in range(len(self))])

@@ -1,12 +1,23 @@
-"""Any function as a model."""
+"""Functions as models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from interpreto.errors import OptionError
-from interpreto.model_wrapping.tasks.callable_images import CallableImages, FeatureFunction, GradientFunction
-from interpreto.model_wrapping.tasks.callable_texts import CallableTexts
-from interpreto.model_wrapping.tasks.function_wrapper import ScoreFunction
+from interpreto.model_wrapping.tasks.classification import ClassTargetResolver
+from interpreto.model_wrapping.tasks.image_functions import (
+    FeatureFunction,
+    FunctionImageReader,
+    GradientFunction,
+    ImageFunctionEngine,
+)
+from interpreto.model_wrapping.tasks.score_function import CheckedScores, ScoreFunction
+from interpreto.model_wrapping.tasks.text_functions import (
+    FunctionTextReader,
+    TextFunctionEngine,
+    text_function_tokens,
+)
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.option_kinds import check_choice, checks_options
 
 LAYOUTS = ("n c h w", "n h w c")
@@ -23,7 +34,7 @@ def from_callables(
     labels: Sequence[str] | Mapping[int, str] | None = None,
     preprocess: Callable[[Any], Any] | None = None,
     patch_size: int | tuple[int, int] | None = None,
-) -> CallableImages | CallableTexts:
+) -> InferenceWrapper:
     """Wrap functions of images or texts, so that every method whose needs they meet works on them.
 
     Args:
@@ -31,7 +42,7 @@ def from_callables(
         gradients: From images and a class index to the gradient of that class's scores, in the images' shape.
         features: From images and a class index to the features of a layer, in the images' layout with a height, width
             and number of channels of their own, and the gradient of that class's scores for them: what GradCam needs.
-        texts: Whether `scores` reads texts. Words are hidden by a space then, or by any text that `removal=` names;
+        texts: Whether `scores` reads texts. Words are masked by a space then, or by any text that `removal=` names;
             the other options are for images.
         layout: "n c h w" or "n h w c", how the functions want their images.
         labels: Names of the classes, or a mapping from their numbers, such as `model.config.id2label`.
@@ -57,9 +68,22 @@ def from_callables(
             raise OptionError(f"{name}={function!r} is not callable.")
     if not texts:
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
-        return CallableImages(scores, gradients, features, layout == "n h w c", names, preprocess, patch)
+        checked, channels_last = CheckedScores(scores, names), layout == "n h w c"
+        return InferenceWrapper(
+            "image-classification",
+            FunctionImageReader(preprocess, channels_last, patch),
+            ClassTargetResolver(checked.config, count=checked.n_labels),
+            ImageFunctionEngine(checked, gradients, features, channels_last),
+        )
     of_images = {**functions, "patch_size": patch_size, "layout": None if layout == LAYOUTS[0] else layout}
     given = [name for name, value in of_images.items() if value is not None and name != "scores"]
     if given:
         raise OptionError(f"{given[0]}= is for functions of images; with texts=True leave it out.")
-    return CallableTexts(scores, names)
+    checked, text = CheckedScores(scores, names), text_function_tokens()
+    return InferenceWrapper(
+        "text-classification",
+        FunctionTextReader(text),
+        ClassTargetResolver(checked.config, count=checked.n_labels),
+        TextFunctionEngine(checked, text),
+        tokens=text,
+    )

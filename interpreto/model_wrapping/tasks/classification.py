@@ -1,9 +1,10 @@
-"""What classifiers share, whatever they read."""
+"""What classifiers share: their targets, and the logits among what they return."""
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,72 +13,78 @@ from interpreto.errors import ModelError, OptionError, choices
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.execution.finite_checks import check_scores
 from interpreto.model_wrapping.execution.precision import at_least_float32
-from interpreto.model_wrapping.messages import ModelRequest, NamedTargets, PlanRun, ResolvedSample
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, NamedTargets, PlanRun, ResolvedSample
+from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import AllOutputs, ClassTargets, DeferredTargets, labels_of, named, resolve
+from interpreto.model_wrapping.targets import ClassTargets, DeferredTargets, labels_of, named, resolve
 from interpreto.option_kinds import call_function, short_repr
 
 _SHOWN = 12
 """Parts of an output that a message names."""
 
 
-def settle(sample: Sample, spec: Any, config: Any, probe: CaptureRequest | None = None) -> PlanRun[ResolvedSample]:
-    """Run the unchanged sample and settle which classes are explained; a probe sees that run.
+@final
+@dataclass(frozen=True, eq=False)
+class ClassTargetResolver(TargetResolver):
+    """Resolves classes, contrasts of classes and functions of a classifier's outputs.
 
-    Raises:
-        ModelError: if the score of a target is not finite.
-        TargetError: if the model has no such target.
+    Attributes:
+        config: Has the names of the classes in `id2label`, and may say in `problem_type` what outputs mean.
+        module: A model whose config is its own, and tells how many classes there are before it runs; else None.
+        runtime: Which score is explained; None for functions, which return it.
+        count: The number of classes, if it is known in another way.
     """
-    targets = partial(_resolved, spec, config)
-    response = yield ModelRequest(
-        sample.rows, AllOutputs() if probe is None else DeferredTargets(targets), capture=probe
-    )
-    outputs = response.scores
-    return ResolvedSample(
-        sample, targets(outputs), outputs, None if response.captured is None else response.captured[0]
-    )
+
+    config: Any
+    module: nn.Module | None = None
+    runtime: Runtime | None = None
+    count: int | None = None
+
+    def check(self, spec: Any, sample: Sample | None = None) -> None:
+        count = self.count if self.module is None else _number_of_classes(self.config, self.module)
+        if count is not None and spec is not None:
+            named(spec, labels_of(self.config, count))
+
+    def resolve(
+        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
+    ) -> PlanRun[ResolvedSample]:
+        requested = DeferredTargets(partial(self._resolved, spec))
+        response: ModelResponse = yield ModelRequest(sample.rows, requested, capture=capture, return_outputs=True)
+        assert response.outputs is not None
+        return ResolvedSample(sample, self._resolved(spec, response.outputs), response)
+
+    def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 k"]) -> tuple[float | None, ...] | None:
+        mode = None if self.runtime is None else self.runtime.mode
+        problem = getattr(self.config, "problem_type", None)
+        if problem == "regression":
+            return None
+        if mode == "log_softmax":
+            likely = outputs[0].exp()
+        elif mode == "softmax":
+            likely = outputs[0]
+        elif mode == "logits":
+            is_multi_label = problem == "multi_label_classification" or outputs.shape[1] == 1
+            likely = outputs[0].sigmoid() if is_multi_label else outputs[0].softmax(-1)
+        else:
+            return None
+        known = [float(likely[value]) if isinstance(value, int) else math.nan for value in targets.values]
+        return tuple(share if math.isfinite(share) else None for share in known)
+
+    def _resolved(self, spec: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
+        targets = resolve(spec, outputs[0], labels_of(self.config, outputs.shape[1]))
+        check_scores(targets.select(outputs), targets.names)
+        return targets
 
 
-def _resolved(spec: Any, config: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
-    targets = resolve(spec, outputs[0], labels_of(config, outputs.shape[1]))
-    check_scores(targets.select(outputs), targets.names)
-    return targets
+def _number_of_classes(config: Any, module: nn.Module) -> int | None:
+    """The number of classes that a config gives, if the model's last linear layer has as many outputs.
 
-
-def probabilities(
-    targets: NamedTargets, outputs: Float[Tensor, "1 k"], runtime: Runtime, config: Any
-) -> tuple[float | None, ...] | None:
-    """How likely the model says each class among the targets is; None where the explained score does not tell."""
-    mode = runtime.mode
-    if mode == "log_softmax":
-        found = outputs[0].exp()
-    elif mode == "softmax":
-        found = outputs[0]
-    elif mode == "logits":
-        several = getattr(config, "problem_type", None) == "multi_label_classification" or outputs.shape[1] == 1
-        found = outputs[0].sigmoid() if several else outputs[0].softmax(-1)
-    else:
-        return None
-    if getattr(config, "problem_type", None) == "regression":
-        return None
-    known = [float(found[value]) if isinstance(value, int) else math.nan for value in targets.values]
-    return tuple(share if math.isfinite(share) else None for share in known)
-
-
-def check_target(spec: Any, config: Any, model: nn.Module) -> None:
-    """Refuse a class or label that the config knows not to exist.
-
-    A config is believed where the model's last linear layer has as many outputs: users put heads of their own on
-    models, and then only the outputs tell how many classes there are.
-
-    Raises:
-        TargetError: if it does not.
+    Users put heads of their own on models, and then only the outputs tell how many classes there are.
     """
     count = getattr(config, "num_labels", None)
-    outputs = [found for module in model.modules() if isinstance(found := getattr(module, "out_features", None), int)]
-    if count is not None and spec is not None and (not outputs or outputs[-1] == count):
-        named(spec, labels_of(config, count))
+    outputs = [found for part in module.modules() if isinstance(found := getattr(part, "out_features", None), int)]
+    return count if not outputs or outputs[-1] == count else None
 
 
 def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:

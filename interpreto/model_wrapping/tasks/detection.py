@@ -4,11 +4,11 @@ import re
 from functools import cache
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from interpreto.errors import ModelError, choices
+from interpreto.model_wrapping.runtime import unwrapped
 
 TASKS = (
     "text-classification",
@@ -48,30 +48,6 @@ def _known() -> dict[str, str]:
 def find_task_of_class(name: str) -> str | None:
     """The task of a class of transformers, None where it has none of those in `TASKS`."""
     return _known().get(name)
-
-
-def unwrap_model(model: Any) -> Any:
-    """The model inside the shells of torch.compile, DataParallel and DistributedDataParallel."""
-    while True:
-        inner = getattr(model, "_orig_mod", model)
-        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = inner.module
-        if inner is model:
-            return model
-        model = inner
-
-
-def why_no_hooks(model: nn.Module) -> str:
-    """Why modules of a model cannot be watched while they run, as a sentence; empty where they can."""
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
-    return "modules of TorchScript take no hooks: give the model as it was before it was compiled." if scripted else ""
-
-
-def unwrapped(model: Any) -> Any:
-    """The model inside those shells and that of PEFT."""
-    inner = unwrap_model(model)
-    base = getattr(inner, "get_base_model", None)
-    return base() if callable(base) else inner
 
 
 def find_task(model: Any, task: str | None = None) -> str:

@@ -1,34 +1,28 @@
 """Image classifiers: transformers, timm, torchvision, or any module from pixels to logits."""
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interpreto.model_wrapping.capture_request import CaptureRequest
-from interpreto.model_wrapping.execution.autograd import Autograd
-from interpreto.model_wrapping.execution.model_pool import ModelPool
 from interpreto.model_wrapping.execution.precision import precision
-from interpreto.model_wrapping.inputs import image as images
-from interpreto.model_wrapping.inputs.image_preprocessor import PIXELS, ImagePreprocessor
-from interpreto.model_wrapping.inputs.image_size import resolution_of
+from interpreto.model_wrapping.execution.torch_engine import TorchEngine
+from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor, ImageReader
+from interpreto.model_wrapping.inputs.image_size import Resolution, resolution_of
 from interpreto.model_wrapping.inputs.patch_size import patch_size
 from interpreto.model_wrapping.inputs.pixel_shape import PixelShape
 from interpreto.model_wrapping.internals.capture_engine import CaptureEngine
-from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, NamedTargets, PlanRun, ResolvedSample
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance
-from interpreto.model_wrapping.sample import ImageSample
-from interpreto.model_wrapping.tasks.classification import check_target, logits_of, probabilities, settle
-from interpreto.model_wrapping.tasks.detection import unwrap_model, unwrapped
+from interpreto.model_wrapping.runtime import Runtime, placement_of, unwrap_model, unwrapped
+from interpreto.model_wrapping.sample import PIXELS
+from interpreto.model_wrapping.tasks.classification import ClassTargetResolver, logits_of
 from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 
-@final
-class ImageClassification(InferenceWrapper):
-    """An image classifier and its processor.
+def image_classification(model: nn.Module, processor: Any, runtime: Runtime) -> InferenceWrapper:
+    """Wrap an image classifier and its processor.
 
     Args:
         model: A transformers image classifier, or any module from `p c H W` to logits `p k`.
@@ -37,66 +31,39 @@ class ImageClassification(InferenceWrapper):
         runtime: How the model is run.
 
     Raises:
-        ModelError: if the processor is none for images.
+        ModelError: if the processor is not for images.
     """
+    inner = unwrapped(model)
+    config, patch = getattr(inner, "config", None), patch_size(inner)
+    shape = PixelShape.of(inner, inner.forward, runtime.size, patch)
+    resolution = resolution_of(inner, inner.forward, runtime.size, patch)
+    module, is_transformers = unwrap_model(model), isinstance(inner, PreTrainedModel)
+    forward = _Forward(module, runtime, resolution, by_keyword=is_transformers)
+    return InferenceWrapper(
+        "image-classification",
+        ImageReader(ImagePreprocessor(processor, patch, runtime.size, shape)),
+        # The config of a module that is not of transformers may belong to a part of it.
+        ClassTargetResolver(config, module if is_transformers else None, runtime),
+        TorchEngine(module, forward, CaptureEngine(module, forward, PIXELS), config, runtime),
+        runtime=runtime,
+        processor=processor,
+        build=image_classification,
+    )
 
-    task, modality, ragged = "image-classification", "image", False
-    no_gradients = no_attention = ""
 
-    def __init__(self, model: nn.Module, processor: Any, runtime: Runtime) -> None:
-        self.model = unwrap_model(model)
-        self.processor, self.runtime = processor, runtime
-        self.pool = ModelPool(self.model, self._on, runtime.device)
-        self.config = getattr(unwrapped(model), "config", None)
-        self.keyword = isinstance(unwrapped(model), PreTrainedModel)
-        inner, patch = unwrapped(model), patch_size(unwrapped(model))
-        shape = PixelShape.of(inner, inner.forward, runtime.size, patch)
-        self.pictures = ImagePreprocessor(processor, patch, runtime.size, shape)
-        self.resolution = resolution_of(inner, inner.forward, runtime.size, patch)
-        self.autograd = Autograd(self.module, self._outputs)
-        self.inside = CaptureEngine(self.model, self._outputs, PIXELS)
+@final
+@dataclass(frozen=True, eq=False)
+class _Forward:
+    """From rows of pixels to the scores of classes."""
 
-    @property
-    def module(self) -> nn.Module:
-        return self.model
+    module: nn.Module
+    runtime: Runtime
+    resolution: Resolution
+    by_keyword: bool
 
-    def is_one(self, inputs: Any) -> bool:
-        return images.is_one_image(inputs)
-
-    def split(self, inputs: Any) -> Iterator[Any]:
-        return images.split_images(inputs)
-
-    def prepare(self, raw: Any) -> ImageSample:
-        return self.prepare_all([raw])[0]
-
-    def prepare_all(self, raws: Sequence[Any]) -> list[ImageSample]:
-        return self.pictures.prepare(raws)
-
-    def check_target(self, spec: Any, sample: Any = None) -> None:
-        # The config of a module that is none of transformers may belong to a part of it.
-        if self.keyword:
-            check_target(spec, self.config, self.model)
-
-    def resolve_targets(
-        self, sample: ImageSample, spec: Any, seed: int, capture: CaptureRequest | None = None
-    ) -> PlanRun[ResolvedSample]:
-        return settle(sample, spec, self.config, capture)
-
-    def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 k"]) -> tuple[float | None, ...] | None:
-        return probabilities(targets, outputs, self.runtime, self.config)
-
-    def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        return self.autograd.respond(requests) if requests[0].capture is None else self.inside.respond(requests)
-
-    def notes(self) -> dict[str, Any]:
-        return self.inside.notes()
-
-    def provenance(self) -> dict[str, Any]:
-        return provenance(self.model, self.config, self.runtime)
-
-    def _outputs(self, rows: Rows) -> Float[Tensor, "p k"]:
+    def __call__(self, rows: Rows) -> Float[Tensor, "p k"]:
         # A copy: some models change their inputs in place.
-        pixels = rows.fields[PIXELS].to(*placement_of(self.model), copy=True)
-        with precision(self.model, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
-            output = self.model(**{PIXELS: pixels}, **options) if self.keyword else self.model(pixels, **options)
+        pixels = rows.fields[PIXELS].to(*placement_of(self.module), copy=True)
+        with precision(self.module, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
+            output = self.module(**{PIXELS: pixels}, **options) if self.by_keyword else self.module(pixels, **options)
         return self.runtime.explained(logits_of(output, len(rows), self.runtime.model_output))

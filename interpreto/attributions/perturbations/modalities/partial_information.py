@@ -16,19 +16,19 @@ from torch import Tensor
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.base import Revealed, Revealer
 from interpreto.attributions.perturbations.modalities.token_ids import TokenIds
-from interpreto.model_wrapping.inputs.image_preprocessor import PIXELS
-from interpreto.model_wrapping.sample import ImageSample, TextSample
+from interpreto.model_wrapping.sample import PIXELS, ImageSample, TextSample
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 
 @final
 @dataclass(frozen=True)
-class Pictures(Revealer):
+class PartialImages(Revealer):
     """Pixels that are not told are interpolated linearly from those that are; size is that of a lossless WebP."""
 
     @staticmethod
-    def of(wrapper: Any, removal: Any) -> "Pictures":
-        """The modality for a model."""
-        return Pictures()
+    def create(wrapper: InferenceWrapper, removal: Any) -> "PartialImages":
+        """The revealer of a model."""
+        return PartialImages()
 
     def initially_revealed(
         self, sample: ImageSample, units: Units, share: float, rng: torch.Generator
@@ -50,15 +50,15 @@ class Pictures(Revealer):
 
 @final
 @dataclass(frozen=True)
-class Texts(Revealer):
+class PartialTexts(Revealer):
     """Tokens that are not told are hidden; size is that of the tokens that are, compressed by zlib."""
 
-    hiding: TokenIds
+    masker: TokenIds
 
     @staticmethod
-    def of(wrapper: Any, removal: Any) -> "Texts":
-        """The modality for a model and what the user said of removal."""
-        return Texts(TokenIds.of(wrapper, removal))
+    def create(wrapper: InferenceWrapper, removal: Any) -> "PartialTexts":
+        """The revealer of a model, with the option `removal`."""
+        return PartialTexts(TokenIds.create(wrapper, removal))
 
     def initially_revealed(
         self, sample: TextSample, units: Units, share: float, rng: torch.Generator
@@ -70,8 +70,8 @@ class Texts(Revealer):
         return told
 
     def reveal(self, sample: TextSample, revealed: Bool[Tensor, "p l"]) -> Revealed:
-        blank = self.hiding.fully_masked(sample, torch.Generator())
-        rows = self.hiding.replaced(sample, blank, ~revealed)
+        blank = self.masker.fully_masked(sample, torch.Generator())
+        rows = self.masker.replaced(sample, blank, ~revealed)
         texts = [
             " ".join(token for token, there in zip(sample.tokens, mask, strict=True) if there)
             for mask in revealed.tolist()

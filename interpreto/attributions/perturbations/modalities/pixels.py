@@ -13,9 +13,9 @@ from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.base import GradientInput, MaskedRows, Masker, reduce_axis
 from interpreto.attributions.perturbations.mask_generators.masks import enlarged
 from interpreto.errors import OptionError, choices
-from interpreto.model_wrapping.inputs.image_preprocessor import PIXELS
 from interpreto.model_wrapping.rows import LazyBlend, Rows
-from interpreto.model_wrapping.sample import ImageSample
+from interpreto.model_wrapping.sample import PIXELS, ImageSample
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.option_kinds import check_choice
 
 NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
@@ -95,8 +95,8 @@ class Pixels(Masker):
             check_choice("removal", self.removal, NAMES)
 
     @staticmethod
-    def of(wrapper: Any, removal: Any) -> "Pixels":
-        """The modality for a model and what the user said of removal."""
+    def create(wrapper: InferenceWrapper, removal: Any) -> "Pixels":
+        """The masker of a model, with the option `removal`."""
         return Pixels(removal)
 
     def fully_masked(self, sample: ImageSample, rng: torch.Generator) -> Rows:
@@ -147,8 +147,8 @@ class PixelValues(GradientInput):
     axes = (1, 2)
 
     @staticmethod
-    def of(wrapper: Any, removal: Any) -> "PixelValues":
-        """The modality for a model."""
+    def create(wrapper: InferenceWrapper) -> "PixelValues":
+        """The pixel values of a model."""
         return PixelValues()
 
     def read(self, sample: ImageSample) -> Float[Tensor, "c H W"]:

@@ -12,10 +12,10 @@ from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.base import GradientInput, reduce_axis
 from interpreto.attributions.perturbations.modalities.token_ids import default_baseline, token_named
 from interpreto.errors import OptionError
-from interpreto.model_wrapping.language.text_model import TextModel
-from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
+from interpreto.model_wrapping.tokens import TokenSpace
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 
 @final
@@ -23,18 +23,18 @@ from interpreto.model_wrapping.sample import TextSample
 class TokenEmbeddings(GradientInput):
     """What the model's embedding module gives for each token, before positions are added."""
 
-    text: TextModel
+    tokens: TokenSpace
     field = EMBEDDINGS
     axes = (0,)
 
     @staticmethod
-    def of(wrapper: Any, removal: Any) -> "TokenEmbeddings":
-        """The modality for a model."""
-        return TokenEmbeddings(wrapper.text)
+    def create(wrapper: InferenceWrapper) -> "TokenEmbeddings":
+        """The token embeddings of a model."""
+        return TokenEmbeddings(wrapper.require_tokens)
 
     def read(self, sample: TextSample) -> Float[Tensor, "l d"]:
         given = sample.rows.fields.get(EMBEDDINGS)
-        return self.text.embed(sample.rows.fields["input_ids"][0]) if given is None else given[0]
+        return self.tokens.embed(sample.rows.fields["input_ids"][0]) if given is None else given[0]
 
     def baselines(self, sample: TextSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
@@ -60,11 +60,11 @@ class TokenEmbeddings(GradientInput):
         if isinstance(spec, Tensor | np.ndarray):
             return f"tensor {tuple(spec.shape)}"
         named = self._token(spec)
-        return "zeros" if named == "zeros" else token_named(self.text, named, "baseline").name
+        return "zeros" if named == "zeros" else token_named(self.tokens, named, "baseline").name
 
     def _token(self, spec: Any) -> Any:
         """The mask token, else a space; where there is neither, the path starts at zero."""
-        return default_baseline(self.text) if spec is None else spec
+        return default_baseline(self.tokens) if spec is None else spec
 
     def _end(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
         if isinstance(spec, Tensor | np.ndarray):
@@ -79,5 +79,5 @@ class TokenEmbeddings(GradientInput):
         if named == "zeros":
             return torch.zeros_like(tensor)
         # Only the embedding is borrowed: the ids stay, so that even the padding token is not read as padding.
-        token = token_named(self.text, named, "baseline").token
-        return self.text.embed(torch.tensor(token)).expand_as(tensor)
+        token = token_named(self.tokens, named, "baseline").token
+        return self.tokens.embed(torch.tensor(token)).expand_as(tensor)

@@ -12,12 +12,10 @@ from torch import Tensor
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.base import MaskedRows, Masker
 from interpreto.errors import InputError, OptionError, choices
-from interpreto.model_wrapping.inputs.text import check_ids
-from interpreto.model_wrapping.inputs.tokenizing import tokenized
-from interpreto.model_wrapping.language.text_model import TextModel
-from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import TextSample
+from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
+from interpreto.model_wrapping.tokens import TokenSpace
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 _ROLES = ("mask", "unk", "space", "pad")
 _BY_MASK = ("attention", "attention-sink")
@@ -41,7 +39,7 @@ class Removal:
     sink: int | None = None
 
 
-def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
+def removal_of(tokens: TokenSpace, given: Any) -> Removal:
     """The removal operator that a user names; None takes the first that the tokenizer and the model allow.
 
     Tokens of a language model are hidden from attention where that moves no other, but for the first: every later
@@ -51,26 +49,25 @@ def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
     the last token is found by it.
 
     Args:
-        text: The model and its tokenizer.
-        given: What the user says.
-        masked: Whether the attention mask hides a token from a language model and moves no other.
+        tokens: The tokens of the model.
+        given: The option `removal`.
 
     Raises:
         OptionError: if the tokenizer has no such token or the model cannot take it.
     """
-    if given is None and masked:
+    if given is None and tokens.attention_hides_tokens:
         given = "attention-sink"
     if isinstance(given, str) and given in _BY_MASK:
-        if "attention_mask" not in text.parameters:
+        if not tokens.takes_attention_mask:
             raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
-        return Removal(None, given, _sink(text) if given == "attention-sink" else None)
+        return Removal(None, given, _sink(tokens) if given == "attention-sink" else None)
     if given is None:
-        known = ((name, _token(text, name)) for name in _ROLES)
-        allowed = (Removal(t, name) for name, t in known if t is not None and not text.reads_as_padding(t))
+        known = ((name, _token(tokens, name)) for name in _ROLES)
+        allowed = (Removal(t, name) for name, t in known if t is not None and not tokens.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
-    removal = token_named(text, given, "removal")
-    if removal.token is not None and text.reads_as_padding(removal.token):
-        kind = "the padding token" if removal.token not in text.ends else "a token that begins or ends texts"
+    removal = token_named(tokens, given, "removal")
+    if removal.token is not None and tokens.reads_as_padding(removal.token):
+        kind = "the padding token" if removal.token not in tokens.ends else "a token that begins or ends texts"
         raise OptionError(
             f"removal={given!r} is {kind}, by which this model counts positions or finds the last token; "
             "replacing words by it would move the others. Use another token or removal='attention'."
@@ -78,7 +75,7 @@ def removal_of(text: TextModel, given: Any, masked: bool = False) -> Removal:
     return removal
 
 
-def token_named(text: TextModel, given: Any, option: str) -> Removal:
+def token_named(tokens: TokenSpace, given: Any, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
     A text is taken as it is written (`" the"`) where it is one token, else as the vocabulary spells it (`"Ġthe"`). An
@@ -87,16 +84,16 @@ def token_named(text: TextModel, given: Any, option: str) -> Removal:
     Raises:
         OptionError: if the tokenizer has no such token.
     """
-    named = _named(text, given, option)
+    named = _named(tokens, given, option)
     if named.token is not None:
         try:
-            check_ids([named.token], text)
+            tokens.check_ids([named.token])
         except InputError as error:
             raise OptionError(f"{option}={given!r} cannot stand in for a token. {error}") from None
     return named
 
 
-def _named(text: TextModel, given: Any, option: str) -> Removal:
+def _named(tokens: TokenSpace, given: Any, option: str) -> Removal:
     zeros = ("zeros",) if option == "baseline" else ()
     if isinstance(given, Real) and not isinstance(given, bool) and (zeros or not isinstance(given, Integral)):
         named = "'zeros', " if zeros else ""
@@ -107,17 +104,17 @@ def _named(text: TextModel, given: Any, option: str) -> Removal:
     number = given.get("id") if isinstance(given, Mapping) and len(given) == 1 else given
     if isinstance(number, Integral) and not isinstance(number, bool):
         token = int(number)
-        if not 0 <= token < len(text.tokenizer):
-            raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(text.tokenizer)} tokens.")
-        return Removal(token, text.tokenizer.convert_ids_to_tokens(token))
+        if not 0 <= token < len(tokens.tokenizer):
+            raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(tokens.tokenizer)} tokens.")
+        return Removal(token, tokens.tokenizer.convert_ids_to_tokens(token))
     if isinstance(given, Mapping):
         raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
-    roles = {name: token for name in _ROLES if (token := _role(text.tokenizer, name)) is not None}
+    roles = {name: token for name in _ROLES if (token := _role(tokens, name)) is not None}
     if isinstance(given, str) and given in roles:
         return Removal(roles[given], given)
-    if isinstance(given, str) and (token := _written(text.tokenizer, given)) is not None:
+    if isinstance(given, str) and (token := _written(tokens, given)) is not None:
         return Removal(token, given)
-    known = text.tokenizer.get_vocab()
+    known = tokens.tokenizer.get_vocab()
     if not isinstance(given, str) or given not in known:
         raise OptionError(
             f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
@@ -126,35 +123,36 @@ def _named(text: TextModel, given: Any, option: str) -> Removal:
     return Removal(known[given], str(given))
 
 
-def default_baseline(text: TextModel) -> str:
+def default_baseline(tokens: TokenSpace) -> str:
     """What a path starts from where the user does not say."""
-    return next((name for name in ("mask", "space") if _token(text, name) is not None), "zeros")
+    return next((name for name in ("mask", "space") if _token(tokens, name) is not None), "zeros")
 
 
-def _sink(text: TextModel) -> int | None:
+def _sink(tokens: TokenSpace) -> int | None:
     """What stands in for the first token of a text; None where the tokenizer has nothing that could."""
-    return next((token for name in _SINKS if (token := _token(text, name)) is not None), None)
+    return next((token for name in _SINKS if (token := _token(tokens, name)) is not None), None)
 
 
-def _token(text: TextModel, name: str) -> int | None:
+def _token(tokens: TokenSpace, name: str) -> int | None:
     """The token of a role, None where the tokenizer has none, or one that the model has no embedding of."""
-    token = _role(text.tokenizer, name)
-    return token if token is None or text.vocabulary is None or token < text.vocabulary else None
+    token = _role(tokens, name)
+    return token if token is None or tokens.vocabulary_size is None or token < tokens.vocabulary_size else None
 
 
-def _role(tokenizer: Any, name: str) -> int | None:
+def _role(tokens: TokenSpace, name: str) -> int | None:
     if name != "space":
-        return getattr(tokenizer, f"{name}_token_id", None)
-    ids = tokenized(tokenizer, " ", add_special_tokens=False)["input_ids"]
-    return ids[0] if len(ids) == 1 and not tokenizer.decode(ids).strip() else None
+        return getattr(tokens.tokenizer, f"{name}_token_id", None)
+    ids = tokens.tokenize(" ")
+    return ids[0] if len(ids) == 1 and not tokens.tokenizer.decode(ids).strip() else None
 
 
-def _written(tokenizer: Any, given: str) -> int | None:
-    """The one token that a text is, as a person writes it."""
-    # Where a tokenizer puts a space before every text, a second one would be a token of its own.
+def _written(tokens: TokenSpace, given: str) -> int | None:
+    """The token that a text is, as a person writes it; None if it is not one token."""
+    unknown, unknown_text = tokens.tokenizer.unk_token_id, tokens.tokenizer.unk_token
+    # A tokenizer that puts a space before every text makes a second space a token of its own.
     for text in (given, given.removeprefix(" ")):
-        ids = tokenized(tokenizer, text, add_special_tokens=False)["input_ids"]
-        if len(ids) == 1 and (ids[0] != tokenizer.unk_token_id or text == tokenizer.unk_token):
+        ids = tokens.tokenize(text)
+        if len(ids) == 1 and (ids[0] != unknown or text == unknown_text):
             return ids[0]
     return None
 
@@ -165,13 +163,14 @@ class TokenIds(Masker):
     """Tokens of hidden units are replaced; the length of the text stays as it is."""
 
     removal: Removal
-    text: TextModel
+    tokens: TokenSpace
     n_prefetched_batches = 64
 
     @staticmethod
-    def of(wrapper: Any, removal: Any) -> "TokenIds":
-        """The modality for a model and what the user said of removal."""
-        return TokenIds(removal_of(wrapper.text, removal, wrapper.masked_by_attention), wrapper.text)
+    def create(wrapper: InferenceWrapper, removal: Any) -> "TokenIds":
+        """The masker of a model, with the option `removal`."""
+        tokens = wrapper.require_tokens
+        return TokenIds(removal_of(tokens, removal), tokens)
 
     def fully_masked(self, sample: TextSample, rng: torch.Generator) -> Rows:
         ids, mask = (sample.rows.fields[name] for name in ("input_ids", "attention_mask"))
@@ -198,7 +197,7 @@ class TokenIds(Masker):
             # A sample that was moved in the space of its embeddings: what hides a token is read there too.
             given = own[EMBEDDINGS]
             replaced = hidden & blank.fields["attention_mask"].bool()
-            stand_in = self.text.embed(blank.fields["input_ids"]).to(given)
+            stand_in = self.tokens.embed(blank.fields["input_ids"]).to(given)
             fields[EMBEDDINGS] = torch.where(replaced[..., None].to(given.device), stand_in, given)
         return sample.rows.expand(len(hidden), **fields)
 

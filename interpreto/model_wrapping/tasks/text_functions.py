@@ -1,7 +1,8 @@
-"""Any function from texts to scores as a model: scikit-learn pipelines, rules, remote services."""
+"""Functions from texts to scores as models: scikit-learn pipelines, rules, remote services."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, final
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from interpreto.errors import InputError
 from interpreto.model_wrapping.execution.forward_arguments import ForwardArguments
-from interpreto.model_wrapping.inputs import text as texts
+from interpreto.model_wrapping.inputs.text import is_one_text, split_texts
+from interpreto.model_wrapping.inputs.text_checks import check_text
+from interpreto.model_wrapping.inputs.text_encoding import Raw, rows_of
 from interpreto.model_wrapping.language.text_model import UNSET, TextModel
-from interpreto.model_wrapping.language.token_embeddings import EMBEDDINGS
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
-from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.tasks.function_wrapper import FunctionWrapper, ScoreFunction
+from interpreto.model_wrapping.parts import Engine, InputReader
+from interpreto.model_wrapping.sample import EMBEDDINGS, Sample, TextSample
+from interpreto.model_wrapping.tasks.score_function import CheckedScores
 
 _UNLIMITED = 10**9
 
@@ -47,7 +50,7 @@ class _OpenVocabulary(dict[str, int]):
 
 @final
 class WordTokenizer:
-    """Words, marks and white space of texts as tokens, behind the questions that are asked of a tokenizer.
+    """Words, punctuation and white space of texts as tokens, with the interface of a tokenizer.
 
     The tokens of a text, joined, are the text.
     """
@@ -82,64 +85,88 @@ class WordTokenizer:
         return len(self._ids)
 
 
-@final
-class CallableTexts(FunctionWrapper):
-    """A function from a list of texts to scores behind the questions of the pipeline. Made by `from_callables`.
+def text_function_tokens() -> TextModel:
+    """The tokens that functions of texts read: words, of an open vocabulary."""
+    words: Any = WordTokenizer()
+    return TextModel(
+        None,
+        words,
+        words,
+        ForwardArguments(frozenset({"input_ids"}), ()),
+        ("input_ids",),
+        {"input_ids": UNSET, "attention_mask": 0, EMBEDDINGS: 0.0},
+        _UNLIMITED,
+        False,
+        "a function of texts has none; from_callables(gradients=) is for functions of images.",
+        # There is no table of embeddings.
+        table=nn.Identity(),
+    )
 
-    Args:
-        scores: From a list of texts to scores `n k`.
-        labels: Names of the classes.
+
+@final
+@dataclass(frozen=True, eq=False)
+class FunctionTextReader(InputReader):
+    """Reads texts for a function of strings.
+
+    Attributes:
+        text: The words that texts are split into.
     """
 
-    task, modality, ragged = "text-classification", "text", True
-    no_gradients = "a function of texts has none; from_callables(gradients=) is for functions of images."
-    no_attention = no_features = "nothing is known of the inside of the functions of from_callables."
+    modality = "text"
+    ragged = True
 
-    def __init__(self, scores: ScoreFunction, labels: Sequence[str] | None) -> None:
-        FunctionWrapper.__init__(self, scores, labels)
-        words: Any = WordTokenizer()
-        padding = {"input_ids": UNSET, "attention_mask": 0, EMBEDDINGS: 0.0}
-        taken = ForwardArguments(frozenset({"input_ids"}), ())
-        # There is no table of embeddings.
-        self.text = TextModel(
-            None,
-            words,
-            words,
-            taken,
-            ("input_ids",),
-            padding,
-            _UNLIMITED,
-            False,
-            self.no_gradients,
-            table=nn.Identity(),
-        )
+    text: TextModel
 
-    def is_one(self, inputs: Any) -> bool:
-        return texts.is_one_text(inputs)
+    def is_single(self, inputs: Any) -> bool:
+        return is_one_text(inputs)
 
-    def split(self, inputs: Any) -> Iterator[texts.Raw]:
-        return texts.split_texts(inputs)
+    def split(self, inputs: Any) -> Iterator[Raw]:
+        return split_texts(inputs)
 
-    def prepare(self, raw: texts.Raw) -> TextSample:
+    def prepare(self, raws: Sequence[Raw]) -> list[Sample]:
+        return [self._prepared(raw) for raw in raws]
+
+    def _prepared(self, raw: Raw) -> TextSample:
         if not isinstance(raw, str):
             raise InputError(
                 f"The function of from_callables(texts=True) reads strings; got a {type(raw).__name__} as one text. "
-                "For pairs, join them into one string, and let the function part it."
+                "For pairs, join them into one string, and let the function split it."
             )
-        texts.check_text((raw,))
+        check_text((raw,))
         tokenizer = self.text.tokenizer
         ids = torch.tensor(tokenizer(raw)["input_ids"])
         pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
         bounds = torch.tensor(list(accumulate(map(len, pieces), initial=0)))
         spans = torch.stack([bounds[:-1], bounds[1:]], dim=1)
-        # White space between words is never hidden.
+        # White space between words is never masked.
         sequence = torch.tensor([-1 if piece.isspace() else 0 for piece in pieces])
-        rows = texts.rows_of({}, ids, (), self.text.padding)
-        return TextSample(rows, (raw,), raw, spans, "", sequence, tuple(pieces))
+        return TextSample(rows_of({}, ids, (), self.text.padding), (raw,), raw, spans, "", sequence, tuple(pieces))
+
+
+@final
+class TextFunctionEngine(Engine):
+    """Runs a function of a list of texts.
+
+    Args:
+        scores: From texts to scores.
+        text: The words that texts are split into.
+    """
+
+    attention_obstacle = activation_obstacle = "the internals of the functions of from_callables are not known."
+
+    def __init__(self, scores: CheckedScores, text: TextModel) -> None:
+        self.scores, self.text, self.gradient_obstacle = scores, text, text.gradient_obstacle
+
+    def provenance(self) -> dict[str, Any]:
+        return self.scores.provenance()
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         rows = [row for request in requests for row in request.rows.fields["input_ids"].tolist()]
-        written = [self.text.tokenizer.decode([token for token in row if token != UNSET]) for row in rows]
-        outputs = self.outputs_of(written, len(written))
-        parts: Sequence[Float[Tensor, "_p k"]] = outputs.split([len(request.rows) for request in requests])
-        return [ModelResponse(request.targets.select(part)) for request, part in zip(requests, parts, strict=True)]
+        texts = [self.text.tokenizer.decode([token for token in row if token != UNSET]) for row in rows]
+        parts: Sequence[Float[Tensor, "_p k"]] = self.scores(texts, len(texts)).split(
+            [len(request.rows) for request in requests]
+        )
+        return [
+            ModelResponse(request.targets.select(part), outputs=part if request.return_outputs else None)
+            for request, part in zip(requests, parts, strict=True)
+        ]

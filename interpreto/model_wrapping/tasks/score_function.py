@@ -1,7 +1,8 @@
-"""What functions of any samples share as models, and what they return, checked."""
+"""Functions that stand in for models, and the arrays that they return, checked."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -9,20 +10,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.inputs import image as images
-from interpreto.model_wrapping.messages import PlanRun, ResolvedSample
-from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import named
-from interpreto.model_wrapping.tasks.classification import settle
-from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 ScoreFunction = Callable[[Any], Any]
 """From samples to scores `n k`, one column per class."""
 
 
-class FunctionWrapper(InferenceWrapper):
-    """A function from samples to scores, one column per class.
+@final
+@dataclass(frozen=True)
+class FunctionConfig:
+    """What the config of a classifier says, for functions.
+
+    Attributes:
+        id2label: Names of the classes; None if they have none.
+    """
+
+    id2label: dict[int, str] | None
+
+
+@final
+class CheckedScores:
+    """A score function whose results are checked.
 
     Args:
         scores: The function.
@@ -30,46 +38,32 @@ class FunctionWrapper(InferenceWrapper):
     """
 
     def __init__(self, scores: ScoreFunction, labels: Sequence[str] | None) -> None:
-        self.scores, self.labels = scores, None if labels is None else tuple(labels)
-        self._classes = None if labels is None else len(labels)
-
-    @property
-    def id2label(self) -> dict[int, str] | None:
-        """The names of the classes, as a model's config has them."""
-        return None if self.labels is None else dict(enumerate(self.labels))
-
-    @property
-    def explained_score(self) -> str | None:
-        return None
-
-    def check_target(self, spec: Any, sample: Any = None) -> None:
-        if self.labels is not None and spec is not None:
-            named(spec, self.labels)
-
-    def resolve_targets(
-        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
-    ) -> PlanRun[ResolvedSample]:
-        return settle(sample, spec, self, capture)
+        self.scores = scores
+        self.config = FunctionConfig(None if labels is None else dict(enumerate(labels)))
+        self._n_classes = None if labels is None else len(labels)
+        self.n_labels = self._n_classes
 
     def provenance(self) -> dict[str, Any]:
+        """The function's name, and the precision of its scores."""
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
         return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}
 
-    def outputs_of(self, given: Any, rows: int) -> Float[Tensor, "p k"]:
-        """The scores that the function returns.
+    def __call__(self, given: Any, count: int) -> Float[Tensor, "p k"]:
+        """The scores that the function returns for samples.
 
         Args:
             given: The samples.
-            rows: How many there are.
+            count: Number of samples.
 
         Raises:
-            ModelError: if they have another shape than before, or hold NaN.
+            ModelError: if the scores have another shape than before, or are not finite.
         """
-        outputs = torch.from_numpy(checked_array("scores", self.scores(given), (rows, self._classes), "k", np.float64))
+        scores = checked_array("scores", self.scores(given), (count, self._n_classes), "k", np.float64)
+        outputs = torch.from_numpy(scores)
         if not outputs.shape[1]:
             raise ModelError("scores= must return a column for each class; it returned none.")
-        # Whatever comes later must have as many.
-        self._classes = outputs.shape[1]
+        # All later scores must have as many columns.
+        self._n_classes = outputs.shape[1]
         return outputs
 
 

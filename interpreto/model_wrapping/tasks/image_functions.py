@@ -1,4 +1,4 @@
-"""Any function from images to scores as a model: JAX, TensorFlow, NumPy, a remote service."""
+"""Functions from images to scores as models: JAX, TensorFlow, NumPy, a remote service."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
@@ -11,87 +11,113 @@ from torch import Tensor
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
 from interpreto.model_wrapping.capture_request import ActivationRequest, CaptureRequest
 from interpreto.model_wrapping.inputs import image as images
-from interpreto.model_wrapping.inputs.image_preprocessor import PIXELS
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Targets
+from interpreto.model_wrapping.parts import Engine, InputReader
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import ImageSample
+from interpreto.model_wrapping.sample import PIXELS, ImageSample, Sample
 from interpreto.model_wrapping.targets import ClassTargets, Contrast, DeferredTargets
-from interpreto.model_wrapping.tasks.function_wrapper import FunctionWrapper, ScoreFunction, checked_array
+from interpreto.model_wrapping.tasks.score_function import CheckedScores, checked_array
 
 GradientFunction = Callable[[np.ndarray, int], np.ndarray]
 FeatureFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @final
-class CallableImages(FunctionWrapper):
-    """Functions of image arrays behind the questions of the pipeline. Made by `from_callables`."""
+class FunctionImageReader(InputReader):
+    """Reads images for functions of arrays.
 
-    task, modality, ragged = "image-classification", "image", False
-    no_attention = "nothing is known of the attention inside the functions of from_callables."
+    Args:
+        preprocess: From a PIL image to the array that the functions take; None for floats in [0, 1].
+        channels_last: Whether arrays are `h w c`.
+        patch: Height and width of patches, if the model has them.
+    """
+
+    modality = "image"
+    ragged = False
 
     def __init__(
-        self,
-        scores: ScoreFunction,
-        gradients: GradientFunction | None,
-        features: FeatureFunction | None,
-        channels_last: bool,
-        labels: Sequence[str] | None,
-        preprocess: Callable[[Any], Any] | None,
-        patch: tuple[int, int] | None,
+        self, preprocess: Callable[[Any], Any] | None, channels_last: bool, patch: tuple[int, int] | None
     ) -> None:
-        FunctionWrapper.__init__(self, scores, labels)
-        self.gradients, self.features, self.channels_last = gradients, features, channels_last
-        self.preprocess, self.patch = preprocess, patch
-        self.no_gradients = "" if gradients is not None else "pass gradients= to from_callables."
-        self.no_features = "" if features is not None else "pass features= to from_callables."
-        self._lenses: dict[tuple[int, int], images.PreprocessingGeometry] = {}
+        self.preprocess, self.channels_last, self.patch = preprocess, channels_last, patch
+        self._geometries: dict[tuple[int, int], images.PreprocessingGeometry] = {}
 
-    def is_one(self, inputs: Any) -> bool:
+    def is_single(self, inputs: Any) -> bool:
         return images.is_one_image(inputs)
 
     def split(self, inputs: Any) -> Iterator[Any]:
         return images.split_images(inputs)
 
-    def prepare(self, raw: Any) -> ImageSample:
-        given = raw["pixel_values"] if isinstance(raw, dict) else raw
+    def prepare(self, raws: Sequence[Any]) -> list[Sample]:
+        return [self._prepared(raw) for raw in raws]
+
+    def _prepared(self, raw: Any) -> ImageSample:
+        given = raw[PIXELS] if isinstance(raw, dict) else raw
         if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
-            picture = images.to_image(given)
-            values = self._preprocessed(picture)
-            if picture.size not in self._lenses:
-                self._lenses[picture.size] = images.geometry_of(self._preprocessed, picture.size)
-            lens = self._lenses[picture.size]
-            view, levels = lens.crop_box, lens.black_white or images.black_white_of(values)
+            image = images.to_image(given)
+            values = self._preprocessed(image)
+            if image.size not in self._geometries:
+                self._geometries[image.size] = images.geometry_of(self._preprocessed, image.size)
+            geometry = self._geometries[image.size]
+            crop_box, levels = geometry.crop_box, geometry.black_white or images.black_white_of(values)
         else:
-            values, view, picture = _tensor(images.to_array(given), self.channels_last), None, None
+            values, crop_box, image = _tensor(images.to_array(given), self.channels_last), None, None
             levels = images.black_white_of(values)
         height, width = values.shape[1:]
-        shown = picture if picture is not None and view is not None else images.shown(values)
+        shown = image if image is not None and crop_box is not None else images.shown(values)
         whole = (0.0, 0.0, float(shown.width), float(shown.height))
-        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), view or whole, self.patch, levels)
+        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), crop_box or whole, self.patch, levels)
 
-    def _preprocessed(self, picture: Any) -> Float[Tensor, "c H W"]:
+    def _preprocessed(self, image: Any) -> Float[Tensor, "c H W"]:
         if self.preprocess is None:
-            return _tensor(np.asarray(picture, np.float32) / 255, channels_last=True)
-        return _tensor(self.preprocess(picture), self.channels_last)
+            return _tensor(np.asarray(image, np.float32) / 255, channels_last=True)
+        return _tensor(self.preprocess(image), self.channels_last)
+
+
+@final
+class ImageFunctionEngine(Engine):
+    """Runs functions of image arrays.
+
+    Args:
+        scores: From arrays to scores.
+        gradients: From arrays and a class to the gradient of its scores; None if there are none.
+        features: From arrays and a class to features, and the gradient of its scores for them; None if there are none.
+        channels_last: Whether arrays are `h w c`.
+    """
+
+    attention_obstacle = "the attention inside the functions of from_callables is not known."
+
+    def __init__(
+        self,
+        scores: CheckedScores,
+        gradients: GradientFunction | None,
+        features: FeatureFunction | None,
+        channels_last: bool,
+    ) -> None:
+        self.scores, self.gradients, self.features, self.channels_last = scores, gradients, features, channels_last
+        self.gradient_obstacle = "" if gradients is not None else "pass gradients= to from_callables."
+        self.activation_obstacle = "" if features is not None else "pass features= to from_callables."
+
+    def provenance(self) -> dict[str, Any]:
+        return self.scores.provenance()
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         rows = Rows.join([request.rows for request in requests]).fields[PIXELS]
         arrays = (rows.movedim(1, -1) if self.channels_last else rows).numpy()
         # Functions get copies: some change their argument in place.
-        outputs = self.outputs_of(_copied(arrays), len(arrays))
-        parts = outputs.split([len(request.rows) for request in requests])
-        shares = arrays_of(arrays, [len(request.rows) for request in requests])
-        return [self._one(request, part, share) for request, part, share in zip(requests, parts, shares, strict=True)]
+        outputs = self.scores(_copied(arrays), len(arrays))
+        sizes = [len(request.rows) for request in requests]
+        parts = zip(requests, outputs.split(sizes), np.split(arrays, np.cumsum(sizes)[:-1]), strict=True)
+        return [self._one(*part) for part in parts]
 
     def _one(self, request: ModelRequest, outputs: Float[Tensor, "p k"], arrays: np.ndarray) -> ModelResponse:
-        scores = request.targets.select(outputs)
-        if request.capture is not None:
-            targets = (
-                request.targets.resolve(outputs) if isinstance(request.targets, DeferredTargets) else request.targets
-            )
-            return ModelResponse(scores, captured=self._maps(request.capture, targets, arrays))
+        scores, targets = request.targets.select(outputs), request.targets
+        if isinstance(targets, DeferredTargets):
+            targets = targets.resolve(outputs)
         return ModelResponse(
-            scores, None if request.gradient_field is None else self._gradients(request.targets, arrays)
+            scores,
+            None if request.gradient_field is None else self._gradients(targets, arrays),
+            outputs if request.return_outputs else None,
+            captured=None if request.capture is None else self._maps(request.capture, targets, arrays),
         )
 
     def _gradients(self, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t c H W"]:
@@ -148,7 +174,7 @@ def _of_target(target: Any, gradient: Callable[[int], Tensor]) -> Tensor:
     if not isinstance(target, int):
         raise UnsupportedError(
             "A target function has no gradient here: the wrapped functions know class indices. Use a class, a "
-            "Contrast, or a method that hides parts."
+            "Contrast, or a method that perturbs the input."
         )
     return gradient(target)
 
@@ -169,8 +195,3 @@ def _tensor(given: Any, channels_last: bool) -> Float[Tensor, "c H W"]:
     if values.ndim != 3:
         raise InputError(f"An image for these functions has three axes; got the shape {tuple(values.shape)}.")
     return images.checked(values.movedim(-1, 0) if channels_last else values).contiguous()
-
-
-def arrays_of(arrays: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Consecutive parts of these sizes."""
-    return np.split(arrays, np.cumsum(sizes)[:-1])

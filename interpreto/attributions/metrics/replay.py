@@ -1,0 +1,137 @@
+"""Running a model again on the samples of results: with the same inputs, targets and units."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from interpreto.attributions import granularity
+from interpreto.attributions.assembly import Setup
+from interpreto.attributions.granularity import Grid, Patches, Pixels, UnitSegmenter
+from interpreto.attributions.perturbations.base import Layout
+from interpreto.attributions.pipeline import Completed, Job, Pipeline
+from interpreto.attributions.plans.base import PlanNeeds, PreparedSample
+from interpreto.attributions.result import AttributionOutput
+from interpreto.errors import InputError, OptionError
+from interpreto.model_wrapping.messages import PlanRun
+from interpreto.model_wrapping.sample import ImageSample, Sample
+from interpreto.model_wrapping.targets import Contrast, SavedTarget
+from interpreto.typing import UnitScores
+
+Found = TypeVar("Found")
+
+
+def inputs_and_targets(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, Any]:
+    """The samples and targets of results, as a user would pass them to a method.
+
+    Raises:
+        InputError: if a target cannot be known any more, because the result was saved.
+    """
+    specs = [_targets_of(output) for output in outputs]
+    samples = [_inputs_of(output) for output in outputs] if inputs is None else inputs
+    return samples, specs[0] if len(specs) == 1 else specs
+
+
+def run_on_samples(
+    setup: Setup,
+    outputs: Sequence[AttributionOutput],
+    inputs: Any,
+    run: Callable[[PreparedSample, UnitScores], PlanRun[Found]],
+    n_evaluations: Callable[[Layout], int],
+) -> list[Completed[Found]]:
+    """Run a plan on the sample of each result, with its attributions.
+
+    Args:
+        setup: The model.
+        outputs: The results.
+        inputs: The samples; None for those of the results.
+        run: From a sample and its attributions to the plan.
+        n_evaluations: Number of evaluations of a sample.
+
+    Raises:
+        InputError: if results and samples do not belong together.
+    """
+    samples, specs = inputs_and_targets(outputs, inputs)
+    job = Job(
+        lambda number, prepared: run(prepared, _aligned(outputs[number], prepared)),
+        n_evaluations,
+        PlanNeeds(),
+        segmenter=lambda number, sample: _segmenter_of(outputs[number], sample),
+    )
+    done = [one for one in Pipeline(setup).all(samples, specs, job) if isinstance(one, Completed)]
+    if len(done) != len(outputs):
+        raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: pass one output per sample.")
+    return done
+
+
+def _inputs_of(output: AttributionOutput) -> Any:
+    if output.request is not None:
+        return output.request.inputs
+    raw = output.raw_input
+    # A saved prompt with its continuation: the continuation is the target.
+    return raw[0] if output.task == "text-generation" and isinstance(raw, tuple) else raw
+
+
+def _targets_of(output: AttributionOutput) -> Any:
+    if output.request is not None:
+        return output.request.targets
+    prompts = output.task == "zero-shot-image-classification"
+    if any(isinstance(value, SavedTarget) or (isinstance(value, str) and not prompts) for value in output.targets):
+        raise InputError(
+            f"The targets {output.target_names} were functions, images or embeddings and were saved by name alone: "
+            "measure outputs before they are saved."
+        )
+    if output.task != "text-generation":
+        return output.targets
+    tokens = [token for value in output.targets for token in (value if isinstance(value, tuple) else (value,))]
+    if all(isinstance(token, Contrast) for token in tokens):
+        return Contrast([token.fact for token in tokens], [token.foil for token in tokens])
+    return tuple(tokens)
+
+
+def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:
+    """The granularity of a result; of a saved one found by its name, or for images by its boxes."""
+    if output.request is not None:
+        return output.request.segmenter
+    known = {str(name): segmenter for name, segmenter in granularity.KNOWN[output.modality].items()}
+    if output.granularity == "segments":
+        return granularity.Segments()
+    if not isinstance(sample, ImageSample):
+        if output.granularity not in known:
+            raise OptionError(f"The outputs are by {output.granularity}: pass that granularity=.")
+        return known[output.granularity]
+    height, width = output.attributions.shape[1:]
+    tall, wide = sample.size
+    candidates: list[Grid | Patches | Pixels] = []
+    if height <= tall and width <= wide:
+        candidates = [Grid(height, width), Patches((tall // height, wide // width))]
+    for candidate in candidates:
+        if _same_units(candidate.labels(sample), output.elements):
+            return candidate
+    raise InputError(
+        f"The boxes of the outputs, {height} x {width}, are not on the image that this model reads: they are of "
+        "another image or model; or pass their granularity=."
+    )
+
+
+def _same_units(labels: Any, elements: Any) -> bool:
+    """Whether units are the same, boxes up to rounding."""
+    if labels is elements or not isinstance(labels, Tensor) or not isinstance(elements, Tensor):
+        return labels is elements or labels == elements
+    return labels.shape == elements.shape and torch.allclose(labels, elements, atol=1e-3)
+
+
+def _aligned(output: AttributionOutput, prepared: PreparedSample) -> UnitScores:
+    """The attributions of a result, if its units and targets are those of the sample."""
+    if not _same_units(prepared.labels, output.elements) or output.attributions.shape[1:] != prepared.units.shape:
+        raise InputError(
+            "The units of an output are not those of its sample: pass the inputs that were explained, in the same "
+            "order, and the same granularity=."
+        )
+    if len(output.attributions) != len(prepared.targets):
+        raise InputError(
+            f"An output has {len(output.attributions)} targets where the metric's sample has {len(prepared.targets)}: "
+            f"{output.target_names} and {prepared.targets.names}."
+        )
+    return output.ranking_scores.float()

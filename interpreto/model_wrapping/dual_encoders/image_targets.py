@@ -1,0 +1,71 @@
+"""Images that texts are compared with."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor
+
+from interpreto.errors import TargetError
+from interpreto.model_wrapping.dual_encoders.encoded_targets import OtherSide
+from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor
+from interpreto.model_wrapping.inputs.image_sources import is_source
+from interpreto.model_wrapping.rows import Rows
+from interpreto.model_wrapping.targets import Contrast
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ImageTarget:
+    """An image that texts are compared with.
+
+    Attributes:
+        raw: The image in the user's form.
+    """
+
+    raw: Any
+
+    @property
+    def name(self) -> str:
+        """The name of its file, if it has one."""
+        return Path(self.raw).name if isinstance(self.raw, str | Path) else "the image"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ImageTargets(OtherSide):
+    """Images, encoded by the image tower.
+
+    Attributes:
+        preprocessor: Prepares them.
+    """
+
+    preprocessor: ImagePreprocessor
+    expected = "images that the text is compared with, or their embeddings; a tuple is several"
+
+    def mark(self, targets: Any) -> Any:
+        if isinstance(targets, Contrast):
+            return Contrast(self.mark(targets.fact), self.mark(targets.foil))
+        if isinstance(targets, list | tuple):
+            return type(targets)(map(self.mark, targets))
+        if isinstance(targets, np.ndarray | Tensor) and targets.ndim == 4:
+            # Four axes are several images, for every sample.
+            return tuple(map(ImageTarget, targets))
+        if is_source(targets) or isinstance(targets, np.ndarray | Tensor | dict):
+            return ImageTarget(targets)
+        return targets
+
+    def check(self, target: Any) -> None:
+        if not isinstance(target, ImageTarget):
+            raise TargetError(f"A target of the type {type(target).__name__} is not an image: pass {self.expected}.")
+
+    def key(self, target: Any) -> Hashable:
+        return id(target)
+
+    def name(self, target: Any) -> str:
+        return target.name
+
+    def rows(self, targets: Sequence[Any]) -> list[Rows]:
+        return [sample.rows for sample in self.preprocessor.prepare([target.raw for target in targets])]
