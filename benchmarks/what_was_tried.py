@@ -34,7 +34,7 @@ from interpreto.errors import ConvergenceWarning
 from tests.generators import GENERATORS, generator, slow_scores
 from tests.models import IMAGE_MODELS, TEXT_MODELS, image_model, some_pictures, text_model, tokenizer
 from tests.two_towers import TWO_TOWERS as TOWERS
-from tests.two_towers import two_towers
+from tests.two_towers import encoded, two_towers
 
 PAGE = Path(__file__).parents[1] / "docs" / "tried.md"
 TEXT, LONG, PAIR = "the film was good", "a bad film, and not a good one at all", ("a good film", "so bad")
@@ -244,7 +244,7 @@ def image_row(
     """The cells of a model of images, whose scores of a target a function gives."""
     picture = some_pictures()[0]
     explain = Occlusion(model, processor, patch_size=PATCH)
-    pixels = explain.setup.wrapper.prepare(picture).rows.fields["pixel_values"]
+    pixels = explain.setup.wrapper.prepare_one(picture).rows.fields["pixel_values"]
 
     def occluded() -> bool:
         found = explain(picture, target)[0].attributions[0]
@@ -282,9 +282,9 @@ def class_score(model: Any, pixels: Tensor) -> Tensor:
 
 def prompt_score(wrapper: Any, prompt: str, pixels: Tensor) -> Tensor:
     """The similarity of an image and a prompt, from the features of both towers."""
-    towers = wrapper.towers
+    towers = wrapper.dual_encoder
     with torch.no_grad():
-        image, text = towers.image_features(pixels)[0], towers.encode([prompt])[0]
+        image, text = towers.image_features(pixels)[0], encoded(towers, [prompt])[0]
     return torch.cosine_similarity(image, text, dim=0) * towers.scale + towers.bias
 
 

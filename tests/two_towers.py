@@ -10,6 +10,8 @@ from open_clip.coca_model import CoCa, MultimodalCfg
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from torch import nn
 
+from interpreto.model_wrapping.dual_encoders.prompt_targets import PromptTargets
+from interpreto.model_wrapping.rows import Rows
 from interpreto.zoo.shapes_clip import build_tokenizer
 
 PROMPTS = ("a red circle", "a small green star", "blobs")
@@ -128,3 +130,9 @@ def two_towers(name: str) -> tuple[Any, Any]:
         if not parameter.any() and parameter.ndim >= 2:
             nn.init.normal_(parameter)
     return model.eval(), processor
+
+
+def encoded(dual, prompts):
+    """Features of prompts, from the text tower alone."""
+    rows = Rows.join(PromptTargets(dual).rows(prompts))
+    return dual.text_features(rows.fields["input_ids"], rows.fields["attention_mask"])

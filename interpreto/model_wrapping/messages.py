@@ -145,7 +145,7 @@ class ModelResponse:
 
     scores: Float[Tensor, "p *k"]
     gradients: Float[Tensor, "p t ..."] | None = None
-    outputs: Float[Tensor, "p *k"] | None = None
+    outputs: Float[Tensor, "p ..."] | None = None
     cache: Any = None
     captured: Float[Tensor, "p t ..."] | None = None
     additional_responses: tuple["ModelResponse", ...] = ()

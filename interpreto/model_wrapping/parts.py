@@ -1,7 +1,7 @@
 """The parts that a task chooses for its inference wrapper: a reader of inputs, a resolver of targets and an engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, NamedTargets, PlanRun, ResolvedSample
-from interpreto.model_wrapping.rows import DeduplicatedRows
+from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
 from interpreto.model_wrapping.runtime import device_of, why_no_hooks
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import several, without_tensors
@@ -134,6 +134,10 @@ class Engine(ABC):
     def device(self) -> torch.device:
         """The device that the model is on."""
         return torch.device("cpu") if self.module is None else device_of(self.module)
+
+    def part_of(self, rows: Rows) -> Hashable:
+        """The part of the model that runs these rows, if different rows run different parts."""
+        return None
 
     @abstractmethod
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:

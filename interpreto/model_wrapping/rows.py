@@ -69,6 +69,11 @@ class Rows:
         return next(iter(self.blends.values())).masks.shape[0]
 
     @property
+    def names(self) -> frozenset[str]:
+        """The names of all fields, lazy ones among them."""
+        return frozenset(self.fields) | frozenset(self.blends)
+
+    @property
     def length(self) -> int:
         """Positions of a ragged row, padding included; 1 where nothing is ragged."""
         return max((self.fields[name].shape[1] for name in self.padding if name in self.fields), default=1)

@@ -111,7 +111,7 @@ class InferenceWrapper:
         """
         with restored_thread_state(), torch.inference_mode(False), torch.no_grad():
             if self._pool is None:
-                yield Lease(self, verified=True)
+                yield Lease(self)
                 return
             with self._pool.lease(seed) as lease:
                 lease.wrapper.targets.clear()

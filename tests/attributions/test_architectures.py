@@ -80,15 +80,15 @@ def test_embedding_hook_is_exact(name):
     from interpreto.model_wrapping.runtime import Runtime
     from interpreto.model_wrapping.sample import EMBEDDINGS
     from interpreto.model_wrapping.targets import AllOutputs
-    from interpreto.model_wrapping.tasks.text_classification import TextClassification
+    from interpreto.model_wrapping.tasks.text_classification import text_classification
 
     model, tokenizer = text_model(name)
-    wrapper = TextClassification(model, tokenizer, Runtime())
-    samples = [wrapper.prepare(text) for text in TEXTS]
-    modality = TokenEmbeddings(wrapper.text)
-    plain = wrapper.respond([ModelRequest(sample.rows, AllOutputs()) for sample in samples])
+    wrapper = text_classification(model, tokenizer, Runtime())
+    samples = [wrapper.prepare_one(text) for text in TEXTS]
+    modality = TokenEmbeddings(wrapper.tokens)
+    plain = wrapper.engine.respond([ModelRequest(sample.rows, AllOutputs()) for sample in samples])
     rows = [sample.rows.replace(**{EMBEDDINGS: modality.read(sample)[None]}) for sample in samples]
-    hooked = wrapper.respond([ModelRequest(one, AllOutputs()) for one in rows])
+    hooked = wrapper.engine.respond([ModelRequest(one, AllOutputs()) for one in rows])
     for one, other in zip(plain, hooked, strict=True):
         assert torch.equal(one.scores, other.scores)
 

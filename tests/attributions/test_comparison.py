@@ -37,9 +37,10 @@ from interpreto import (
     zoo,
 )
 from interpreto.atomic import atomic_folder
-from interpreto.attributions.assembly import Options, Setup
+from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.methods import RandomScores
+from interpreto.attributions.options import Options
 from interpreto.attributions.plans.model_independent import ModelIndependentPlan
 from interpreto.comparison import fingerprint
 from interpreto.comparison.ranking import rank_methods

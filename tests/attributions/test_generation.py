@@ -44,7 +44,7 @@ from interpreto.cli.app import console
 from interpreto.cli.results import sources
 from interpreto.errors import InputError, ModelError, OptionError, TargetError
 from interpreto.model_wrapping.language import prefix_cache as prefix
-from interpreto.model_wrapping.language.causal_lm import LanguageModel
+from interpreto.model_wrapping.language.causal_lm import CausalLMEngine
 from interpreto.visualizations.generation_page import _data
 from interpreto.visualizations.panels import Panel
 from tests.attributions.test_invariants import assert_same, snapshot
@@ -192,7 +192,7 @@ def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
     for one, other in zip(fast(prompts, CONTINUATION), slow(prompts, CONTINUATION), strict=True):
         assert torch.allclose(one.attributions, other.attributions, atol=1e-4, equal_nan=True)
         assert torch.allclose(one.scores, other.scores, atol=1e-4)
-    assert fast.setup.wrapper.language.reuses, "the probe should find these models fit for it"
+    assert fast.setup.wrapper.engine.reuses, "the probe should find these models fit for it"
 
 
 def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
@@ -429,7 +429,7 @@ def test_segments_are_units():
     assert torch.equal(same.attributions.nan_to_num(), output.attributions.nan_to_num())
     assert output.completeness_gap.abs().max() < 1e-4
     # What lies between the segments is never hidden.
-    units = Segments().units(KernelShap(model, tokenizer).setup.wrapper.prepare(prompt))
+    units = Segments().units(KernelShap(model, tokenizer).setup.wrapper.prepare_one(prompt))
     between = prompt.index("Question")
     assert not units.assigned[len(tokenizer(prompt[:between])["input_ids"])]
 
@@ -645,7 +645,7 @@ def test_recurrent_models_run_whole(name):
     model = build(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)).eval()
     explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3, removal="unk")
     (output,) = explain(PROMPT, targets=CONTINUATION)
-    assert not explain.setup.wrapper.language.reuses
+    assert not explain.setup.wrapper.engine.reuses
     ids, begin = joined(tokenizer)
     for unit in (1, 4, begin):
         changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
@@ -811,7 +811,7 @@ def test_metrics_hide_nothing_of_the_target_itself(metric):
     begin = len(words(PROMPT)["input_ids"]) + len(output.targets[0])
     end = begin + len(own)
     kept = []
-    scored = LanguageModel._scored
+    scored = CausalLMEngine._scored
 
     def watched(self, ask):
         if begin + 1 in ask.targets.positions.tolist():
@@ -819,7 +819,7 @@ def test_metrics_hide_nothing_of_the_target_itself(metric):
         return scored(self, ask)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LanguageModel, "_scored", watched)
+        patch.setattr(CausalLMEngine, "_scored", watched)
         values = measure.evaluate(output).values[0]
     assert len(kept)
     assert all(kept)
@@ -930,7 +930,7 @@ def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     """Smoothing a method that hides parts moves the embeddings; hidden tokens must not come through them."""
     model, words = generator("gpt2")
     modality = Occlusion(model, words, removal=removal).setup.masker()
-    sample = Occlusion(model, words).setup.wrapper.prepare(PROMPT)
+    sample = Occlusion(model, words).setup.wrapper.prepare_one(PROMPT)
     ids = sample.rows.fields["input_ids"]
     moved = dataclasses.replace(sample, rows=sample.rows.replace(embeddings=modality.text.embed(ids)))
     hidden = torch.zeros(1, ids.shape[1], dtype=torch.bool)

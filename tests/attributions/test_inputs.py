@@ -349,7 +349,7 @@ def test_pictures_are_prepared_together_as_alone():
     pictures = some_pictures()
     values = {"pixel_values": torch.rand(3, 32, 32)}
     several = [pictures[0], pictures[0].rotate(90), values, pictures[1], pictures[0]]
-    for one, alone in zip(wrapper.prepare_all(several), map(wrapper.prepare, several), strict=True):
+    for one, alone in zip(wrapper.inputs.prepare(several), map(wrapper.prepare_one, several), strict=True):
         assert torch.equal(one.rows.fields["pixel_values"], alone.rows.fields["pixel_values"])
         assert (one.crop_box, one.size, one.raw.size) == (alone.crop_box, alone.size, alone.raw.size)
 
@@ -357,24 +357,24 @@ def test_pictures_are_prepared_together_as_alone():
 def test_large_pictures_are_prepared_one_by_one(monkeypatch):
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
-    counts, inner = [], wrapper.pictures.processor.processor
+    counts, inner = [], wrapper.inputs.preprocessor.processor.processor
 
     def counted(images, return_tensors):
         counts.append(len(images))
         return inner(images=images, return_tensors=return_tensors)
 
-    monkeypatch.setattr(wrapper.pictures.processor, "processor", counted)
+    monkeypatch.setattr(wrapper.inputs.preprocessor.processor, "processor", counted)
     for side, expected in ((30, [5]), (1500, [1, 1, 1]), (1000, [4, 1])):
         pictures = [Image.new("RGB", (side, side))] * sum(expected)
-        wrapper.prepare(pictures[0])
+        wrapper.prepare_one(pictures[0])
         counts.clear()
-        wrapper.prepare_all(pictures)
+        wrapper.inputs.prepare(pictures)
         assert counts == expected
 
 
 def test_black_and_white_are_what_the_processor_makes_of_them():
     model, processor = image_model("vit")
-    sample = Occlusion(model, processor).setup.wrapper.prepare(some_pictures()[0])
+    sample = Occlusion(model, processor).setup.wrapper.prepare_one(some_pictures()[0])
     for level, colour in zip(sample.black_white, ("black", "white"), strict=True):
         picture = Image.new("RGB", some_pictures()[0].size, colour)
         assert torch.allclose(
@@ -385,7 +385,7 @@ def test_black_and_white_are_what_the_processor_makes_of_them():
 def test_samples_that_are_ready_are_taken_as_they_are():
     for pair, raws in ((image_model("vit"), some_pictures()), (text_model("bert"), TEXTS)):
         method = Occlusion(*pair)
-        ready = method.setup.wrapper.prepare_all(raws)
+        ready = method.setup.wrapper.inputs.prepare(raws)
         for one, other in zip(method(ready), method(raws), strict=True):
             assert torch.allclose(one.attributions, other.attributions, atol=1e-6)
 

@@ -27,11 +27,11 @@ from interpreto import (
 from interpreto.errors import ModelError, OptionError, UnsupportedError
 from interpreto.model_wrapping.internals.attention_recorder import AttentionRecorder
 from interpreto.model_wrapping.runtime import Runtime
-from interpreto.model_wrapping.tasks.image_classification import ImageClassification
-from interpreto.model_wrapping.tasks.image_similarity import ImageSimilarity
+from interpreto.model_wrapping.tasks.image_classification import image_classification
+from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts
 from tests.conftest import enough
 from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import PROMPTS, two_towers
+from tests.two_towers import PROMPTS, encoded, two_towers
 
 HEADS = 4
 
@@ -342,14 +342,14 @@ def pooled_by_hand(name, model):
 def test_legrad_of_poolers(name):
     """The pooler sees every block's output as it is, as in the released code; favourites of SigLIP are left out."""
     model, processor = two_towers(name)
-    wrapper = ImageSimilarity(model, processor, Runtime())
-    sample = wrapper.prepare(some_pictures()[0])
+    wrapper = image_with_prompts(model, processor, Runtime())
+    sample = wrapper.prepare_one(some_pictures()[0])
     blocks, pool, patches = pooled_by_hand(name, model)
     states = []
     handles = [block.register_forward_hook(lambda _m, _i, output: states.append(output)) for block in blocks]
     with torch.no_grad():
-        wrapper.towers.image_features(sample.rows.fields["pixel_values"])
-        prompts = functional.normalize(wrapper.towers.encode([PROMPTS[0], "a photo of a"]).float(), dim=-1)
+        wrapper.dual_encoder.image_features(sample.rows.fields["pixel_values"])
+        prompts = functional.normalize(encoded(wrapper.dual_encoder, [PROMPTS[0], "a photo of a"]).float(), dim=-1)
     for handle in handles:
         handle.remove()
 
@@ -359,7 +359,7 @@ def test_legrad_of_poolers(name):
             state = state[0] if isinstance(state, tuple) else state
             with torch.no_grad(), AttentionRecorder() as tap:
                 tap.open = True
-                score = wrapper.towers.scale * (pool(state) @ prompt).sum()
+                score = wrapper.dual_encoder.scale * (pool(state) @ prompt).sum()
                 (slope,) = torch.autograd.grad(score, tap.calls[0].probabilities)
             total = total + slope.relu().mean(1).sum(1)[0, patches]
         return total.reshape(4, 4)
@@ -507,13 +507,13 @@ def test_patches_are_found_wherever_they_lie(build):
     """What a patch's pixels change when the first block begins is where the patch is said to lie."""
     torch.manual_seed(0)
     model = build().eval()
-    wrapper = ImageClassification(model, None, Runtime())
+    wrapper = image_classification(model, None, Runtime())
     pixels = torch.rand(3, 32, 48 if build is ClassTokenLast else 32)
-    sample = wrapper.prepare(pixels)
+    sample = wrapper.prepare_one(pixels)
     # On the model itself, whose blocks are looked at below.
     with torch.no_grad():
-        positions = wrapper.inside.positions(sample.rows)
-        anatomy = wrapper.inside.anatomy(sample.rows)
+        positions = wrapper.engine.capture.positions(sample.rows)
+        anatomy = wrapper.engine.capture.anatomy(sample.rows)
     assert positions.grid.shape == (4, pixels.shape[2] // 8)
     entered = []
     handle = anatomy.blocks[0].register_forward_pre_hook(lambda _m, given: entered.append(given[0]))

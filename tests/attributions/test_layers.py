@@ -11,7 +11,7 @@ from interpreto import AttentionRollout, GradCam, LeGrad, RawAttention, Saliency
 from interpreto.errors import OptionError, UnsupportedError, ZeroMapWarning
 from interpreto.model_wrapping.internals.patch_positions import corner_images, responds_in_corners
 from interpreto.model_wrapping.runtime import Runtime
-from interpreto.model_wrapping.tasks.image_classification import ImageClassification
+from interpreto.model_wrapping.tasks.image_classification import image_classification
 
 TASK = {"task": "image-classification"}
 PIXELS = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -125,10 +125,10 @@ def _timm(name, **options):
 def test_a_class_token_may_join_later():
     """ConViT puts it before the patches halfway: positions found before the first block do not hold behind it."""
     model = _timm("convit_tiny", depth=4, local_up_to_layer=2)
-    wrapper = ImageClassification(model, None, Runtime())
-    sample = wrapper.prepare(PIXELS)
+    wrapper = image_classification(model, None, Runtime())
+    sample = wrapper.prepare_one(PIXELS)
     with torch.no_grad():
-        first, later = wrapper.inside.positions(sample.rows), wrapper.inside.positions(sample.rows, 17)
+        first, later = wrapper.engine.capture.positions(sample.rows), wrapper.engine.capture.positions(sample.rows, 17)
     assert first.length == 16
     assert torch.equal(first.grid.flatten(), torch.arange(16))
     assert torch.equal(later.grid.flatten(), torch.arange(16) + 1)

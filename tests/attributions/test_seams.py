@@ -31,9 +31,13 @@ class Guided(SmoothablePlan):
     """Guided IG: at every step only features with small gradients move, so each ask needs the last answer."""
 
     modality: Any
-    finish_with: ScoreReducer
+    score_reducer: ScoreReducer
     n_steps: int
     fraction: float
+
+    @property
+    def gradient_input(self):
+        return self.modality
 
     def n_evaluations(self, layout):
         return self.n_steps
@@ -45,20 +49,20 @@ class Guided(SmoothablePlan):
         raw = yield from self.raw_attribution(sample)
         return UnitAttribution(self.to_unit_scores(sample, raw))
 
-    def to_unit_scores(self, case, raw):
-        return self.score_reducer(case, self.modality, raw)
+    def to_unit_scores(self, prepared, raw):
+        return self.score_reducer(prepared, self.modality, raw)
 
-    def raw_attribution(self, case):
-        parts = [case.targets.part(number, number + 1) for number in range(len(case.targets))]
-        return torch.stack((yield from join_plans([self._one(case, part) for part in parts])))
+    def raw_attribution(self, prepared):
+        parts = [prepared.targets.part(number, number + 1) for number in range(len(prepared.targets))]
+        return torch.stack((yield from join_plans([self._one(prepared, part) for part in parts])))
 
-    def _one(self, case, target):
-        end = self.modality.read(case.sample)
-        here = self.modality.baselines(case.sample, case.units, None, case.rng())[0].clone()
+    def _one(self, prepared, target):
+        end = self.modality.read(prepared.sample)
+        here = self.modality.baselines(prepared.sample, prepared.units, None, prepared.rng())[0].clone()
         total, whole = torch.zeros_like(end), (end - here).abs().sum()
         for step in range(self.n_steps):
             answer = yield ModelRequest(
-                self.modality.write(case.sample, case.units, here[None]), target, self.modality.field
+                self.modality.write(prepared.sample, prepared.units, here[None]), target, self.modality.field
             )
             gradient = answer.gradients[0, 0]
             wanted = whole * (1 - (step + 1) / self.n_steps)
@@ -81,7 +85,7 @@ class GuidedIG(Explainer):
     def __init__(self, model, processor=None, *, n_steps: int = 20, fraction: float = 0.25, **options: Any) -> None:
         self.setup = Setup.create(IntegratedGradients, model, processor, options)
         modality = self.setup.path_perturbator(AtInput()).modality
-        self.plan = Guided(modality, self.setup.score_reducer("sum", sums=True), n_steps, fraction)
+        self.plan = Guided(modality, self.setup.score_reducer("sum", preserve_sum=True), n_steps, fraction)
 
 
 def test_an_adaptive_path_through_a_linear_model_gives_what_every_path_gives():
@@ -268,7 +272,7 @@ def test_recipes_compare_and_show_their_parts():
     assert KernelShap(model, processor).plan == KernelShap(model, processor).plan
     assert KernelShap(model, processor, n_samples=64).plan != KernelShap(model, processor).plan
     assert "Coalitions(n_samples=64)" in repr(KernelShap(model, processor, n_samples=64).plan)
-    assert isinstance(Saliency(model, processor).plan.modality.reduce(torch.ones(1, 3, 2, 2), "sum"), Tensor)
+    assert isinstance(Saliency(model, processor).plan.gradient_input.reduce(torch.ones(1, 3, 2, 2), "sum"), Tensor)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (30, 47), (3, 2)])

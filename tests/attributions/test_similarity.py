@@ -28,7 +28,7 @@ from interpreto import (
 from interpreto.errors import InputError, ModelError, OptionError, TargetError, UnsupportedError
 from interpreto.loading import load
 from tests.models import image_model, light, some_pictures
-from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
+from tests.two_towers import PROMPTS, TWO_TOWERS, encoded, two_towers
 
 ALL = {method.__name__: method for method in METHODS}
 
@@ -139,6 +139,9 @@ def test_prompts_run_once_and_again_after_the_weights_have_changed():
     explain = Occlusion(model, processor)
     calls = []
     handle = model.text_model.register_forward_hook(lambda *_: calls.append(1))
+    # The first run of a tower is observed, and compared with that of a batch.
+    explain(some_pictures(), ("a warm", "up"))
+    calls.clear()
     first = explain(some_pictures(), PROMPTS)
     assert len(calls) == 1
     handle.remove()
@@ -161,7 +164,7 @@ def test_bad_targets_are_told_before_the_model_runs(clip):
         ((), "names nothing"),
         ([], "names nothing"),
         ("  ", "A prompt is empty"),
-        (3, "3 is no prompt"),
+        (3, "3 is not a prompt"),
         (" ".join(["red"] * 40), "The prompt 'red red .*' is too long. The text has 42 tokens"),
     ):
         with pytest.raises(TargetError, match=message):
@@ -171,7 +174,7 @@ def test_bad_targets_are_told_before_the_model_runs(clip):
     vision.remove()
     with pytest.raises(TargetError, match="have 16 numbers; those given have 5"):
         explain(picture, torch.rand(2, 5))
-    with pytest.raises(TargetError, match="is no image"):
+    with pytest.raises(TargetError, match="is not an image"):
         LeGrad(model, processor, modality="text")("a red circle", 3)
     with pytest.raises(InputError, match="not a pair"):
         LeGrad(model, processor, modality="text")(("a", "b"), picture)
@@ -331,9 +334,9 @@ def test_the_two_parts_of_a_processor_in_the_wrong_order():
 def test_tensors_and_embeddings_need_no_processor(name):
     model, processor = two_towers(name)
     wrapper = Occlusion(model, processor).setup.wrapper
-    pixels = wrapper.prepare(some_pictures()[0]).rows.fields["pixel_values"]
+    pixels = wrapper.prepare_one(some_pictures()[0]).rows.fields["pixel_values"]
     with torch.no_grad():
-        (embedding,) = wrapper.towers.encode(["a film"])
+        (embedding,) = encoded(wrapper.dual_encoder, ["a film"])
     for method in (Occlusion, LeGrad):
         expected = method(model, processor)(some_pictures()[0], "a film")[0].attributions
         if name == "siglip" and method is LeGrad:

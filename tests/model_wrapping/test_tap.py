@@ -16,10 +16,9 @@ from interpreto.model_wrapping.internals.attention_recorder import AttentionReco
 from interpreto.model_wrapping.messages import ModelRequest
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.targets import ClassTargets
-from interpreto.model_wrapping.tasks.image_classification import ImageClassification
-from interpreto.model_wrapping.tasks.image_similarity import ImageSimilarity
-from interpreto.model_wrapping.tasks.text_classification import TextClassification
-from interpreto.model_wrapping.tasks.text_similarity import TextSimilarity
+from interpreto.model_wrapping.tasks.image_classification import image_classification
+from interpreto.model_wrapping.tasks.text_classification import text_classification
+from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts, text_with_images
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model
 from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
 
@@ -37,7 +36,7 @@ def looked(wrapper, samples, **probe):
     spy = Spy()
     ask = AttentionRequest(spy, **probe)
     with wrapper.lease() as lease:
-        answers = lease.wrapper.respond(
+        answers = lease.wrapper.engine.respond(
             [ModelRequest(sample.rows, ClassTargets((0,), ("0",)), capture=ask) for sample in samples]
         )
     return spy.seen, torch.cat([answer.scores for answer in answers])
@@ -54,8 +53,8 @@ def supports_both(model):
 
 
 CLASSIFIERS = {
-    **dict.fromkeys(TEXT_MODELS, (TextClassification, text_model, TEXTS)),
-    **dict.fromkeys(IMAGE_MODELS, (ImageClassification, image_model, None)),
+    **dict.fromkeys(TEXT_MODELS, (text_classification, text_model, TEXTS)),
+    **dict.fromkeys(IMAGE_MODELS, (image_classification, image_model, None)),
 }
 BOTH = [name for name, (_, make, _) in CLASSIFIERS.items() if supports_both(make(name)[0]) and name != "swin"]
 
@@ -73,7 +72,7 @@ def test_classifiers_are_seen_as_eager_attention_shows_them(name, side):
     wrap, make, inputs = CLASSIFIERS[name]
     model, processor = make(name)
     wrapper = wrap(model, processor, Runtime())
-    samples = [wrapper.prepare(raw) for raw in inputs or some_pictures()]
+    samples = [wrapper.prepare_one(raw) for raw in inputs or some_pictures()]
     if inputs is not None and model.config.pad_token_id is None:
         # Such a model takes no padding from a user.
         samples = samples[:1]
@@ -104,16 +103,16 @@ def test_there_are_classifiers_of_both_kinds():
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_towers_are_seen_as_eager_attention_shows_them(name, side):
     model, processor = two_towers(name)
-    wrapper = (ImageSimilarity if side == "image" else TextSimilarity)(model, processor, Runtime())
-    samples = [wrapper.prepare(raw) for raw in (some_pictures() if side == "image" else PROMPTS)]
+    wrapper = (image_with_prompts if side == "image" else text_with_images)(model, processor, Runtime())
+    samples = [wrapper.prepare_one(raw) for raw in (some_pictures() if side == "image" else PROMPTS)]
     seen, _ = looked(wrapper, samples)
     rows = samples[0].rows.join([sample.rows for sample in samples])
     twin = eager(model)
     if side == "image":
         output = twin.get_image_features(**rows.fields, output_attentions=True)
     else:
-        ids, mask = wrapper.towers.filled(rows.fields["input_ids"], rows.fields["attention_mask"])
-        fields = {"input_ids": ids} | ({} if wrapper.towers.full else {"attention_mask": mask})
+        ids, mask = wrapper.dual_encoder.padded(rows.fields["input_ids"], rows.fields["attention_mask"])
+        fields = {"input_ids": ids} | ({} if wrapper.dual_encoder.full_length else {"attention_mask": mask})
         output = twin.get_text_features(**fields, output_attentions=True)
     slopes = torch.autograd.grad(output.pooler_output[:, 0].sum(), output.attentions)
     for layer, attention, slope in zip(seen.layers, output.attentions, slopes, strict=True):
@@ -276,8 +275,8 @@ def test_nothing_is_left_after_an_exception():
 
 def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
     model, processor = image_model("vit")
-    wrapper = ImageClassification(model, processor, Runtime())
-    samples = [wrapper.prepare(raw) for raw in some_pictures()]
+    wrapper = image_classification(model, processor, Runtime())
+    samples = [wrapper.prepare_one(raw) for raw in some_pictures()]
     seen, _ = looked(wrapper, samples, layers=-1)
     assert len(seen.layers) == 1
     calls = []
@@ -315,12 +314,12 @@ def test_closed_kernels_are_exchanged_and_put_back(kernel):
     for part in closed.modules():
         if getattr(part, "config", None) is not None:
             part.config._attn_implementation_internal = kernel
-    wrapper = ImageClassification(closed, processor, Runtime())
-    samples = [wrapper.prepare(raw) for raw in some_pictures()]
+    wrapper = image_classification(closed, processor, Runtime())
+    samples = [wrapper.prepare_one(raw) for raw in some_pictures()]
     seen, _ = looked(wrapper, samples)
     assert len(seen.layers) == len(model.vit.layers)
     assert closed.config._attn_implementation == kernel
-    model_seen, _ = looked(ImageClassification(model, processor, Runtime()), samples)
+    model_seen, _ = looked(image_classification(model, processor, Runtime()), samples)
     for one, other in zip(seen.layers, model_seen.layers, strict=True):
         assert torch.equal(one.attention, other.attention)
 
@@ -359,7 +358,7 @@ def test_layers_out_of_range():
 
 
 def test_the_model_is_run_without_graphs():
-    wrapper = ImageClassification(*image_model("vit"), Runtime())
+    wrapper = image_classification(*image_model("vit"), Runtime())
     with torch.inference_mode(), wrapper.lease():
         assert not torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()

@@ -19,11 +19,11 @@ from interpreto import (
     Occlusion,
     Saliency,
 )
-from interpreto.errors import ModelError, UnsupportedError
+from interpreto.errors import CannotCopyError, ModelError, UnsupportedError
 from interpreto.model_wrapping.execution.module_state import ModuleState
-from interpreto.model_wrapping.execution.working_copy import CannotCopyError, WorkingCopy
+from interpreto.model_wrapping.execution.working_copy import WorkingCopy
 from interpreto.model_wrapping.runtime import Runtime
-from interpreto.model_wrapping.tasks.image_classification import ImageClassification
+from interpreto.model_wrapping.tasks.image_classification import image_classification
 from tests.generators import GENERATORS, generator
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model, tokenizer
 from tests.two_towers import TWO_TOWERS, two_towers
@@ -291,7 +291,7 @@ def test_modules_in_closures_are_found(build):
 
 def test_what_can_neither_be_copied_nor_moved_is_refused():
     model = Closure().eval()
-    wrapper = ImageClassification(model, None, Runtime(device="meta"))
+    wrapper = image_classification(model, None, Runtime(device="meta"))
     with pytest.raises(ModelError, match="move a model of which no working copy can be made"), wrapper.lease():
         pass
 
@@ -405,7 +405,7 @@ def test_modules_compiled_in_place_are_copied_without_it():
 
 
 def test_a_copy_serves_one_call_at_a_time_and_is_used_again():
-    wrapper = ImageClassification(*image_model("vit"), Runtime())
+    wrapper = image_classification(*image_model("vit"), Runtime())
     with wrapper.lease() as first, wrapper.lease() as second:
         assert first.wrapper is not second.wrapper
         kept = {id(first.wrapper), id(second.wrapper)}

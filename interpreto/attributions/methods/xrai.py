@@ -61,7 +61,7 @@ class XRAI(Explainer):
         base, cut = array_of(base_attribution, "base_attribution"), None
         if is_method(base_attribution):
             explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_base_method)
-            base, cut = explainer.plan, explainer.setup.granularity or explainer.plan.default_granularity
+            base, cut = explainer.plan, explainer.setup.granularity or explainer.plan.needs.granularity
         elif base is None:
             raise OptionError(
                 f"base_attribution={base_attribution!r} must be the class of a method, a functools.partial of one, or "
@@ -84,8 +84,8 @@ def array_of(given: Any, option: str) -> np.ndarray | None:
         OptionError: if the entries of a list do not go together.
     """
     if isinstance(given, list | tuple) and given:
-        parts = [array_of(one, option) for one in given]
-        if any(part is None or part.shape != parts[0].shape for part in parts):  # type: ignore[union-attr]
-            raise OptionError(f"{option}= is a list whose entries are no arrays of one shape.")
-        return np.stack([part for part in parts if part is not None])
+        parts = [part for one in given if (part := array_of(one, option)) is not None]
+        if len(parts) < len(given) or len({part.shape for part in parts}) > 1:
+            raise OptionError(f"{option}= is a list whose entries are not arrays of one shape.")
+        return np.stack(parts)
     return to_array(given) if isinstance(given, np.ndarray | Tensor) else None

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, final, runtime_checkable
@@ -48,23 +48,23 @@ class Lease(Generic[Leased]):
         wrapper: On a working copy, or on the user's own model if that cannot be copied.
         copy: The working copy.
         seed: Start of the randomness of a model that draws random numbers in its forward.
-        verified: Whether one run has been observed.
-        draws: Whether that run drew random numbers.
-        switches_gradients: Whether that run switched gradients off.
+        verified: The parts of the model of which one run has been observed.
+        draws: Whether one of these runs drew random numbers.
+        switches_gradients: Whether one of these runs switched gradients off.
         reason: Why there is no working copy.
         padding: Whether rows of different lengths may share a batch.
-        batch: Whether rows may share a batch at all.
+        batch: Whether rows may share a batch at all, for each part of the model.
     """
 
     wrapper: Leased
     copy: WorkingCopy | None = None
     seed: int = 0
-    verified: bool = False
+    verified: set[Hashable] = field(default_factory=set)
     draws: bool = False
     switches_gradients: bool = False
     reason: str = ""
     padding: PaddingCheck = field(default_factory=PaddingCheck)
-    batch: BatchCheck = field(default_factory=BatchCheck)
+    batch: dict[Hashable, BatchCheck] = field(default_factory=dict)
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         """Run the rows of requests that share a batch key as one batch.
@@ -72,12 +72,10 @@ class Lease(Generic[Leased]):
         Raises:
             CannotCopyError: if the first run shows that the copy does not behave like the model.
         """
-        if not self.verified and len(requests[0].rows):
+        engine, rows = self.wrapper.engine, requests[0].rows
+        if engine.module is not None and len(rows) and engine.part_of(rows) not in self.verified:
             self._verify(requests[0])
-        if self.wrapper.engine.may_read_padding:
-            responses = self.padding.respond(requests, self._rows)
-        else:
-            responses = self._rows(requests)
+        responses = self.padding.respond(requests, self._rows) if engine.may_read_padding else self._rows(requests)
         check_numbers(requests, responses)
         return responses
 
@@ -91,7 +89,8 @@ class Lease(Generic[Leased]):
             # The user's functions are not called more often than documented, so that batches are not checked.
             return self._run(requests)
         remember = self.copy.remembered if self.copy is not None else nullcontext
-        return self.batch.respond(requests, self._run, self._rounding, remember)
+        check = self.batch.setdefault(self.wrapper.engine.part_of(requests[0].rows), BatchCheck())
+        return check.respond(requests, self._run, self._rounding, remember)
 
     def _run(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if self.copy is not None:
@@ -116,9 +115,9 @@ class Lease(Generic[Leased]):
             drawn = stack.enter_context(OwnGenerator(self.seed))
             switched = stack.enter_context(NoGradDetector())
             scores = self.wrapper.engine.respond([one])[0].scores
-        self.draws, self.switches_gradients = drawn.used, switched.used
-        self.verified = True
-        if self.draws:
+        self.draws, self.switches_gradients = self.draws or drawn.used, self.switches_gradients or switched.used
+        self.verified.add(self.wrapper.engine.part_of(request.rows))
+        if drawn.used:
             self._check_deterministic(one, scores)
         if self.copy is not None:
             # What this run left behind must not make the first call differ from later ones.

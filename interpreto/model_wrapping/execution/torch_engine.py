@@ -1,6 +1,6 @@
 """The engine of models that run in PyTorch as a whole: scores, gradients and captured internals of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, final, runtime_checkable
 
 from jaxtyping import Float
@@ -32,6 +32,7 @@ class TorchEngine(Engine):
         capture: Responds to requests with a `capture`.
         config: The model's config, for the record.
         runtime: How the model is run.
+        part_of: The part of the model that runs given rows; None if all rows run the whole model.
         gradient_obstacle: Why there are no gradients for the input, as a sentence; empty if there are.
         may_read_padding: Whether padding may change scores.
     """
@@ -44,13 +45,17 @@ class TorchEngine(Engine):
         config: Any,
         runtime: Runtime,
         *,
+        part_of: Callable[[Rows], Hashable] | None = None,
         gradient_obstacle: str = "",
         may_read_padding: bool = False,
     ) -> None:
         self.module, self.forward, self.capture = module, forward, capture
         self.config, self.runtime = config, runtime
         self.gradient_obstacle, self.may_read_padding = gradient_obstacle, may_read_padding
-        self._autograd = Autograd(module, forward)
+        self._part_of, self._autograd = part_of, Autograd(module, forward)
+
+    def part_of(self, rows: Rows) -> Hashable:
+        return None if self._part_of is None else self._part_of(rows)
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         return self._autograd.respond(requests) if requests[0].capture is None else self.capture.respond(requests)

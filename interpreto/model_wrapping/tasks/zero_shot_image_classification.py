@@ -47,8 +47,9 @@ def image_with_prompts(model: nn.Module, processor: Any, runtime: Runtime) -> In
     preprocessor, resolution = dual.image_preprocessor(runtime.size)
     forward = _Forward(module, dual, runtime, resolution)
     capture = CaptureEngine(module, forward, PIXELS)
-    parts = ImageReader(preprocessor), PromptTargets(dual), TorchEngine(module, forward, capture, dual.config, runtime)
-    return _wrapped(*parts, dual, runtime, processor, image_with_prompts)
+    engine = TorchEngine(module, forward, capture, dual.config, runtime, part_of=_tower_of)
+    reader = ImageReader(preprocessor)
+    return _wrapped(reader, PromptTargets(dual), engine, dual, runtime, processor, image_with_prompts)
 
 
 def text_with_images(model: nn.Module, processor: Any, runtime: Runtime) -> InferenceWrapper:
@@ -73,6 +74,7 @@ def text_with_images(model: nn.Module, processor: Any, runtime: Runtime) -> Infe
         CaptureEngine(module, forward, words=partial(word_tokens, text), ragged=dual.full_length is None),
         dual.config,
         runtime,
+        part_of=_tower_of,
         gradient_obstacle=text.gradient_obstacle,
         may_read_padding=True,
     )
@@ -101,6 +103,10 @@ def _wrapped(
         tokens=dual.text,
         dual_encoder=dual,
     )
+
+
+def _tower_of(rows: Rows) -> str:
+    return "image" if PIXELS in rows.names else "text"
 
 
 @final
