@@ -19,7 +19,8 @@ Masks are 1 where a unit is changed and 0 where it is left alone.
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 
 Scores = Float[Tensor, "p t"]
@@ -33,6 +34,9 @@ Hidden = Float[Tensor, "p *g"]
 
 Modality = Literal["text", "image"]
 """What units of a sample are made of."""
+
+RawInput = str | tuple[str, str] | Image.Image
+"""What a person sees of a sample: a text, a pair of texts, or an image."""
 
 OnError = Literal["raise", "record"]
 """What happens to the error of a sample."""
@@ -56,3 +60,67 @@ class Tokenizer(Protocol):
     def convert_ids_to_tokens(self, ids: Any) -> Any: ...
 
     def decode(self, token_ids: Any, **options: Any) -> Any: ...
+
+
+@runtime_checkable
+class AttributionResult(Protocol):
+    """The fields of a result that files, figures and pages read; see `interpreto.AttributionOutput`."""
+
+    @property
+    def attributions(self) -> Float[Tensor, "t *g"]: ...
+
+    @property
+    def elements(self) -> list[str] | Float[Tensor, "u 4"]: ...
+
+    @property
+    def targets(self) -> tuple[Any, ...]: ...
+
+    @property
+    def target_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def scores(self) -> Float[Tensor, " t"]: ...
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def modality(self) -> Modality: ...
+
+    @property
+    def granularity(self) -> str: ...
+
+    @property
+    def raw_input(self) -> RawInput: ...
+
+    @property
+    def standard_errors(self) -> Float[Tensor, "t *g"] | None: ...
+
+    @property
+    def completeness_gap(self) -> Float[Tensor, " t"] | None: ...
+
+    @property
+    def segments(self) -> Int[Tensor, "t H W"] | None: ...
+
+    @property
+    def target_units(self) -> Bool[Tensor, "t *g"] | None: ...
+
+    @property
+    def n_evaluations(self) -> int: ...
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+    @property
+    def ranking_scores(self) -> Float[Tensor, "t *g"]: ...
+
+    def heatmap(self, size: tuple[int, int] | None = None, interpolation: str = "bilinear") -> Float[Tensor, "t H W"]:
+        """The attributions as maps over the raw image."""
+        ...
+
+    def top_mask(self, percent: float = 30.0) -> Bool[Tensor, "t H W"]:
+        """The part of the raw image that scores highest."""
+        ...

@@ -126,6 +126,7 @@ def test_prompts_fail_alone_too():
     assert [output.error is None for output in outputs] == [True, False, True]
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_other_ways_to_go_on_are_refused():
     explain = Occlusion(*text_model("bert"))
     for act in (explain, explain.explain, lambda *a, **o: list(explain.stream(*a, **o))):

@@ -10,10 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interpreto.attributions.granularity import UnitSegmenter
+from interpreto.attributions.serialization import load_result, save_result
 from interpreto.errors import InputError, OptionError
 from interpreto.option_kinds import checks_options
-
-RawInput = str | tuple[str, str] | Image.Image
+from interpreto.typing import Modality, RawInput
+from interpreto.visualizations import plot_attributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class AttributionOutput:
     target_names: tuple[str, ...]
     scores: Float[Tensor, " t"]
     task: str
-    modality: str
+    modality: Modality
     granularity: str
     raw_input: RawInput
     standard_errors: Float[Tensor, "t *g"] | None = None
@@ -163,8 +164,6 @@ class AttributionOutput:
 
     def plot(self, save_path: str | Path | None = None) -> Any:
         """Draw it: see `interpreto.plot_attributions`."""
-        from interpreto.visualizations import plot_attributions
-
         return plot_attributions(self, save_path=save_path)
 
     @checks_options
@@ -175,9 +174,7 @@ class AttributionOutput:
             OptionError: if no folder can have this name.
             SavedFileError: if something else has the place, or it cannot be written.
         """
-        from interpreto.attributions import serialization as files
-
-        return files.save_result(self, Path(path))
+        return save_result(self, Path(path))
 
     @staticmethod
     @checks_options
@@ -188,9 +185,7 @@ class AttributionOutput:
             OptionError: if no folder can have this name.
             SavedFileError: if files are missing, were changed or cut off, or are of another version.
         """
-        from interpreto.attributions import serialization as files
-
-        return files.load_result(Path(path))
+        return load_result(Path(path), AttributionOutput)
 
 
 def _highest(scores: Float[Tensor, "H W"], seen: Bool[Tensor, "H W"], share: float) -> Bool[Tensor, "H W"]:

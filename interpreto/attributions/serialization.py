@@ -5,8 +5,9 @@ The JSON file has a checksum of itself and of each of the others: what was chang
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,9 +17,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from interpreto.atomic import atomic_folder, checksum, readable_folder
-from interpreto.attributions.result import AttributionOutput
 from interpreto.attributions.validation import check_result, target_from_json, target_to_json
 from interpreto.errors import SavedFileError
+from interpreto.typing import AttributionResult
+
+Result = TypeVar("Result", bound=AttributionResult)
 
 VERSION = 2
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
@@ -33,7 +36,7 @@ MOST_BYTES = 2**31
 """A larger file is taken for damage."""
 
 
-def save_result(output: AttributionOutput, path: Path) -> Path:
+def save_result(output: AttributionResult, path: Path) -> Path:
     """Write a result beside its place and move it there when it is whole.
 
     Raises:
@@ -46,7 +49,7 @@ def save_result(output: AttributionOutput, path: Path) -> Path:
     return path
 
 
-def _write(output: AttributionOutput, folder: Path) -> None:
+def _write(output: AttributionResult, folder: Path) -> None:
     tensors = {name: getattr(output, name) for name in TENSORS}
     words: dict[str, Any] = {"version": VERSION, **{name: getattr(output, name) for name in _PLAIN}}
     words["targets"] = [target_to_json(target) for target in output.targets]
@@ -116,8 +119,12 @@ def check_version(text: str, version: int, where: str) -> None:
         )
 
 
-def load_result(path: Path) -> AttributionOutput:
+def load_result(path: Path, create: Callable[..., Result]) -> Result:
     """Read a result.
+
+    Args:
+        path: The folder.
+        create: Makes a result of its fields.
 
     Raises:
         SavedFileError: if it cannot be read, was changed, or is of another version.
@@ -126,10 +133,10 @@ def load_result(path: Path) -> AttributionOutput:
         folder = readable_folder(path)
         text = read_bytes(folder / WORDS).decode()
         check_version(text, VERSION, repr(str(path)))
-        return _read(verify_checksum(text), folder)
+        return _read(verify_checksum(text), folder, create)
     except FileNotFoundError as error:
         missing = next((name for name in (WORDS, NUMBERS) if not (readable_folder(path) / name).exists()), PICTURE)
-        raise SavedFileError(f"{str(path)!r} is no saved result: {missing} is missing.") from error
+        raise SavedFileError(f"{str(path)!r} is not a saved result: {missing} is missing.") from error
     except DAMAGE as error:
         if isinstance(error, SavedFileError):
             raise
@@ -154,7 +161,7 @@ def read_bytes(path: Path, wanted: str | None = None) -> bytes:
     return content
 
 
-def _read(words: dict[str, Any], folder: Path) -> AttributionOutput:
+def _read(words: dict[str, Any], folder: Path, create: Callable[..., Result]) -> Result:
     known = {"version", "targets", "elements", "raw_input", "files", *_PLAIN}
     if unknown := sorted(set(words) - known):
         raise ValueError(f"it has unknown fields: {', '.join(unknown)}")
@@ -167,7 +174,7 @@ def _read(words: dict[str, Any], folder: Path) -> AttributionOutput:
             raw = picture.convert("RGB")
     plain: dict[str, Any] = {name: words[name] for name in _PLAIN} | {"target_names": tuple(words["target_names"])}
     found: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
-    output = AttributionOutput(
+    output = create(
         elements=words["elements"] if "elements" in words else _unpacked(tensors),
         raw_input=tuple(raw) if isinstance(raw, list) else raw,
         targets=tuple(target_from_json(target) for target in words["targets"]),

@@ -8,14 +8,14 @@ from PIL import Image
 from torch import Tensor
 
 from interpreto.attributions.registry import REGISTRY
-from interpreto.attributions.result import AttributionOutput
 from interpreto.model_wrapping.targets import Contrast, SavedTarget
+from interpreto.typing import AttributionResult
 
 MOST = 10_000_000
 """Counts that are larger are taken for damage."""
 
 
-def check_result(output: AttributionOutput) -> None:
+def check_result(output: AttributionResult) -> None:
     """Refuse a result whose fields do not agree.
 
     Raises:
@@ -36,7 +36,7 @@ def check_result(output: AttributionOutput) -> None:
     _check_units(output)
 
 
-def _check_scores(output: AttributionOutput) -> None:
+def _check_scores(output: AttributionResult) -> None:
     maps = output.attributions
     _require(maps.is_floating_point() and maps.ndim in (2, 3) and maps.numel() > 0, "attributions are no scores")
     count = (len(maps),)
@@ -51,7 +51,7 @@ def _check_scores(output: AttributionOutput) -> None:
         _require(gap.is_floating_point() and gap.shape == count, "completeness_gap does not fit the attributions")
 
 
-def _check_targets(output: AttributionOutput) -> None:
+def _check_targets(output: AttributionResult) -> None:
     count = len(output.attributions)
     names = output.target_names
     _require(isinstance(output.targets, tuple) and len(output.targets) == count, "targets do not fit the attributions")
@@ -59,7 +59,7 @@ def _check_targets(output: AttributionOutput) -> None:
     _require(named, "target_names do not fit the attributions")
 
 
-def _check_units(output: AttributionOutput) -> None:
+def _check_units(output: AttributionResult) -> None:
     count, elements, ranks = output.attributions[0].numel(), output.elements, output.segments
     if output.modality == "text":
         texts = isinstance(elements, list) and len(elements) == count and output.attributions.ndim == 2

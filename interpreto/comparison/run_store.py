@@ -148,7 +148,7 @@ class RunStore:
         for folder in sorted((self.path / SAMPLES).glob("[0-9]*")):
             if not folder.name.isdigit() or int(folder.name) >= count:
                 raise SavedFileError(f"{str(folder)!r} is no sample of a run of {count}: it does not belong there.")
-            found[int(folder.name)] = load_result(folder)
+            found[int(folder.name)] = load_result(folder, AttributionOutput)
         return found
 
     def append(self, records: Sequence[Record], samples: Sequence[AttributionOutput | None]) -> None:

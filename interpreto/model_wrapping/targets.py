@@ -120,7 +120,7 @@ class DeferredTargets:
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
         """The scores of the targets that these outputs determine."""
-        return self.resolve(outputs).select(outputs)
+        return self.resolve(outputs.detach()).select(outputs)
 
 
 def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:

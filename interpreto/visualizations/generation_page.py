@@ -8,7 +8,7 @@ from html import escape
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from interpreto.attributions.result import AttributionOutput
+from interpreto.typing import AttributionResult
 from interpreto.visualizations.output import Html
 from interpreto.visualizations.panels import Panel, sample_rows, shortened
 from interpreto.visualizations.text_page import page, table
@@ -105,7 +105,7 @@ def _section(rows: list[list[Panel]]) -> str:
     return f'<section class="generations"><h2 dir="auto">{escape(title)}</h2>{blocks}</section>'
 
 
-def _prompt(output: AttributionOutput) -> str:
+def _prompt(output: AttributionResult) -> str:
     """What the user wrote: the prompt, of a chat the last message of the user's, without the template around it."""
     turns = _turns(output)
     users = [pieces for role, pieces in turns if role == "user"]
@@ -114,14 +114,14 @@ def _prompt(output: AttributionOutput) -> str:
     return str(output.raw_input[0]) if isinstance(output.raw_input, tuple) else ""
 
 
-def _turns(output: AttributionOutput) -> list[tuple[str, range]]:
+def _turns(output: AttributionResult) -> list[tuple[str, range]]:
     """The turns of a chat with their units; one without a role for other texts."""
     known = output.info.get("turns") or [["", 0]]
     ends = [*(first for _, first in known[1:]), len(output.elements)]
     return [(role, range(first, end)) for (role, first), end in zip(known, ends, strict=True)]
 
 
-def _text(output: AttributionOutput, control: Mapping[int, int]) -> str:
+def _text(output: AttributionResult, control: Mapping[int, int]) -> str:
     """All units; of a chat each turn apart, and the reply on a line of its own."""
     turns = _turns(output)
     found = []
@@ -134,7 +134,7 @@ def _text(output: AttributionOutput, control: Mapping[int, int]) -> str:
     return "".join(found)
 
 
-def _block(method: str, output: AttributionOutput) -> str:
+def _block(method: str, output: AttributionResult) -> str:
     owners = _owners(output)
     control = {unit: target for target, unit in enumerate(owners)} if owners else {}
     text = _text(output, control)
@@ -149,7 +149,7 @@ def _block(method: str, output: AttributionOutput) -> str:
     )
 
 
-def _owners(output: AttributionOutput) -> list[int]:
+def _owners(output: AttributionResult) -> list[int]:
     """The unit that each target is, found from the end of the text; none if some target is no unit."""
     units = [str(element) for element in output.elements]
     found, unit = [], len(units)
@@ -173,7 +173,7 @@ def _button(name: str, target: int) -> str:
     return f'<span class="target" data-t="{target}" tabindex="0" role="button">{escape(name)}</span>'
 
 
-def _data(output: AttributionOutput) -> str:
+def _data(output: AttributionResult) -> str:
     """Numbers for the script; nothing in them can end the element they stand in."""
     scores = [
         [None if math.isnan(score) else float(f"{score:.4g}") for score in row]

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from matplotlib.colors import Colormap, Normalize
 from torch import Tensor
 
-from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
+from interpreto.typing import AttributionResult
 
 _LINE = 80
 """Letters of a sample's title."""
 
-Outputs = AttributionOutput | Sequence[AttributionOutput] | Mapping[str, Any]
+Outputs = AttributionResult | Sequence[AttributionResult] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Panel:
     """
 
     method: str
-    output: AttributionOutput
+    output: AttributionResult
     target: int
     relative: bool = False
     clip_percentile: float = 99.0
@@ -148,10 +148,10 @@ def shortened(text: str) -> str:
     return line if len(line) <= _LINE else f"{line[: _LINE - 1].rstrip()}…"
 
 
-def _listed(some: Any) -> list[AttributionOutput]:
-    found = [some] if isinstance(some, AttributionOutput) else list(some)
+def _listed(some: Any) -> list[AttributionResult]:
+    found = [some] if isinstance(some, AttributionResult) else list(some)
     for item in found:
-        if not isinstance(item, AttributionOutput):
+        if not isinstance(item, AttributionResult):
             raise InputError(f"Expected results of a method, got {type(item).__name__}.")
     return found
 

@@ -208,7 +208,7 @@ CASES = {
         lambda: Saliency(_bart(), tokenizer("roberta")),
         "BartForSequenceClassification reads its text twice, in the encoder and in the decoder",
     ),
-    "no gradients": (lambda: Saliency(from_callables(len)), "Saliency needs gradients and this model gives none"),
+    "no gradients": (lambda: Saliency(from_callables(len)), "Saliency needs gradients, and this model has none"),
     "plot of nothing": (lambda: plot_attributions([]), "no result to plot"),
     "plot of something else": (lambda: plot_attributions({"IG": "a"}), "Expected results of a method, got str"),
     "softmax of one output": (

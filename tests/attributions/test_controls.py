@@ -79,7 +79,7 @@ def test_controls_are_refused_where_they_mean_nothing():
     text, image = text_model("bert"), image_model("vit")
     with pytest.raises(UnsupportedError, match="no middle"):
         CentreGaussian(*text)
-    with pytest.raises(UnsupportedError, match="no tokens"):
+    with pytest.raises(UnsupportedError, match="not tokens"):
         TokenFrequency(*image, corpus=["a"])
     with pytest.raises(OptionError, match="needs corpus="):
         TokenFrequency(*text)

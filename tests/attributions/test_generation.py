@@ -383,7 +383,7 @@ def test_half_precision_models_run():
         (PROMPT, lambda logits: None, TargetError, "it returned NoneType"),
         (PROMPT, "", TargetError, "has no tokens"),
         (PROMPT, (), TargetError, "has no tokens"),
-        (PROMPT, [399_999], TargetError, "are no token ids"),
+        (PROMPT, [399_999], TargetError, "are not token ids"),
         (PROMPT, " very" * 60, InputError, "the model reads at most 64: prompt and continuation together"),
         (PROMPT, Contrast(" was", " was not very"), TargetError, "needs as many of both"),
         (PROMPT, [" was", " is"], TargetError, "is no target of a language model"),
@@ -553,7 +553,7 @@ def test_models_that_read_ahead_are_refused():
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     model = hf.BertLMHeadModel(hf.BertConfig(vocab_size=len(words), **sizes, initializer_range=0.4)).eval()
-    with pytest.raises(ModelError, match="is no causal model"):
+    with pytest.raises(ModelError, match="is not a causal model"):
         Occlusion(model, words, task="text-generation")("a film", targets="was very long")
 
 
@@ -932,14 +932,14 @@ def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     modality = Occlusion(model, words, removal=removal).setup.masker()
     sample = Occlusion(model, words).setup.wrapper.prepare_one(PROMPT)
     ids = sample.rows.fields["input_ids"]
-    moved = dataclasses.replace(sample, rows=sample.rows.replace(embeddings=modality.text.embed(ids)))
+    moved = dataclasses.replace(sample, rows=sample.rows.replace(embeddings=modality.tokens.embed(ids)))
     hidden = torch.zeros(1, ids.shape[1], dtype=torch.bool)
     hidden[0, :2] = True
     rows = modality.replaced(moved, modality.fully_masked(moved, torch.Generator()), hidden)
     plain = modality.replaced(sample, modality.fully_masked(sample, torch.Generator()), hidden)
     assert torch.equal(rows.fields["input_ids"], plain.fields["input_ids"])
     visible = plain.fields["attention_mask"].bool()[0]
-    expected = modality.text.embed(plain.fields["input_ids"])
+    expected = modality.tokens.embed(plain.fields["input_ids"])
     assert torch.equal(rows.fields["embeddings"][0, visible], expected[0, visible])
 
 

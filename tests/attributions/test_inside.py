@@ -541,7 +541,9 @@ def test_the_granularity_may_be_another():
 
 def test_language_models_are_refused_with_a_reason():
     model, tokenizer = zoo.load("stories-gpt2")
-    with pytest.raises(UnsupportedError, match="LeGrad looks inside the model: the attention of generated words"):
+    with pytest.raises(
+        UnsupportedError, match="LeGrad captures internals of the model: the attention of generated words"
+    ):
         LeGrad(model, tokenizer)
 
 

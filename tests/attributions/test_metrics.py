@@ -363,7 +363,7 @@ def test_what_does_not_belong_together_is_told():
         as_list(["a"])
     with pytest.raises(InputError, match="of a model for image-classification"):
         deletion.evaluate(Saliency(*image_model("vit"))(some_pictures()[0]))
-    function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",)})
+    function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",), "request": None})
     with pytest.raises(InputError, match="saved by name alone"):
         deletion.evaluate(function)
     with pytest.raises(OptionError, match="must be a whole number of at least 1 or a share of the units"):

@@ -136,7 +136,7 @@ BROKEN = {
     "empty path": (lambda folder: "", "The path of an image is empty"),
     "null byte": (lambda folder: "a\0b.png", "cannot be opened: embedded null byte"),
     "long path": (lambda folder: "a" * 5000, "cannot be opened: .*too long"),
-    "0-d array": (lambda folder: np.array(3.0), r"An array without axes, array\(3.\), is no list of samples"),
+    "0-d array": (lambda folder: np.array(3.0), r"An array without axes, array\(3.\), is not a list of samples"),
     "0-d tensor in a list": (lambda folder: [torch.tensor(3.0)], r"An image array has the shape H W, H W c or c H W.*got \(\)"),
     "five axes": (lambda folder: np.zeros((1, 1, 3, 4, 4)), "An image array has the shape"),
     "array of words": (lambda folder: np.array([["a", "b"]]), "An image array holds numbers; this one holds <U1"),
@@ -229,8 +229,8 @@ TOKENISED = {
     "words": ({"input_ids": ["a", "b"]}, "'input_ids' of a tokenised text must be whole numbers"),
     "text": ({"input_ids": "a film"}, "must be a list, a tensor or an array; got str"),
     "fractions": ({"input_ids": torch.tensor([[2.0, 5.0, 3.0]])}, "must be a list of whole numbers; got torch.float32"),
-    "negative": ({"input_ids": [[2, -5, 3]]}, r"\[-5\] are no token ids: the tokenizer has \d+ tokens"),
-    "too large": ({"input_ids": [[2, 5, 99999, 3]]}, r"\[99999\] are no token ids"),
+    "negative": ({"input_ids": [[2, -5, 3]]}, r"\[-5\] are not token ids: the tokenizer has \d+ tokens"),
+    "too large": ({"input_ids": [[2, 5, 99999, 3]]}, r"\[99999\] are not token ids"),
     "short mask": ({"input_ids": [[2, 5, 6, 3]], "attention_mask": [[1, 1, 1]]}, "attention mask has 3 entries and there are 4"),
     "short types": ({"input_ids": [[2, 5, 6, 3]], "token_type_ids": [[0, 0]]}, "list of token types has 2 entries"),
 }  # fmt: skip
@@ -245,7 +245,7 @@ def test_what_is_no_tokenised_text_is_told(name):
 
 @pytest.mark.parametrize("ids", [[5, -1], [5, 10**6], torch.tensor([5, 10**6])])
 def test_prompts_of_ids_that_are_no_tokens_are_told(ids):
-    with pytest.raises(InputError, match="are no token ids"):
+    with pytest.raises(InputError, match="are not token ids"):
         Saliency(*GPT)(ids)
 
 

@@ -644,7 +644,7 @@ def test_functions_of_texts_are_compared():
         (lambda: from_callables(count_words, texts=True, gradients=len), OptionError, "gradients= is for functions of images"),
         (lambda: from_callables(count_words, texts=1), OptionError, "texts=1 must be True or False"),
         (lambda: Saliency(from_callables(count_words, texts=True)), UnsupportedError, "a function of texts has none"),
-        (lambda: LeGrad(from_callables(count_words, texts=True)), UnsupportedError, "nothing is known of the inside"),
+        (lambda: LeGrad(from_callables(count_words, texts=True)), UnsupportedError, "the internals of the functions of from_callables are not known"),
         (lambda: Occlusion(from_callables(count_words, texts=True))([("a", "b")]), InputError, "reads strings; got a tuple"),
         (lambda: Occlusion(from_callables(count_words, texts=True))("  "), InputError, "is empty"),
         (lambda: Occlusion(from_callables(count_words, texts=True))("a \ud83d"), InputError, "surrogate"),
@@ -660,7 +660,7 @@ def test_functions_of_texts_are_refused_what_they_cannot(act, error, message):
 def test_models_of_one_kind_of_text_read_no_pairs():
     model, words = OF_TASK["text"][:2]
     config = type(model.config)(**{**model.config.to_dict(), "type_vocab_size": 1})
-    with pytest.raises(InputError, match="have the types 0 to 1, and the model has embeddings of 1: give one text"):
+    with pytest.raises(InputError, match="have the types 0 to 1, and the model has embeddings of 1: pass one text"):
         Occlusion(type(model)(config).eval(), words)([("a film", "so good")])
 
 

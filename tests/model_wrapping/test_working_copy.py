@@ -217,7 +217,7 @@ def test_outputs_that_transformers_captures_are_counted_once(method):
     for _ in range(3):
         explainer(some_pictures())
         with explainer.setup.wrapper.lease() as lease:
-            assert states(lease.wrapper.model) == expected
+            assert states(lease.wrapper.engine.module) == expected
     assert states(model) == expected
 
 
@@ -292,7 +292,7 @@ def test_modules_in_closures_are_found(build):
 def test_what_can_neither_be_copied_nor_moved_is_refused():
     model = Closure().eval()
     wrapper = image_classification(model, None, Runtime(device="meta"))
-    with pytest.raises(ModelError, match="move a model of which no working copy can be made"), wrapper.lease():
+    with pytest.raises(ModelError, match="move a model that cannot be copied"), wrapper.lease():
         pass
 
 

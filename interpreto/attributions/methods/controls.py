@@ -14,7 +14,6 @@ from interpreto.attributions.plans.model_independent import (
     TokenRarityPlan,
 )
 from interpreto.errors import OptionError, UnsupportedError
-from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.option_kinds import checks_options
 
 
@@ -122,11 +121,7 @@ class TokenFrequency(Explainer):
     ) -> None:
         self.setup = Setup.create(TokenFrequency, model, processor, options)
         if self.setup.wrapper.modality != "text":
-            raise UnsupportedError("TokenFrequency is for texts: pixels are no tokens of a corpus.")
+            raise UnsupportedError("TokenFrequency is for texts: pixels are not tokens of a corpus.")
         if not corpus:
             raise OptionError("TokenFrequency needs corpus=, the texts in which tokens are counted.")
-        wrapper: Any = self.setup.wrapper
-        tokenizer = wrapper.text.tokenizer
-        self.plan = TokenRarityPlan.from_texts(
-            [tokenized(tokenizer, text, add_special_tokens=False)["input_ids"] for text in corpus]
-        )
+        self.plan = TokenRarityPlan.from_texts(map(self.setup.wrapper.require_tokens.tokenize, corpus))

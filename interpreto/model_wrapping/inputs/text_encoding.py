@@ -67,23 +67,23 @@ class _Tokens:
         encoding: The tokenizer's answer.
         ids: The tokens.
         sequence: Which text each token belongs to; -1 for tokens that were added.
-        told: Where they lie, as the tokenizer says; None where it does not.
+        offsets: Their places in the text, from the tokenizer; None if it does not give them.
     """
 
     encoding: Any
     ids: Int[Tensor, " l"]
     sequence: Int[Tensor, " l"]
-    told: Int[Tensor, "l 2"] | None
+    offsets: Int[Tensor, "l 2"] | None
 
     def spans(self, tokenizer: Any, texts: Sequence[str]) -> tuple[Int[Tensor, "l 2"] | None, str]:
         """Where the tokens lie, or None and why it cannot be known."""
-        if self.told is not None and token_spans.are_possible(self.told, self.sequence, texts):
-            return self.told, ""
+        if self.offsets is not None and token_spans.are_possible(self.offsets, self.sequence, texts):
+            return self.offsets, ""
         found = _found_spans(tokenizer, self.ids, self.sequence, texts)
         if found is not None:
             return found, ""
         name = type(tokenizer).__name__
-        if self.told is None:
+        if self.offsets is None:
             return None, f"{name} does not tell, and it could not be found out"
         return None, f"the offsets that {name} gives cannot be true, and where they lie could not be found out"
 
@@ -99,9 +99,9 @@ def _tokens(tokenizer: Any, texts: Sequence[str], **options: Any) -> _Tokens:
     added = torch.tensor(encoding["special_tokens_mask"]).bool() | special_tokens(tokenizer, ids)
     if not tokenizer.is_fast:
         return _Tokens(encoding, ids, _sequence_of(added).clamp(max=len(texts) - 1), None)
-    told = torch.tensor(encoding["offset_mapping"], dtype=torch.long).reshape(-1, 2)
+    offsets = torch.tensor(encoding["offset_mapping"], dtype=torch.long).reshape(-1, 2)
     sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
-    return _Tokens(encoding, ids, torch.where(added, -1, sequence), told)
+    return _Tokens(encoding, ids, torch.where(added, -1, sequence), offsets)
 
 
 def _truncated(

@@ -249,19 +249,19 @@ class CaptureEngine:
         # Behind convolutions a patch is no square of the image; the form of the grid is known all the same.
         return [replace(spot, name=name, use_input=True) for spot in known if spot.name == anatomy.names[-1]]
 
-    def _folded(self, probe: CaptureRequest, rows: Rows, together: Rows, found: Any) -> Float[Tensor, "p t ..."]:
+    def _folded(self, probe: CaptureRequest, rows: Rows, batch: Rows, found: Any) -> Float[Tensor, "p t ..."]:
         """Scores of positions as a map of the image, or of the text without the padding of longer ones.
 
         Args:
             probe: What was asked.
             rows: Whose scores they are.
-            together: These and all that shared their batch.
+            batch: These and all that shared their batch.
             found: The scores.
         """
         if isinstance(probe, ActivationRequest):
             return found
         if self.pixels is None:
-            length = _tokens(together)
+            length = _tokens(batch)
             if self.ragged and found.shape[-1] != length:
                 raise UnsupportedError(
                     f"The attention of {type(self.module).__name__} has {found.shape[-1]} keys for {length} tokens: "

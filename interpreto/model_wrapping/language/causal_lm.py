@@ -233,8 +233,8 @@ class CausalLMEngine(Engine):
             found = torch.cat(scores)
             if not found.requires_grad:
                 raise not_differentiable()
-            together = leaf.device.type != "cpu"
-            grown = gradients(found, places.to(leaf.device), head, leaf, together)
+            in_one_pass = leaf.device.type != "cpu"
+            grown = gradients(found, places.to(leaf.device), head, leaf, in_one_pass)
         if not requests[0].guided and self._tolerance < 1e-2:
             one = slice(length(requests[0].rows))
             own = grown[:1, : len(requests[0].targets), one]

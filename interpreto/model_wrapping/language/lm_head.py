@@ -93,7 +93,7 @@ def gradients(
     places: Bool[Tensor, "p t q"],
     head: Head,
     leaf: Float[Tensor, "p l d"],
-    together: bool,
+    in_one_pass: bool,
 ) -> Float[Tensor, "p t l d"]:
     """The gradient of every score for the leaf of its own row.
 
@@ -102,7 +102,7 @@ def gradients(
         places: On which of the positions that the head saw each score rests.
         head: What the head saw, cut; nothing where the model computes its logits without calling it.
         leaf: What gradients are taken for.
-        together: Whether all targets go back through the body as one, or one after the other.
+        in_one_pass: Whether all targets go back through the body as one, or one after the other.
     """
     count = scores.shape[1]
     if head.below is None or head.leaf is None:
@@ -113,7 +113,7 @@ def gradients(
         (below,) = torch.autograd.grad(scores[:, members].sum(), head.leaf, retain_graph=True)
         for target in members:
             seeds[target] = below * places[:, target, :, None].to(below)
-    if together and count > 1:
+    if in_one_pass and count > 1:
         (found,) = torch.autograd.grad(head.below, leaf, seeds, is_grads_batched=True)
         return found.transpose(0, 1).float()
     found = [gradient_of(head.below, leaf, target + 1 < count, seed) for target, seed in enumerate(seeds)]

@@ -1,4 +1,4 @@
-"""Samples of which only a part is told, and how much information that is: compressed pictures and texts."""
+"""Samples of which only a part is revealed, and the information in that part: compressed images and texts."""
 
 import io
 import zlib
@@ -23,7 +23,7 @@ from interpreto.model_wrapping.wrapper import InferenceWrapper
 @final
 @dataclass(frozen=True)
 class PartialImages(Revealer):
-    """Pixels that are not told are interpolated linearly from those that are; size is that of a lossless WebP."""
+    """Interpolates pixels linearly from the revealed ones; the information is the size of a lossless WebP."""
 
     @staticmethod
     def create(wrapper: InferenceWrapper, removal: Any) -> "PartialImages":
@@ -34,9 +34,9 @@ class PartialImages(Revealer):
         self, sample: ImageSample, units: Units, share: float, rng: torch.Generator
     ) -> Bool[Tensor, "H W"]:
         height, width = sample.size
-        told = torch.zeros(height * width, dtype=torch.bool)
-        told[torch.randperm(len(told), generator=rng)[: int(share * len(told))]] = True
-        return told.reshape(height, width)
+        revealed = torch.zeros(height * width, dtype=torch.bool)
+        revealed[torch.randperm(len(revealed), generator=rng)[: int(share * len(revealed))]] = True
+        return revealed.reshape(height, width)
 
     def reveal(self, sample: ImageSample, revealed: Bool[Tensor, "p H W"]) -> Revealed:
         black, white = (level[:, None, None] for level in sample.black_white)
@@ -51,7 +51,7 @@ class PartialImages(Revealer):
 @final
 @dataclass(frozen=True)
 class PartialTexts(Revealer):
-    """Tokens that are not told are hidden; size is that of the tokens that are, compressed by zlib."""
+    """Masks tokens that are not revealed; the information is the size of the others, compressed by zlib."""
 
     masker: TokenIds
 
@@ -63,11 +63,11 @@ class PartialTexts(Revealer):
     def initially_revealed(
         self, sample: TextSample, units: Units, share: float, rng: torch.Generator
     ) -> Bool[Tensor, " l"]:
-        # What belongs to no unit, special tokens among it, is there from the beginning.
-        told = ~units.assigned
+        # Positions that belong to no unit, such as special tokens, are revealed from the beginning.
+        revealed = ~units.assigned
         places = units.assigned.nonzero()[:, 0]
-        told[places[torch.randperm(len(places), generator=rng)[: int(share * len(places))]]] = True
-        return told
+        revealed[places[torch.randperm(len(places), generator=rng)[: int(share * len(places))]]] = True
+        return revealed
 
     def reveal(self, sample: TextSample, revealed: Bool[Tensor, "p l"]) -> Revealed:
         blank = self.masker.fully_masked(sample, torch.Generator())
@@ -79,25 +79,25 @@ class PartialTexts(Revealer):
         return Revealed(rows, torch.tensor([len(zlib.compress(text.encode(), 9)) for text in texts]))
 
 
-def _interpolated(picture: UInt8[np.ndarray, "H W c"], told: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W c"]:
-    """A picture from some of its pixels, corners always among them."""
-    told = told.copy()
-    told[[0, 0, -1, -1], [0, -1, 0, -1]] = True
-    if told.all():
+def _interpolated(picture: UInt8[np.ndarray, "H W c"], revealed: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W c"]:
+    """An image from some of its pixels and its corners."""
+    revealed = revealed.copy()
+    revealed[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    if revealed.all():
         return picture
-    places, asked = np.argwhere(told), np.argwhere(~told).T
+    places, requested = np.argwhere(revealed), np.argwhere(~revealed).T
     # LinearNDInterpolator solves two equations per triangle with the threads of LAPACK: a thousand times slower, at
     # times, when another process keeps the processors busy.
     triangles = Triangulation(places[:, 0], places[:, 1], Delaunay(places).simplices)
     find = triangles.get_trifinder()
-    # Outside of all triangles, which only rounding can be, stands the mean colour.
+    # Points outside of all triangles, by rounding alone, get the mean colour.
     between = [
-        LinearTriInterpolator(triangles, channel[told].astype(np.float64), find)(*asked).filled(channel.mean())
+        LinearTriInterpolator(triangles, channel[revealed].astype(np.float64), find)(*requested).filled(channel.mean())
         for channel in picture.transpose(2, 0, 1)
     ]
     out = picture.copy()
-    # Halves are halves again in single precision, and are rounded as the authors round them.
-    out[~told] = np.round(np.stack(between, -1).astype(np.float32))
+    # In single precision halves are exact again, and are rounded as in the authors' release.
+    out[~revealed] = np.round(np.stack(between, -1).astype(np.float32))
     return out
 
 
