@@ -29,7 +29,7 @@ LAYERS = [
     ("interpreto.loading",),
     ("interpreto.comparison",),
     ("interpreto",),
-    ("interpreto.cli",),
+    ("interpreto.cli", "interpreto.__main__"),
 ]
 PATHS = sorted(ROOT.rglob("*.py"))
 
@@ -265,3 +265,38 @@ def test_deserialisation_is_safe():
         assert "pickle" not in text
         assert "trust_remote_code" not in text
         assert "torch.load(" not in text
+
+
+def parameters_of(node, classes):
+    """Names that the docstring of a function or a class may list: parameters, fields and attributes."""
+    if isinstance(node, ast.FunctionDef):
+        every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg)
+        return {one.arg for one in every if one is not None}
+    names = set()
+    for inner in ast.walk(node):
+        match inner:
+            case ast.FunctionDef(name="__init__" | "__new__"):
+                names |= parameters_of(inner, classes)
+            case ast.FunctionDef():
+                names.add(inner.name)
+            case ast.AnnAssign(target=ast.Name()):
+                names.add(inner.target.id)
+            case ast.Attribute(value=ast.Name(id="self")):
+                names.add(inner.attr)
+            case ast.Assign():
+                names |= {target.id for target in inner.targets if isinstance(target, ast.Name)}
+    bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
+    return names.union(*(parameters_of(base, classes) for base in bases))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=module_of)
+def test_docstrings_list_what_there_is(path):
+    tree = ast.parse(path.read_text())
+    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        text = ast.get_docstring(node) or ""
+        for section in re.finditer(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", text, re.M):
+            listed = set(re.findall(r"^    (\w+):", section[1], re.M))
+            assert listed <= parameters_of(node, classes), f"{node.name} documents what it does not have"

@@ -1,4 +1,4 @@
-"""Whether attributions sum to what their method promises, and what to do where they do not."""
+"""Whether attributions sum to what their method promises, and what to do if they do not."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,7 +11,7 @@ from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ConvergenceWarning
 
 TOLERANCE = 0.05
-"""By which share of the promised sum attributions may miss it without a warning."""
+"""Relative completeness gap from which there is a warning."""
 
 _NEGLIGIBLE = 0.005
 """A gap that is smaller than this share of all absolute attributions does not matter, however small their sum is."""

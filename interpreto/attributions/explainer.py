@@ -36,18 +36,18 @@ class Explainer(ABC):
     plan: Plan
 
     def __call__(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> list[AttributionOutput]:
-        """The same as `explain`."""
+        """Same as `explain`."""
         return self.explain(inputs, targets, on_error=on_error)
 
     def explain(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> list[AttributionOutput]:
         """Explain each sample's targets.
 
         Args:
-            inputs: Texts or images, one or several, in any form that the modality knows.
+            inputs: Texts or images, one or several, in any form that the modality accepts.
             targets: None for the predicted class; a class index or label, a `Contrast`, "all" or a function of the
                 outputs for every sample; a tuple of these for several targets; a list with one entry per sample.
-            on_error: "raise" ends with the first error; its attribute `outputs` has the results that were finished
-                before it. "record" goes on: the output of a sample that failed says why in `error`.
+            on_error: "raise" ends with the first error, whose attribute `outputs` has the results that were finished
+                before it. "record" continues: the output of a sample that failed has the reason in `error`.
 
         Returns:
             One output per sample, in order.
@@ -55,7 +55,7 @@ class Explainer(ABC):
         Raises:
             InputError: if a sample cannot be explained.
             TargetError: if a target does not exist or the list of targets has the wrong length.
-            OptionError: if `on_error` is neither of the two.
+            OptionError: if `on_error` is neither "raise" nor "record".
         """
         checks = self.result_checks()
         outputs = self.explain_unchecked(inputs, targets, on_error=on_error)
@@ -67,7 +67,7 @@ class Explainer(ABC):
     def explain_unchecked(
         self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise"
     ) -> list[AttributionOutput]:
-        """The same as `explain`, without warnings about results: for runs that check those of all portions together."""
+        """Same as `explain` without warnings about results, for runs that check the results of all batches together."""
         outputs: list[AttributionOutput] = []
         try:
             outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._job())))
@@ -77,7 +77,7 @@ class Explainer(ABC):
         return outputs
 
     def result_checks(self) -> ResultChecks:
-        """New checks for the results of one run."""
+        """Fresh checks for the results of one run."""
         method = self.setup.method
         advised = advice(self.setup.wrapper.task, bool(self.setup.options.get("prepend_bos")))
         return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, advised), ZeroMapCheck(method)))
@@ -147,7 +147,7 @@ class Explainer(ABC):
 
 
 def _of_sample(prepared: PreparedSample) -> dict[str, Any]:
-    """What the record says of one sample: what was cut away of a text, and how likely the targets are."""
+    """Facts about one sample for the record: the truncation of a text, the turns of a chat, target probabilities."""
     cut = prepared.sample.truncation if isinstance(prepared.sample, TextSample) else None
     found: dict[str, Any] = {} if cut is None else {"truncated": str(cut)}
     if isinstance(prepared.sample, TextSample) and prepared.sample.roles:
@@ -156,12 +156,12 @@ def _of_sample(prepared: PreparedSample) -> dict[str, Any]:
 
 
 def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
-    """Who speaks in a chat, turn by turn, and from which unit on."""
+    """The role of each turn of a chat, and the unit at which the turn starts."""
     text_of_unit = sample.sequence[units.start.flatten()].tolist()
     found: list[list[Any]] = []
     spoken = -1
     for unit, text in enumerate(text_of_unit):
-        # Tokens of the template go with the turn before them.
+        # Tokens of the template belong to the turn before them.
         if text > spoken:
             spoken = text
             found.append([sample.roles[text], unit])
@@ -169,6 +169,6 @@ def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
 
 
 def is_method(given: Any) -> bool:
-    """Whether it is the class of a method, or a `functools.partial` of one."""
+    """Whether an object is the class of a method, or a `functools.partial` of one."""
     inner = unwrap_partial(given)
     return isinstance(inner, type) and issubclass(inner, Explainer)

@@ -1,4 +1,4 @@
-"""What classes are called on the command line and in options."""
+"""Names of classes on the command line and in options."""
 
 import re
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ def cli_name(cls: type) -> str:
 
 
 def find_by_name(given: str, known: Sequence[type], what: str) -> Any:
-    """The class that a user names in any spelling: `KernelShap`, `kernel-shap`, `kernel_shap`.
+    """Find a class by its name in any spelling: `KernelShap`, `kernel-shap`, `kernel_shap`.
 
     Raises:
-        OptionError: if there is none; the message has the closest.
+        OptionError: if there is none; the message has the closest names.
     """
     plain = re.sub(r"[^a-z0-9]", "", given.lower())
     for cls in known:

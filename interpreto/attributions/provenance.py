@@ -1,4 +1,4 @@
-"""Where a result comes from."""
+"""The provenance of a result: model, method, options, versions."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +27,7 @@ def record(setup: Setup, plan: Plan, seconds: float) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this package and of those it rests on."""
+    """The versions of this package and of those that it depends on."""
     return {name: _version(name) for name in ("interpreto", "torch", "transformers")}
 
 

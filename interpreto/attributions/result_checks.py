@@ -1,4 +1,4 @@
-"""What is checked of results: convergence and maps of zeros, with one warning of each kind for a whole run."""
+"""Checks of results for convergence and for maps of zeros, with one warning of each kind per run."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from interpreto.attributions.result import AttributionOutput
 
 @runtime_checkable
 class ResultCheck(Protocol):
-    """Looks at results, and says once what is wrong with some of them."""
+    """Inspects results, and warns once if some of them have a problem."""
 
     category: ClassVar[type[Warning]]
 
@@ -19,7 +19,7 @@ class ResultCheck(Protocol):
         ...
 
     def message(self) -> str:
-        """What to warn of; empty if nothing is wrong."""
+        """The text of the warning; empty if there is none."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The one loop over batches: plans of several samples side by side, their rows packed together."""
+"""The one loop over batches: the plans of several samples run side by side, and their rows share batches."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,15 +17,15 @@ Found = TypeVar("Found")
 Deduplicate = Callable[[ModelRequest], DeduplicatedRows | None]
 
 PREFETCH_BATCHES = 16
-"""Until how many batches wait plans go on in one go: a run of the model drives what they need out of the processor's
-caches."""
+"""Number of waiting batches up to which plans continue: a run of the model evicts their data from the processor's
+caches, so that they prepare several batches at a time."""
 MAX_BUFFERED_BYTES = 2**26
-"""Or until how many bytes of rows and gradients were asked for, if a batch waits."""
+"""Bytes of requested rows and gradients up to which plans continue while a batch waits."""
 
 
 @dataclass(eq=False)
 class _PendingRequest:
-    """An ask under way, its rows as they are best run, and the answers to the first of them."""
+    """A request in progress: its rows in the order in which they run, and the responses to the first of them."""
 
     plan: "_RunningPlan[Any]"
     request: ModelRequest
@@ -39,21 +39,21 @@ class _PendingRequest:
         return self.size - self.n_taken
 
     def take(self, count: int) -> ModelRequest:
-        """The next rows of the ask, as an ask of their own."""
+        """The next rows of the request, as a request of their own."""
         begin, self.n_taken = self.n_taken, self.n_taken + count
         if count == self.size:
             return self.request
         return replace(self.request, rows=self.request.rows.take(slice(begin, begin + count)))
 
     def response(self) -> ModelResponse:
-        """The answer to the whole ask, in the order in which the plan asked."""
+        """The response to the whole request, in the order in which the plan sent the rows."""
         whole = ModelResponse.concatenate(self.parts)
         return whole if self.inverse is None else replace(whole, scores=whole.scores[self.inverse])
 
 
 @dataclass(eq=False)
 class _RunningPlan(Generic[Found]):
-    """A plan under way, what it asks at present, and how many of these asks are not answered."""
+    """A plan in progress, its current requests, and the number of those without a response."""
 
     number: int
     run: PlanRun[Found]
@@ -62,7 +62,7 @@ class _RunningPlan(Generic[Found]):
     n_evaluations: int = 0
 
     def submit(self, request: ModelRequest, deduplicate: Deduplicate) -> None:
-        """Take in what the plan asks next."""
+        """Take the plan's next request."""
         self.pending = []
         for one in request.flattened:
             arranged, back = deduplicate(one), None
@@ -74,13 +74,13 @@ class _RunningPlan(Generic[Found]):
         self.n_pending = len(self.pending)
 
     def response(self) -> ModelResponse:
-        """The answer to all that was asked."""
+        """The response to all current requests."""
         return ModelResponse.combine([one.response() for one in self.pending])
 
 
 @dataclass(eq=False)
 class _Queue:
-    """Asks of one kind that wait, and how many rows they have left."""
+    """Waiting requests with one batch key, and the number of rows they have left."""
 
     pending: deque[_PendingRequest] = field(default_factory=deque)
     rows: int = 0
@@ -91,10 +91,10 @@ class _Queue:
         self.rows += pending.size
 
     def batch(self, size: int) -> tuple[list[_PendingRequest], list[ModelRequest]]:
-        """The first rows that wait, at most a batch; asks whose rows are all taken leave the queue."""
+        """The first waiting rows, at most a batch; requests without further rows leave the queue."""
         pending, requests, free = [], [], min(size, self.rows)
         self.rows -= free
-        # An ask may have no rows at all.
+        # A request may have no rows at all.
         while self.pending and (free or not self.pending[0].n_left):
             one = self.pending[0]
             count = min(free, one.n_left)
@@ -113,11 +113,11 @@ def run_plans(
     on_evaluations: Callable[[int], object] = lambda rows: None,
     deduplicate: Deduplicate = lambda request: None,
 ) -> list[tuple[Found, int]]:
-    """Advance plans until all have ended, and return what each found with the number of rows it sent.
+    """Run plans until all have ended, and return the result of each with the number of rows it sent.
 
-    A plan is opened only when the rows that wait do not fill a batch, and goes on only then too; several are asked in
-    one go then, until some batches wait. What is in memory is bounded by these and by the last ask, not by the number
-    of plans. Rows of one kind share a batch; a batch that fills is run at once, others when nothing else can be done.
+    A plan starts, or continues, only while the waiting rows do not fill a batch; then several do, until some batches
+    wait. Memory is bounded by these batches and by the last request, not by the number of plans. Rows with equal batch
+    keys share a batch; a full batch runs at once, others when nothing else can be done.
 
     Args:
         plans: One per sample, best in an order in which neighbours have rows of like length.
@@ -129,7 +129,7 @@ def run_plans(
     """
     found: dict[int, tuple[Found, int]] = {}
     waiting: dict[tuple[object, ...], _Queue] = {}
-    # A heap, the earliest sample first: its memory is given back soonest.
+    # A heap with the earliest sample first: its memory is released soonest.
     answered: list[tuple[int, _RunningPlan[Found]]] = []
     fresh = enumerate(plans)
 
@@ -137,12 +137,12 @@ def run_plans(
         return all(queue.rows < rows for queue in waiting.values())
 
     def proceed(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
-        """Let a plan go on; how many bytes there will be of what it asks for."""
+        """Continue a plan, and return the number of bytes of its next request."""
         try:
             request = next(one.run) if response is None else one.run.send(response)
         except StopIteration as stop:
             found[one.number] = (stop.value, one.n_evaluations)
-            # What was asked names its owner: a circle that would wait for the garbage collector, answers and all.
+            # Break the reference cycle between request and plan.
             one.pending = []
             return 0.0
         one.submit(request, deduplicate)
@@ -182,7 +182,7 @@ def run_plans(
 
 
 def _run(run: Respond, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-    """Run a batch; where an accelerator's memory does not suffice, in halves."""
+    """Run a batch; in halves if an accelerator's memory does not suffice."""
     try:
         return run(requests)
     except torch.OutOfMemoryError:
@@ -199,7 +199,7 @@ def _run(run: Respond, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
 
 
 def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
-    """Several plans as one: what they ask at a time is asked at once, asks of the same kind and targets as one."""
+    """Several plans as one: their requests are sent together, those with the same batch key and targets as one."""
     found: dict[int, Found] = {}
     open_: dict[int, ModelRequest] = {}
 
@@ -233,7 +233,7 @@ def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
 
 
 def _alike(requests: Sequence[ModelRequest]) -> list[list[int]]:
-    """The places of asks that can become one: of the same kind and targets."""
+    """Groups of requests that can become one: with the same batch key and targets."""
     groups: list[list[int]] = []
     for place, request in enumerate(requests):
         same = (

@@ -1,4 +1,4 @@
-"""Maps in which a rectifier leaves nothing, told once per run and in the record of each result."""
+"""Maps that are zero everywhere after a rectifier: one warning per run, and a note in the record of each result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ZeroMapWarning
 
 ZERO_MAPS = "zero_maps"
-"""Where the record of a result names the targets whose map is 0 everywhere."""
+"""Key of the record of a result that lists the targets whose map is 0 everywhere."""
 
 
 def zero_targets(scores: Float[Tensor, "t *g"], names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""From scores of rows with hidden parts to scores of units."""
+"""From scores of masked rows to scores of units."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,12 +15,12 @@ from interpreto.typing import Hidden, Scores, UnitScores
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What a method found for one sample.
+    """The estimate for one sample.
 
     Attributes:
         scores: Per target and unit (or cell of the method's own grid).
-        standard_errors: Of the scores; None where nothing was sampled.
-        empty: The score with everything hidden, where the method promises that the units sum up to the difference.
+        standard_errors: Of the scores; None if nothing was sampled.
+        empty: The score of the fully masked sample, if the method promises that the units sum to the difference.
     """
 
     scores: UnitScores
@@ -29,40 +29,39 @@ class Estimate:
 
 
 class MaskFold(ABC):
-    """Takes in rows block by block and says at the end what they mean."""
+    """Accumulates rows block by block."""
 
     @abstractmethod
     def add(self, scores: Scores, hidden: Hidden) -> None:
-        """Take in scores of rows and what each of them hid."""
+        """Add the scores of rows, and the share of every unit that each of them masks."""
 
     @abstractmethod
     def result(self) -> Estimate:
-        """What all rows together say."""
+        """The estimate from all rows."""
 
 
 class MaskAggregator(ABC):
-    """A recipe for folds, one per sample."""
+    """Starts a fold for every sample."""
 
     signed: ClassVar[bool] = True
-    """Whether scores say what raises the target's score and what lowers it."""
+    """Whether the sign of a score says if the unit raises or lowers the target's score."""
 
     @abstractmethod
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         """A fold for a sample.
 
         Args:
-            base: The scores when nothing is hidden.
-            visible: Which units can have a say in which target; None where all can. The scores of others are never
-                read.
+            base: The scores of the unperturbed sample.
+            visible: Which units can influence which target; None if all can. The scores of others are never read.
         """
 
 
 @final
 @dataclass(frozen=True)
 class Differences(MaskAggregator):
-    """f(x) - f(row), averaged over the rows that hide a unit, weighted by how much of it they hide; or summed up.
+    """f(x) - f(row), averaged over the rows that mask a unit, weighted by how much of it they mask; or summed.
 
-    Units that no row hides get 0.
+    Units that no row masks get 0.
     """
 
     summed: bool = False
@@ -92,7 +91,7 @@ class _DifferencesFold(MaskFold):
 @final
 @dataclass(frozen=True)
 class KeptMean(MaskAggregator):
-    """The mean score of the rows that keep a unit, weighted by how much of it they keep; NaN where none does.
+    """The mean score of the rows that keep a unit, weighted by how much of it they keep; NaN if none does.
 
     Standard errors are those of a ratio of means.
 
@@ -117,7 +116,7 @@ class _KeptMeanFold(MaskFold):
     sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def add(self, scores: Scores, hidden: Hidden) -> None:
-        # Scores relative to the unchanged sample: the sums of squares below would lose digits to a large offset.
+        # Scores relative to the unperturbed sample: the sums of squares below would lose digits to a large offset.
         f, m = (scores.double() - self.base).float(), 1 - hidden
         self.rows += len(f)
         powers = torch.stack([torch.ones_like(f), f, f.square()])

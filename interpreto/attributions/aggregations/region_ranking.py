@@ -1,4 +1,4 @@
-"""XRAI's ranking: which regions hold most attribution per pixel, one after the other."""
+"""XRAI's ranking: the regions with the most attribution per pixel, one after the other."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -12,7 +12,7 @@ from interpreto.attributions.granularity.regions import Regions
 @final
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """What became of an image's pixels.
+    """The rank of every pixel.
 
     Attributes:
         gains: The mean attribution of what a pixel's segment added.
@@ -25,7 +25,7 @@ class Ranked:
 
 @dataclass(eq=False)
 class _Cover:
-    """How much of the image is covered, and by what."""
+    """Which part of the image is covered, and by which segments."""
 
     attribution: Float[np.ndarray, " s"]
     added: list[Int[np.ndarray, " _s"]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class _Cover:
         self.free[pixels] = False
 
     def ranked(self, size: tuple[int, int]) -> Ranked:
-        """Everything in order; what nothing covered comes last, with its own mean."""
+        """All pixels in order; those that no segment covers come last, with their own mean."""
         order = sorted(range(len(self.added)), key=lambda number: -self.gains[number])
         segments = [(self.added[number], self.gains[number]) for number in order]
         if self.free.any():

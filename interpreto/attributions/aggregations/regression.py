@@ -1,4 +1,4 @@
-"""Weighted least squares on which units a row hides: LIME and KernelSHAP.
+"""Weighted least squares on which units a row masks: LIME and KernelSHAP.
 
 Both need their residuals in the end, so they keep the masks, one byte per unit and row: less than the normal matrix of
 eight-byte numbers for as many units as a regression makes sense for.
@@ -22,7 +22,7 @@ KERNELS = ("euclidean", "hamming", "cosine")
 
 
 def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
-    """The matrix that takes observations to the least-squares slopes, the smallest ones where x leaves them open.
+    """The matrix from observations to least-squares slopes, those of minimum norm if x does not determine them.
 
     The smaller of the two normal matrices is inverted, so that many units and few rows cost no more than few units and
     many rows.
@@ -37,11 +37,11 @@ def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
 
 @dataclass(eq=False)
 class _Observed(MaskFold):
-    """Masks and scores as they came in, and what they say of the units that each target can see.
+    """Masks and scores as they were added, and the regression on the units that can influence each target.
 
     Attributes:
-        base: The scores when nothing is hidden.
-        visible: Which units can have a say in which target; None where all can.
+        base: The scores of the unperturbed sample.
+        visible: Which units can influence which target; None if all can.
     """
 
     base: Float[Tensor, " t"]
@@ -57,7 +57,7 @@ class _Observed(MaskFold):
         self.scores.append(scores.double())
 
     def result(self) -> Estimate:
-        """A regression for all targets that see the same units, on these units alone."""
+        """A regression for all targets that the same units can influence, on these units alone."""
         kept, scores = 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
         targets, g = scores.shape[1], kept.shape[1]
         found, errors = torch.zeros(targets, g), torch.zeros(targets, g)
@@ -71,7 +71,7 @@ class _Observed(MaskFold):
         return Estimate(found.reshape(shape), errors.reshape(shape), self.empty(scores))
 
     def empty(self, scores: Float[Tensor, "p t"]) -> Float[Tensor, " t"] | None:
-        """The scores with everything hidden, where they are promised to be part of the sum."""
+        """The scores of the fully masked sample, if the sum is promised relative to them."""
         return None
 
     @abstractmethod
@@ -82,7 +82,7 @@ class _Observed(MaskFold):
 
 
 def _firsts(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
-    """The rows that are unlike all before them."""
+    """The rows that differ from all rows before them."""
     _, first = np.unique(np.packbits(kept.bool().numpy(), axis=1), axis=0, return_index=True)
     return torch.from_numpy(np.sort(first))
 
@@ -90,7 +90,7 @@ def _firsts(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
 @final
 @dataclass(frozen=True)
 class LocalRegression(MaskAggregator):
-    """Ridge regression of the score on the kept units, rows near the unchanged sample weighing more.
+    """Ridge regression of the score on the kept units, with larger weights for rows near the unperturbed sample.
 
     Standard errors are robust ones (HC1), with the ridge taken as it is.
 
@@ -112,7 +112,7 @@ class LocalRegression(MaskAggregator):
         return _LocalFold(base.double(), visible, recipe=self)
 
     def weights(self, kept: Float[Tensor, "p g"]) -> Float[Tensor, " p"]:
-        """How much each row counts."""
+        """The weight of each row."""
         g = kept.shape[1]
         hidden = g - kept.sum(1)
         if self.kernel == "euclidean":
@@ -130,7 +130,7 @@ class _LocalFold(_Observed):
     recipe: LocalRegression = field(kw_only=True)
 
     def fit(self, kept, scores, base):
-        # The unchanged sample was scored anyway; it is the row with the largest weight.
+        # The unperturbed sample has a score already, and is the row with the largest weight.
         kept, scores = torch.cat([torch.ones_like(kept[:1]), kept]), torch.cat([base[None], scores])
         weights = self.recipe.weights(kept)[:, None]
         x = kept - (weights * kept).sum(0) / weights.sum()
@@ -166,7 +166,7 @@ class _ShapleyFold(_Observed):
         gain = base - empty
         if g == 1:
             return gain[None], torch.zeros_like(gain)[None]
-        # Rows that differ only in units without a say are one coalition, and tell nothing new at either end.
+        # Rows that differ only in units without influence are one coalition, and add nothing at either end.
         once = _firsts(kept)
         sizes = kept[once].sum(1).long()
         once = once[(sizes > 0) & (sizes < g)]

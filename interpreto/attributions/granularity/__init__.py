@@ -25,14 +25,14 @@ class Granularity(StrEnum):
 
 @runtime_checkable
 class UnitSegmenter(Protocol):
-    """What every granularity stands for, and what `granularity=` takes as well: an object with these two methods."""
+    """Divides a sample into units: what `granularity=` accepts besides names is an object with these two methods."""
 
     def units(self, sample: Any) -> Units:
-        """Which positions of the sample make up each unit."""
+        """The positions of each unit."""
         ...
 
     def labels(self, sample: Any) -> Any:
-        """What a person sees of each unit: pieces of text, or boxes `g 4` in pixels of the raw picture."""
+        """What a person sees of each unit: pieces of text, or boxes `g 4` in pixels of the raw image."""
         ...
 
 
@@ -52,10 +52,10 @@ _CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches
 
 
 def resolve(given: Any, modality: str) -> UnitSegmenter:
-    """The object behind a granularity's name.
+    """Find the segmenter of a granularity's name.
 
     Raises:
-        OptionError: if this modality lacks it; the message lists those it has.
+        OptionError: if this modality does not have it; the message lists those that it has.
     """
     if not isinstance(given, str):
         if isinstance(given, type):
@@ -79,12 +79,12 @@ def resolve(given: Any, modality: str) -> UnitSegmenter:
 
 
 def default_segmenter(sample: Any, modality: str, cost_independent_of_units: bool) -> UnitSegmenter:
-    """The granularity of a sample where the user named none.
+    """The default granularity of a sample.
 
     Args:
         sample: The prepared sample.
         modality: "text" or "image".
-        cost_independent_of_units: Whether every unit comes for free, as it does with gradients, or costs a row.
+        cost_independent_of_units: Whether the cost does not depend on the number of units, as with gradients.
     """
     return (
         text.default_segmenter(sample)
@@ -94,13 +94,13 @@ def default_segmenter(sample: Any, modality: str, cost_independent_of_units: boo
 
 
 def of_layer_map(chosen: UnitSegmenter, units: Units, shape: tuple[int, ...]) -> UnitSegmenter:
-    """The granularity of a map that a layer of the model gives: its own grid, unless that is the chosen one."""
+    """The granularity of a layer's map: its own grid, unless the units have that shape already."""
     return Grid(*shape) if len(shape) == 2 and shape != units.shape else chosen
 
 
 @dataclass(frozen=True)
 class DefaultGranularity:
-    """The granularity of each sample where every unit costs a row, for methods that would each choose their own."""
+    """The default granularity of each sample for methods whose cost grows with the units, to compare methods on it."""
 
     modality: str
 
@@ -110,7 +110,7 @@ class DefaultGranularity:
 
 
 def name_of(chosen: UnitSegmenter) -> str:
-    """A granularity's name, or what its object says of itself."""
+    """A granularity's name, or the repr of its segmenter."""
     names = (name for known in KNOWN.values() for name, unitization in known.items() if unitization == chosen)
     return str(next(names, chosen))
 

@@ -125,7 +125,7 @@ def boxes(
 
 
 def default_segmenter(sample: ImageSample, cost_independent_of_units: bool) -> Patches | Pixels | Grid:
-    """Patches where the model has them; else pixels where every unit comes for free (`fine`), or a 14 x 14 grid."""
+    """Patches if the model has them; else pixels if the cost does not depend on the units, else a 14 x 14 grid."""
     if sample.patch is not None:
         return Patches()
     return Pixels() if cost_independent_of_units else Grid(*(min(14, extent) for extent in sample.size))

@@ -30,11 +30,11 @@ class UnitReduction:
 
 @dataclass(frozen=True, eq=False)
 class Units(ABC):
-    """A partition of some of the positions.
+    """A partition of some positions into units.
 
     Attributes:
         index: The unit of every position, -1 for positions that belong to none.
-        shape: `(g,)`, or `(h, w)` where units lie on a grid.
+        shape: `(g,)`, or `(h, w)` if units are on a grid.
     """
 
     index: Int[Tensor, "*l"]
@@ -61,15 +61,15 @@ class Units(ABC):
 
     @abstractmethod
     def to_positions(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
-        """The value of its unit at every position, 0 where there is none."""
+        """The value of its unit at every position; 0 at positions without a unit."""
 
     @property
     def view_shape(self) -> tuple[int, ...]:
-        """The axes of the positions, an axis as two where the same value of `thin` serves whole stretches of it."""
+        """The shape of the positions, with an axis split if a value of `to_positions_compact` serves a stretch of it."""
         return tuple(self.index.shape)
 
     def to_positions_compact(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p ..."]:
-        """What `spread` gives, to be multiplied with positions that are `cut`: stretches share their values."""
+        """Same as `to_positions`, for positions in `view_shape`: stretches share one value."""
         return self.to_positions(cells)
 
     @abstractmethod
@@ -89,17 +89,17 @@ class Units(ABC):
 
     @abstractmethod
     def from_layer_map(self, scores: Float[Tensor, "t ..."], pooling: str, resize: str | None) -> Float[Tensor, "t *g"]:
-        """Scores of units from those that a layer of the model gives: of tokens, or of cells on a grid of its own.
+        """Scores of units from a layer's map: of tokens, or of cells on a grid of its own.
 
-        `resize=None` takes bilinear interpolation where units are finer than the layer's grid, else means.
+        `resize=None` interpolates bilinearly if units are finer than the layer's grid, else takes means.
         """
 
 
 def to_positions(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tensor, "p *l"]:
-    """The value at every position of the unit that the index names, 0 where that is -1."""
+    """The value of the unit that the index names at every position; 0 where the index is -1."""
     flat = cells.flatten(1)
     padded = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
-    # Index -1 finds the zero that was put last.
+    # Index -1 selects the zero that was appended.
     return padded[:, index]
 
 
@@ -155,8 +155,8 @@ class ImageUnits(Units):
     """Units of an image on a grid.
 
     Attributes:
-        tile: Height and width of the units where all are the same and lie side by side from the upper left corner on;
-            what they make up is then found by reshaping, which is several times faster.
+        tile: Height and width of the units, if all are equal and adjacent from the upper left corner on. Units are then
+            found by reshaping, which is several times faster. None otherwise.
     """
 
     tile: tuple[int, int] | None = None
@@ -170,7 +170,7 @@ class ImageUnits(Units):
 
     @property
     def _tiled(self) -> bool:
-        """Whether tiles make up the whole image."""
+        """Whether tiles cover the whole image."""
         return len(self.view_shape) == 3
 
     def to_positions_compact(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p ..."]:

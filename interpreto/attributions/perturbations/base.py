@@ -1,7 +1,7 @@
-"""The seam between methods and modalities.
+"""The interface between methods and modalities.
 
-A method says how to change a sample without knowing what it is made of; a modality says what changing means for
-token ids, pixels, embeddings or pixel values without knowing why. A `Perturbator` holds one of each.
+A method says which units or points to evaluate, without knowing what a sample is made of. A modality says what masking
+or moving means for token ids, pixels, embeddings or pixel values. A `Perturbator` combines one of each.
 """
 
 import math
@@ -24,7 +24,7 @@ from interpreto.typing import Hidden
 
 @dataclass(frozen=True)
 class Layout:
-    """How the units of a sample lie: `(g,)` or `(h, w)`, and the shape of the positions beneath them."""
+    """The shape of the units of a sample, `(g,)` or `(h, w)`, and of the positions beneath them."""
 
     units: tuple[int, ...]
     positions: tuple[int, ...]
@@ -37,7 +37,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class MaskedRows:
-    """Rows in which parts are hidden, with the share of every unit that really is."""
+    """Rows with masked units, and the share of every unit that is masked."""
 
     rows: Rows
     masked_share: Hidden
@@ -45,7 +45,7 @@ class MaskedRows:
 
 @dataclass(frozen=True, eq=False)
 class PathPoints:
-    """Points of the input space, the direction in which each is looked at, and its weight.
+    """Points of the input space, with a direction and a weight each.
 
     What a gradient method attributes is the sum over points of weight x direction x gradient: a line integral, an
     expectation, or the gradient itself. Directions of a single entry serve all points.
@@ -61,103 +61,103 @@ class MaskGenerator(ABC):
 
     @abstractmethod
     def n_evaluations(self, layout: Layout) -> int:
-        """How many rows there will be."""
+        """The number of masks."""
 
     @abstractmethod
     def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
-        """Blocks of at most `size` masks, 1 = hidden.
+        """Yield blocks of at most `size` masks, 1 = masked.
 
-        Cells are the units, the positions, or a grid of the method's own that the modality stretches over the
-        positions. Values between 0 and 1 are for grids; a modality that cannot fade rounds them.
+        Cells are the units, the positions, or a grid of the method's own that the masker enlarges to the positions.
+        Values between 0 and 1 are for grids; a masker of discrete tokens rounds them.
         """
 
 
 class Masker(ABC):
-    """Says what hiding means."""
+    """Says what masking means."""
 
     n_prefetched_batches: ClassVar[int]
-    """How many batches of rows may be made at once: few where they are large, many where equal ones can be found."""
+    """Number of batches of rows to make at once: few if they are large, many if equal rows can be deduplicated."""
 
     @abstractmethod
     def fully_masked(self, sample: Sample, rng: torch.Generator) -> Rows:
-        """The sample with every position hidden, one row."""
+        """The sample with every position masked, one row."""
 
     @abstractmethod
     def mask(self, sample: Sample, fully_masked: Rows, units: Units, cells: Float[Tensor, "p *cells"]) -> MaskedRows:
-        """One row per mask: the sample where it is 0, the blank where it is 1."""
+        """One row per mask: the sample where the mask is 0, the fully masked sample where it is 1."""
 
     def fully_masked_key(self, sample: Sample) -> Hashable:
-        """What samples with the very same blank call it; None where it is made of the sample."""
+        """A key that samples with equal fully masked rows share; None if these rows depend on the sample."""
         return None
 
     @abstractmethod
     def describe(self) -> str:
-        """What stands in for a hidden unit, for the record."""
+        """What replaces a masked unit, for the record."""
 
 
 @dataclass(frozen=True, eq=False)
 class Revealed:
-    """Rows of which only a part is told, and how much information each holds, in bytes."""
+    """Rows of which only a part is revealed, and the information in each, in bytes."""
 
     rows: Rows
     sizes: Int[Tensor, " p"]
 
 
 class Revealer(ABC):
-    """Says what a sample is like of which only some positions are told, and how much information that is."""
+    """Says what a sample is of which only some positions are revealed, and how much information that is."""
 
     @abstractmethod
     def initially_revealed(
         self, sample: Sample, units: Units, share: float, rng: torch.Generator
     ) -> Bool[Tensor, "*l"]:
-        """The positions that are told from the beginning: a random share of them."""
+        """The positions that are revealed from the beginning: a random share of them."""
 
     @abstractmethod
     def reveal(self, sample: Sample, revealed: Bool[Tensor, "p *l"]) -> Revealed:
-        """One row per mask of positions, 1 = told."""
+        """One row per mask of positions, 1 = revealed."""
 
 
 class PathGenerator(ABC):
-    """Says at which points of the input space gradients are taken."""
+    """Generates the points of the input space at which gradients are taken."""
 
     from_baselines: ClassVar[bool]
-    """Whether points lie on paths from baselines; others are given none."""
+    """Whether points are on paths from baselines; other generators are given none."""
 
     @abstractmethod
     def n_points(self, baselines: int) -> int:
-        """How many points there will be."""
+        """The number of points."""
 
     @property
     def accuracy_option(self) -> str:
-        """The option that makes sums over the points more exact, and its value; empty if none does."""
+        """The option that makes sums over the points more accurate, and its value; empty if none does."""
         return ""
 
     def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
-        """Where the paths begin."""
+        """The start of the paths."""
         return baselines
 
     @abstractmethod
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        """Blocks of at most `size` points around or on the way to `tensor`."""
+        """Yield blocks of at most `size` points at, around, or on the path to `tensor`."""
 
 
 class GradientInput(ABC):
-    """Says which tensor of a sample a gradient is taken for."""
+    """Says which tensor of a sample gradients are taken for."""
 
     field: str
-    """The field of rows that holds it."""
+    """The field of rows that has the tensor."""
     axes: ClassVar[tuple[int, ...]]
-    """Its axes along which positions lie: what is close there is close in the text or the image."""
+    """The axes of the tensor that are positions: neighbours along them are neighbours in the text or image."""
 
     @abstractmethod
     def read(self, sample: Sample) -> Float[Tensor, "*s"]:
-        """The tensor of the unchanged sample."""
+        """The tensor of the sample."""
 
     @abstractmethod
     def baselines(self, sample: Sample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b *s"]:
-        """Where paths start; equal to the sample at positions that belong to no unit."""
+        """The start of paths; equal to the sample at positions that belong to no unit."""
 
     @abstractmethod
     def write(self, sample: Sample, units: Units, tensors: Float[Tensor, "p *s"]) -> Rows:
@@ -165,11 +165,11 @@ class GradientInput(ABC):
 
     @abstractmethod
     def reduce(self, scores: Float[Tensor, "t *s"], reduction: str) -> Float[Tensor, "t *l"]:
-        """Scores of positions: the embedding or channel axis is summed up."""
+        """Scores of positions: the embedding or channel axis is reduced."""
 
     @abstractmethod
     def describe(self, spec: Any) -> str:
-        """Which baseline a spec names, for the record."""
+        """The name of a baseline, for the record."""
 
 
 Method = TypeVar("Method", MaskGenerator, PathGenerator)
@@ -179,10 +179,10 @@ Modality = TypeVar("Modality", Masker, GradientInput)
 @final
 @dataclass(frozen=True)
 class Perturbator(Generic[Method, Modality]):
-    """A method on a modality.
+    """A method's generator with a modality.
 
     Raises:
-        UnsupportedError: if one of them hides parts and the other moves through a tensor's space.
+        UnsupportedError: if one of them is for masks and the other for gradients.
     """
 
     method: Method
@@ -191,8 +191,8 @@ class Perturbator(Generic[Method, Modality]):
     def __post_init__(self) -> None:
         if isinstance(self.method, MaskGenerator) != isinstance(self.modality, Masker):
             raise UnsupportedError(
-                f"{type(self.method).__name__} and {type(self.modality).__name__} do not belong together: methods "
-                "that hide go with token ids and pixels, methods that take gradients with embeddings and pixel values."
+                f"{type(self.method).__name__} and {type(self.modality).__name__} do not belong together: mask "
+                "generators go with token ids and pixels, path generators with embeddings and pixel values."
             )
 
 
@@ -205,7 +205,7 @@ REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:
-    """One number per position from those along an axis: signed only with `sum`."""
+    """Reduce an axis to one number per position: signed only with "sum"."""
     if reduction == "sum":
         return scores.sum(axis)
     if reduction == "norm":

@@ -1,4 +1,4 @@
-"""Which coalitions of units KernelSHAP looks at."""
+"""The coalitions of units that KernelSHAP evaluates."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""Methods that hide units one at a time, by windows, or at random: occlusion, LIME, RISE."""
+"""Masks of single units, of sliding windows, and at random: occlusion, LIME, RISE."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ def blocks(count: int, size: int) -> Iterator[int]:
 
 
 def each(rows: int, draw: Callable[[], Tensor]) -> Float[Tensor, "p ..."]:
-    """One draw after the other: what a row gets must not depend on how many share its block."""
+    """One draw after the other: the numbers of a row must not depend on how many rows share its block."""
     return torch.stack([draw() for _ in range(rows)])
 
 
 @final
 @dataclass(frozen=True)
 class OneAtATime(MaskGenerator):
-    """Every unit hidden once, alone."""
+    """Masks every unit once, alone."""
 
     def n_evaluations(self, layout: Layout) -> int:
         return layout.count
@@ -46,7 +46,7 @@ class OneAtATime(MaskGenerator):
 @final
 @dataclass(frozen=True)
 class SlidingWindow(MaskGenerator):
-    """A window that slides over an image, by pixels, or over a list of units, by units; one row for each place.
+    """Masks a window that slides over an image, by pixels, or over a list of units, by units; one row for each place.
 
     Places are whole strides apart; the last window is cut at the border. With a stride longer than the window there are
     gaps.
@@ -90,7 +90,7 @@ class SlidingWindow(MaskGenerator):
                 raise OptionError(
                     f"window={self.window!r} does not fit: the model reads {' x '.join(map(str, cells))} pixels."
                 )
-            # The window is cut at the border, as in captum. A text shorter than it is hidden as a whole.
+            # The window is cut at the border, as in captum. A text shorter than it is masked as a whole.
             count = 1 + math.ceil(max(extent - reach, 0) / step)
             found.append(([start for start in range(0, count * step, step) if start < extent], reach))
         return found
@@ -99,7 +99,7 @@ class SlidingWindow(MaskGenerator):
 @final
 @dataclass(frozen=True)
 class RandomMasks(MaskGenerator):
-    """Every unit hidden with probability one half, independently."""
+    """Masks every unit with probability one half, independently."""
 
     n_samples: int = 512
 

@@ -1,4 +1,4 @@
-"""The path along which a sample gets sharp, and blurs as products of matrices."""
+"""The path from a blurred to a sharp sample, and blurs as products of matrices."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _REACH = 4.0
 @final
 @dataclass(frozen=True)
 class BlurPath(PathGenerator):
-    """The path along which a sample gets sharp: Gaussian blurs of ever smaller width, zeros beyond the border.
+    """The path from a blurred to a sharp sample: Gaussian blurs of decreasing width, with zeros beyond the border.
 
     Args:
         n_steps: Number of blurs.

@@ -1,4 +1,4 @@
-"""Guided IG's path: what the score hardly reacts to moves first."""
+"""Guided IG's path: the features with the smallest gradients move first."""
 
 import math
 from dataclasses import dataclass

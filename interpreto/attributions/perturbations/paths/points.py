@@ -1,4 +1,4 @@
-"""Methods that take gradients: at the input, along a straight path, at random places of paths; and noise."""
+"""Points for gradients: at the input, on a straight path, at random places of paths; and noisy copies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ def nodes(n_steps: int, rule: str) -> tuple[Float[Tensor, " p"], Float[Tensor, "
 
 
 def check_rule(rule: str, n_steps: int) -> None:
-    """Refuse a quadrature rule that does not exist, or too few nodes for it.
+    """Check a quadrature rule and its number of nodes.
 
     Raises:
-        OptionError: if it is so.
+        OptionError: if the rule does not exist, or there are too few nodes for it.
     """
     check_choice("rule", rule, RULES)
     at_least("n_steps", n_steps, 2 if rule == "trapezoid" else 1)
@@ -50,7 +50,7 @@ def _column(values: Float[Tensor, " p"], like: Float[Tensor, "*s"]) -> Tensor:
 @final
 @dataclass(frozen=True)
 class AtInput(PathGenerator):
-    """The input itself, looked at in every direction, or in its own if `times_input`."""
+    """The input itself, with every direction, or with its own if `times_input`."""
 
     times_input: bool = False
 
