@@ -65,7 +65,7 @@ class Units(ABC):
 
     @property
     def view_shape(self) -> tuple[int, ...]:
-        """The shape of the positions, with an axis split if a value of `to_positions_compact` serves a stretch of it."""
+        """The shape of the positions, with an axis split if values of `to_positions_compact` serve stretches."""
         return tuple(self.index.shape)
 
     def to_positions_compact(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p ..."]:
