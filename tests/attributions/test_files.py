@@ -80,7 +80,7 @@ def test_damage_is_told(result, tmp_path):
         with pytest.raises(InterpretoError, match="result' is damaged or cut off and cannot be read"):
             AttributionOutput.load(folder)
         (folder / name).unlink()
-        with pytest.raises(InterpretoError, match=f"is no saved result: {name} is missing"):
+        with pytest.raises(InterpretoError, match=f"is not a saved result: {name} is missing"):
             AttributionOutput.load(folder)
         (folder / name).write_bytes(whole)
     words = json.loads((folder / "output.json").read_text())
