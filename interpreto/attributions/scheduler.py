@@ -86,7 +86,7 @@ class _Queue:
     rows: int = 0
 
     def put(self, pending: _PendingRequest) -> None:
-        """Let an ask wait."""
+        """Add a request."""
         self.pending.append(pending)
         self.rows += pending.size
 

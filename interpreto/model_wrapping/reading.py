@@ -84,10 +84,7 @@ def read(
     specs = per_sample(normalized, len(items), single)
     # A target that serves every sample is a mistake of the call; one of several is a mistake of its sample.
     keep = keep_errors and isinstance(normalized, list)
-    items = [
-        _checked(resolver, replace(item, spec=spec), item.sample if are_prepared and not reader.ragged else None, keep)
-        for item, spec in zip(items, specs, strict=True)
-    ]
+    items = [_checked(resolver, replace(item, spec=spec), None, keep) for item, spec in zip(items, specs, strict=True)]
     if reader.ragged:
         # Texts are tokenised before any of them is explained; images are large, and are prepared when they are needed.
         items = _raised(prepare(reader, items), keep_errors)

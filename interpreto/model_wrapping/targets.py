@@ -1,6 +1,6 @@
 """Which outputs of a classifier are explained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +159,15 @@ def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs"
             f"{what} of shape {tuple(outputs.shape)}."
         )
     return scores
+
+
+def continuation_of(tokens: Iterable[Any]) -> Any:
+    """Tokens as one continuation, in the user's form: of contrasts, one contrast of all facts and all foils."""
+    listed = tuple(tokens)
+    contrasts = [token for token in listed if isinstance(token, Contrast)]
+    if listed and len(contrasts) == len(listed):
+        return Contrast([token.fact for token in contrasts], [token.foil for token in contrasts])
+    return listed
 
 
 def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> ClassTargets:

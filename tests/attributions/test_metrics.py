@@ -27,6 +27,7 @@ from interpreto import (
     MuFidelity,
     Occlusion,
     PointingGame,
+    RawAttention,
     RelevanceMass,
     RelevanceRank,
     Saliency,
@@ -535,3 +536,10 @@ def test_attributions_that_leave_zero_are_infinitely_sensitive():
     assert MaxSensitivity(method).evaluate(nothing, PIXELS).values[0].isinf().all()
     with pytest.raises(OptionError, match="must be a positive number"):
         MaxSensitivity(method, radius=0.0)
+
+
+def test_sensitivity_of_captured_internals_is_that_of_the_moved_sample():
+    """What was captured of the sample itself must not stand for its moved copies."""
+    method = RawAttention(*text_model("bert"))
+    outputs = method(TEXTS[:2], targets=0)
+    assert (MaxSensitivity(method, n_samples=2).evaluate(outputs).per_sample > 0).all()

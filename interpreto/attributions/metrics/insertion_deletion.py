@@ -73,7 +73,7 @@ class _InsertionDeletion(PerturbationMetric):
                 )
                 response = yield ModelRequest(modality.mask(prepared.sample, blank, prepared.units, some).rows, part)
                 found.append(response.scores[:, 0])
-            # A copy: answers may be views of all that the model said.
+            # A copy: responses may be views of the outputs of the whole batch.
             whole = torch.cat(found)
             if not asked and name is not None:
                 end.append(whole[-1:])

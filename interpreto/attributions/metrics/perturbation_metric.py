@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
@@ -16,8 +16,6 @@ from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.tasks.detection import find_task
 from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.typing import UnitScores
-
-Found = TypeVar("Found")
 
 
 class PerturbationMetric(ABC):

@@ -16,7 +16,7 @@ from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import ImageSample, Sample
-from interpreto.model_wrapping.targets import Contrast, SavedTarget
+from interpreto.model_wrapping.targets import SavedTarget, continuation_of
 from interpreto.typing import UnitScores
 
 Found = TypeVar("Found")
@@ -84,10 +84,9 @@ def _targets_of(output: AttributionOutput) -> Any:
         )
     if output.task != "text-generation":
         return output.targets
-    tokens = [token for value in output.targets for token in (value if isinstance(value, tuple) else (value,))]
-    if all(isinstance(token, Contrast) for token in tokens):
-        return Contrast([token.fact for token in tokens], [token.foil for token in tokens])
-    return tuple(tokens)
+    return continuation_of(
+        token for value in output.targets for token in (value if isinstance(value, tuple) else (value,))
+    )
 
 
 def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:

@@ -1,4 +1,4 @@
-"""Answers of a model that PyTorch can differentiate."""
+"""Scores of a PyTorch model, and their gradients."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,7 +24,7 @@ from interpreto.model_wrapping.runtime import device_of, dtype_of
 
 @final
 class Autograd:
-    """A model of PyTorch that answers with scores and their gradients.
+    """Responds with the scores of a PyTorch model, and their gradients.
 
     Args:
         module: The model.
@@ -36,16 +36,14 @@ class Autograd:
         self._gradient = GradientCheck()
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Run the rows of all asks as one batch; the asks are of one kind.
+        """Run the rows of requests that share a batch key as one batch.
 
-        Gradients are those of each row's own score, one backward pass per target, and exist only for the asked tensor:
-        weights may be frozen and get no gradient.
+        Gradients are those of each row's own score, one backward pass per target, and exist only for the requested
+        field: weights may be frozen and get no gradient.
         """
         module, outputs = self.module, self.outputs
-        rows, sizes = (
-            Rows.join([request.rows for request in requests], device_of(module)),
-            [len(request.rows) for request in requests],
-        )
+        rows = Rows.join([request.rows for request in requests], device_of(module))
+        sizes = [len(request.rows) for request in requests]
         field = requests[0].gradient_field
         if field is None:
             with torch.no_grad():
@@ -88,7 +86,7 @@ def _scores(
     field: str,
     x: Float[Tensor, "p ..."],
 ) -> Float[Tensor, "p t"]:
-    """The scores of an ask's targets for copies of one row that differ in a field."""
+    """The scores of a request's targets for copies of one row that differ in a field."""
     return request.targets.select(outputs(one.expand(len(x), **{field: x})))
 
 

@@ -33,11 +33,11 @@ class PaddingCheck:
     checked_length: int = 0
 
     def respond(self, requests: Sequence[ModelRequest], run: Respond) -> list[ModelResponse]:
-        """Run asks of one kind, rows of one length at a time where that matters.
+        """Run requests that share a batch key, rows of one length at a time if padding matters.
 
         Args:
-            requests: What is asked.
-            run: Answers asks as one batch.
+            requests: The requests.
+            run: Runs requests as one batch.
         """
         lengths = sorted({request.rows.length for request in requests if len(request.rows)})
         if len(lengths) > 1 and self.invariant is not False and lengths[-1] > 2 * self.checked_length:
@@ -71,11 +71,11 @@ class BatchCheck:
         tolerance: float,
         remembered: Callable[[], AbstractContextManager[None]],
     ) -> list[ModelResponse]:
-        """Run asks of one kind, rows one at a time where that matters.
+        """Run requests that share a batch key, rows one at a time if their batch matters.
 
         Args:
-            requests: What is asked.
-            run: Answers asks as one batch.
+            requests: The requests.
+            run: Runs requests as one batch.
             tolerance: By how much a score may differ between batches by rounding, as a share of it.
             remembered: A context after which the model has forgotten what ran in it.
         """

@@ -91,7 +91,7 @@ class AttentionRecorder(TorchFunctionMode):
 
     @staticmethod
     def respond(func: Any, args: Any, options: Any) -> bool:
-        """Whether a call is one that the tap answers."""
+        """Whether the recorder handles a call."""
         if func not in _SOFTMAX:
             return func is _FUSED or func is _MULTI_HEAD
         scores = args[0] if args else options["input"]

@@ -1,4 +1,4 @@
-"""The inside of a wrapped model: answers to asks that come with a probe."""
+"""Responses to requests that capture internals of a model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -67,11 +67,11 @@ class CaptureEngine:
         self._used_layer = ""
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Run the rows of asks as one batch; scores of positions come along, a backward pass per target at most.
+        """Run the rows of requests as one batch, with scores of positions, by one backward pass per target at most.
 
         Raises:
-            UnsupportedError: if the model has not inside what the probe asks for.
-            OptionError: if it asks for layers that do not exist.
+            UnsupportedError: if the model does not have the requested internals.
+            OptionError: if a requested layer does not exist.
         """
         rows, probe = Rows.join([request.rows for request in requests], device_of(self.module)), requests[0].capture
         assert probe is not None

@@ -249,7 +249,7 @@ class CausalLMEngine(Engine):
         return out
 
     def _scores_of(self, request: ModelRequest, x: Float[Tensor, "p l d"]) -> Float[Tensor, "p t"]:
-        """The scores of an ask's targets for other embeddings of its first row."""
+        """The scores of a request's targets for other embeddings of its first row."""
         targets, one = _targets(request), request.rows.take(slice(1))
         outputs, _ = self._outputs(one.expand(len(x), **{EMBEDDINGS: x}), targets.query_positions)
         return targets.select(outputs)

@@ -212,7 +212,7 @@ def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[in
     tokenizer = text.tokenizer
     check_characters(said)
     if not tokenizer.is_fast:
-        ids = tokenized(tokenizer, said, add_special_tokens=False)["input_ids"]
+        ids = text.tokenize(said)
         if not ids:
             raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
         return ids, *_spoken(text, before, ids)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.model_wrapping.language.prefix_cache import PrefixCache
-from interpreto.model_wrapping.targets import Contrast, Score, score_of
+from interpreto.model_wrapping.targets import Contrast, Score, continuation_of, score_of
 from interpreto.typing import Scores
 
 
@@ -48,11 +48,8 @@ class TokenTargets:
 
     @property
     def spec(self) -> Any:
-        """All tokens, in their order: of contrasts, all facts and all foils."""
-        contrasts = [token for token in self.tokens if isinstance(token, Contrast)]
-        if contrasts:
-            return Contrast([token.fact for token in contrasts], [token.foil for token in contrasts])
-        return self.tokens
+        """All tokens, as one continuation."""
+        return continuation_of(self.tokens)
 
     @property
     def causal_limit(self) -> Int[Tensor, " t"]:

@@ -17,7 +17,7 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Name
 from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import ClassTargets, DeferredTargets, labels_of, named, resolve
+from interpreto.model_wrapping.targets import AllOutputs, ClassTargets, DeferredTargets, labels_of, named, resolve
 from interpreto.option_kinds import call_function, short_repr
 
 _SHOWN = 12
@@ -49,7 +49,8 @@ class ClassTargetResolver(TargetResolver):
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
-        requested = DeferredTargets(partial(self._resolved, spec))
+        # Only the gradients for internals need the targets in the same run.
+        requested = AllOutputs() if capture is None else DeferredTargets(partial(self._resolved, spec))
         response: ModelResponse = yield ModelRequest(sample.rows, requested, capture=capture, return_outputs=True)
         assert response.outputs is not None
         return ResolvedSample(sample, self._resolved(spec, response.outputs), response)
