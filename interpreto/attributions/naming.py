@@ -1,7 +1,7 @@
-"""Names of classes on the command line and in options."""
+"""Classes of methods and metrics by name, and the names that they are shown with."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,3 +37,44 @@ def display_name(made: Any) -> str:
 def unwrap_partial(made: Any) -> Any:
     """The class inside of a `functools.partial`, or the class itself."""
     return unwrap_partial(made.func) if isinstance(made, partial) else made
+
+
+def resolve_classes(
+    given: Any, known: Sequence[type], kind: str, fits: Callable[[Any], bool]
+) -> dict[str, Callable[..., Any]]:
+    """Classes or partials by name, in any form that a user may pass.
+
+    Args:
+        given: Names, classes or partials, one or several, or a mapping from names to these; "all" is all known ones.
+        known: The classes that can be named.
+        kind: "method" or "metric", for messages.
+        fits: Whether something that is not a name is of this kind.
+
+    Raises:
+        OptionError: if a name does not exist or occurs twice, or nothing is given.
+    """
+    if isinstance(given, str):
+        given = [cls.__name__ for cls in known] if given == "all" else split_names(given)
+    several = given if isinstance(given, Iterable) else [given]
+    values = list(given.values() if isinstance(given, Mapping) else several)
+    classes = [_resolve_class(value, known, kind, fits) for value in values]
+    if not classes:
+        raise OptionError(f"No {kind} is given: pass names, classes, or a mapping from names to these.")
+    names = [str(name) for name in given] if isinstance(given, Mapping) else [display_name(cls) for cls in classes]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(f"The {kind} {name} is given twice: pass a mapping, with a name of your own for each.")
+    return dict(zip(names, classes, strict=True))
+
+
+def _resolve_class(value: Any, known: Sequence[type], kind: str, fits: Callable[[Any], bool]) -> Callable[..., Any]:
+    if isinstance(value, str):
+        return find_by_name(value, known, kind)
+    if not fits(value):
+        raise OptionError(f"{value!r} is not a {kind}: pass a name, a class, or a functools.partial of a class.")
+    return value
+
+
+def split_names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,17 +1,12 @@
 """`interpreto explain`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from interpreto import InterpretoError
-from interpreto.cli.app import app, console, methods_named, options_of, target_of
-from interpreto.cli.inputs import Column, Inputs, Texts, check, read
-from interpreto.cli.results import FIGURE, RESULTS, check_out, details, draw, run, save, summarise
-from interpreto.loading import load
-from interpreto.model_wrapping.tasks.detection import TASKS, find_task
+from interpreto.cli.app import Column, Granularity, Inputs, MethodOptions, Output, Task, Texts, app, console
+from interpreto.errors import InterpretoError
 
 
 @app.command()
@@ -20,56 +15,59 @@ def explain(
     inputs: Inputs = None,
     text: Texts = None,
     column: Column = None,
-    method: Annotated[list[str], typer.Option(help="A method's name (see `interpreto methods`), or all.")] = ["all"],  # noqa: B006
+    method: Annotated[
+        list[str], typer.Option(help="A method's name (see `interpreto methods`), package.module:Name, or all.")
+    ] = ["all"],  # noqa: B006
     target: Annotated[
         str | None,
-        typer.Option(help="Class index or label, or all; a continuation. What the model predicts if left out."),
+        typer.Option(help="Class index or label, or all; a continuation. By default the model's prediction."),
     ] = None,
     prompt: Annotated[
         list[str],
-        typer.Option(help="What images are compared with, for models with an image and a text tower; several times."),
+        typer.Option(help="A prompt that images are compared with, for models of both; can be repeated."),
     ] = [],  # noqa: B006
-    granularity: Annotated[str | None, typer.Option(help="word, token, sentence, ...; patch, pixel.")] = None,
-    task: Annotated[str | None, typer.Option(help=f"One of {', '.join(TASKS[:4])}.")] = None,
-    option: Annotated[
-        list[str], typer.Option("--option", "-o", help="KEY=VALUE, any other option of the method.")
-    ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="A folder for the figure, the page and the results.")] = None,
+    granularity: Granularity = None,
+    task: Task = None,
+    option: MethodOptions = [],  # noqa: B006
+    out: Output = None,
 ) -> None:
     """Explain a model's prediction for texts or images."""
+    from interpreto.cli.arguments import granularity_of, load_model, methods_named, options_of, target_of
+    from interpreto.cli.inputs import check, read
+    from interpreto.cli.results import FIGURE, RESULTS, check_out, draw, print_details, print_summary, run, save
+    from interpreto.model_wrapping.tasks.detection import find_task
+
     methods = methods_named(method)
     samples = read(inputs or [], text or [], column)
     if not samples:
-        raise InterpretoError("There is nothing to explain: give INPUT or --text.")
+        raise InterpretoError("There is nothing to explain: pass INPUT or --text.")
     if out is not None:
         check_out(out, [f"{one.__name__}-{number}" for one in methods for number in range(len(samples))])
-    options = options_of(option) | ({} if granularity is None else {"granularity": granularity})
-    loaded, processor = load(model, task)
+    options = options_of(option) | granularity_of(granularity)
+    loaded, processor = load_model(model, task)
     purpose = find_task(loaded, task)
-    speaks = purpose == "text-generation"
-    if prompt and (target is not None or purpose != "zero-shot-image-classification"):
-        raise InterpretoError(
-            "--prompt and --target say two different things: give one."
-            if target is not None
-            else f"--prompt is for models that compare images with texts; this one is for {purpose}."
-        )
-    if purpose == "zero-shot-image-classification" and not prompt and target is None:
+    compares = purpose == "zero-shot-image-classification"
+    if prompt and target is not None:
+        raise InterpretoError("--prompt and --target contradict each other: pass one of them.")
+    if prompt and not compares:
+        raise InterpretoError(f"--prompt is for models that compare images with texts; this one is for {purpose}.")
+    if compares and not prompt and target is None:
         reads_text = options.get("modality") == "text"
         raise InterpretoError(
-            "This model compares a text with images: name one with --target IMAGE."
+            "This model compares a text with images: pass one with --target IMAGE."
             if reads_text
-            else "This model compares an image with prompts: name at least one with --prompt."
+            else "This model compares an image with prompts: pass at least one with --prompt."
         )
     check(samples, purpose, options.get("modality"))
-    wanted = tuple(prompt) if prompt else target if speaks else target_of(target)
-    results, seconds = run(methods, loaded, processor, samples, wanted, {"task": task, **options})
+    targets = tuple(prompt) if prompt else target_of(target, purpose == "text-generation")
+    results, seconds = run(methods, loaded, processor, samples, targets, {"task": task, **options})
     if not results:
-        raise InterpretoError("None of the methods worked on this model.")
-    summarise(model, results, seconds)
+        raise InterpretoError("None of the methods works on this model.")
+    print_summary(model, results, seconds)
     if len(methods) == 1:
         for output in next(iter(results.values())):
-            details(output)
+            print_details(output)
     if out is not None:
         draw(results, out, FIGURE)
         save(results, out / RESULTS)
-        console.print(f"Figure, page and results are in [bold]{escape(str(out))}[/bold].")
+        console.print(f"The figure, the page and the results are in [bold]{escape(str(out))}[/bold].")

@@ -7,28 +7,13 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from PIL import Image
 
-from interpreto import InterpretoError
+from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.inputs.image_sources import is_url
 from interpreto.model_wrapping.inputs.prompt import is_chat
-
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="INPUT...",
-        help="Texts; files of texts (.txt a line each; .csv, .jsonl, .parquet with --column), chats (.json) and "
-        "images, their folders and globs; - is standard input.",
-    ),
-]
-Texts = Annotated[
-    list[str] | None,
-    typer.Option("--text", help="A text as it is written, whatever file may have that name; several times."),
-]
-Column = Annotated[str | None, typer.Option(help="The column of a table that holds the texts, chats or image paths.")]
 
 _TABLES = (".csv", ".jsonl", ".parquet")
 _LONGEST_CELL = 2**31 - 1

@@ -1,7 +1,7 @@
 """Who is compared and by what: methods, controls and metrics from names, classes and partials."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from interpreto.attributions.methods import (
 )
 from interpreto.attributions.metrics import METRICS
 from interpreto.attributions.metrics.metric_result import Needs
-from interpreto.attributions.naming import display_name, find_by_name, unwrap_partial
+from interpreto.attributions.naming import resolve_classes, split_names, unwrap_partial
 from interpreto.comparison.fingerprint import described, fingerprint
 from interpreto.comparison.records import Record
 from interpreto.errors import OptionError, UnsupportedError, choices
@@ -103,41 +103,8 @@ class MetricEntry:
         }  # fmt: skip
 
 
-def named(given: Any, known: Sequence[type], what: str, default: Iterable[str] = ()) -> dict[str, Make]:
-    """Classes or partials by name, from whatever a user gives.
-
-    Raises:
-        OptionError: if a name is not known or occurs twice, or nothing is given.
-    """
-    if given is None:
-        given = list(default)
-    if isinstance(given, str):
-        given = [cls.__name__ for cls in known] if given == "all" else words(given)
-    several = given if isinstance(given, Iterable) else [given]
-    made = [_made(one, known, what) for one in (given.values() if isinstance(given, Mapping) else several)]
-    if not made:
-        raise OptionError(f"There is no {what} to compare: give names, classes, or a mapping from names to these.")
-    names = [str(name) for name in given] if isinstance(given, Mapping) else [display_name(one) for one in made]
-    for name in names:
-        if names.count(name) > 1:
-            raise OptionError(f"The {what} {name} is there twice: give a mapping, with a name of your own for each.")
-    return dict(zip(names, made, strict=True))
-
-
-def words(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _made(given: Any, known: Sequence[type], what: str) -> Make:
-    if isinstance(given, str):
-        return find_by_name(given, known, what)
-    if not (is_method(given) if what == "method" else _is_metric(unwrap_partial(given))):
-        raise OptionError(f"{given!r} is no {what}: give a name, a class, or a functools.partial of a class.")
-    return given
-
-
-def _is_metric(cls: Any) -> bool:
+def _is_metric(given: Any) -> bool:
+    cls = unwrap_partial(given)
     return isinstance(cls, type) and isinstance(getattr(cls, "needs", None), Needs)
 
 
@@ -158,7 +125,7 @@ def methods(
         controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
     if isinstance(given, str) and given == "all":
         given = [cls for cls in METHODS if wrapper.modality == "image" or cls not in IMAGES_ONLY]
-    asked = named(given, METHODS, "method")
+    asked = resolve_classes(given, METHODS, "method", is_method)
     clash = sorted(set(asked) & set(controls))
     if clash:
         raise OptionError(f"{clash[0]} is always compared: leave it out of methods=.")
@@ -187,7 +154,8 @@ def metrics(
     Raises:
         OptionError: if a name, an option or a value does not exist, or a metric needs masks and there are none.
     """
-    asked = named(given, METRICS, "metric", (*DEFAULT_METRICS, *(LOCALIZATION if masked else ())))
+    names = (*DEFAULT_METRICS, *(LOCALIZATION if masked else ())) if given is None else given
+    asked = resolve_classes(names, METRICS, "metric", _is_metric)
     found = []
     for name, make in asked.items():
         cls = unwrap_partial(make)
@@ -223,7 +191,7 @@ def operators(given: Any) -> dict[str, Any]:
         OptionError: if one is there twice.
     """
     if isinstance(given, str):
-        given = words(given)
+        given = split_names(given)
     several = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [given]
     names = ["default" if one is None else str(fingerprint(one)) for one in several]
     for name in names:

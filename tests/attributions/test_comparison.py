@@ -218,9 +218,9 @@ def test_methods_are_named_in_any_way():
         ({"methods": "occlusionn"}, OptionError, "did you mean 'occlusion'"),
         ({"methods": []}, OptionError, "no method to compare"),
         ({"methods": [Occlusion, Occlusion]}, OptionError, "twice"),
-        ({"methods": [Entropy]}, OptionError, "is no method"),
+        ({"methods": [Entropy]}, OptionError, "is not a method"),
         ({"methods": {"RandomScores": Occlusion}}, OptionError, "always compared"),
-        ({"metrics": [Occlusion]}, OptionError, "is no metric"),
+        ({"metrics": [Occlusion]}, OptionError, "is not a metric"),
         ({"metrics": "pointing-game"}, OptionError, "needs masks="),
         ({"metrics": partial(Deletion, n_steps=0)}, OptionError, "n_steps"),
         ({"masks": [["plot"]] * 2}, InputError, "2 masks for 3"),
@@ -586,7 +586,7 @@ def test_runs_are_recognised_in_another_process(tmp_path):
         ({"metrics": [partial(ModelRandomization, steps=1)]}, "did you mean 'n_steps'"),
         ({"masks": ["not", "charming", "Dull"]}, "'not' is a text"),
         ({"removals": ["mask", "mask"], "metrics": "deletion"}, "mask is there twice"),
-        ({"methods": {1: Occlusion, "1": Saliency}}, "1 is there twice"),
+        ({"methods": {1: Occlusion, "1": Saliency}}, "1 is given twice"),
     ],
 )
 def test_more_wrong_arguments_are_told_before_anything_runs(change, words):

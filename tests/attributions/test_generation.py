@@ -41,7 +41,7 @@ from interpreto import (
 from interpreto.attributions.granularity.units import TextUnits
 from interpreto.attributions.result import top_unit
 from interpreto.cli.app import console
-from interpreto.cli.results import sources
+from interpreto.cli.results import print_sources
 from interpreto.errors import InputError, ModelError, OptionError, TargetError
 from interpreto.model_wrapping.language import prefix_cache as prefix
 from interpreto.model_wrapping.language.causal_lm import CausalLMEngine
@@ -798,7 +798,7 @@ def test_a_generated_word_is_no_reason_of_its_own(name, tmp_path):
 def _sources(output):
     """What each generated piece rests on most, as the command line prints it."""
     with console.capture() as screen:
-        sources(output)
+        print_sources(output)
     return [line.split("│")[3] for line in screen.get().splitlines() if line.startswith("│")]
 
 
