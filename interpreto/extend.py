@@ -1,0 +1,1 @@
+"""What methods, metrics, granularities and modalities outside this package are made of."""
