@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -80,9 +80,10 @@ def check_choice(name: str, value: object, known: Collection[object]) -> None:
 
 
 def checks_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of a function by the table, and hand them on in the types that it works with.
+    """Check the arguments of a function, and pass them on in the types that it works with.
 
-    None is accepted where it is the default.
+    Values are checked by `OPTION_KINDS`, and strings by the `Literal` in their annotation. None is accepted if it is
+    the default.
 
     Example:
         >>> @checks_options
@@ -94,7 +95,9 @@ def checks_options(function: Callable[P, T]) -> Callable[P, T]:
 
     parameters = inspect.signature(function).parameters
     optional = {name for name, parameter in parameters.items() if parameter.default is None}
-    read = functools.partial(_read_argument, optional)
+    annotations = {name: annotation for one in parameters.values() for name, annotation in _annotations(one)}
+    names = {name: values for name, annotation in annotations.items() if (values := literal_values(annotation))}
+    read = functools.partial(_read_argument, optional, names)
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> T:
@@ -106,8 +109,27 @@ def checks_options(function: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
-def _read_argument(optional: Collection[str], name: str, given: Any) -> Any:
-    return None if given is None and name in optional else read_option(name, given)
+def _annotations(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
+    """The annotation of a parameter; of `**options: Unpack[...]` those of all options."""
+    if parameter.kind is parameter.VAR_KEYWORD and get_args(parameter.annotation):
+        return list(get_type_hints(get_args(parameter.annotation)[0]).items())
+    return [(parameter.name, parameter.annotation)]
+
+
+def literal_values(annotation: Any) -> tuple[str, ...]:
+    """The strings that an annotation lists in `Literal`s, alone or among other types."""
+    if get_origin(annotation) is Literal:
+        return tuple(value for value in get_args(annotation) if isinstance(value, str))
+    return tuple(value for part in get_args(annotation) for value in literal_values(part))
+
+
+def _read_argument(optional: Collection[str], names: Mapping[str, tuple[str, ...]], name: str, given: Any) -> Any:
+    if given is None and name in optional:
+        return None
+    value = read_option(name, given)
+    if name in names and isinstance(value, str):
+        check_choice(name, value, names[name])
+    return value
 
 
 def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
@@ -402,7 +424,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "percents": PERCENTILES,
     **dict.fromkeys(
         (
-            "centered", "joint", "merge_heads", "normalize", "one_scale", "prepend_bos", "reuse_prefix", "ascending",
+            "centered", "merge_heads", "normalize", "one_scale", "prepend_bos", "reuse_prefix", "ascending",
             "similarity", "texts", "truncation",
         ),
         FLAG,
@@ -415,7 +437,7 @@ OPTION_KINDS: Mapping[str, Kind] = {
         ),
         NAME,
     ),
-    **dict.fromkeys(("modality", "task"), optional(NAME)),
+    **dict.fromkeys(("modality", "target_granularity", "task"), optional(NAME)),
     "rule": either(NAME, FUNCTION),
     "inference_mode": optional(either(NAME, FUNCTION)),
     "model_output": optional(MODEL_OUTPUT),

@@ -103,6 +103,9 @@ class AttributionResult(Protocol):
     def segments(self) -> Int[Tensor, "t H W"] | None: ...
 
     @property
+    def unit_map(self) -> Int[Tensor, "H W"] | None: ...
+
+    @property
     def target_units(self) -> Bool[Tensor, "t *g"] | None: ...
 
     @property

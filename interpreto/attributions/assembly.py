@@ -42,6 +42,7 @@ class Setup:
         wrapper: The wrapped model.
         registration: The perturbation modalities of the model.
         granularity: What gets a score; None if the user does not say.
+        target_segmenter: Which generated tokens are one target; None for those of one unit.
         batch_size: Rows per batch.
         removal: The option `removal`.
         show_progress: The option `show_progress`.
@@ -53,6 +54,7 @@ class Setup:
     wrapper: InferenceWrapper
     registration: Registration
     granularity: UnitSegmenter | DefaultGranularity | None
+    target_segmenter: UnitSegmenter | None
     batch_size: int
     removal: Any
     show_progress: bool | None
@@ -84,6 +86,7 @@ class Setup:
             wrapper,
             registration,
             _granularity(options, wrapper.modality),
+            _target_segmenter(options),
             options.get("batch_size", 32),
             options.get("removal"),
             options.get("show_progress"),
@@ -185,6 +188,12 @@ class Setup:
     def inherited_by_base_method(self) -> dict[str, Any]:
         """The same for a base method of which only the raw map is used, without units."""
         return {name: value for name, value in self.inherited_options.items() if name in _RUNNING}
+
+
+def _target_segmenter(options: Mapping[str, Any]) -> UnitSegmenter | None:
+    name = options.get("target_granularity")
+    # A whole continuation is one target before there are units.
+    return None if name in (None, "sequence") else resolve(name, "text")
 
 
 def _granularity(options: Mapping[str, Any], modality: str) -> UnitSegmenter | DefaultGranularity | None:

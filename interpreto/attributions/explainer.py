@@ -119,6 +119,7 @@ class Explainer(ABC):
             standard_errors=attribution.standard_errors,
             completeness_gap=attribution.completeness_gap,
             segments=attribution.segments,
+            unit_map=prepared.units.unit_map,
             target_units=prepared.part_of_target,
             n_evaluations=done.n_evaluations,
             info=provenance.record(self.setup, self.plan, done.seconds)

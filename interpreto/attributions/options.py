@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from interpreto.attributions.granularity import UnitSegmenter
+from interpreto.attributions.granularity.units import Pooling, Resize
+from interpreto.attributions.perturbations.base import Reduction
 from interpreto.errors import OptionError, choices
+from interpreto.model_wrapping.runtime import InferenceMode, TargetGranularity
+from interpreto.typing import Modality
 
 
 class SharedOptions(TypedDict, total=False):
@@ -41,13 +45,13 @@ class SharedOptions(TypedDict, total=False):
     """
 
     task: str | None
-    modality: str | None
+    modality: Modality | None
     granularity: str | UnitSegmenter | None
     patch_size: int | tuple[int, int] | None
     batch_size: int
     device: torch.device | str | None
     autocast: torch.dtype | None
-    inference_mode: str | Callable[[Tensor], Tensor] | None
+    inference_mode: InferenceMode | Callable[[Tensor], Tensor] | None
     model_output: str | int | Callable[[Any], Any] | None
     removal: Any
     image_size: int | tuple[int, int] | None
@@ -65,7 +69,9 @@ class Options(SharedOptions, total=False):
             starts from `seed`.
         prepend_bos: For language models, whether a prompt given as a text starts with the beginning-of-sequence token
             where the tokenizer adds none. It is not explained.
-        joint: For language models, whether the log-probability of the whole continuation is the one target.
+        target_granularity: For language models, which generated tokens are explained as one target: "token", "word",
+            "clause", "sentence", or "sequence" for the log-probability of the whole continuation. By default the
+            tokens of one unit of `granularity`.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
             exact, and faster.
     """
@@ -74,7 +80,7 @@ class Options(SharedOptions, total=False):
     truncation: bool
     generation_kwargs: Mapping[str, Any] | None
     prepend_bos: bool
-    joint: bool
+    target_granularity: TargetGranularity | None
     reuse_prefix: bool
 
 
@@ -88,9 +94,9 @@ class GradientOptions(Options, total=False):
         resize: How scores of pixels become those of a unit: "area" (mean), "sum", "bilinear", "bicubic", "nearest".
     """
 
-    reduction: str
-    pooling: str
-    resize: str
+    reduction: Reduction
+    pooling: Pooling
+    resize: Resize
 
 
 class InternalsOptions(Options, total=False):
@@ -103,8 +109,8 @@ class InternalsOptions(Options, total=False):
             "bicubic", "nearest"; by default bilinear where units are finer, else their mean.
     """
 
-    pooling: str
-    resize: str
+    pooling: Pooling
+    resize: Resize
 
 
 class MapOptions(SharedOptions, total=False):
@@ -115,7 +121,7 @@ class MapOptions(SharedOptions, total=False):
             "bicubic", "nearest".
     """
 
-    resize: str
+    resize: Resize
 
 
 def check_fits_task(options: Mapping[str, Any], task: str) -> None:
@@ -131,7 +137,7 @@ def check_fits_task(options: Mapping[str, Any], task: str) -> None:
     if task == "text-generation" and options.get("truncation"):
         raise OptionError("truncation=True would change the continuation: shorten the prompt yourself.")
     if task != "text-generation":
-        for name in ("generation_kwargs", "prepend_bos", "joint", "reuse_prefix"):
+        for name in ("generation_kwargs", "prepend_bos", "target_granularity", "reuse_prefix"):
             if name in options:
                 raise OptionError(f"{name}= is for text-generation; this model is for {task}.")
 

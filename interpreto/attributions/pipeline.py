@@ -274,6 +274,9 @@ class Pipeline:
             units = segmenter.units(resolved.sample)
         labels = segmenter.labels(resolved.sample)
         targets, outputs = resolved.targets.by_unit(units.index, labels), resolved.unperturbed.outputs
+        if (of_targets := setup.target_segmenter) is not None:
+            index, names = of_targets.units(resolved.sample).index, of_targets.labels(resolved.sample)
+            targets = resolved.targets.by_unit(index, names)
         assert outputs is not None
         return PreparedSample(
             item.targeted.raw,

@@ -15,6 +15,7 @@ from interpreto.errors import InputError, OptionError
 from interpreto.option_kinds import checks_options
 from interpreto.typing import Modality, RawInput
 from interpreto.visualizations import plot_attributions
+from interpreto.visualizations.map_scaling import to_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class AttributionOutput:
         completeness_gap: By how much the units miss the promised sum f(x) - f(x'), `t`, for methods that promise one.
         segments: For methods that put stretches of an image in order, the rank of every pixel's that the model read,
             1 for the one with the highest score; every pixel belongs to one.
+        unit_map: For units of an image that are not on a grid: the unit of every pixel that the model read, -1 for
+            none. None for other units.
         target_units: Which units are part of the target itself: the later tokens of a generated word rest on its first
             ones. Rankings, figures and metrics leave them out; sums have them. None where there are none.
         n_evaluations: How many rows went through the model.
@@ -72,6 +75,7 @@ class AttributionOutput:
     standard_errors: Float[Tensor, "t *g"] | None = None
     completeness_gap: Float[Tensor, " t"] | None = None
     segments: Int[Tensor, "t H W"] | None = None
+    unit_map: Int[Tensor, "H W"] | None = None
     target_units: Bool[Tensor, "t *g"] | None = None
     n_evaluations: int = 0
     info: dict[str, Any] = field(default_factory=dict)
@@ -103,7 +107,7 @@ class AttributionOutput:
             InputError: if the sample could not be explained.
         """
         self._check_explained()
-        return self._over_picture(self.attributions, size, interpolation)
+        return self._over_picture(to_map(self.attributions, self.unit_map), size, interpolation)
 
     def _check_explained(self) -> None:
         if self.error is not None:
@@ -127,7 +131,7 @@ class AttributionOutput:
             raise OptionError(f"percent={percent} is a share of the picture: it must lie above 0, up to 100.")
         share = percent / 100
         if self.segments is None:
-            seen = self._over_picture(torch.ones_like(self.attributions), None, "nearest") > 0.5
+            seen = self._over_picture(to_map(torch.ones_like(self.attributions), self.unit_map), None, "nearest") > 0.5
             return torch.stack([_highest(*pair, share) for pair in zip(self.heatmap(), seen, strict=True)])
         chosen = []
         for ranks in self.segments:

@@ -26,7 +26,7 @@ Result = TypeVar("Result", bound=AttributionResult)
 VERSION = 2
 WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
 _PLAIN = ("target_names", "task", "modality", "granularity", "n_evaluations", "info", "error")
-TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments", "target_units")
+TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments", "unit_map", "target_units")
 DAMAGE = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, SafetensorError,
     SyntaxError, OSError, Image.DecompressionBombError,

@@ -65,13 +65,21 @@ def _check_units(output: AttributionResult) -> None:
         texts = isinstance(elements, list) and len(elements) == count and output.attributions.ndim == 2
         _require(texts and all(isinstance(one, str) for one in elements), "elements do not fit the attributions")
         _require(is_text(output.raw_input), "raw_input is no text")
-        _require(ranks is None, "a text has segments")
+        _require(ranks is None and output.unit_map is None, "a text has segments")
         return
     boxes = isinstance(elements, Tensor) and elements.shape == (count, 4) and bool(elements.isfinite().all())
     _require(boxes, "elements do not fit the attributions")
     assert isinstance(elements, Tensor)
     _require(bool((elements[:, :2] <= elements[:, 2:]).all()), "elements are no boxes")
     _require(isinstance(output.raw_input, Image.Image), "raw_input is no image")
+    if (unit_map := output.unit_map) is not None:
+        whole = not unit_map.is_floating_point() and unit_map.dtype != torch.bool and unit_map.ndim == 2
+        _require(whole and output.attributions.ndim == 2, "unit_map does not fit the attributions")
+        known = torch.arange(-1, count)
+        _require(unit_map.numel() > 0 and bool(torch.isin(unit_map, known).all()), "unit_map names other units")
+        _require(bool((unit_map >= 0).any()), "unit_map has no unit")
+    else:
+        _require(output.attributions.ndim == 3, "units are neither on a grid nor on a unit_map")
     if ranks is not None:
         whole = not ranks.is_floating_point() and ranks.dtype != torch.bool
         _require(whole and ranks.ndim == 3 and len(ranks) == len(output.attributions), "segments do not fit")

@@ -55,7 +55,8 @@ def _groups(sample: Sequence[AttributionOutput | None]) -> list[list[int]]:
     for number, output in enumerate(sample):
         if output is not None:
             units = tuple(output.elements) if isinstance(output.elements, list) else output.elements.numpy().tobytes()
-            groups.setdefault((output.target_names, output.attributions.shape, units), []).append(number)
+            segments = None if output.unit_map is None else output.unit_map.numpy().tobytes()
+            groups.setdefault((output.target_names, output.attributions.shape, units, segments), []).append(number)
     return list(groups.values())
 
 

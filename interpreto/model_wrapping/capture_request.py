@@ -68,7 +68,7 @@ class CapturedAttention:
 class Rule(Protocol):
     """From what was seen to scores of positions: what a method is."""
 
-    def __call__(self, seen: CapturedAttention) -> Float[Tensor, "p l"]: ...
+    def __call__(self, captured: CapturedAttention, /) -> Float[Tensor, "p l"]: ...
 
 
 Readout = Literal["model", "mean"]

@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from interpreto.errors import OptionError
-from interpreto.option_kinds import call_function, check_choice
+from interpreto.option_kinds import call_function
 from interpreto.typing import Size
 
-INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
+InferenceMode = Literal["logits", "softmax", "log_softmax"]
+TargetGranularity = Literal["sequence", "sentence", "clause", "part-sentence", "word", "token"]
+
+INFERENCE_MODES: dict[InferenceMode, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
     "softmax": lambda logits: logits.softmax(-1),
     "log_softmax": lambda logits: logits.log_softmax(-1),
 }
 ModelOutput = str | int | Callable[[Any], Any] | None
 """Which part of what a model returns is its logits."""
-DEFAULT_MODE = "logits"
+DEFAULT_MODE: InferenceMode = "logits"
 """The score that is explained where neither the user nor the task says."""
 
 
@@ -35,7 +38,7 @@ class Runtime:
         truncation: Whether texts longer than the model's positions are cut; otherwise they are an error.
         generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
         prepend_bos: For language models, whether a prompt whose tokenizer adds no beginning-of-sequence token gets one.
-        joint: For language models, whether the whole continuation's log-probability is the one target.
+        target_granularity: For language models, which tokens are one target; "sequence" for the whole continuation.
         reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text.
         image_size: Height and width of the images that the model reads, or one number for both; None for its own.
         model_output: For classifiers, which part of what the model returns is its logits: a key, a place, or a
@@ -44,21 +47,22 @@ class Runtime:
 
     device: torch.device | str | None = None
     autocast: torch.dtype | None = None
-    inference_mode: str | Callable[[Tensor], Tensor] | None = None
+    inference_mode: InferenceMode | Callable[[Tensor], Tensor] | None = None
     truncation: bool = False
     generation_kwargs: Mapping[str, Any] | None = None
     prepend_bos: bool = False
-    joint: bool = False
+    target_granularity: TargetGranularity | None = None
     reuse_prefix: bool = True
     image_size: int | Size | None = None
     model_output: ModelOutput = None
 
     def __post_init__(self) -> None:
         mode = self.inference_mode
-        if isinstance(mode, str):
-            check_choice("inference_mode", mode, INFERENCE_MODES)
-        if self.joint and mode not in (None, "logits", "log_softmax"):
-            raise OptionError(f"joint=True explains the continuation's log-probability; it goes without {mode=}.")
+        if self.explains_sequence and mode not in (None, "logits", "log_softmax"):
+            raise OptionError(
+                f"target_granularity='sequence' explains the log-probability of the continuation, not inference_mode="
+                f"{mode!r}: leave one of them out."
+            )
 
     @property
     def size(self) -> Size | None:
@@ -66,9 +70,14 @@ class Runtime:
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
-    def mode(self) -> str | Callable[[Tensor], Tensor]:
+    def explains_sequence(self) -> bool:
+        """Whether the log-probability of the whole continuation is the only target."""
+        return self.target_granularity == "sequence"
+
+    @property
+    def mode(self) -> InferenceMode | Callable[[Tensor], Tensor]:
         """Which score is explained."""
-        return "log_softmax" if self.joint else self.inference_mode or DEFAULT_MODE
+        return "log_softmax" if self.explains_sequence else self.inference_mode or DEFAULT_MODE
 
     def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         """The scores that are explained."""

@@ -105,7 +105,7 @@ def overlay(panel: Panel, place: Axes, bar: bool) -> None:
     extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
     # Relative scores of all methods share one scale.
     colours = colour_map(panel.signed or panel.relative)
-    drawn = place.imshow(panel.scores.numpy(), cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+    drawn = place.imshow(panel.map.numpy(), cmap=colours, norm=norm, extent=extent, interpolation="nearest")
     place.set_xlim(-0.5, picture.width - 0.5)
     place.set_ylim(picture.height - 0.5, -0.5)
     place.set_title(panel.method, fontsize=10, y=1.0, parse_math=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interpreto.errors import InputError
@@ -72,3 +72,21 @@ def _percentile(scores: Float[Tensor, "... h w"], percentile: float) -> Float[Te
     place = (flat.shape[-1] - 1) * percentile / 100
     ranked, low = flat.sort(-1).values, int(place)
     return torch.lerp(ranked[..., low], ranked[..., min(low + 1, flat.shape[-1] - 1)], place - low)
+
+
+def to_map(scores: Float[Tensor, "t *g"], unit_map: Int[Tensor, "H W"] | None) -> Float[Tensor, "t a b"]:
+    """Scores of an image's units as maps: those of a grid as they are, others at every pixel of their unit.
+
+    Args:
+        scores: Per target and unit.
+        unit_map: The unit of every pixel, -1 for none; None for units on a grid.
+
+    Returns:
+        Maps of the rectangle that the units span; 0 at pixels that belong to none.
+    """
+    if unit_map is None:
+        return scores
+    rows, columns = ((unit_map >= 0).any(axis).nonzero().flatten() for axis in (1, 0))
+    index = unit_map[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Index -1 selects the zero that is appended.
+    return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)[:, index]

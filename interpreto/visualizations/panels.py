@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interpreto.errors import InputError
 from interpreto.typing import AttributionResult
+from interpreto.visualizations.map_scaling import to_map
 
 _LINE = 80
 """Letters of a sample's title."""
@@ -55,6 +56,11 @@ class Panel:
         """The scores of all targets of the result."""
         scores = self.output.ranking_scores
         return scores / scores.abs().nan_to_num().max().clamp(min=1e-12) if self.relative else scores
+
+    @property
+    def map(self) -> Float[Tensor, "a b"]:
+        """The scores that are drawn, as a map of an image."""
+        return to_map(self.scores[None], self.output.unit_map)[0]
 
     @property
     def colours(self) -> tuple[Colormap, Normalize]:

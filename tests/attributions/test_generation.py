@@ -286,7 +286,7 @@ def test_targets_by_token_word_and_as_one():
         for options in (
             {"granularity": "token", "inference_mode": "log_softmax"},
             {"inference_mode": "log_softmax"},
-            {"joint": True},
+            {"target_granularity": "sequence"},
         )
     )
     assert words.target_names == (" was", " very", " long")
@@ -403,11 +403,11 @@ def test_bad_input_is_one_clear_error(prompt, targets, error, message):
 
 
 def test_options_of_generation_belong_to_generation(reviews):
-    for option in ({"joint": True}, {"generation_kwargs": {}}, {"reuse_prefix": False}):
+    for option in ({"target_granularity": "sequence"}, {"generation_kwargs": {}}, {"reuse_prefix": False}):
         with pytest.raises(OptionError, match="is for text-generation"):
             Occlusion(*reviews, **option)
     with pytest.raises(OptionError, match="it goes without"):
-        Occlusion(*generator("gpt2"), joint=True, inference_mode="softmax")
+        Occlusion(*generator("gpt2"), target_granularity="sequence", inference_mode="softmax")
 
 
 def test_models_with_an_encoder_are_refused():
@@ -688,7 +688,7 @@ def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
         ({"generation_kwargs": {"max_new_token": 3}}, OptionError, "does not take generation_kwargs"),
         ({"generation_kwargs": {"num_return_sequences": 2}}, OptionError, "one continuation of a prompt"),
         ({"generation_kwargs": {"max_new_tokens": 60}}, InputError, "there is no room for 60 new tokens"),
-        ({"joint": "no"}, OptionError, "must be True or False"),
+        ({"target_granularity": "no"}, OptionError, "There is no target_granularity"),
         ({"truncation": True}, OptionError, "shorten the prompt"),
         ({"granularity": Segments}, OptionError, "is a class"),
         ({"granularity": Patches(4)}, OptionError, "is for images"),
@@ -722,7 +722,7 @@ def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
     with pytest.raises(ModelError, match="does not depend on the input"):
         Saliency(model, tokenizer)(PROMPT, targets=lambda logits: logits[:, 0].detach())
     with pytest.raises(TargetError, match="functions go without it"):
-        Occlusion(model, tokenizer, joint=True)(PROMPT, targets=lambda logits: logits[:, 0])
+        Occlusion(model, tokenizer, target_granularity="sequence")(PROMPT, targets=lambda logits: logits[:, 0])
 
 
 def test_messages_are_the_segments_of_a_chat_and_templates_may_refuse_it():

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.granularity.units import ImageUnits
+from interpreto.attributions.granularity.units import ImageUnits, Units
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.option_kinds import read_option
@@ -45,7 +45,7 @@ class Grid:
         # The first pixel of row r is the smallest y with y * rows // height == r.
         down = tuple(-(-row * height // self.rows) for row in range(self.rows + 1))
         across = tuple(-(-column * width // self.columns) for column in range(self.columns + 1))
-        return boxes(sample.size, sample.crop_box, down, across)
+        return boxes_between(sample.size, sample.crop_box, down, across)
 
 
 @final
@@ -84,7 +84,7 @@ class Patches:
         """The box of every patch in pixels of the raw picture."""
         (rows, columns), (tall, wide) = self._grid(sample)
         down, across = range(0, (rows + 1) * tall, tall), range(0, (columns + 1) * wide, wide)
-        return boxes(sample.size, sample.crop_box, tuple(down), tuple(across))
+        return boxes_between(sample.size, sample.crop_box, tuple(down), tuple(across))
 
     def _grid(self, sample: ImageSample) -> tuple[tuple[int, int], tuple[int, int]]:
         size = self.size or sample.patch
@@ -112,7 +112,7 @@ def _cells(size: tuple[int, int], rows: int, columns: int) -> ImageUnits:
     return ImageUnits(down[:, None] * columns + across, (rows, columns), tile)
 
 
-def boxes(
+def boxes_between(
     size: tuple[int, int], view: tuple[float, float, float, float], down: tuple[int, ...], across: tuple[int, ...]
 ) -> Float[Tensor, "g 4"]:
     """Left, top, right and bottom of every cell between these edges, row by row, in pixels of the raw picture."""
@@ -122,6 +122,17 @@ def boxes(
     tops, lefts = torch.meshgrid(y[:-1], x[:-1], indexing="ij")
     bottoms, rights = torch.meshgrid(y[1:], x[1:], indexing="ij")
     return torch.stack([lefts, tops, rights, bottoms], dim=-1).flatten(0, 1)
+
+
+def bounding_boxes(units: Units, sample: ImageSample) -> Float[Tensor, "g 4"]:
+    """Left, top, right and bottom of every unit of an image, in pixels of the raw picture: labels of segments."""
+    left, top, right, bottom = sample.crop_box
+    height, width = sample.size
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([x, y, x + 1, y + 1]).float()
+    edges = torch.cat([units.pool(pixels[:2], "min"), units.pool(pixels[2:], "max")]).flatten(1).T
+    scale = torch.tensor([(right - left) / width, (bottom - top) / height] * 2)
+    return edges * scale + torch.tensor([left, top] * 2)
 
 
 def default_segmenter(sample: ImageSample, cost_independent_of_units: bool) -> Patches | Pixels | Grid:

@@ -4,28 +4,22 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interpreto.option_kinds import check_choice
-
-POOLINGS = ("mean", "sum", "max", "min", "signed_max", "first", "last")
-RESIZES = ("area", "sum", "bilinear", "bicubic", "nearest")
+Pooling = Literal["mean", "sum", "max", "min", "signed_max", "first", "last"]
+Resize = Literal["area", "sum", "bilinear", "bicubic", "nearest"]
 
 
 @dataclass(frozen=True)
 class UnitReduction:
     """How scores of positions become scores of units: `pooling` for texts, `resize` for images."""
 
-    pooling: str = "mean"
-    resize: str = "area"
-
-    def __post_init__(self) -> None:
-        for option, known in (("pooling", POOLINGS), ("resize", RESIZES)):
-            check_choice(option, getattr(self, option), known)
+    pooling: Pooling = "mean"
+    resize: Resize = "area"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +52,11 @@ class Units(ABC):
         inside = flat >= 0
         out.scatter_reduce_(0, flat[inside], torch.arange(len(flat))[inside], "amin")
         return out.reshape(self.shape)
+
+    @property
+    def unit_map(self) -> Int[Tensor, "H W"] | None:
+        """The unit of every pixel, -1 for none, for units that are not on a grid; else None."""
+        return None
 
     @abstractmethod
     def to_positions(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
@@ -213,6 +212,34 @@ class ImageUnits(Units):
     ) -> Float[Tensor, "t h w"]:
         finer = self.shape[0] > scores.shape[1] or self.shape[1] > scores.shape[2]
         return self.resize_to_units(scores, resize or ("bilinear" if finer else "area"))
+
+
+@final
+class SegmentUnits(Units):
+    """Units of an image of any shape, from a label map: `index` has the unit of every pixel, `shape` is `(g,)`."""
+
+    @property
+    def unit_map(self) -> Int[Tensor, "H W"]:
+        return self.index
+
+    def to_positions(self, cells: Float[Tensor, "p g"]) -> Float[Tensor, "p H W"]:
+        return to_positions(cells, self.index)
+
+    def pool(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t g"]:
+        return pool_units(self, scores, how)
+
+    def to_units(self, scores: Float[Tensor, "t H W"], how: UnitReduction) -> Float[Tensor, "t g"]:
+        # Segments have no neighbours to interpolate between: all but sums are means.
+        return self.pool(scores, "sum" if how.resize == "sum" else "mean")
+
+    def resize_to_units(self, scores: Float[Tensor, "t *cells"], resize: str) -> Float[Tensor, "t g"]:
+        if scores.shape[1:] == self.shape:
+            return scores
+        maps = resized(scores, tuple(self.index.shape), resize)
+        return self.pool(maps, "sum" if resize == "sum" else "mean")
+
+    def from_layer_map(self, scores: Float[Tensor, "t a b"], pooling: str, resize: str | None) -> Float[Tensor, "t g"]:
+        return self.resize_to_units(scores, resize or "bilinear")
 
 
 def resized(scores: Float[Tensor, "t a b"], size: tuple[int, ...], how: str) -> Float[Tensor, "t h w"]:

@@ -1,12 +1,7 @@
 """The methods: each a choice of parts."""
 
-from interpreto.attributions.methods.attention import (
-    AGCam,
-    AttentionRollout,
-    AttentionSaliency,
-    GenericAttention,
-    RawAttention,
-)
+from interpreto.attributions.methods.attention_rollout import AttentionRollout, RawAttention
+from interpreto.attributions.methods.attention_saliency import AGCam, AttentionSaliency
 from interpreto.attributions.methods.controls import (
     CentreGaussian,
     InputNorm,
@@ -14,6 +9,7 @@ from interpreto.attributions.methods.controls import (
     RandomScores,
     TokenFrequency,
 )
+from interpreto.attributions.methods.generic_attention import GenericAttention
 from interpreto.attributions.methods.grad_cam import GradCam
 from interpreto.attributions.methods.grad_eclip import GradEclip
 from interpreto.attributions.methods.gradients import GuidedBackprop, InputXGradient, Saliency

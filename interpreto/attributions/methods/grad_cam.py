@@ -1,12 +1,12 @@
-"""GradCam: channels of a layer, weighted by their mean gradient."""
+"""Grad-CAM: channels of a layer, weighted by their mean gradient."""
 
 from typing import Any, Unpack, final
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
-from interpreto.attributions.internals.features import grad_cam
 from interpreto.attributions.options import InternalsOptions
 from interpreto.model_wrapping.capture_request import ActivationRequest
 from interpreto.option_kinds import checks_options
@@ -42,3 +42,9 @@ class GradCam(Explainer):
     ) -> None:
         self.setup = Setup.create(GradCam, model, processor, options)
         self.plan = self.setup.internals_plan(ActivationRequest(grad_cam, layer))
+
+
+def grad_cam(features: Float[Tensor, "p c h w"], gradients: Float[Tensor, "p c h w"]) -> Float[Tensor, "p h w"]:
+    """Channels weighted by their mean gradient, where the sum is positive."""
+    weights = gradients.mean((2, 3), keepdim=True)
+    return (weights * features).sum(1).relu()

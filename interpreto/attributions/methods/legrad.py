@@ -1,47 +1,56 @@
-"""LeGrad: what every layer's output says of the target, by the gradient of that for the layer's attention."""
+"""LeGrad: gradients of the score that each layer's output would have, with respect to the layer's attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Unpack, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.aggregations.attention_reduction import Legrad, suppress_prompt_independent
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.options import InternalsOptions
 from interpreto.attributions.plans.base import PreparedSample
 from interpreto.attributions.plans.internals import MapCorrection
-from interpreto.model_wrapping.capture_request import AttentionRequest, CaptureRequest
+from interpreto.model_wrapping.capture_request import AttentionRequest, CapturedAttention, CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
 from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.option_kinds import checks_options
 
 EMPTY_PROMPT = "a photo of a"
-"""A prompt that names nothing."""
+"""A prompt that names no object."""
+_PROMPT_INDEPENDENT = 0.8
+"""Positions above this share of the range of the empty prompt's map are those that the model attends to anyway."""
 
 
 @final
 class LeGrad(Explainer):
-    """Positive gradients for the attention of each layer, of the score that the layer's own output would have.
+    """Positive gradients of the score that each layer's output would have, with respect to the layer's attention.
 
-    The output \\(Z^l\\) of a block is scored as if it were the last one, and reaches the attention of that block alone:
+    The output \\(Z^l\\) of a block is scored as if it were the last one, and differentiated for the attention of that
+    block alone:
 
     $$\\phi = \\sum_l \\operatorname{mean}_{h, q} \\operatorname{relu}\\!\\left(
     \\frac{\\partial s(Z^l)}{\\partial A^l}\\right)$$
 
-    On the image side of a CLIP-type model s is the similarity of the mean over all positions; on classifiers and texts
-    it is the score of what the model itself reads. Where an attention pooler makes one vector of all positions (SigLIP)
-    the attention is the pooler's, its one row that is read, once for every layer's output; for SigLIP, places that are
-    above 0.8 in the map of the prompt "a photo of a", scaled to [0, 1], are set to 0.
+    For images of a CLIP-type model s is the similarity of the mean over all positions; for classifiers and texts it is
+    the score of the position that the model reads. For models with an attention pooler (SigLIP) the attention is the
+    pooler's, the row that is read, once for every layer's output; for SigLIP, positions above 0.8 in the map of the
+    prompt "a photo of a", scaled to [0, 1], are set to 0.
 
     Args:
-        layers: From this layer on, or these; by default the last two, or the one that there is.
+        layers: From this layer on, or these; by default the last two, or the only one.
 
     Source:
         Bousselham et al. 2024, *LeGrad*, arXiv:2404.03214, sections 3.2 and 3.3; numbers as released (`legrad_torch`
         1.1), up to the scale of the similarity and the scaling to [0, 1], which is for display.
+
+    Example:
+        >>> from interpreto import zoo
+        >>> example = zoo.samples("shapes-clip", 1)[0]
+        >>> LeGrad(*zoo.load("shapes-clip"))(example.input, example.label)[0]
+        <LeGrad of 'a red circle': patch, 1 x 8 x 8>
     """
 
     @checks_options
@@ -55,10 +64,10 @@ class LeGrad(Explainer):
     ) -> None:
         self.setup = Setup.create(LeGrad, model, processor, options)
         wrapper = self.setup.wrapper
-        # The mean over positions is read on the image side of models with two towers.
+        # As released: of images of CLIP-type models the mean over positions is compared with the prompt.
         dual = wrapper.dual_encoder if wrapper.modality == "image" else None
         request = AttentionRequest(
-            Legrad(),
+            positive_gradients,
             layers,
             per_block_objective=True,
             readout="model" if dual is None else "mean",
@@ -70,14 +79,29 @@ class LeGrad(Explainer):
 
 
 def _unnormalized(targets: Any) -> Any:
-    """The objective of CoCa: the authors' release compares what its blocks say without scaling it to length 1."""
+    """The objective of CoCa: the authors' release compares features of its blocks without normalizing them."""
     return targets.unnormalized()
+
+
+def positive_gradients(captured: CapturedAttention) -> Float[Tensor, "p l"]:
+    """Positive gradients of each block's score, averaged over heads and queries; those of the pooler if it has one."""
+    maps = []
+    for layer in captured.poolers or captured.layers:
+        assert layer.gradient is not None
+        positive = layer.gradient.relu().mean(1)
+        if captured.poolers:
+            # Only one query of a pooler is read: the others have no gradient, and a mean would count them.
+            maps.append(positive.sum(1))
+        else:
+            real = captured.not_padding
+            maps.append((positive * real[..., None]).sum(1) / real.sum(1, keepdim=True))
+    return torch.stack(maps).sum(0)
 
 
 @final
 @dataclass(frozen=True)
 class EmptyPromptCorrection(MapCorrection):
-    """Suppresses the positions that an attention pooler looks at whatever the prompt is.
+    """Suppresses the positions that an attention pooler attends to whatever the prompt is.
 
     Attributes:
         resolver: Encodes the empty prompt.
@@ -89,7 +113,16 @@ class EmptyPromptCorrection(MapCorrection):
         self, prepared: PreparedSample, request: CaptureRequest, maps: Float[Tensor, "t ..."]
     ) -> PlanRun[Float[Tensor, "t ..."]]:
         targets = yield from self.resolver.encoded(EMPTY_PROMPT)
-        # Its objective is always a logit: a probability among one prompt is constant.
+        # Always as a logit: the softmax over a single prompt is constant.
         response: ModelResponse = yield ModelRequest(prepared.sample.rows, targets.as_logits(), capture=request)
         assert response.captured is not None
         return suppress_prompt_independent(maps, response.captured[0])
+
+
+def suppress_prompt_independent(
+    maps: Float[Tensor, "t ..."], of_empty_prompt: Float[Tensor, "1 ..."]
+) -> Float[Tensor, "t ..."]:
+    """Maps with 0 at the positions that are high in the map of a prompt that names no object."""
+    low, high = of_empty_prompt.min(), of_empty_prompt.max()
+    scaled = (of_empty_prompt - low) / (high - low).clamp(min=1e-12)
+    return maps.masked_fill(scaled > _PROMPT_INDEPENDENT, 0.0)

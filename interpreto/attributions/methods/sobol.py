@@ -5,6 +5,7 @@ from typing import Any, Unpack, final
 from interpreto.attributions.aggregations.masks import SobolIndices
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
+from interpreto.attributions.granularity.units import Resize
 from interpreto.attributions.options import Options
 from interpreto.attributions.perturbations.mask_generators.sobol_design import SobolDesign
 from interpreto.attributions.plans.perturbation import PerturbationPlan
@@ -39,7 +40,7 @@ class Sobol(Explainer):
         n_samples: int = 512,
         order: str = "total",
         grid_size: int = 7,
-        resize: str = "bilinear",
+        resize: Resize = "bilinear",
         **options: Unpack[Options],
     ) -> None:
         self.setup = Setup.create(Sobol, model, processor, options)

@@ -11,7 +11,7 @@ from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.paths import IntegratedGradients
 from interpreto.attributions.options import MapOptions
-from interpreto.attributions.plans.region_ranking import RegionRankingPlan
+from interpreto.attributions.plans.region_ranking import Algorithm, RegionRankingPlan
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inputs.image import to_array
 from interpreto.option_kinds import checks_options
@@ -48,7 +48,7 @@ class XRAI(Explainer):
         model: Any,
         processor: Any = None,
         *,
-        algorithm: str = "full",
+        algorithm: Algorithm = "full",
         area_threshold: float = 1.0,
         base_attribution: Any = _BLACK_AND_WHITE,
         segments: Any = None,

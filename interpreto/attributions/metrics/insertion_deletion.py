@@ -135,7 +135,7 @@ class Deletion(_InsertionDeletion):
     \[ \text{Deletion} = \sum_{k=1}^{K} \frac{p(x_{k-1}) + p(x_k)}{2} (x_k - x_{k-1}), \qquad x_0 = 0, \; x_K = 1 . \]
 
     Low is good. The score is the target's softmax probability unless `inference_mode=` says otherwise
-    (for `joint=True` the log-probability). Ties keep the
+    (for `target_granularity="sequence"` the log-probability). Ties keep the
     order of the units; units without a say in a target are never hidden for it. With K that divides g this is the
     area that RISE's authors compute (Petsiuk et al. 2018, arXiv 1806.07421).
 

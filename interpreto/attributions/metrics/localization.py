@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from interpreto.attributions.granularity.image import boxes_between
 from interpreto.attributions.metrics.metric_result import MetricResult, Needs, as_list, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
@@ -130,6 +131,8 @@ def _areas(output: AttributionOutput, mask: Any) -> tuple[Float[Tensor, " g"], F
     if isinstance(output.elements, Tensor):
         assert isinstance(output.raw_input, Image.Image)
         on = _picture_mask(mask, output.raw_input.size)
+        if output.unit_map is not None:
+            return _covered_segments(output.elements.double(), output.unit_map, on)
         return _covered(output.elements.double(), on)
     units = [str(element).strip().lower() for element in output.elements]
     if all(isinstance(word, str) for word in mask) and not isinstance(mask, str):
@@ -176,6 +179,23 @@ def _covered(
     left = _before(sums, bottoms, lefts) - _before(sums, tops, lefts)
     inside = _before(sums, bottoms, rights) - _before(sums, tops, rights) - left
     return (rights - lefts) * (bottoms - tops), inside.clamp(min=0), float(on.sum())
+
+
+def _covered_segments(
+    boxes: Float[Tensor, "g 4"], unit_map: Int[Tensor, "H1 W1"], on: Bool[Tensor, "H W"]
+) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"], float]:
+    """The same for units of any shape: the sums over the boxes of their pixels."""
+    assigned = unit_map >= 0
+    rows, columns = (assigned.any(axis).nonzero().flatten() for axis in (1, 0))
+    index = unit_map[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    left, top, right, bottom = *boxes[:, :2].amin(0).tolist(), *boxes[:, 2:].amax(0).tolist()
+    height, width = index.shape
+    down, across = tuple(range(height + 1)), tuple(range(width + 1))
+    pixels = boxes_between((height, width), (left, top, right, bottom), down, across)
+    area, inside, total = _covered(pixels.double(), on)
+    kept, units = index.flatten() >= 0, index.flatten().clamp(min=0)
+    area, inside = (area.new_zeros(len(boxes)).index_add(0, units, values * kept) for values in (area, inside))
+    return area, inside, total
 
 
 def _before(sums: Float[Tensor, "H1 W1"], y: Float[Tensor, " g"], x: Float[Tensor, " g"]) -> Float[Tensor, " g"]:

@@ -91,7 +91,7 @@ def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     """
     fixed = (
         isinstance(model, InferenceWrapper)
-        or options.get("joint")
+        or options.get("target_granularity") == "sequence"
         or find_task(model, options.get("task")) == "zero-shot-image-classification"
     )
     return options if fixed else {**options, "inference_mode": options.get("inference_mode") or "softmax"}

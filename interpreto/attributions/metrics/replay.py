@@ -96,7 +96,7 @@ def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:
     known = {str(name): segmenter for name, segmenter in granularity.KNOWN[output.modality].items()}
     if output.granularity == "segments":
         return granularity.Segments()
-    if not isinstance(sample, ImageSample):
+    if not isinstance(sample, ImageSample) or output.unit_map is not None:
         if output.granularity not in known:
             raise OptionError(f"The outputs are by {output.granularity}: pass that granularity=.")
         return known[output.granularity]
@@ -123,7 +123,8 @@ def _same_units(labels: Any, elements: Any) -> bool:
 
 def _aligned(output: AttributionOutput, prepared: PreparedSample) -> UnitScores:
     """The attributions of a result, if its units and targets are those of the sample."""
-    if not _same_units(prepared.labels, output.elements) or output.attributions.shape[1:] != prepared.units.shape:
+    same = _same_units(prepared.labels, output.elements) and _same_units(prepared.units.unit_map, output.unit_map)
+    if not same or output.attributions.shape[1:] != prepared.units.shape:
         raise InputError(
             "The units of an output are not those of its sample: pass the inputs that were explained, in the same "
             "order, and the same granularity=."

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -201,7 +201,6 @@ CreateGradientInput = Callable[[InferenceWrapper], GradientInput]
 CreateRevealer = Callable[[InferenceWrapper, Any], Revealer]
 
 Reduction = Literal["sum", "norm", "abs_sum", "max_abs"]
-REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:

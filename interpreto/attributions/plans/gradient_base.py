@@ -7,12 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.granularity import UnitReduction
-from interpreto.attributions.perturbations.base import REDUCTIONS, GradientInput
+from interpreto.attributions.perturbations.base import GradientInput, Reduction
 from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
-from interpreto.option_kinds import check_choice
 from interpreto.typing import UnitScores
 
 
@@ -52,11 +51,8 @@ class ScoreReducer:
         unit_reduction: Over positions.
     """
 
-    reduction: str
+    reduction: Reduction
     unit_reduction: UnitReduction
-
-    def __post_init__(self) -> None:
-        check_choice("reduction", self.reduction, REDUCTIONS)
 
     @property
     def signed(self) -> bool:

@@ -100,7 +100,9 @@ class InternalsPlan(SmoothablePlan):
     def describe(self) -> dict[str, Any]:
         request = self.request
         if isinstance(request, AttentionRequest):
-            return {"rule": repr(request.rule), "layers": repr(request.layers)}
+            # The repr of a function has its address in memory.
+            rule = getattr(request.rule, "__name__", None) or repr(request.rule)
+            return {"rule": rule, "layers": repr(request.layers)}
         layer = "the last one with places" if request.layer is None else request.layer
         layer = layer if isinstance(layer, str) else type(layer).__name__
         return {"rule": request.rule.__name__, "layer": layer}

@@ -5,12 +5,11 @@ from typing import Any, final
 
 from interpreto.attributions.aggregations.masks import MaskAggregator
 from interpreto.attributions.granularity import UnitSegmenter
-from interpreto.attributions.granularity.units import RESIZES
+from interpreto.attributions.granularity.units import Resize
 from interpreto.attributions.perturbations.base import Layout, Masker, MaskGenerator, Perturbator
 from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.model_wrapping.sample import Sample
-from interpreto.option_kinds import check_choice
 
 _MAX_POSITIONS = 2**18
 """Positions of the rows that are made at once: of long texts they would take more memory than the model."""
@@ -31,12 +30,9 @@ class PerturbationPlan(Plan):
 
     perturbator: Perturbator[MaskGenerator, Masker]
     aggregator: MaskAggregator
-    resize: str = "bilinear"
+    resize: Resize = "bilinear"
     use_raw_masks: bool = False
     granularity: UnitSegmenter | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("resize", self.resize, RESIZES)
 
     @property
     def needs(self) -> PlanNeeds:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from interpreto.attributions.aggregations.region_ranking import Ranked, ranked_greedily, ranked_once
 from interpreto.attributions.granularity import DefaultGranularity, UnitSegmenter, default_segmenter
 from interpreto.attributions.granularity.regions import Regions, check_divisible, given, segmented
-from interpreto.attributions.granularity.units import RESIZES
+from interpreto.attributions.granularity.units import Resize
 from interpreto.attributions.perturbations.base import GradientInput, Layout
 from interpreto.attributions.perturbations.mask_generators.masks import enlarged
 from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample, UnitAttribution
@@ -20,10 +20,11 @@ from interpreto.attributions.plans.gradient_base import SmoothablePlan
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import ImageSample, Sample
-from interpreto.option_kinds import call_function, check_choice
+from interpreto.option_kinds import call_function
 from interpreto.typing import UnitScores
 
-ALGORITHMS = {"full": ranked_greedily, "fast": ranked_once}
+Algorithm = Literal["full", "fast"]
+ALGORITHMS: dict[Algorithm, Callable[..., Ranked]] = {"full": ranked_greedily, "fast": ranked_once}
 
 
 @final
@@ -45,17 +46,12 @@ class RegionRankingPlan(SmoothablePlan):
 
     base: Any
     modality: GradientInput = field(repr=False)
-    algorithm: str = "full"
+    algorithm: Algorithm = "full"
     area_threshold: float = 1.0
     granularity: UnitSegmenter | DefaultGranularity | None = None
     segments: Any = field(default=None, compare=False)
     dilation: int = 5
-    resize: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("algorithm", self.algorithm, ALGORITHMS)
-        if self.resize is not None:
-            check_choice("resize", self.resize, RESIZES)
+    resize: Resize | None = None
 
     @property
     def gradient_input(self) -> GradientInput:

@@ -83,8 +83,12 @@ class ContinuationResolver(TargetResolver):
         )
 
     def _targets(self, given: Continuation, begin: int) -> TokenTargets:
-        if self.runtime.joint and any(map(callable, given.asked)):
-            raise TargetError("joint=True explains the log-probability of a continuation; functions go without it.")
+        sequence = self.runtime.explains_sequence
+        if sequence and any(map(callable, given.asked)):
+            raise TargetError(
+                "target_granularity='sequence' explains the log-probability of a continuation, and functions of the "
+                "outputs have none: leave it out."
+            )
         # Functions of the next output all read the position behind the prompt.
         last = len(given.ids)
         requested = [(min(place, last), token) for place, token in enumerate(given.asked) if token is not None]
@@ -93,9 +97,9 @@ class ContinuationResolver(TargetResolver):
         return TokenTargets(
             tuple(token for _, token in requested),
             torch.tensor([begin + place for place, _ in requested]),
-            torch.zeros(count, dtype=torch.long) if self.runtime.joint else torch.arange(count),
-            ("".join(names),) if self.runtime.joint else tuple(names),
-            self.runtime.joint,
+            torch.zeros(count, dtype=torch.long) if sequence else torch.arange(count),
+            ("".join(names),) if sequence else tuple(names),
+            sequence,
         )
 
     def _name(self, given: Continuation, place: int, token: Any) -> str:

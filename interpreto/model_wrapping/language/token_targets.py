@@ -23,7 +23,7 @@ class TokenTargets:
         positions: At which position each of them stands, or would stand; it is predicted from the position before.
         target_of_token: Which target each of them belongs to; a target's score is the sum of those of its tokens.
         names: What to call the targets.
-        joint: Whether all tokens are one target, whatever the units.
+        is_sequence: Whether all tokens are one target, whatever the units.
         unchanged: What the model has computed of the unchanged text, None before it has.
     """
 
@@ -31,7 +31,7 @@ class TokenTargets:
     positions: Int[Tensor, " m"]
     target_of_token: Int[Tensor, " m"]
     names: tuple[str, ...]
-    joint: bool = False
+    is_sequence: bool = False
     prefix_cache: PrefixCache | None = None
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class TokenTargets:
             self.positions[kept],
             self.target_of_token[kept] - start,
             self.names[start:stop],
-            self.joint,
+            self.is_sequence,
             unchanged,
         )
 
@@ -115,7 +115,7 @@ class TokenTargets:
 
     def by_unit(self, index: Int[Tensor, " l"], labels: Sequence[str]) -> "TokenTargets":
         """One target per unit of the generated text; tokens behind its end, or in no unit, stay as they are."""
-        if self.joint or int(self.positions.max()) >= len(index):
+        if self.is_sequence or int(self.positions.max()) >= len(index):
             return self
         units = index[self.positions].tolist()
         keys = [("unit", unit) if unit >= 0 else ("token", place) for place, unit in enumerate(units)]

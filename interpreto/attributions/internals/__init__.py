@@ -1,1 +1,0 @@
-"""Methods that look inside, as pure functions of what is seen there."""
