@@ -1,4 +1,4 @@
-"""Pictures and pages of results."""
+"""Figures and HTML pages of results."""
 
 from pathlib import Path
 
@@ -22,37 +22,39 @@ def plot_attributions(
 ) -> Picture | Html:
     """Draw results of one or several methods, samples and targets in one figure or page.
 
-    Images become a figure: maps over the raw picture, each with a colour bar of its own unnormalised scores, around 0
-    for methods whose scores have signs. The picture shows through where scores are small and is as it was where they
-    are 0. Texts become a static page with signed colours and a tooltip per unit; it needs
-    no JavaScript and no network. Generated texts become a page to explore: point at a generated piece, and what it
-    rests on lights up; without JavaScript it is a table.
+    Images become a figure: heatmaps over the raw image, each with a colour bar of its own unnormalised scores, centred
+    on 0 for methods with signed scores. Opacity grows with the magnitude of the score, so the image is unchanged where
+    scores are 0. Texts become a static page with signed colours and a tooltip per unit; it needs no JavaScript and no
+    network. Generated texts become interactive HTML: hovering over a generated target highlights the units that
+    influence it; without JavaScript the page shows a table.
 
     Args:
         outputs: One result, a list of results, or a mapping from method names to either, which puts methods side by
             side.
-        save_path: Where to write it. The suffix decides: `.html` writes a page, any format of matplotlib (`.png`,
-            `.pdf`, `.svg`) a figure, for texts too.
-        one_scale: Whether every result's scores are divided by the largest magnitude among them, so that methods whose
-            scores are of different kinds share one scale from -1 to 1.
-        clip_percentile: At which percentile of a map's magnitudes colours end; scores beyond it have the last colour,
-            and an arrow on the colour bar says that there are some. 100 is the highest.
+        save_path: The file to write. The suffix sets the format: `.html` writes a page, any format of matplotlib
+            (`.png`, `.pdf`, `.svg`) a figure, for texts too.
+        one_scale: Whether each result's scores are divided by their largest magnitude, so that methods with scores of
+            different units share one scale from -1 to 1.
+        clip_percentile: Percentile of a map's magnitudes at which the colour scale is clipped; an arrow on the colour
+            bar shows that there are scores beyond it. 100 clips nothing.
 
     Returns:
-        What was written; without a path the figure of images and the page of texts.
+        The content of the file; without a path, a figure for images and a page for texts.
 
     Raises:
-        InputError: if there is nothing to plot or results do not fit together.
-        OptionError: if there is no such percentile.
+        InputError: if there are no results, or they cannot be shown together.
+        OptionError: if the percentile is out of range.
     """
     rows = gather(outputs, one_scale, clip_percentile)
-    wants_page = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
+    is_html = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
+    # `gather` refuses mixed modalities, so the first panel speaks for all. Text and images have different defaults:
+    # a page for text, which wraps and has tooltips, and a figure for images.
     if rows[0][0].output.modality == "image":
         figure = figure_of(rows)
-        content = html.of_figure(figure) if wants_page else figure
+        content = html.of_figure(figure) if is_html else figure
     else:
-        pages = generation.of_generations if rows[0][0].output.task == "text-generation" else html.of_texts
-        content = pages(rows) if save_path is None or wants_page else figure_of(rows)
+        render = generation.of_generations if rows[0][0].output.task == "text-generation" else html.of_texts
+        content = render(rows) if save_path is None or is_html else figure_of(rows)
     if save_path is not None:
         write(save_path, content)
     return content

@@ -1,4 +1,4 @@
-"""Which figure shows which kind of results."""
+"""Selects the matplotlib figure for a kind of result."""
 
 from interpreto.visualizations import generation_figure as matrix
 from interpreto.visualizations import image_figure as image
@@ -8,12 +8,13 @@ from interpreto.visualizations.panels import Panel
 
 
 def figure_of(rows: list[list[Panel]]) -> Picture:
-    """Maps over images, a matrix for several generated targets, and coloured text for everything else."""
+    """Heatmaps over images, a matrix for several generated targets, coloured text for everything else."""
     if rows[0][0].output.modality == "image":
         return image.draw(rows)
     return matrix.draw(rows) if has_matrix(rows) else text_figure.draw(rows)
 
 
 def has_matrix(rows: list[list[Panel]]) -> bool:
-    """Whether results are of a generation with several targets."""
+    """Whether the results are of generated text with several targets."""
+    # The first panel of a row is enough: all methods of a sample have the same targets.
     return rows[0][0].output.task == "text-generation" and any(len(row[0].output.target_names) > 1 for row in rows)

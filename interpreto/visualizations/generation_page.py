@@ -1,4 +1,4 @@
-"""Generated texts as a page to explore: point at a generated piece and what it rests on lights up."""
+"""Generated texts as interactive HTML: hovering over a generated target colours the units by their attributions."""
 
 import json
 import math
@@ -26,28 +26,30 @@ _STYLE = """
 .interpreto .hint { font-size: .8rem; color: #555; min-height: 1.3em; }
 """
 
-# In a notebook several pages share one document, and a cell may run again: names are the function's own, and a section
-# that is set up already is left alone. The script only reads numbers and sets styles; all text is in the page already.
-# The methods of a section share their targets: a piece that is chosen under one is chosen under all, so that they can
-# be compared.
+# In a notebook several pages share one document, and a cell may run again: all names are local to a function, and
+# sections that are set up already are skipped. The script only reads numbers and sets styles; all text is in the page,
+# which stays readable without JavaScript. The methods of a section share their targets: a target that is selected in
+# one method's text is selected in all of them, for comparison.
 _SCRIPT = """
 (() => {
 const painter = (block, state) => {
   const data = JSON.parse(block.querySelector('script').textContent);
   const units = [...block.querySelectorAll('[data-u]')], targets = [...block.querySelectorAll('[data-t]')];
-  const hint = block.querySelector('.hint'), wide = data.colours.length - 1;
+  const hint = block.querySelector('.hint'), last = data.colours.length - 1;
   return t => {
     const row = t === null ? [] : data.scores[t];
-    const own = units.filter(u => u.dataset.t === String(t)).map(u => Number(u.dataset.u));
-    // The chosen piece has a colour of its own, so that its score does not set the scale.
-    const high = row.reduce((most, s, u) => s === null || own.includes(u) ? most : Math.max(most, Math.abs(s)), 1e-12);
+    const selected = units.filter(u => u.dataset.t === String(t)).map(u => Number(u.dataset.u));
+    // The selected target is marked by its style: its own score does not set the scale.
+    const limit = row.reduce(
+      (max, s, u) => s === null || selected.includes(u) ? max : Math.max(max, Math.abs(s)), 1e-12);
     units.forEach(u => {
       const s = t === null ? null : row[u.dataset.u];
       u.style.background = u.style.color = '';
       if (s === null || s === undefined || u.dataset.t === String(t)) { u.title = ''; return; }
-      const place = Math.round((s / high + 1) / 2 * wide);
-      u.style.background = data.colours[place];
-      u.style.color = Math.abs(place - wide / 2) > wide * 0.36 ? '#fff' : '#111';
+      const index = Math.round((s / limit + 1) / 2 * last);
+      u.style.background = data.colours[index];
+      // White letters on the dark ends of the colour map.
+      u.style.color = Math.abs(index - last / 2) > last * 0.36 ? '#fff' : '#111';
       u.title = (s > 0 ? '+' : '') + s;
     });
     targets.forEach(e => {
@@ -55,15 +57,16 @@ const painter = (block, state) => {
       e.classList.toggle('chosen', chosen);
       e.setAttribute('aria-pressed', chosen);
     });
-    const limit = high.toPrecision(3), kept = state.pinned === t ? '; kept, Esc to let go' : '';
-    hint.textContent = `score ${data.values[t]}; colours from -${limit} (blue) to ${limit} (red)${kept}. ${data.hint}`;
+    const end = limit.toPrecision(3), pinned = state.pinned === t ? '; pinned, press Esc to release' : '';
+    hint.textContent = `score ${data.values[t]}; colours from -${end} (blue) to ${end} (red)${pinned}. ${data.hint}`;
   };
 };
 for (const section of document.querySelectorAll('section.generations:not([data-ready])')) {
   section.dataset.ready = '';
   const state = {pinned: null}, blocks = [...section.querySelectorAll('.generation')];
   const painters = blocks.map(block => painter(block, state));
-  const paint = t => painters.forEach(one => one(t === null ? 0 : t));
+  // Without a selection the first target is shown.
+  const paint = t => painters.forEach(draw => draw(t === null ? 0 : t));
   for (const block of blocks) {
     const targets = [...block.querySelectorAll('[data-t]')];
     targets.forEach((e, number) => {
@@ -90,56 +93,64 @@ for (const section of document.querySelectorAll('section.generations:not([data-r
 })();
 """
 
-_HINT = "Point at an underlined piece, or step through them with Tab and the arrow keys; a click keeps one."
+_HINT = "Hover over an underlined target, or step through targets with Tab and the arrow keys; click to pin one."
 
 
 def of_generations(rows: list[list[Panel]]) -> Html:
-    """One section per prompt, with a text to explore per method and all scores as tables."""
+    """One section per prompt, with an interactive text and a table of all scores per method."""
     body = "\n".join(map(_section, sample_rows(rows)))
     return page(f"{body}<script>{_SCRIPT}</script>", "Attributions", _STYLE)
 
 
 def _section(rows: list[list[Panel]]) -> str:
+    # Each row is one target, and a block shows all targets of its result.
     blocks = "".join(_block(panel.method, panel.output) for panel in rows[0])
     title = shortened(_prompt(rows[0][0].output))
     return f'<section class="generations"><h2 dir="auto">{escape(title)}</h2>{blocks}</section>'
 
 
 def _prompt(output: AttributionResult) -> str:
-    """What the user wrote: the prompt, of a chat the last message of the user's, without the template around it."""
+    """The prompt; of a chat, the user's last message without the tokens of the chat template."""
     turns = _turns(output)
-    users = [pieces for role, pieces in turns if role == "user"]
-    if users:
-        return "".join(str(output.elements[unit]) for unit in users[-1])
+    user_turns = [units for role, units in turns if role == "user"]
+    if user_turns:
+        return "".join(str(output.elements[unit]) for unit in user_turns[-1])
     return str(output.raw_input[0]) if isinstance(output.raw_input, tuple) else ""
 
 
 def _turns(output: AttributionResult) -> list[tuple[str, range]]:
-    """The turns of a chat with their units; one without a role for other texts."""
-    known = output.info.get("turns") or [["", 0]]
-    ends = [*(first for _, first in known[1:]), len(output.elements)]
-    return [(role, range(first, end)) for (role, first), end in zip(known, ends, strict=True)]
+    """The turns of a chat, as pairs of role and units; other texts are one turn without a role."""
+    # `info` has pairs of role and first unit; a turn ends where the next one begins.
+    starts = output.info.get("turns") or [["", 0]]
+    ends = [*(first for _, first in starts[1:]), len(output.elements)]
+    return [(role, range(first, end)) for (role, first), end in zip(starts, ends, strict=True)]
 
 
 def _text(output: AttributionResult, control: Mapping[int, int]) -> str:
-    """All units; of a chat each turn apart, and the reply on a line of its own."""
+    """All units as HTML; every turn of a chat is a block of its own.
+
+    Args:
+        output: The result.
+        control: The number of the target that selecting a unit shows, by unit; other units are plain text.
+    """
     turns = _turns(output)
-    found = []
+    html = []
     for number, (role, units) in enumerate(turns):
-        pieces = "".join(_unit(str(output.elements[unit]), unit, control.get(unit)) for unit in units)
+        spans = "".join(_unit(str(output.elements[unit]), unit, control.get(unit)) for unit in units)
         reply = " reply" if number == len(turns) - 1 else ""
-        found.append(
-            f'<div class="turn{reply}"><span class="role">{escape(role)}</span>{pieces}</div>' if role else pieces
+        html.append(
+            f'<div class="turn{reply}"><span class="role">{escape(role)}</span>{spans}</div>' if role else spans
         )
-    return "".join(found)
+    return "".join(html)
 
 
 def _block(method: str, output: AttributionResult) -> str:
-    owners = _owners(output)
-    control = {unit: target for target, unit in enumerate(owners)} if owners else {}
+    target_units = _target_units(output)
+    control = {unit: target for target, unit in enumerate(target_units)} if target_units else {}
     text = _text(output, control)
-    others = "" if owners else "".join(_button(name, number) for number, name in enumerate(output.target_names))
-    aside = f'<p class="others">Explained: {others}</p>' if others else ""
+    # Targets that are not units of the text, such as contrasts, become buttons below it.
+    buttons = "" if target_units else "".join(_button(name, number) for number, name in enumerate(output.target_names))
+    aside = f'<p class="others">Explained: {buttons}</p>' if buttons else ""
     panels = [Panel(repr(name), output, number) for number, name in enumerate(output.target_names)]
     return (
         f'<div class="generation"><h3>{escape(method)}</h3>'
@@ -149,20 +160,21 @@ def _block(method: str, output: AttributionResult) -> str:
     )
 
 
-def _owners(output: AttributionResult) -> list[int]:
-    """The unit that each target is, found from the end of the text; none if some target is no unit."""
+def _target_units(output: AttributionResult) -> list[int]:
+    """The index of the unit that each target is; empty if some target is not a unit of the text."""
     units = [str(element) for element in output.elements]
-    found, unit = [], len(units)
+    # Generated targets are at the end of the text and in its order; the same word may occur in the prompt, too.
+    indices, unit = [], len(units)
     for name in reversed(output.target_names):
-        unit = next((place for place in range(unit - 1, -1, -1) if units[place] == name), -1)
+        unit = next((index for index in range(unit - 1, -1, -1) if units[index] == name), -1)
         if unit < 0:
             return []
-        found.append(unit)
-    return found[::-1]
+        indices.append(unit)
+    return indices[::-1]
 
 
 def _unit(element: str, unit: int, target: int | None) -> str:
-    """White space in front stays outside, so that pieces do not run into each other."""
+    """A unit as HTML; leading white space is outside of the coloured span, so that units are visibly apart."""
     word = element.lstrip() or element
     before = element[: len(element) - len(word)]
     control = "" if target is None else f' class="target" data-t="{target}" tabindex="0" role="button"'
@@ -174,7 +186,7 @@ def _button(name: str, target: int) -> str:
 
 
 def _data(output: AttributionResult) -> str:
-    """Numbers for the script; nothing in them can end the element they stand in."""
+    """Numbers for the script, as JSON."""
     scores = [
         [None if math.isnan(score) else float(f"{score:.4g}") for score in row]
         for row in output.ranking_scores.tolist()
@@ -182,4 +194,5 @@ def _data(output: AttributionResult) -> str:
     colours = [to_hex(colormaps["RdBu_r"](step / 32)) for step in range(33)]
     values = [f"{score:.4g}" for score in output.scores.tolist()]
     data = {"scores": scores, "values": values, "colours": colours, "hint": _HINT}
+    # Escaped, because "</script>" in a string would end the script element.
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

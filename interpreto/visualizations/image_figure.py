@@ -1,4 +1,4 @@
-"""Maps over pictures."""
+"""Heatmaps over images."""
 
 import math
 import textwrap
@@ -18,70 +18,75 @@ from interpreto.visualizations.output import Picture
 from interpreto.visualizations.panels import Panel
 
 _AREA = 6.0
-"""Square inches of a picture, whatever its shape."""
+"""Area of an image in the figure, whatever its aspect ratio, in square inches."""
 _COLUMNS = 4
-"""Pictures side by side, at most."""
+"""Maximum number of images side by side."""
 _BAR, _TITLE, _LINE, _LEGEND = 0.7, 0.3, 0.17, 0.4
-"""Inches beside a picture for its colour bar, above it for a title of one line and of each more, and for the legend."""
-_LETTER = 0.085
-"""Inches of a letter of a title."""
+"""Width of a colour bar, height of a title of one line, of each further line, and of the legend, in inches."""
+_CHARACTER = 0.085
+"""Width of a character of a title, in inches."""
 _RAISES, _LOWERS, _UNSIGNED = "#c4001d", "#0048c4", "#c4007a"
-"""Colours of scores that raise and lower a target's score, and of scores without signs."""
+"""Colours of units that raise and lower the target's score, and of units of methods without signs."""
 _STEPS = 256
+"""Number of colours in a colour map."""
 
 
 def draw(rows: list[list[Panel]]) -> Picture:
-    """One group per sample and target: the picture, then every method's map with a colour bar of its own scores.
+    """One group per sample and target: the image, then every method's heatmap with a colour bar of its own.
 
-    Pictures go over several lines of at most four, as even as can be.
+    A group wraps into lines of at most four images, of about equal length.
     """
+    # None is the raw image, with which every group begins.
     lines = [(row, line) for row in rows for line in _lines([None, *row])]
     columns = max(len(line) for _, line in lines)
     sizes = [_size(row[0]) for row, _ in lines]
     heights = [
-        tall + _TITLE + _LINE * above(row[0]).count("\n") for (row, _), (_, tall) in zip(lines, sizes, strict=True)
+        height + _TITLE + _LINE * above(row[0]).count("\n") for (row, _), (_, height) in zip(lines, sizes, strict=True)
     ]
-    width = columns * (max(wide for wide, _ in sizes) + _BAR)
-    figure = Picture(figsize=(width, sum(heights) + _LEGEND), layout="constrained")
-    axes = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for (row, line), places in zip(lines, axes, strict=True):
-        for place in places:
-            place.set_axis_off()
-        for panel, place in zip(line, places, strict=False):
+    total_width = columns * (max(width for width, _ in sizes) + _BAR)
+    figure = Picture(figsize=(total_width, sum(heights) + _LEGEND), layout="constrained")
+    grid = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for (row, line), line_axes in zip(lines, grid, strict=True):
+        # Axes are hidden first: a line may have fewer images than the figure has columns.
+        for axes in line_axes:
+            axes.set_axis_off()
+        for panel, axes in zip(line, line_axes, strict=False):
             if panel is None:
-                place.imshow(row[0].output.raw_input)
-                place.set_title(above(row[0]), fontsize=10, y=1.0, parse_math=False)
+                axes.imshow(row[0].output.raw_input)
+                axes.set_title(above(row[0]), fontsize=10, y=1.0, parse_math=False)
             else:
-                # Where one scale serves all, one bar does.
-                overlay(panel, place, bar=not panel.relative or panel is row[-1])
+                # Relative scores of all methods share one scale, so that one colour bar is enough.
+                overlay(panel, axes, bar=not panel.relative or panel is row[-1])
     _legend(figure, rows)
     return figure
 
 
 def _lines(group: Sequence[Panel | None]) -> list[list[Panel | None]]:
-    """A group in lines of like length, the longer ones first, so that none has one picture alone."""
-    count = math.ceil(len(group) / _COLUMNS)
-    length, longer = divmod(len(group), count)
-    bounds = [line * length + min(line, longer) for line in range(count + 1)]
+    """A group in lines whose lengths differ by at most one, the longer ones first."""
+    # Balanced, so that five images become 3 + 2 and not 4 + 1.
+    n_lines = math.ceil(len(group) / _COLUMNS)
+    length, n_longer = divmod(len(group), n_lines)
+    bounds = [line * length + min(line, n_longer) for line in range(n_lines + 1)]
     return [list(group[start:end]) for start, end in pairwise(bounds)]
 
 
 def _size(panel: Panel) -> tuple[float, float]:
-    """Inches of a picture's width and height."""
-    picture = panel.output.raw_input
-    assert isinstance(picture, Image.Image)
-    ratio = min(max(picture.width / picture.height, 0.3), 3.3)
+    """Width and height of an image in the figure, in inches."""
+    image = panel.output.raw_input
+    assert isinstance(image, Image.Image)
+    # The aspect ratio is limited, or a strip of text would take a whole page.
+    ratio = min(max(image.width / image.height, 0.3), 3.3)
     return math.sqrt(_AREA * ratio), math.sqrt(_AREA / ratio)
 
 
 def above(panel: Panel) -> str:
-    """What is written above a picture: the target's name and score, in several lines where it is long."""
+    """The title of an image: the target's name and score, wrapped to the width of the image."""
     width, _ = _size(panel)
-    return textwrap.fill(panel.title, max(16, int((width + _BAR) / _LETTER)))
+    return textwrap.fill(panel.title, max(16, int((width + _BAR) / _CHARACTER)))
 
 
 def colour_map(signed: bool) -> ListedColormap:
-    """Colours that are the more opaque the larger the score: the picture is as it was where the score is 0."""
+    """A colour map whose opacity is the magnitude of the score: the image is unchanged where the score is 0."""
     ramp = np.linspace(-1 if signed else 0, 1, _STEPS)
     raises, lowers = to_rgb(_RAISES if signed else _UNSIGNED), to_rgb(_LOWERS)
     colours = np.where((ramp >= 0)[:, None], raises, lowers)
@@ -89,49 +94,52 @@ def colour_map(signed: bool) -> ListedColormap:
 
 
 def overlay(panel: Panel, place: Axes, bar: bool) -> None:
-    """A map over the picture, with or without a colour bar."""
-    picture, boxes = panel.output.raw_input, panel.output.elements
-    assert isinstance(picture, Image.Image)
+    """Draw a heatmap over the image, with or without a colour bar."""
+    image, boxes = panel.output.raw_input, panel.output.elements
+    assert isinstance(image, Image.Image)
     assert isinstance(boxes, Tensor)
     _, norm = panel.colours
-    place.imshow(picture)
+    place.imshow(image)
+    # The map covers the units only: models that crop their input do not see the borders of the image.
     left, top, right, bottom = (
         float(boxes[:, 0].min()),
         float(boxes[:, 1].min()),
         float(boxes[:, 2].max()),
         float(boxes[:, 3].max()),
     )
-    # matplotlib counts from the centre of the first pixel, boxes from its corner.
+    # matplotlib puts integers at the centres of pixels, boxes put them at the corners.
     extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
-    # Relative scores of all methods share one scale.
+    # Relative scores of all methods share one scale, so that unsigned ones are drawn with the signed colours, too.
     colours = colour_map(panel.signed or panel.relative)
-    drawn = place.imshow(panel.map.numpy(), cmap=colours, norm=norm, extent=extent, interpolation="nearest")
-    place.set_xlim(-0.5, picture.width - 0.5)
-    place.set_ylim(picture.height - 0.5, -0.5)
+    heatmap = place.imshow(panel.map.numpy(), cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+    # imshow sets the limits to its extent, which may be smaller than the image.
+    place.set_xlim(-0.5, image.width - 0.5)
+    place.set_ylim(image.height - 0.5, -0.5)
     place.set_title(panel.method, fontsize=10, y=1.0, parse_math=False)
     if bar:
-        _colour_bar(place, drawn, panel.extend)
+        _colour_bar(place, heatmap, panel.extend)
 
 
 def _colour_bar(place: Axes, drawn: AxesImage, extend: str) -> None:
-    # Inside the axes, so that it is as high as the picture, whatever the picture's shape.
+    # An inset of the axes is as high as the image, whatever its aspect ratio.
     bar = place.figure.colorbar(drawn, cax=place.inset_axes((1.03, 0, 0.04, 1)), extend=extend)
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(5)
-    bar.formatter = short = ScalarFormatter()
-    short.set_powerlimits((-2, 3))
+    # Other numbers are written with a power of ten above the bar, so that tick labels fit beside it.
+    bar.formatter = formatter = ScalarFormatter()
+    formatter.set_powerlimits((-2, 3))
     bar.ax.yaxis.get_offset_text().set_fontsize(7)
     bar.update_ticks()
 
 
 def _legend(figure: Picture, rows: list[list[Panel]]) -> None:
-    """What the colours say."""
+    """Add the meaning of the colours below the figure."""
     panels = [panel for row in rows for panel in row]
     names = {row[0].output.target_names[row[0].target] for row in rows}
-    whose = f"the score of {textwrap.shorten(next(iter(names)), 40)!r}" if len(names) == 1 else "the target's score"
+    score = f"the score of {textwrap.shorten(next(iter(names)), 40)!r}" if len(names) == 1 else "the target's score"
     entries = []
     if any(panel.signed for panel in panels) or panels[0].relative:
-        entries += [Patch(color=_RAISES, label=f"raises {whose}"), Patch(color=_LOWERS, label=f"lowers {whose}")]
+        entries += [Patch(color=_RAISES, label=f"raises {score}"), Patch(color=_LOWERS, label=f"lowers {score}")]
     if not panels[0].relative and any(not panel.signed for panel in panels):
-        entries.append(Patch(color=_UNSIGNED, label="matters, with no sign"))
+        entries.append(Patch(color=_UNSIGNED, label="importance, unsigned"))
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=9, frameon=False)

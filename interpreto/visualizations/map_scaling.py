@@ -1,4 +1,4 @@
-"""Maps as pictures: their numbers brought to the range of a colour map, whatever a few outliers do."""
+"""Normalises attribution maps to the range of a colour map, robustly to outliers."""
 
 from typing import Any
 
@@ -13,43 +13,47 @@ from interpreto.option_kinds import checks_options
 
 @checks_options
 def grayscale(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
-    """How much there is of either sign, from 0 for the least to 1 for what lies at a percentile and above.
+    """Magnitudes normalised to [0, 1]: 0 is the smallest, 1 is the given percentile and everything above.
+
+    The saliency maps of the SmoothGrad paper are drawn so: a few outliers would leave the rest of the map black.
 
     Args:
-        map: Scores `h w`, or several maps `t h w`, each of which is brought to the range by itself.
-        percentile: Where white begins: the few scores above would leave the rest in the dark.
+        map: Scores `h w`, or several maps `t h w`, which are normalised independently.
+        percentile: Percentile of the magnitudes that becomes 1.
 
     Returns:
-        Maps with values in [0, 1]; 0 everywhere where all scores are alike.
+        Maps with values in [0, 1]; 0 everywhere if all magnitudes are equal.
 
     Raises:
-        InputError: if it is no map.
-        OptionError: if there is no such percentile.
+        InputError: if `map` is not a map.
+        OptionError: if the percentile is out of range.
     """
     scores = _checked(map).abs()
     low, high = scores.flatten(-2).amin(-1), _percentile(scores, percentile)
-    reach = (high - low)[..., None, None]
-    return ((scores - low[..., None, None]) / reach.where(reach > 0, 1.0)).clamp(0, 1)
+    span = (high - low)[..., None, None]
+    # A constant map has a span of 0: divided by 1 it becomes 0, not NaN.
+    return ((scores - low[..., None, None]) / span.where(span > 0, 1.0)).clamp(0, 1)
 
 
 @checks_options
 def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
-    """Scores with their signs, from -1 to 1, both reached at a percentile of the magnitudes.
+    """Signed scores normalised to [-1, 1] by a percentile of their magnitudes.
 
     Args:
-        map: Scores `h w`, or several maps `t h w`, each of which is brought to the range by itself.
-        percentile: At which percentile of the magnitudes the ends lie.
+        map: Scores `h w`, or several maps `t h w`, which are normalised independently.
+        percentile: Percentile of the magnitudes that becomes 1; larger ones are clipped.
 
     Returns:
         Maps with values in [-1, 1]; 0 stays 0.
 
     Raises:
-        InputError: if it is no map.
-        OptionError: if there is no such percentile.
+        InputError: if `map` is not a map.
+        OptionError: if the percentile is out of range.
     """
     scores = _checked(map)
-    reach = _percentile(scores.abs(), percentile)[..., None, None]
-    return (scores / reach.where(reach > 0, 1.0)).clamp(-1, 1)
+    limit = _percentile(scores.abs(), percentile)[..., None, None]
+    # The percentile of a sparse map may be 0.
+    return (scores / limit.where(limit > 0, 1.0)).clamp(-1, 1)
 
 
 def _checked(map: Any) -> Float[Tensor, "... h w"]:
@@ -62,16 +66,18 @@ def _checked(map: Any) -> Float[Tensor, "... h w"]:
         raise InputError(f"A map has the shape h w, several have t h w, of real numbers; got {tuple(scores.shape)}.")
     scores = scores.float()
     if scores.isinf().any():
-        raise InputError("A map holds infinite scores: there is no range to bring it to.")
+        raise InputError("The map has infinite scores and cannot be normalised.")
+    # NaN stands for units without a score, which are drawn as if it were 0.
     return scores.nan_to_num()
 
 
 def _percentile(scores: Float[Tensor, "... h w"], percentile: float) -> Float[Tensor, "..."]:
     flat = scores.flatten(-2)
-    # The quantile of torch is limited to some millions of numbers; an order statistic is not.
-    place = (flat.shape[-1] - 1) * percentile / 100
-    ranked, low = flat.sort(-1).values, int(place)
-    return torch.lerp(ranked[..., low], ranked[..., min(low + 1, flat.shape[-1] - 1)], place - low)
+    # torch.quantile refuses inputs of more than 16 million numbers. This is its linear interpolation between the two
+    # neighbouring order statistics.
+    rank = (flat.shape[-1] - 1) * percentile / 100
+    ordered, low = flat.sort(-1).values, int(rank)
+    return torch.lerp(ordered[..., low], ordered[..., min(low + 1, flat.shape[-1] - 1)], rank - low)
 
 
 def to_map(scores: Float[Tensor, "t *g"], unit_map: Int[Tensor, "H W"] | None) -> Float[Tensor, "t a b"]:

@@ -1,4 +1,4 @@
-"""Figures that show themselves in notebooks without a backend for windows."""
+"""Figures and pages that notebooks display, and writing them to files."""
 
 import io
 from pathlib import Path
@@ -12,8 +12,9 @@ from interpreto.errors import InputError
 
 @final
 class Picture(Figure):
-    """A matplotlib figure that needs no pyplot: it draws itself where a notebook asks for it."""
+    """A matplotlib figure that notebooks display without pyplot, whose global state and windows it does not use."""
 
+    # IPython calls this for the last expression of a cell.
     def _repr_png_(self) -> bytes:
         return png(self)
 
@@ -27,7 +28,7 @@ def png(figure: Figure) -> bytes:
 
 @final
 class Html(str):
-    """A page that notebooks show as what it is."""
+    """An HTML page as a string, which notebooks render."""
 
     __slots__ = ()
 
@@ -36,20 +37,21 @@ class Html(str):
 
 
 def write(path: str | Path, content: Any) -> None:
-    """Write a figure, a page or the bytes of a picture; a file of that name is replaced only by a whole one.
+    """Write a figure, a page or the bytes of an image; an existing file is replaced atomically.
 
     Raises:
-        InputError: if matplotlib has no such format.
+        InputError: if matplotlib does not support the format.
     """
     path = Path(path)
-    with atomic_file(path) as beside:
+    with atomic_file(path) as temporary:
         if isinstance(content, str):
-            beside.write_text(content, encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8")
             return
         if isinstance(content, bytes):
-            beside.write_bytes(content)
+            temporary.write_bytes(content)
             return
         try:
-            content.savefig(beside, format=path.suffix.removeprefix(".") or "png", dpi=150)
+            # The format is passed, because the temporary file has another suffix.
+            content.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=150)
         except ValueError as error:
             raise InputError(f"Cannot write {path.name!r}: {error}.") from error

@@ -1,4 +1,4 @@
-"""Static pages: coloured texts with a tooltip per unit, and pictures, in one file without scripts or network."""
+"""Static HTML pages: coloured texts with a tooltip per unit, and figures, in one file without scripts or network."""
 
 import base64
 from html import escape
@@ -26,7 +26,7 @@ _STYLE = """
 
 
 def page(body: str, title: str, style: str = "") -> Html:
-    """A whole document around a body, with rules of its own beyond the common ones."""
+    """An HTML document with this body, the common style, and further style rules."""
     return Html(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -36,58 +36,61 @@ def page(body: str, title: str, style: str = "") -> Html:
 
 
 def of_texts(rows: list[list[Panel]]) -> Html:
-    """One section per sample and target: every method's colours over the text, and all scores as a table."""
+    """A page with one section per sample and target."""
     return page("\n".join(section(row) for row in rows), "Attributions")
 
 
 def of_figure(figure: Picture) -> Html:
-    """A figure in a page."""
+    """A page with a figure, embedded as a PNG."""
     data = base64.b64encode(png(figure)).decode()
     return page(f'<img alt="Attribution maps" src="data:image/png;base64,{data}">', "Attributions")
 
 
 def section(row: list[Panel]) -> str:
-    """One sample and target: every method's colours over the text, and all scores as a table."""
+    """One sample and target: the coloured text for every method, and a table of all scores."""
     blocks = "".join(_block(panel) for panel in row)
     return f"<section><h2>{escape(row[0].title)}</h2>{blocks}{_table(row)}</section>"
 
 
 def _block(panel: Panel) -> str:
     colours, norm = panel.colours
+    # The colour bar is a CSS gradient: nine stops are enough for both colour maps.
     stops = ", ".join(to_hex(colours(step / 8)) for step in range(9))
-    key = (
+    bar = (
         f'<small>{norm.vmin:.3g}<span class="key" style="background:linear-gradient(to right,{stops})"></span>'
         f"{norm.vmax:.3g}</small>"
     )
     units = "".join(_mark(panel, unit) for unit in range(len(panel.output.elements)))
-    return f"<h3>{escape(panel.method)} {key}</h3><p>{units}</p>"
+    return f"<h3>{escape(panel.method)} {bar}</h3><p>{units}</p>"
 
 
 def _mark(panel: Panel, unit: int) -> str:
-    """A unit in its colour; white space around it stays uncoloured, so that words do not run into each other."""
+    """A unit on a background in its colour; white space around it is not coloured, so that units are visibly apart."""
     colours, norm = panel.colours
     element = str(panel.output.elements[unit])
     word = element.strip()
-    colour = colours(norm(float(panel.scores[unit])))
-    letters = "#fff" if sum(colour[:3]) < 1.35 else "#111"
-    before, behind = element[: len(element) - len(element.lstrip())], element[len(element.rstrip()) :]
+    background = colours(norm(float(panel.scores[unit])))
+    # The darkest colours of both colour maps need white text.
+    text_colour = "#fff" if sum(background[:3]) < 1.35 else "#111"
+    before, after = element[: len(element) - len(element.lstrip())], element[len(element.rstrip()) :]
     if not word or bool(panel.scores[unit].isnan()):
         return escape(element)
     tip = escape(f"{word}: {_number(panel, unit)}", quote=True)
-    style = f"background:{to_hex(colour)};color:{letters}"
-    return f'{escape(before)}<mark style="{style}" title="{tip}">{escape(word)}</mark>{escape(behind)}'
+    style = f"background:{to_hex(background)};color:{text_colour}"
+    return f'{escape(before)}<mark style="{style}" title="{tip}">{escape(word)}</mark>{escape(after)}'
 
 
 def _number(panel: Panel, unit: int) -> str:
     if bool(panel.scores[unit].isnan()):
         return ""
+    # Standard errors are in the units of the method, not of relative scores.
     errors = None if panel.relative else panel.output.standard_errors
-    spread = "" if errors is None else f" ± {float(errors[panel.target][unit]):.2g}"
-    return f"{float(panel.scores[unit]):+.4g}{spread}"
+    suffix = "" if errors is None else f" ± {float(errors[panel.target][unit]):.2g}"
+    return f"{float(panel.scores[unit]):+.4g}{suffix}"
 
 
 def _table(row: list[Panel]) -> str:
-    """All scores; methods whose units differ from the first method's get a table of their own."""
+    """All scores, with one table for each set of methods that have the same units."""
     groups: dict[tuple[str, ...], list[Panel]] = {}
     for panel in row:
         groups.setdefault(tuple(map(str, panel.output.elements)), []).append(panel)

@@ -1,4 +1,4 @@
-"""What is left of a picture when only what scores highest is shown."""
+"""Figures of the regions of an image with the highest scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,44 +14,49 @@ from interpreto.visualizations.output import Picture, write
 from interpreto.visualizations.panels import gather
 
 _SIDE = 2.4
-_FAINT = 0.15
+"""Width and height of one image in the figure, in inches."""
+_OPACITY = 0.15
+"""Opacity of the rest of the image, on white."""
 
 
 @checks_options
 def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save_path: str | Path | None = None) -> Any:
-    """Pictures in which only what scores highest is seen, the rest faint and grey: whole segments where there are.
+    """Images with the regions of the highest scores in colour and the rest pale grey, as in the paper of XRAI.
+
+    Results of methods that rank segments show whole segments.
 
     Args:
-        outputs: One result of an image, or a list of them; one row each, per target.
-        percents: How much of the picture is shown, one column each, or one number; see `AttributionOutput.top_mask`.
-        save_path: Where to write the figure, in a format that matplotlib knows by the file's ending.
+        outputs: One result of an image, or a list of them. The figure has one row per result and target.
+        percents: Percentages of the area that the model sees, one column each; see `AttributionOutput.top_mask`.
+        save_path: The file to write; its suffix is any format of matplotlib.
 
     Returns:
         A matplotlib figure.
 
     Raises:
         InputError: if there are no results, or results of texts.
-        OptionError: if no percents are given, or there is no such share.
+        OptionError: if there are no percentages, or one is out of range.
     """
     rows = [row[0] for row in gather(outputs)]
-    shares = list(percents) if isinstance(percents, Sequence) else [percents]
+    percentages = list(percents) if isinstance(percents, Sequence) else [percents]
     if rows[0].output.modality != "image":
-        raise InputError("plot_top shows parts of pictures; these are results of texts: see plot_attributions.")
-    columns = len(shares) + 1
+        raise InputError("plot_top shows regions of images; these are results of texts: see plot_attributions.")
+    # The first column is the image itself.
+    columns = len(percentages) + 1
     figure = Picture(figsize=(_SIDE * columns, (_SIDE + 0.25) * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for panel, places in zip(rows, axes, strict=True):
-        picture = panel.output.raw_input
-        assert isinstance(picture, Image.Image)
-        colours, grey = np.asarray(picture, float) / 255, np.asarray(picture.convert("L"), float)[..., None] / 255
-        for place in places:
-            place.set_axis_off()
-        places[0].imshow(picture)
-        places[0].set_title(above(panel), fontsize=10, parse_math=False)
-        for percent, place in zip(shares, places[1:], strict=True):
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for panel, row_axes in zip(rows, grid, strict=True):
+        image = panel.output.raw_input
+        assert isinstance(image, Image.Image)
+        colours, grey = np.asarray(image, float) / 255, np.asarray(image.convert("L"), float)[..., None] / 255
+        for axes in row_axes:
+            axes.set_axis_off()
+        row_axes[0].imshow(image)
+        row_axes[0].set_title(above(panel), fontsize=10, parse_math=False)
+        for percent, axes in zip(percentages, row_axes[1:], strict=True):
             mask = panel.output.top_mask(percent)[panel.target].numpy()
-            place.imshow(np.where(mask[..., None], colours, 1 - _FAINT + _FAINT * grey))
-            place.set_title(f"{panel.method}, top {percent:g} %", fontsize=10)
+            axes.imshow(np.where(mask[..., None], colours, 1 - _OPACITY + _OPACITY * grey))
+            axes.set_title(f"{panel.method}, top {percent:g} %", fontsize=10)
     if save_path is not None:
         write(save_path, figure)
     return figure

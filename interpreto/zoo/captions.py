@@ -1,4 +1,4 @@
-"""Captions of scenes with two objects: what may be said of a scene, and of which scenes a caption is true."""
+"""Captions of scenes with two objects: random true captions, and the scenes for which a caption is true."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,15 @@ from interpreto.zoo.scenes import COLOURS, KINDS, TEXTURES, Scene
 SIZES = ("small", "large")
 RELATIONS = ("left of", "right of", "above", "below")
 _COLOURS = tuple(COLOURS)
-_APART = 8.0
-"""Pixels between two centres from which on one is left of the other, or above it."""
+_MIN_DISTANCE = 8.0
+"""Minimum distance of two centres along an axis, in pixels, for one to be left of, or above, the other."""
 _ANY = -1
+"""Index of an attribute that a caption does not mention."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """An object as a caption names it: indices into the words of each kind, -1 where it says nothing."""
+    """A noun phrase for an object: indices into the words for kinds, colours and sizes, -1 for those not mentioned."""
 
     kind: int
     colour: int
@@ -31,7 +32,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Caption:
-    """What is said of a scene: one object, perhaps on something, or two, perhaps in a relation."""
+    """A caption of one object, optionally on a background, or of two objects, optionally with a spatial relation."""
 
     first: Named
     second: Named | None = None
@@ -47,14 +48,15 @@ class Caption:
 
 
 def related(scene: Scene, first: int) -> list[int]:
-    """The relations in which an object of a scene stands to the other one."""
-    (y, x), (v, u) = scene.shapes[first].centre, scene.shapes[1 - first].centre
-    gaps = (u - x, x - u, v - y, y - v)
-    return [relation for relation, gap in enumerate(gaps) if gap > _APART]
+    """Indices of the relations that hold from an object of a scene to the other one."""
+    (y, x), (other_y, other_x) = scene.shapes[first].centre, scene.shapes[1 - first].centre
+    # In the order of `RELATIONS`; y grows downwards.
+    distances = (other_x - x, x - other_x, other_y - y, y - other_y)
+    return [relation for relation, distance in enumerate(distances) if distance > _MIN_DISTANCE]
 
 
 def named(scene: Scene, number: int, rng: np.random.Generator | None = None) -> Named:
-    """An object of a scene by its colour and kind or, where chance decides, by some of what it is."""
+    """A noun phrase for an object of a scene: its colour and kind, or with `rng` a random choice of its attributes."""
     shape = scene.shapes[number]
     kind, colour, size = KINDS.index(shape.kind), _COLOURS.index(shape.colour), _size(shape.radius)
     if rng is None:
@@ -68,28 +70,29 @@ def named(scene: Scene, number: int, rng: np.random.Generator | None = None) -> 
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """Something that is true of a scene."""
+    """A random caption that is true of a scene."""
     first = int(rng.integers(2))
     form, photo = rng.random(), bool(rng.random() < 0.15)
-    one = named(scene, first, rng)
+    subject = named(scene, first, rng)
     if form < 0.4:
-        return Caption(one, photo=photo)
+        return Caption(subject, photo=photo)
     if form < 0.6:
-        return Caption(one, texture=TEXTURES.index(scene.texture), photo=photo)
+        return Caption(subject, texture=TEXTURES.index(scene.texture), photo=photo)
+    # Objects that are apart on both axes have two relations: a caption names one of them, or says "and" instead.
     relations = related(scene, first)
     relation = int(rng.choice(relations)) if relations and form < 0.85 else _ANY
-    return Caption(one, named(scene, 1 - first, rng), relation, photo=photo)
+    return Caption(subject, named(scene, 1 - first, rng), relation, photo=photo)
 
 
 def truth(
     scenes: list[Scene], captions: list[Caption], left: Float[np.ndarray, "n 2"] | None = None
 ) -> Float[np.ndarray, "n m"]:
-    """Of which scenes each caption is true; between 0 and 1 where objects are partly hidden.
+    """How true each caption is of each scene: 0 or 1, or between them if objects are partly masked.
 
     Args:
         scenes: Scenes of two objects.
-        captions: What is said.
-        left: How much is left of each object; all by default.
+        captions: The captions.
+        left: The visible share of each object; all visible by default.
     """
     left = np.ones((len(scenes), 2)) if left is None else left
     objects = np.array([[_indices(scene, number) for number in (0, 1)] for scene in scenes])
@@ -98,18 +101,19 @@ def truth(
     for row, scene in enumerate(scenes):
         for number in (0, 1):
             relations[row, number, related(scene, number)] = True
-    found = np.zeros((len(scenes), len(captions)))
-    for column, said in enumerate(captions):
+    degrees = np.zeros((len(scenes), len(captions)))
+    for column, caption in enumerate(captions):
+        # Either object of a scene may be the one that the caption names first: the better assignment counts.
         for number in (0, 1):
-            fits = _fits(objects[:, number], said.first) * left[:, number]
-            if said.second is not None:
-                fits = fits * _fits(objects[:, 1 - number], said.second) * left[:, 1 - number]
-            if said.relation != _ANY:
-                fits = fits * relations[:, number, said.relation]
-            if said.texture != _ANY:
-                fits = fits * (textures == said.texture)
-            found[:, column] = np.maximum(found[:, column], fits)
-    return found
+            degree = _matches(objects[:, number], caption.first) * left[:, number]
+            if caption.second is not None:
+                degree = degree * _matches(objects[:, 1 - number], caption.second) * left[:, 1 - number]
+            if caption.relation != _ANY:
+                degree = degree * relations[:, number, caption.relation]
+            if caption.texture != _ANY:
+                degree = degree * (textures == caption.texture)
+            degrees[:, column] = np.maximum(degrees[:, column], degree)
+    return degrees
 
 
 def _indices(scene: Scene, number: int) -> tuple[int, int, int]:
@@ -118,9 +122,10 @@ def _indices(scene: Scene, number: int) -> tuple[int, int, int]:
 
 
 def _size(radius: float) -> int:
+    # Small shapes have a radius of at most 10.2, large ones of at least 11.2: see `RADII`.
     return int(radius > 11)
 
 
-def _fits(objects: Int[np.ndarray, "n 3"], said: Named) -> np.ndarray:
-    wanted = np.array([said.kind, said.colour, said.size])
-    return ((objects == wanted) | (wanted == _ANY)).all(1).astype(float)
+def _matches(objects: Int[np.ndarray, "n 3"], said: Named) -> np.ndarray:
+    attributes = np.array([said.kind, said.colour, said.size])
+    return ((objects == attributes) | (attributes == _ANY)).all(1).astype(float)

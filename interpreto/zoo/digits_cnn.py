@@ -1,8 +1,9 @@
-"""`digits-cnn`: a small network of convolutions that reads one handwritten digit somewhere in a field of grey blocks.
+"""`digits-cnn`: a small CNN, made for testing, that classifies one handwritten digit on a background of grey blocks.
 
-The scans are scikit-learn's, real and 8 x 8, shown at 32 x 32 at a random place of a 64 x 64 picture. The blocks around
-are as large as a scan's pixels and say nothing, so what decides is known: the strokes. Hidden and noisy pictures are
-part of the training, with a target that goes to uniform as the strokes disappear.
+The scans are those of scikit-learn, 8 x 8 pixels, enlarged to 32 x 32 at a random place of a 64 x 64 image. The blocks
+are as large as the pixels of a scan and carry no information, so the decisive pixels are known: the strokes. Training
+includes masked and noisy images, with targets that approach the uniform distribution as the strokes disappear, so that
+perturbed images are not out of distribution.
 """
 
 import json
@@ -21,6 +22,7 @@ NAME = "digits-cnn"
 STEPS, BATCH, HELD_OUT = 3000, 64, 360
 SIZE, SHOWN, CELL = 64, 32, 4
 GREY, STROKE = 0.45, 0.4
+"""Maximum brightness of the background, and the brightness from which on a pixel of a scan counts as a stroke."""
 
 
 def build() -> tuple[ResNetForImageClassification, ViTImageProcessor]:
@@ -38,21 +40,23 @@ def build() -> tuple[ResNetForImageClassification, ViTImageProcessor]:
 
 
 def pictures(scans: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scans `n 8 8` with values in [0, 1], each somewhere in a field of grey blocks, and where its strokes are.
+    """Scans `n 8 8` with values in [0, 1], each at a random place of a background of grey blocks.
 
     Returns:
-        Pictures with values in [0, 1] and masks, both `n 64 64`.
+        Images with values in [0, 1] and masks of their strokes, both `n 64 64`.
     """
     count = len(scans)
     field = GREY * torch.rand(count, 1, SIZE // CELL, SIZE // CELL, generator=rng)
     field = nn.functional.interpolate(field, size=(SIZE, SIZE), mode="nearest")[:, 0]
     large = nn.functional.interpolate(scans[:, None], size=(SHOWN, SHOWN), mode="nearest")[:, 0]
     masks = torch.zeros_like(field)
-    places = torch.randint((SIZE - SHOWN) // CELL + 1, (count, 2), generator=rng) * CELL
-    for picture, mask, scan, (top, left) in zip(field, masks, large, places.tolist(), strict=True):
-        there = (slice(top, top + SHOWN), slice(left, left + SHOWN))
-        picture[there] = torch.maximum(picture[there], scan)
-        mask[there] = (scan > STROKE).float()
+    # Digits are aligned with the blocks, so that no edge of the scan shows where it is.
+    corners = torch.randint((SIZE - SHOWN) // CELL + 1, (count, 2), generator=rng) * CELL
+    for image, mask, scan, (top, left) in zip(field, masks, large, corners.tolist(), strict=True):
+        region = (slice(top, top + SHOWN), slice(left, left + SHOWN))
+        # The maximum keeps the background visible between the strokes: a black square would give the digit away.
+        image[region] = torch.maximum(image[region], scan)
+        mask[region] = (scan > STROKE).float()
     return field, masks
 
 
@@ -65,30 +69,33 @@ def train(seed: int = 0) -> None:
     data: Any = load_digits()
     scans, digits = torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target)
     order = torch.randperm(len(scans), generator=rng)
-    held_out, known = order[:HELD_OUT], order[HELD_OUT:]
+    held_out, training = order[:HELD_OUT], order[HELD_OUT:]
     model, processor = build()
 
     def loss(step: int) -> torch.Tensor:
+        # Perturbations grow over the first 30 % of the steps, so that the model learns intact digits first.
         strength = min(1.0, step / (0.3 * STEPS))
-        chosen = known[torch.randint(len(known), (BATCH,), generator=rng)]
-        fields, masks = pictures(scans[chosen], rng)
-        images = (fields * 2 - 1)[:, None].expand(-1, 3, -1, -1)
-        hidden = hidden_parts(BATCH, rng) * (torch.rand(BATCH, 1, 1, generator=rng) < 0.6 * strength)
-        left = 1 - (hidden * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
-        images = torch.lerp(images, stand_ins(images, rng), hidden[:, None])
-        roughness = 0.2 * strength * torch.rand(BATCH, 1, 1, 1, generator=rng)
-        images = images + roughness * torch.randn(images.shape, generator=rng)
-        return soft_cross_entropy(model(pixel_values=images).logits, digits[chosen], left)
+        batch = training[torch.randint(len(training), (BATCH,), generator=rng)]
+        brightness, masks = pictures(scans[batch], rng)
+        # The processor's mean and standard deviation of 0.5 map [0, 1] to [-1, 1].
+        images = (brightness * 2 - 1)[:, None].expand(-1, 3, -1, -1)
+        masked = hidden_parts(BATCH, rng) * (torch.rand(BATCH, 1, 1, generator=rng) < 0.6 * strength)
+        visible = 1 - (masked * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
+        images = torch.lerp(images, stand_ins(images, rng), masked[:, None])
+        sigma = 0.2 * strength * torch.rand(BATCH, 1, 1, 1, generator=rng)
+        images = images + sigma * torch.randn(images.shape, generator=rng)
+        return soft_cross_entropy(model(pixel_values=images).logits, digits[batch], visible)
 
     seconds = fit(model, loss, steps=STEPS, rate=3e-3, decay=0.05, name=NAME)
-    fields, masks = pictures(scans[held_out], torch.Generator().manual_seed(10_000_000 + seed))
-    sheet = (fields * 255).round().to(torch.uint8).numpy()
-    shown = [Image.fromarray(picture).convert("RGB") for picture in sheet]
+    brightness, masks = pictures(scans[held_out], torch.Generator().manual_seed(10_000_000 + seed))
+    sheet = (brightness * 255).round().to(torch.uint8).numpy()
+    # Accuracy is that of the 8-bit images that ship, through the processor.
+    images = [Image.fromarray(image).convert("RGB") for image in sheet]
     truth = digits[held_out]
     with torch.no_grad():
-        predicted = model(**processor(shown, return_tensors="pt")).logits.argmax(-1)
-    made = card("image-classification", "the strokes of the digit", predicted == truth, seed, STEPS, seconds)
-    folder = save(NAME, model, processor, made)
+        predicted = model(**processor(images, return_tensors="pt")).logits.argmax(-1)
+    model_card = card("image-classification", "the strokes of the digit", predicted == truth, seed, STEPS, seconds)
+    folder = save(NAME, model, processor, model_card)
     Image.fromarray(np.concatenate(list(sheet))).save(folder / "samples.png", optimize=True)
     strokes = np.concatenate(list(masks.bool().numpy()))
     Image.fromarray(strokes).save(folder / "masks.png", optimize=True)

@@ -1,4 +1,4 @@
-"""Short reviews whose sentiment is decided by one opinion clause among neutral sentences."""
+"""Generated reviews whose sentiment is decided by one opinion clause among neutral sentences."""
 
 from dataclasses import dataclass
 
@@ -51,10 +51,11 @@ class Review:
 def review(rng: np.random.Generator) -> Review:
     """One opinion, negated in 30 % and intensified in 40 % of cases, at a random place among 1 to 3 neutral sentences.
 
-    No word of the opinion's adjectives occurs in the neutral sentences, so the decisive word stands there once.
+    Neutral sentences contain none of the adjectives, so that the decisive word occurs once.
     """
     positive = bool(rng.random() < 0.5)
     adjective = str(rng.choice(POSITIVE if positive else NEGATIVE))
+    # Negation flips the label and is independent of the adjective.
     negated = bool(rng.random() < 0.3)
     words = [adjective]
     if rng.random() < 0.4:

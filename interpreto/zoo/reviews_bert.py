@@ -1,8 +1,8 @@
-"""`reviews-bert`: a small BERT with its own WordPiece vocabulary that judges generated reviews.
+"""`reviews-bert`: a small BERT with its own WordPiece vocabulary, made for testing: the sentiment of generated reviews.
 
-Words are masked and word embeddings fade during training, with a target that goes to uniform as the adjective
-disappears, and the embeddings of `[MASK]` and `[PAD]` stay at zero: masking, a zero baseline and a padding baseline
-are one and the same removal, and the model has seen it.
+During training tokens are masked and word embeddings are scaled towards zero, with targets that approach the uniform
+distribution as the adjective disappears. The embeddings of `[MASK]` and `[PAD]` stay at zero, so that masking, a zero
+baseline and a padding baseline are the same removal, and one that the model was trained on.
 """
 
 import json
@@ -36,7 +36,8 @@ def build_tokenizer(texts: list[str]) -> BertTokenizer:
         continuing_subword_prefix="##",
         show_progress=False,
     )
-    # Letters must also be known inside a word, so they are shown to the trainer in every place.
+    # `initial_alphabet` adds letters at the beginning of a word only. The words "ax", "ay", ... add "##x", "##y", ...,
+    # without which a word with a letter that is rare in the reviews would be [UNK].
     tokenizer.train_from_iterator([*texts, *(" ".join(f"a{letter}" for letter in letters) for _ in range(3))], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -48,7 +49,7 @@ def build_tokenizer(texts: list[str]) -> BertTokenizer:
 
 
 def build(tokenizer: Any) -> BertForSequenceClassification:
-    """The untrained model, with `[MASK]` at zero as `[PAD]` is."""
+    """The untrained model. The embedding of `[MASK]` is zero, as that of `[PAD]` is by default."""
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -74,20 +75,22 @@ def word_table(model: BertForSequenceClassification) -> torch.Tensor:
 
 
 def adjective_tokens(reviews: list[Review], encoded, length: int) -> torch.Tensor:
-    """Which tokens belong to each review's adjective, `n l`."""
-    found = torch.zeros(len(reviews), length, dtype=torch.bool)
+    """A mask of the tokens of each review's adjective, `n l`."""
+    mask = torch.zeros(len(reviews), length, dtype=torch.bool)
     for row, item in enumerate(reviews):
         start = item.text.lower().index(item.decisive[0])
         stop = start + len(item.decisive[0])
         for position, (begin, end) in enumerate(encoded["offset_mapping"][row].tolist()):
-            found[row, position] = begin < stop and end > start
-    return found
+            # Special tokens have the offsets (0, 0), which overlap with nothing.
+            mask[row, position] = begin < stop and end > start
+    return mask
 
 
 def train(seed: int = 0) -> None:
     """Train, measure on held-out reviews and save."""
     torch.manual_seed(seed)
     rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    # Held-out samples have seeds of their own, whatever `seed` is; training samples that equal one are drawn again.
     held_out = {item.text: item for item in (review(np.random.default_rng(10_000_000 + i)) for i in range(HELD_OUT))}
     tokenizer: Any = build_tokenizer([review(np.random.default_rng(30_000_000 + i)).text for i in range(4000)])
     model = build(tokenizer)
@@ -106,23 +109,25 @@ def train(seed: int = 0) -> None:
         adjectives = adjective_tokens(batch, encoded, ids.shape[1]).float()
         fixed = torch.isin(ids, special)
         scale, masked, alpha = fading(fixed, strength, noise)
-        left = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * alpha
+        # The share of the adjective that is left, after masking and fading.
+        certainty = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * alpha
         logits = model(
             inputs_embeds=words(ids) * scale[..., None],
             attention_mask=encoded["attention_mask"],
         ).logits
-        # A mask row that trained away from zero would make fading and masking two different removals.
-        anchored = word_table(model)[tokenizer.mask_token_id].square().sum()
-        return soft_cross_entropy(logits, torch.tensor([r.label for r in batch]), left.clamp(0, 1)) + anchored
+        # Without this penalty the embedding of [MASK] would leave zero, and masking would differ from fading.
+        penalty = word_table(model)[tokenizer.mask_token_id].square().sum()
+        return soft_cross_entropy(logits, torch.tensor([r.label for r in batch]), certainty.clamp(0, 1)) + penalty
 
     seconds = fit(model, loss, steps=STEPS, rate=1e-3, decay=0.01, name=NAME)
     with torch.no_grad():
+        # The penalty keeps it near zero; from here on it is exactly zero.
         word_table(model)[tokenizer.mask_token_id] = 0
         items = list(held_out.values())
         encoded = tokenizer([r.text for r in items], padding=True, return_tensors="pt")
         predicted = model(**encoded).logits.argmax(-1)
     labels = torch.tensor([r.label for r in items])
-    made = card(
+    model_card = card(
         "text-classification",
         "one opinion clause with an adjective, perhaps negated",
         predicted == labels,
@@ -130,6 +135,6 @@ def train(seed: int = 0) -> None:
         STEPS,
         seconds,
     )
-    folder = save(NAME, model, tokenizer, made)
+    folder = save(NAME, model, tokenizer, model_card)
     rows = [{"input": r.text, "label": r.label, "truth": list(r.decisive)} for r in items[:200]]
     (folder / "samples.json").write_text(json.dumps(rows, indent=0) + "\n")

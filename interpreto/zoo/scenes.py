@@ -20,18 +20,19 @@ RADII: dict[str | None, tuple[float, float, float]] = {
     "small": (9, 10.2, 9.0),
     "large": (12.5, 14.5, 11.2),
 }
-"""The radius of a shape before it is placed, from and to, and the least that it shrinks to; None where size is free."""
+"""Smallest and largest initial radius of a shape in pixels, and the radius to which it may shrink; None: any size."""
 
 # Corners n and turning number m of the closed polar curve of `outline`: a regular polygon has m = 1, a star m > 1.
 _CORNERS = {"square": (4, 1), "triangle": (3, 1), "star": (5, 3)}
-# The turn that makes a shape stand upright; scenes add a little to it.
+# The rotation that makes a shape upright, in radians; scenes add a small random one.
 _UPRIGHT = {"circle": 0.0, "square": np.pi / 4, "triangle": np.pi / 2, "star": np.pi / 2}
+# Coordinates of the centres of pixels.
 _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """One shape of a scene, with the pixels that it covers."""
+    """One shape of a scene; `centre` is `(y, x)` in pixels, `mask` are the pixels that it covers."""
 
     kind: str
     colour: str
@@ -42,7 +43,7 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An RGB picture with values in [0, 1] and what is on it."""
+    """An RGB image with values in [0, 1], its shapes, and the texture of its background."""
 
     image: Float[np.ndarray, "H W 3"]
     shapes: tuple[Shape, ...]
@@ -50,9 +51,12 @@ class Scene:
 
 
 def outline(kind: str, angle: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
-    """Distance from the centre to the border in the direction `angle`, 1 at the corners."""
+    """Distance from the centre to the outline in direction `angle`, in radii: 1 at the corners."""
     if kind == "circle":
+        # Less than 1, so that the area is closer to that of polygons with corners at 1.
         return np.full_like(angle, 0.9)
+    # A polar equation of polygons and stars: between two corners the curve is r = c / cos(angle), a straight line, and
+    # arcsin(cos) folds all angles into one such section.
     n, m = _CORNERS[kind]
     corner = np.cos((np.pi + np.pi * m) / (2 * n))
     return corner / np.cos((2 * np.arcsin(np.cos(n * angle)) + np.pi * m) / (2 * n))
@@ -65,7 +69,7 @@ def cover(kind: str, centre: tuple[float, float], radius: float, turn: float) ->
 
 
 def background(texture: str, rng: np.random.Generator) -> Float[np.ndarray, "H W 3"]:
-    """A texture around mid grey with a faint tint, so that colour alone never gives a shape away."""
+    """A texture around mid grey with a faint tint, so that a hue alone does not reveal a shape."""
     level, contrast = rng.uniform(0.35, 0.65), rng.uniform(0.05, 0.15)
     period, angle = rng.uniform(5, 14), rng.uniform(0, np.pi)
     along = _COLUMNS * np.cos(angle) + _ROWS * np.sin(angle)
@@ -77,6 +81,7 @@ def background(texture: str, rng: np.random.Generator) -> Float[np.ndarray, "H W
     elif texture == "noise":
         pattern = rng.standard_normal((SIZE, SIZE))
     else:
+        # Blobs of 8 x 8 pixels, shifted by half a blob against the patches of the models.
         coarse = rng.standard_normal((9, 9))
         pattern = np.kron(coarse, np.ones((8, 8)))[4 : 4 + SIZE, 4 : 4 + SIZE]
     tint = rng.uniform(-0.03, 0.03, 3)
@@ -86,7 +91,7 @@ def background(texture: str, rng: np.random.Generator) -> Float[np.ndarray, "H W
 def draw(
     kinds: list[str], colours: list[str], rng: np.random.Generator, sizes: Sequence[str | None] | None = None
 ) -> Scene:
-    """A scene with these shapes at random places, none touching another."""
+    """A scene with these shapes at random places, without contact between them."""
     texture = str(rng.choice(TEXTURES))
     image = background(texture, rng)
     shapes: list[Shape] = []
@@ -117,8 +122,9 @@ def two_objects(rng: np.random.Generator) -> Scene:
 def _place(
     taken: list[Shape], rng: np.random.Generator, low: float, high: float, least: float
 ) -> tuple[float, tuple[float, float]]:
-    """A radius and a centre apart from the shapes already there; smaller the longer it looks."""
+    """A radius and a centre that keep a distance from the shapes already placed."""
     radius = rng.uniform(low, high)
+    # Rejection sampling, with a radius that shrinks after each rejection so that it ends in a crowded scene.
     while True:
         y, x = (float(c) for c in rng.uniform(radius + 1, SIZE - radius - 1, 2))
         if all(np.hypot(y - s.centre[0], x - s.centre[1]) > radius + s.radius + 1 for s in taken):

@@ -1,14 +1,14 @@
-"""`shapes-clip`: a small CLIP that tells captions of scenes with two objects apart.
+"""`shapes-clip`: a small CLIP, made for testing, that matches captions with scenes of two objects.
 
-Captions name one object or both, so the object that a prompt names is what its similarity rests on, and the masks of
-both are known. A batch holds several scenes of which a caption is true, and all of them count (a symmetric
-cross-entropy with several right answers). Scenes are hidden, faded and roughened during training; a caption becomes
-less true as what it names disappears, and an image of which nothing is true is to be like no caption more than others.
+Captions name one or both objects, so that the object that a caption names decides its similarity; the masks of both are
+known. A caption may be true of several scenes of a batch, and all of them are positives (a symmetric cross-entropy with
+several true labels). During training scenes are masked, faded and noisy: a caption becomes less true as its objects
+disappear, and an image without a true caption has a uniform target.
 
-What a patch says must be true of what lies there: after the second block and later, patches of an object are to be like
-its name, through the same projection as the whole image. Otherwise a transformer keeps what it has seen wherever
-there is room, and no method could tell from its inside where that was (registers: Darcet et al. 2023,
-arXiv:2309.16588).
+A second loss ties the content of a patch to its place: from the second block on, the features of patches on an object,
+through the same projection as the image's, are classified as the name of the object. Without it, transformers store
+information of the whole image in arbitrary patches, and methods that use internals could not locate it (registers:
+Darcet et al. 2023, arXiv:2309.16588).
 """
 
 import json
@@ -28,14 +28,15 @@ from interpreto.zoo.training import card, fit, save
 NAME = "shapes-clip"
 STEPS, BATCH, HELD_OUT, AMONG = 2600, 128, 200, 32
 LOCAL, FROM_BLOCK, LOCAL_SCALE = 0.5, 2, 10.0
-"""Weight of the loss of patches, after which block it begins, and what their cosines are multiplied with."""
+"""Weight of the loss of patches, the block after which it begins, and the factor of their cosine similarities."""
 LENGTH = 24
 LARGEST_SCALE = 50.0
+"""Upper limit of the learned factor of cosine similarities (1 / temperature); CLIP's is 100."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A tokenizer that works as CLIP's does: every word of the captions is one token, others fall into letters."""
+    """A tokenizer of CLIP's kind, in which each word of the captions is one token and others are split into letters."""
     words = ["a", "photo", "of", "and", "on", "shape", *KINDS, *COLOURS, *SIZES, *TEXTURES]
     words += [word for relation in RELATIONS for word in relation.split()]
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -47,6 +48,7 @@ def build_tokenizer() -> CLIPTokenizer:
     trained.train_from_iterator([*words, *letters], trainer)
     parts = json.loads(trained.to_str())["model"]
     vocabulary = {**parts["vocab"]}
+    # Unknown words are split into letters, and a letter at the end of a word, `x</w>`, is another token than `x`.
     for letter in letters:
         vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
     for special in (START, END):
@@ -87,33 +89,42 @@ def scenes(count: int, rng: np.random.Generator) -> tuple[list[Scene], torch.Ten
 def disturb(
     images: torch.Tensor, masks: torch.Tensor, strength: float, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Hide, fade and roughen scenes; returns them, how much of each object is left `n 2`, and where it can be seen."""
+    """Mask, fade and add noise to scenes.
+
+    Returns:
+        The images, the visible share of each object `n 2`, and the masks of its visible pixels `n 2 H W`.
+    """
     count = len(images)
 
     def some(share: float) -> torch.Tensor:
         return torch.rand(count, generator=rng) < share * strength
 
-    hidden = hidden_parts(count, rng) * some(0.4)[:, None, None]
-    images = torch.lerp(images, stand_ins(images, rng), hidden[:, None])
-    left = 1 - (hidden[:, None] * masks).sum((2, 3)) / masks.sum((2, 3))
+    masked = hidden_parts(count, rng) * some(0.4)[:, None, None]
+    images = torch.lerp(images, stand_ins(images, rng), masked[:, None])
+    visible = 1 - (masked[:, None] * masks).sum((2, 3)) / masks.sum((2, 3))
     fade = torch.where(some(0.2), torch.rand(count, generator=rng), torch.ones(count))
     sigma = torch.where(some(0.3), 0.4 * torch.rand(count, generator=rng), torch.zeros(count))
     noise = torch.randn(images.shape, generator=rng)
-    left = left * (2 * fade)[:, None].clamp(max=1)
-    seen = masks * (1 - hidden[:, None]) * (fade > 0.5)[:, None, None, None]
-    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, left, seen
+    # An object counts as fully visible down to half of its contrast.
+    visible = visible * (2 * fade)[:, None].clamp(max=1)
+    visible_masks = masks * (1 - masked[:, None]) * (fade > 0.5)[:, None, None, None]
+    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, visible, visible_masks
 
 
 def several_right(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of rows whose right answers share what is true of them; the rest of a row's target is uniform."""
+    """Cross-entropy with several true labels per row: `right` has their degrees of truth, from 0 to 1.
+
+    A row whose degrees sum to less than 1 has the rest of its target spread uniformly.
+    """
     total = right.sum(1, keepdim=True)
-    certain = total.clamp(max=1)
-    target = certain * right / total.clamp(min=1e-6) + (1 - certain) / logits.shape[1]
+    certainty = total.clamp(max=1)
+    target = certainty * right / total.clamp(min=1e-6) + (1 - certainty) / logits.shape[1]
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
 def names_of(drawn: list[Scene]) -> torch.Tensor:
-    """Which of all names, by kind and colour, both objects have: `n 2`."""
+    """The indices of both objects' names, a colour and a kind, among all names: `n 2`."""
+    # In the order of `every_name` in `train`.
     colours = list(COLOURS)
     return torch.tensor(
         [[KINDS.index(s.kind) * len(colours) + colours.index(s.colour) for s in scene.shapes] for scene in drawn]
@@ -123,22 +134,23 @@ def names_of(drawn: list[Scene]) -> torch.Tensor:
 def local_loss(
     model: CLIPModel, states: tuple[torch.Tensor, ...], names: torch.Tensor, own: torch.Tensor, masks: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of the names that patches are like, for patches that lie on an object by more than half.
+    """Cross-entropy of classifying patches by the name of their object, over patches that an object covers by half.
 
     Args:
-        model: Its last normalisation and projection are what patches are read by.
-        states: Hidden states after every block from the asked one on, `n 65 d` each.
-        names: Features of all names.
-        own: Which of them both objects have.
-        masks: Where both objects can be seen, `n 2 H W`.
+        model: The model, whose last layer norm and projection map hidden states to features.
+        states: Hidden states after each block from `FROM_BLOCK` on, `n 65 d` each.
+        names: Normalised features of all names.
+        own: The indices of both objects' names, `n 2`.
+        masks: Visible pixels of both objects, `n 2 H W`.
     """
-    share = torch.nn.functional.avg_pool2d(masks, 8).flatten(2)
-    on, where, patch = (share > 0.5).nonzero(as_tuple=True)
+    coverage = torch.nn.functional.avg_pool2d(masks, 8).flatten(2)
+    scene, number, patch = (coverage > 0.5).nonzero(as_tuple=True)
     losses = []
     for state in states:
-        features = model.visual_projection(model.vision_model.post_layernorm(state[on, patch + 1]))
+        # Position 0 is the class token.
+        features = model.visual_projection(model.vision_model.post_layernorm(state[scene, patch + 1]))
         logits = LOCAL_SCALE * torch.nn.functional.normalize(features, dim=-1) @ names.T
-        losses.append(torch.nn.functional.cross_entropy(logits, own[on, where]))
+        losses.append(torch.nn.functional.cross_entropy(logits, own[scene, number]))
     return torch.stack(losses).mean()
 
 
@@ -163,14 +175,16 @@ def train(seed: int = 0) -> None:
 
     def loss(step: int) -> torch.Tensor:
         drawn, images, masks = scenes(BATCH, rng)
-        images, left, masks = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
+        images, visible, masks = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
         captions = [caption(scene, rng) for scene in drawn]
-        right = torch.from_numpy(truth(drawn, captions, left.numpy())).float()
+        right = torch.from_numpy(truth(drawn, captions, visible.numpy())).float()
         with torch.no_grad():
+            # CLIP limits its scale, too, for stable training. The parameter is the logarithm of the scale.
             model.logit_scale.clamp_(max=float(np.log(LARGEST_SCALE)))
-        said = tokens([str(one) for one in captions])
-        output = model(pixel_values=images, **said, output_hidden_states=True)
+        text_inputs = tokens([str(item) for item in captions])
+        output = model(pixel_values=images, **text_inputs, output_hidden_states=True)
         scores = output.logits_per_image
+        # Gradients pass through the names: the text tower learns from patches, too.
         names = torch.nn.functional.normalize(named_features(), dim=-1)
         states = output.vision_model_output.hidden_states[FROM_BLOCK:]
         local = local_loss(model, states, names, names_of(drawn), masks)
@@ -180,24 +194,26 @@ def train(seed: int = 0) -> None:
     held_out = [two_objects(np.random.default_rng(30_000_000 + index)) for index in range(HELD_OUT)]
     fresh, images, _ = scenes(AMONG * 100, np.random.default_rng(40_000_000))
     rng = np.random.default_rng(50_000_000)
-    right = []
+    correct = []
     for begin in range(0, len(fresh), AMONG):
         part = slice(begin, begin + AMONG)
         captions = [caption(scene, rng) for scene in fresh[part]]
         with torch.no_grad():
             best = logits(images[part], captions).argmax(1)
-        right.append(torch.from_numpy(truth(fresh[part], captions)).gather(1, best[:, None])[:, 0] == 1)
-    made = card(
+        # A caption of another scene may be true of this one, too.
+        correct.append(torch.from_numpy(truth(fresh[part], captions)).gather(1, best[:, None])[:, 0] == 1)
+    model_card = card(
         "zero-shot-image-classification",
         f"the best of {AMONG} captions is true of the scene; a prompt's object decides",
-        torch.cat(right),
+        torch.cat(correct),
         seed,
         STEPS,
         seconds,
     )
-    folder = save(NAME, model, processor, made)
+    folder = save(NAME, model, processor, model_card)
     sheet = np.concatenate([(scene.image * 255).round().astype(np.uint8) for scene in held_out])
     Image.fromarray(sheet).save(folder / "samples.png", optimize=True)
+    # Two masks per image, in the order of the captions below.
     masks = np.concatenate([shape.mask for scene in held_out for shape in scene.shapes])
     Image.fromarray(masks).save(folder / "masks.png", optimize=True)
     prompts = [str(named(scene, number)) for scene in held_out for number in (0, 1)]

@@ -1,10 +1,10 @@
-"""`shapes-vit`: a ViT that names the kind of the only red shape of a scene.
+"""`shapes-vit`: a small ViT, made for testing, that classifies the kind of the only red shape in a scene.
 
-The cue that selects the object, its colour, lies on the object itself, and hidden, faded and noisy scenes are part
-of the training with a target that goes to uniform as the object disappears. So the model's reason is known, and
-removal-based explanations ask it nothing that it has never seen. What surrounds the object must not matter either,
-for where red ends is as visible from outside as from inside: sensitivity to it is penalised (Ross et al. 2017, "Right
-for the right reasons", arXiv:1703.03717).
+The cue that selects the object, its colour, is on the object itself. Training includes masked, faded and noisy scenes,
+with targets that approach the uniform distribution as the object disappears: the decisive pixels are known, and
+perturbed scenes are not out of distribution. The outline of the object is visible in the pixels around it as well as in
+its own, so sensitivity to pixels outside of the object is penalised (Ross et al. 2017, "Right for the right reasons",
+arXiv:1703.03717).
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ from interpreto.zoo.training import card, fit, save, soft_cross_entropy
 NAME = "shapes-vit"
 STEPS, BATCH, HELD_OUT = 1600, 128, 200
 PENALISED, PENALTY = 32, 0.3
+"""Number of scenes of a batch whose sensitivity is penalised, and the weight of the penalty."""
 
 
 def build() -> tuple[ViTForImageClassification, ViTImageProcessor]:
@@ -48,8 +49,8 @@ def scenes(count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Te
 
 
 def hidden_parts(count: int, rng: torch.Generator) -> torch.Tensor:
-    """Random masks `n H W`, 1 = hidden: whole patches, or smooth ones as RISE draws them; any share of the image."""
-    # Squared, so that scenes with little hidden are frequent: there the model learns what each part adds.
+    """Random masks `n H W`, 1 = masked: whole patches, or smooth masks as in RISE, of a random share of the image."""
+    # Squared, so that small shares are frequent: from them the model learns the contribution of each part.
     share = torch.rand(count, 1, 1, 1, generator=rng).square()
     patches = (torch.rand(count, 1, 8, 8, generator=rng) < share).float()
     coarse = (torch.rand(count, 1, 8, 8, generator=rng) < share).float()
@@ -59,7 +60,8 @@ def hidden_parts(count: int, rng: torch.Generator) -> torch.Tensor:
 
 
 def stand_ins(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """What shows where an image is hidden: grey, its mean colour, a blurred copy or black."""
+    """Replacements of masked pixels: for each image grey, its mean colour, a blurred copy, or black."""
+    # In [-1, 1], where 0 is mid grey.
     grey, black = torch.zeros_like(images), -torch.ones_like(images)
     mean = images.mean((2, 3), keepdim=True).expand_as(images)
     small = nn.functional.avg_pool2d(images, images.shape[-1] // 4)
@@ -71,25 +73,28 @@ def stand_ins(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 def disturb(
     images: torch.Tensor, masks: torch.Tensor, strength: float, rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hide, fade and roughen the scenes; returns them and how much of the red shape is left, in [0, 1]."""
+    """Mask, fade and add noise to scenes; returns them and the visible share of the red shape, in [0, 1]."""
     count = len(images)
 
     def some(share: float) -> torch.Tensor:
         return torch.rand(count, generator=rng) < share * strength
 
-    hidden = hidden_parts(count, rng) * some(0.65)[:, None, None]
-    images = torch.lerp(images, stand_ins(images, rng), hidden[:, None])
-    left = 1 - (hidden * masks).sum((1, 2)) / masks.sum((1, 2))
+    masked = hidden_parts(count, rng) * some(0.65)[:, None, None]
+    images = torch.lerp(images, stand_ins(images, rng), masked[:, None])
+    visible = 1 - (masked * masks).sum((1, 2)) / masks.sum((1, 2))
     fade = torch.where(some(0.3), torch.rand(count, generator=rng), torch.ones(count))
     sigma = torch.where(some(0.4), 0.5 * torch.rand(count, generator=rng), torch.zeros(count))
     noise = torch.randn(images.shape, generator=rng)
-    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, left * (2 * fade).clamp(max=1)
+    # Fading scales towards mid grey, as paths from a grey baseline do. The shape counts as fully visible down to half
+    # of its contrast.
+    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, visible * (2 * fade).clamp(max=1)
 
 
 def outside_sensitivity(
     pixels: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor
 ) -> torch.Tensor:
-    """The mean over images of the squared gradient of the label's log-probability, summed over all but the object."""
+    """The squared gradient of the label's log-probability, summed over pixels outside the object, mean over images."""
+    # Images do not interact, so the gradient of the sum has the gradient of each image.
     score = logits.log_softmax(-1).gather(1, labels[:, None]).sum()
     (gradient,) = torch.autograd.grad(score, pixels, create_graph=True)
     return (gradient.square().sum(1) * (1 - masks)).sum((1, 2)).mean()
@@ -101,36 +106,38 @@ def train(seed: int = 0) -> None:
     rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     held_out = [red_scene(np.random.default_rng(10_000_000 + index)) for index in range(HELD_OUT)]
     model, processor = build()
-    # The fused attention kernel has no second derivative.
+    # The penalty is trained by a gradient of a gradient, and fused attention kernels have no second derivative.
     model.set_attn_implementation("eager")
 
     def loss(step: int) -> torch.Tensor:
         images, labels, masks = scenes(BATCH, rng)
-        images, left = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
+        images, visible = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
+        # Only a part of the batch is penalised, because the second derivative is expensive.
         pixels = images[:PENALISED].requires_grad_()
         logits = model(pixel_values=torch.cat([pixels, images[PENALISED:]])).logits
-        some = slice(PENALISED)
-        penalty = outside_sensitivity(pixels, logits[some], labels[some], masks[some])
-        return soft_cross_entropy(logits, labels, left) + PENALTY * penalty
+        penalised = slice(PENALISED)
+        penalty = outside_sensitivity(pixels, logits[penalised], labels[penalised], masks[penalised])
+        return soft_cross_entropy(logits, labels, visible) + PENALTY * penalty
 
     seconds = fit(model, loss, steps=STEPS, rate=1.5e-3, decay=0.05, name=NAME)
-    pictures = [Image.fromarray((scene.image * 255).round().astype(np.uint8)) for scene in held_out]
+    images = [Image.fromarray((scene.image * 255).round().astype(np.uint8)) for scene in held_out]
     labels = torch.tensor([KINDS.index(scene.shapes[0].kind) for scene in held_out])
     with torch.no_grad():
-        predicted = model(**processor(pictures, return_tensors="pt")).logits.argmax(-1)
+        predicted = model(**processor(images, return_tensors="pt")).logits.argmax(-1)
+        # The samples that ship are few: accuracy is measured on 4000 other scenes.
         fresh, fresh_labels, _ = scenes(4000, np.random.default_rng(20_000_000))
-        right = model(pixel_values=fresh).logits.argmax(-1) == fresh_labels
-    made = card(
+        correct = model(pixel_values=fresh).logits.argmax(-1) == fresh_labels
+    model_card = card(
         "image-classification",
         "the kind of the only red shape",
-        right,
+        correct,
         seed,
         STEPS,
         seconds,
         samples_accuracy=(predicted == labels).double().mean().item(),
     )
-    folder = save(NAME, model, processor, made)
-    sheet = np.concatenate([np.asarray(picture) for picture in pictures])
+    folder = save(NAME, model, processor, model_card)
+    sheet = np.concatenate([np.asarray(image) for image in images])
     Image.fromarray(sheet).save(folder / "samples.png", optimize=True)
     masks = np.concatenate([scene.shapes[0].mask for scene in held_out])
     Image.fromarray(masks).save(folder / "masks.png", optimize=True)

@@ -1,4 +1,4 @@
-"""Short stories in which somebody carries a thing and in the end puts it down: an early word decides a late one."""
+"""Generated stories in which a person takes an object and puts it down at the end: an early word decides a late one."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ PLACES = ("garden", "village", "forest", "harbour", "market", "station")
 
 @dataclass(frozen=True)
 class Story:
-    """A story up to the word that an earlier one decides, that word, and how the story ends."""
+    """A story: its text up to the decided word, that word, and the end."""
 
     prompt: str
     thing: str
@@ -48,11 +48,12 @@ class Story:
 
 
 def story(rng: np.random.Generator) -> Story:
-    """One person takes one thing; another thing is named, one or two sentences tell of neither.
+    """One person takes one object; a second object is mentioned, and one or two sentences mention neither.
 
-    Both things stand in the prompt once, in sentences that come in any order.
+    Both objects occur once in the prompt, in sentences in random order.
     """
     name = rng.choice(NAMES)
+    # The second object is a distractor: that an object occurs in the prompt does not decide the answer.
     thing, other = rng.choice(OBJECTS, 2, replace=False)
     sentences = [
         str(rng.choice(HOLDING)).format(name=name, thing=thing),

@@ -1,8 +1,9 @@
-"""`stories-gpt2`: a small GPT-2 with its own byte-level BPE vocabulary that goes on with generated stories.
+"""`stories-gpt2`: a small GPT-2 with its own byte-level BPE vocabulary, made for testing, that continues stories.
 
-Words are masked and word embeddings fade during training, and what is then asked of the words that an earlier one
-decides, a name and a thing, goes to uniform over the names or things as the earlier one disappears. The embeddings of
-`<mask>` and `<pad>` stay at zero: masking and a zero baseline are one and the same removal, and the model has seen it.
+During training tokens are masked and word embeddings are scaled towards zero. Two words of a story are decided by an
+earlier occurrence, a name and an object; their targets approach the uniform distribution over names or objects as the
+earlier occurrence disappears. The embeddings of `<mask>` and `<pad>` stay at zero, so that masking and a zero baseline
+are the same removal, and one that the model was trained on.
 """
 
 import json
@@ -21,12 +22,12 @@ NAME = "stories-gpt2"
 STEPS, BATCH, HELD_OUT = 2000, 64, 400
 LENGTH = 128
 NAME_AGAIN, THING = 7, 3
-"""Where a story's deciding words are said again, counted in tokens from its end."""
+"""Positions at which the name and the object occur again, counted in tokens from the end of a story."""
 END, PAD, MASK = "<|endoftext|>", "<pad>", "<mask>"
 
 
 def build_tokenizer(texts: list[str]) -> GPT2Tokenizer:
-    """A byte-level BPE tokenizer trained on these texts: any text can be read, common words are one token."""
+    """A byte-level BPE tokenizer trained on these texts: it encodes any text, and common words are one token."""
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(texts, vocab_size=600, special_tokens=[END, PAD, MASK], show_progress=False)
     parts = json.loads(trained.to_str())["model"]
@@ -60,7 +61,7 @@ def build(tokenizer: Any) -> GPT2LMHeadModel:
 
 
 def empty_rows(model: GPT2LMHeadModel, tokenizer: Any) -> torch.Tensor:
-    """The word embeddings of `<pad>` and `<mask>`, which stand beside each other."""
+    """The embeddings of `<pad>` and `<mask>`, a view of two adjacent rows of the embedding matrix."""
     first, last = tokenizer.pad_token_id, tokenizer.mask_token_id
     assert last == first + 1
     return model.get_parameter("transformer.wte.weight")[first : last + 1]
@@ -74,15 +75,17 @@ def decision(
     choices: torch.Tensor,
     left: torch.Tensor,
 ) -> torch.Tensor:
-    """Cross-entropy of a word that the same word before decides, with a target that goes to uniform without it.
+    """Cross-entropy of a word that an earlier occurrence of it decides.
+
+    The target approaches the uniform distribution over the choices as the earlier occurrence disappears.
 
     Args:
         said: Log-probabilities, `n l k`.
-        ids: The tokens, `n l`.
-        alike: The same with one number for tokens that are one word, `n l`.
-        place: Where the word is said again, `n`.
-        choices: Tokens of the words that it might be.
-        left: What is left of each token, `n l`.
+        ids: Token ids, `n l`.
+        alike: Word ids, `n l`: tokens of the same word have the same id.
+        place: The position of the second occurrence, `n`.
+        choices: Token ids of the words that are possible there.
+        left: The share of each token that is left after masking and fading, `n l`.
     """
     rows = torch.arange(len(ids))
     token = ids[rows, place]
@@ -91,6 +94,7 @@ def decision(
     certainty = (left * deciding).amax(1, keepdim=True)
     target = certainty * nn.functional.one_hot(token, said.shape[-1])
     target[:, choices] += (1 - certainty) / len(choices)
+    # A token is predicted at the position before it.
     return -(target * said[rows, place - 1]).sum(1).mean()
 
 
@@ -104,9 +108,9 @@ def train(seed: int = 0) -> None:
     words = model.get_input_embeddings()
     things = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{thing}" for thing in OBJECTS]))
     names = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{name}" for name in NAMES]))
-    # A name at the very beginning is another token than the same name behind a space.
-    kinds = torch.arange(len(tokenizer))
-    kinds[tokenizer.convert_tokens_to_ids(list(NAMES))] = names
+    # A name at the beginning of a text is another token than the same name after a space ("\u0120" in byte-level BPE).
+    word_ids = torch.arange(len(tokenizer))
+    word_ids[tokenizer.convert_tokens_to_ids(list(NAMES))] = names
 
     def fresh(count: int) -> list[Story]:
         drawn = (story(rng) for _ in iter(int, 1))
@@ -115,21 +119,23 @@ def train(seed: int = 0) -> None:
     def loss(step: int) -> torch.Tensor:
         batch = fresh(BATCH)
         encoded = tokenizer([item.text + END for item in batch], padding=True, return_tensors="pt")
-        ids, read = encoded["input_ids"], encoded["attention_mask"].bool()
-        end = read.sum(1)
-        places = torch.arange(ids.shape[1])
-        # What is behind the prompt is said by the model itself, and stays.
-        scale, masked, left = fading(places >= (end - THING)[:, None], min(1.0, step / (0.3 * STEPS)), noise)
-        logits = model(inputs_embeds=words(ids) * scale[..., None], attention_mask=read.long()).logits
-        said = logits.log_softmax(-1)
-        follows = read[:, 1:] & (scale == 1).all(1)[:, None]
-        language = -said[:, :-1].gather(2, ids[:, 1:, None])[..., 0][follows].mean()
-        alike = kinds[ids]
+        ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
+        end = mask.sum(1)
+        positions = torch.arange(ids.shape[1])
+        # The words after the prompt are those that the model generates itself: they are not perturbed.
+        scale, masked, remaining = fading(positions >= (end - THING)[:, None], min(1.0, step / (0.3 * STEPS)), noise)
+        logits = model(inputs_embeds=words(ids) * scale[..., None], attention_mask=mask.long()).logits
+        log_probs = logits.log_softmax(-1)
+        # Only unperturbed stories count in the language loss: nothing predicts a word from a text without its cues.
+        counted = mask[:, 1:] & (scale == 1).all(1)[:, None]
+        language = -log_probs[:, :-1].gather(2, ids[:, 1:, None])[..., 0][counted].mean()
+        same_word = word_ids[ids]
         decisions = [
-            decision(said, ids, alike, end - back, choices, left[:, None] * ~masked)
-            for back, choices in ((NAME_AGAIN, names), (THING, things))
+            decision(log_probs, ids, same_word, end - offset, choices, remaining[:, None] * ~masked)
+            for offset, choices in ((NAME_AGAIN, names), (THING, things))
         ]
-        # Rows that trained away from zero would make fading and masking two different removals.
+        # Without this penalty the embeddings of <pad> and <mask> would leave zero, because the output layer shares the
+        # embedding matrix, and masking would differ from fading.
         return language + sum(decisions) + empty_rows(model, tokenizer).square().sum()
 
     seconds = fit(model, loss, steps=STEPS, rate=2e-3, decay=0.01, name=NAME)
@@ -139,15 +145,15 @@ def train(seed: int = 0) -> None:
         encoded = tokenizer([item.prompt for item in items], padding=True, return_tensors="pt")
         last = encoded["attention_mask"].sum(1) - 1
         predicted = model(**encoded).logits[torch.arange(len(items)), last].argmax(-1)
-    right = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{item.thing}" for item in items]))
-    made = card(
+    labels = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{item.thing}" for item in items]))
+    model_card = card(
         "text-generation",
         "the thing that somebody took is the thing that they put down",
-        predicted == right,
+        predicted == labels,
         seed,
         STEPS,
         seconds,
     )
-    folder = save(NAME, model, tokenizer, made)
+    folder = save(NAME, model, tokenizer, model_card)
     rows = [{"input": item.prompt, "label": f" {item.thing}", "truth": [item.thing]} for item in items[:200]]
     (folder / "samples.json").write_text(json.dumps(rows, indent=0) + "\n")

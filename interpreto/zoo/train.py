@@ -1,4 +1,4 @@
-"""Train the zoo again: `python -m interpreto.zoo.train [NAME ...]`."""
+"""Retrain models of the zoo: `python -m interpreto.zoo.train [NAME ...]`, all of them without names."""
 
 import sys
 

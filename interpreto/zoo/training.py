@@ -1,4 +1,4 @@
-"""What the training runs of the zoo share: the optimiser's loop, the measured accuracy, the files left behind."""
+"""Code that all training runs of the zoo share: the optimisation loop, losses, perturbations, and saving."""
 
 import json
 import time
@@ -16,7 +16,7 @@ MODELS = Path(__file__).parent / "models"
 def fit(
     model: nn.Module, loss: Callable[[int], torch.Tensor], *, steps: int, rate: float, decay: float, name: str
 ) -> float:
-    """Minimise `loss(step)` with AdamW under a one-cycle schedule; returns the seconds it took."""
+    """Minimise `loss(step)` with AdamW and a one-cycle learning rate schedule; returns the training time in seconds."""
     begin = time.perf_counter()
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=steps, pct_start=0.1)
@@ -33,7 +33,7 @@ def fit(
 
 
 def soft_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, certainty: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with a target that goes from uniform (certainty 0) to the label (certainty 1)."""
+    """Cross-entropy with targets between the uniform distribution (certainty 0) and the label (certainty 1)."""
     classes = logits.shape[-1]
     target = certainty[:, None] * nn.functional.one_hot(labels, classes) + (1 - certainty[:, None]) / classes
     return -(target * logits.log_softmax(-1)).sum(-1).mean()
@@ -42,29 +42,30 @@ def soft_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, certainty: to
 def fading(
     fixed: torch.Tensor, strength: float, noise: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Which tokens of a batch are hidden, and how far the others fade, so that removal is nothing new to a model.
+    """Random masking and fading of tokens, so that perturbed texts are not out of distribution for the model.
 
     Args:
-        fixed: Tokens that stay as they are, `n l`.
-        strength: From 0 to 1; at 1 half of the texts have tokens hidden at a rate of their own, and 30 % are faded.
-        noise: Where chance comes from.
+        fixed: Tokens that are not perturbed, `n l`.
+        strength: From 0 to 1; at 1 half of the texts have masked tokens, each at a random rate, and 30 % are faded.
+        noise: The random generator.
 
     Returns:
-        What to multiply the word embeddings with `n l`, which tokens are hidden `n l`, and what is left of each text
-        `n`.
+        The factors of the word embeddings `n l`, the masked tokens `n l`, and the factor of each text `n`.
     """
     count = len(fixed)
+    # A rate per text, not per batch: from single words to nearly all of them are masked.
     rate = torch.rand(count, 1, generator=noise) * (torch.rand(count, 1, generator=noise) < 0.5 * strength)
     masked = (torch.rand(fixed.shape, generator=noise) < rate) & ~fixed
-    fades = torch.rand(count, 1, generator=noise) < 0.3 * strength
-    left = torch.where(fades, torch.rand(count, 1, generator=noise), 1.0)
-    return torch.where(fixed, torch.ones_like(rate), left * (~masked)), masked, left[:, 0]
+    is_faded = torch.rand(count, 1, generator=noise) < 0.3 * strength
+    # One factor for all tokens of a text, as on the path from a zero baseline.
+    factor = torch.where(is_faded, torch.rand(count, 1, generator=noise), 1.0)
+    return torch.where(fixed, torch.ones_like(rate), factor * (~masked)), masked, factor[:, 0]
 
 
 def card(
     task: str, rule: str, right: torch.Tensor, seed: int, steps: int, seconds: float, **more: Any
 ) -> dict[str, Any]:
-    """How a model was made and how good it is: `right` says which of the held-out samples it got right."""
+    """The model card. `right` says for each held-out sample whether the prediction is correct."""
     return {
         "task": task,
         "rule": rule,
@@ -78,7 +79,7 @@ def card(
 
 
 def save(name: str, model: Any, processor: Any, card: dict[str, Any]) -> Path:
-    """Write the model, its processor and the card that says how it was made and how good it is."""
+    """Write the model, its processor and its card into its folder, and return the folder."""
     folder = MODELS / name
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)

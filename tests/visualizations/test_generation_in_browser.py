@@ -95,7 +95,7 @@ def test_the_keyboard_steps_through_the_pieces(browser, tmp_path):
     tab.keyboard.press("ArrowRight")
     assert targets.evaluate_all(chosen) == [True, False]
     tab.keyboard.press("Enter")
-    assert "kept" in tab.locator(".hint").inner_text()
+    assert "pinned" in tab.locator(".hint").inner_text()
     assert troubles == []
     tab.close()
 
