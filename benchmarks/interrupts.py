@@ -1,4 +1,4 @@
-"""KeyboardInterrupts at every line of ours, in one call of each family of methods: how many leave anything behind."""
+"""A KeyboardInterrupt at every line of the package, in one call of each family of methods: how many leave changes."""
 
 import time
 
@@ -18,15 +18,15 @@ def main() -> None:
 
         expected, untouched = call(), Untouched(model)
         places = lines_of(call)
-        came, broken = 0, []
+        raised, broken = 0, []
         for place in places:
-            came += interrupted_at(call, place)
+            raised += interrupted_at(call, place)
             if untouched.broken():
                 broken.append((place, untouched.broken()))
                 untouched = Untouched(model)
         right = alike(call(), expected)
         seconds = time.perf_counter() - begin
-        print(f"| {name} | {len(places)} | {came} | {len(broken)} | {right} | {seconds:.0f} |", flush=True)
+        print(f"| {name} | {len(places)} | {raised} | {len(broken)} | {right} | {seconds:.0f} |", flush=True)
         for place, what in broken:
             print(place, what)
 
