@@ -17,8 +17,8 @@ import transformers as hf
 
 from benchmarks.overhead import ratio
 from interpreto import METHODS, KernelShap, LeGrad, Occlusion, zoo
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 DEVICE = "cuda"
 
@@ -39,9 +39,9 @@ def jobs() -> list[tuple[str, Any, Any, Any, Any]]:
         only_images = method.__name__ in ("GradCam", "XRAI")
         if not only_images:
             jobs.append((method, *text_model("bert"), TEXTS[1], 0))
-        jobs.append((method, *image_model("vit"), some_pictures()[0], 0))
+        jobs.append((method, *image_model("vit"), some_images()[0], 0))
         if not only_images and method.__name__ not in internals:
-            jobs.append((method, *generator("llama"), "The plot was not good", " and we saw"))
+            jobs.append((method, *causal_lm("llama"), "The plot was not good", " and we saw"))
     return jobs
 
 
@@ -113,7 +113,7 @@ def times() -> None:
     torch.manual_seed(0)
     vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).eval()
     processor = hf.ViTImageProcessor()
-    image = some_pictures()[0].resize((224, 224))
+    image = some_images()[0].resize((224, 224))
     on_device = deepcopy(vit).to(DEVICE)
     for name, method in (("Occlusion", partial(Occlusion, batch_size=64)), ("LeGrad", LeGrad)):
         stays, moves = method(on_device, processor), method(vit, processor, device=DEVICE)
@@ -152,7 +152,7 @@ def memory() -> None:
     vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).eval().to(DEVICE)
     before = torch.cuda.memory_allocated()
     explainer = Occlusion(vit, hf.ViTImageProcessor(), batch_size=1)
-    explainer(some_pictures()[0], 0)
+    explainer(some_images()[0], 0)
     taken = (torch.cuda.memory_allocated() - before) / 1e6
     size = sum(parameter.nbytes for parameter in vit.parameters()) / 1e6
     print(f"| memory that stays after a call | {taken:.2f} MB, of a model of {size:.0f} MB |")

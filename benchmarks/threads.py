@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from tests.test_threads import CALLS, FAMILIES, THREADS, alike, mapped
+from tests.test_threads import CALLS, FAMILIES, THREADS, all_close, attributions_of
 
 
 def main() -> None:
@@ -19,13 +19,13 @@ def main() -> None:
     for name, build in FAMILIES.items():
         begin = time.perf_counter()
         model, explainer, inputs, target = build()
-        expected = [mapped(explainer, one, target) for one in inputs]
+        expected = [attributions_of(explainer, one, target) for one in inputs]
         calls = []
         handle = model.register_forward_pre_hook(
             lambda _m, args, kwargs, calls=calls: calls.append((args, kwargs)), with_kwargs=True
         )
         try:
-            mapped(explainer, inputs[0], target)
+            attributions_of(explainer, inputs[0], target)
         finally:
             handle.remove()
         expected_output = forward(model, *calls[0]) if calls else None
@@ -41,7 +41,7 @@ def main() -> None:
             draw = random.Random(number)
             for _ in range(CALLS):
                 chosen = draw.randrange(len(inputs))
-                if not alike(mapped(explainer, inputs[chosen], target), expected[chosen]):
+                if not all_close(attributions_of(explainer, inputs[chosen], target), expected[chosen]):
                     wrong.append(1)
 
         user = threading.Thread(target=use)

@@ -32,10 +32,9 @@ from torch import Tensor
 
 from interpreto import GradCam, IntegratedGradients, InterpretoError, KernelShap, LeGrad, Occlusion, RawAttention
 from interpreto.errors import ConvergenceWarning
-from tests.generators import GENERATORS, generator, slow_scores
-from tests.models import IMAGE_MODELS, TEXT_MODELS, image_model, some_pictures, text_model, tokenizer
-from tests.two_towers import TWO_TOWERS as TOWERS
-from tests.two_towers import encoded, two_towers
+from tests.causal_lms import CAUSAL_LMS, causal_lm, slow_scores
+from tests.dual_encoders import DUAL_ENCODERS, dual_encoder_model, encoded
+from tests.models import IMAGE_MODELS, TEXT_MODELS, image_model, some_images, text_model, tokenizer
 
 PAGE = Path(__file__).parents[1] / "docs" / "tried.md"
 TEXT, LONG, PAIR = "the film was good", "a bad film, and not a good one at all", ("a good film", "so bad")
@@ -247,7 +246,7 @@ def image_row(
     model: Any, processor: Any, scores: Callable[[Tensor], Tensor], target: Any = 1
 ) -> Iterator[tuple[str, str]]:
     """The cells of an image model; `scores` computes the score of the target independently."""
-    image = some_pictures()[0]
+    image = some_images()[0]
     explain = Occlusion(model, processor, patch_size=PATCH)
     pixels = explain.setup.wrapper.prepare_one(image).rows.fields["pixel_values"]
 
@@ -372,7 +371,7 @@ def image_parts(build: Callable[[str], Any], name: str) -> tuple[Any, Any, Any]:
 
 def dual_encoder_parts(name: str) -> tuple[Any, Any, Any, str]:
     """A dual encoder and its score."""
-    model, processor = two_towers(name)
+    model, processor = dual_encoder_model(name)
     wrapper = Occlusion(model, processor).setup.wrapper
     return model, processor, partial(prompt_score, wrapper, "a red circle"), "a red circle"
 
@@ -388,8 +387,8 @@ def main() -> None:
     tables = [
         table("Text classifiers", texts),
         table("Image classifiers", images),
-        table("Language models", rows_of(GENERATORS, generator, language_row)),
-        table("Dual encoders: images compared with a prompt", rows_of(TOWERS, dual_encoder_parts, image_row)),
+        table("Language models", rows_of(CAUSAL_LMS, causal_lm, language_row)),
+        table("Dual encoders: images compared with a prompt", rows_of(DUAL_ENCODERS, dual_encoder_parts, image_row)),
     ]
     page = "\n".join(tables)
     print(page)

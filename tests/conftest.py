@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
-def enough(count, least=1):
+def reduced(count, least=1):
     """How many of so many samples, calls or lines a test takes: an eighth where it should be quick.
 
     Args:
@@ -89,13 +89,13 @@ def pictures():
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
+def without_report(monkeypatch):
     """Runs in folders without their report and figures, for tests of what else is in them."""
     monkeypatch.setattr("interpreto.comparison.report_view.write_folder", lambda comparison, path: None)
 
 
 @pytest.fixture
-def own_run(finished_run, tmp_path):
+def run_copy(finished_run, tmp_path):
     """A copy of the finished run of a test file, for tests that change it."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
@@ -107,7 +107,7 @@ def setting(request):
 
 
 @pytest.fixture
-def as_users_run():
+def without_type_checks():
     """Without the checks of annotations, which only tests have."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)

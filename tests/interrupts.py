@@ -1,4 +1,4 @@
-"""Interrupts at chosen moments of a call, and what must be found untouched afterwards."""
+"""Interrupts at chosen moments of a call, and what must be found snapshot afterwards."""
 
 import sys
 import threading
@@ -61,7 +61,7 @@ def interrupted_at(call, place):
     return False
 
 
-class Untouched:
+class StateSnapshot:
     """What a call must leave as it was: the model, and what PyTorch keeps per thread and process."""
 
     def __init__(self, model):
@@ -79,7 +79,7 @@ class Untouched:
             functional.multi_head_attention_forward,
         )
 
-    def broken(self):
+    def changes(self):
         """What is not as it was."""
         found = [] if self.state.is_current(self.model) else ["model"]
         if any(module.training for module in self.model.modules()) != any(self.state.training):

@@ -233,7 +233,7 @@ def image_model(name: str) -> tuple[Any, Any]:
 
 
 @cache
-def some_pictures() -> list[Image.Image]:
+def some_images() -> list[Image.Image]:
     shown = [example.input for example in zoo.samples("shapes-vit", 3)]
     return [shown[0], shown[1].resize((40, 70)), shown[2].crop((0, 0, 50, 30))]
 
@@ -241,7 +241,7 @@ def some_pictures() -> list[Image.Image]:
 def setting(modality: str) -> tuple[Any, Any, list[Any]]:
     if modality == "text":
         return *text_model("bert"), TEXTS
-    return *image_model("vit"), some_pictures()
+    return *image_model("vit"), some_images()
 
 
 class LinearImage(nn.Module):

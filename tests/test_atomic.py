@@ -30,9 +30,9 @@ from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.serialization import verify_checksum, with_checksum
 from interpreto.comparison import fingerprint
 from interpreto.errors import SavedFileError
-from tests.conftest import enough
+from tests.conftest import reduced
 from tests.interrupts import interrupted_at, lines_of
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 KILLS = 25
 
@@ -48,7 +48,7 @@ def results(request):
         explain = light(KernelShap)(*text_model("bert"))
         return [explain(TEXTS[1], targets=target)[0] for target in (0, (1, 2))]
     explain = light(XRAI)(*image_model("vit"))
-    return [explain(some_pictures()[0], targets=target)[0] for target in (0, (1, 2))]
+    return [explain(some_images()[0], targets=target)[0] for target in (0, (1, 2))]
 
 
 def test_a_save_that_is_stopped_anywhere_leaves_the_old_or_the_new(results, tmp_path):
@@ -223,7 +223,7 @@ def test_no_damage_of_a_result_goes_unnoticed(results, tmp_path):
     draw = random.Random(0)
     for path in sorted(saved.iterdir()):
         content = path.read_bytes()
-        for changed in corruptions(content, draw, enough(160)):
+        for changed in corruptions(content, draw, reduced(160)):
             path.write_bytes(changed)
             try:
                 found = AttributionOutput.load(saved)
@@ -233,10 +233,10 @@ def test_no_damage_of_a_result_goes_unnoticed(results, tmp_path):
         path.write_bytes(content)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
     whole = compare(
-        *image_model("vit"), some_pictures(), [Occlusion, light(XRAI)], metrics=[Entropy], folder=tmp_path / "run",
+        *image_model("vit"), some_images(), [Occlusion, light(XRAI)], metrics=[Entropy], folder=tmp_path / "run",
         show_progress=False,
     )  # fmt: skip
     draw = random.Random(1)
@@ -246,7 +246,7 @@ def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
         if set(path.relative_to(tmp_path / "run").parts) & set(views):
             continue
         content = path.read_bytes()
-        for changed in corruptions(content, draw, enough(40)):
+        for changed in corruptions(content, draw, reduced(40)):
             path.write_bytes(changed)
             try:
                 found = Comparison.load(tmp_path / "run")
@@ -321,14 +321,14 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("field", RECORDS)
-def test_records_of_other_runs_are_refused(own_run, field):
-    path = own_run / "records.jsonl"
+def test_records_of_other_runs_are_refused(run_copy, field):
+    path = run_copy / "records.jsonl"
     lines = path.read_text().splitlines()
     words = verify_checksum(lines[0])
     RECORDS[field](words)
     path.write_text("\n".join([with_checksum(words), *lines[1:]]) + "\n")
     with pytest.raises(SavedFileError, match=r"Line 1 of records\.jsonl"):
-        Comparison.load(own_run)
+        Comparison.load(run_copy)
 
 
 ASKED = {
@@ -345,10 +345,10 @@ ASKED = {
 
 
 @pytest.mark.parametrize("field", ASKED)
-def test_what_was_asked_is_checked(own_run, field):
-    resealed(own_run / "run.json", ASKED[field])
+def test_what_was_asked_is_checked(run_copy, field):
+    resealed(run_copy / "run.json", ASKED[field])
     with pytest.raises(SavedFileError):
-        Comparison.load(own_run)
+        Comparison.load(run_copy)
 
 
 def segments_of(count):
@@ -363,7 +363,7 @@ def doubled(values, by=2):
     return [by * value for value in values]
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_a_run_with_another_function_is_another_run(tmp_path):
     """An XRAI with other segments: they are in the closure of a function of the same name."""
 
@@ -373,7 +373,7 @@ def test_a_run_with_another_function_is_another_run(tmp_path):
         }
         return compare(
             *image_model("vit"),
-            some_pictures()[:1],
+            some_images()[:1],
             methods,
             metrics=[Entropy],
             folder=tmp_path / "run",
@@ -424,7 +424,7 @@ def test_functions_are_known_by_what_they_do():
         assert told(one) != told(other)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_other_versions_are_warned_of_and_recorded(tmp_path, monkeypatch):
     small_run(tmp_path / "run")
     now = Comparison.load(tmp_path / "run").config.versions

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from interpreto import IMAGES_ONLY, METHODS, AttributionOutput, Comparison, InterpretoError, cli, zoo
 from interpreto.cli.app import console
 from interpreto.cli.inputs import read
-from tests.generators import generator
-from tests.models import some_pictures, text_model, tokenizer
+from tests.causal_lms import causal_lm
+from tests.models import some_images, text_model, tokenizer
 
 
 def run(*arguments):
@@ -98,7 +98,7 @@ def test_a_text_is_explained(tmp_path):
 
 
 def test_an_image_is_explained_by_several_methods(tmp_path):
-    some_pictures()[0].save(tmp_path / "shapes.jpg")
+    some_images()[0].save(tmp_path / "shapes.jpg")
     result = run(
         "explain", str(tmp_path / "shapes.jpg"), "--model", "zoo:shapes-vit", "--method", "integrated-gradients",
         "--method", "rise", "--target", "circle", "-o", "n-samples=20", "-o", "seed=3",
@@ -121,7 +121,7 @@ def test_a_model_in_a_folder(tmp_path):
 @pytest.fixture(scope="module")
 def speaker(tmp_path_factory):
     """A folder with a language model, and its tokenizer with a chat template."""
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     folder = tmp_path_factory.mktemp("gpt")
     words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     model.save_pretrained(folder)
@@ -334,7 +334,7 @@ def files(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content.encode())
     (tmp_path / "photos").mkdir()
-    for number, picture in enumerate(some_pictures()[:2]):
+    for number, picture in enumerate(some_images()[:2]):
         picture.save(tmp_path / "photos" / f"{number}.png")
     return tmp_path
 
@@ -425,7 +425,7 @@ def test_files_that_cannot_be_read_are_told(files, given, message):
     (files / "empty.csv").write_text("review\n")
     (files / "hole.csv").write_text("id,review\n1,good\n2,\n")
     (files / "both").mkdir()
-    some_pictures()[0].save(files / "both" / "a.png")
+    some_images()[0].save(files / "both" / "a.png")
     (files / "both" / "a.txt").write_text("a film")
     (files / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     result = run("explain", "--model", "zoo:reviews-bert", "--method", "occlusion", *given)

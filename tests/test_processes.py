@@ -7,17 +7,22 @@ import pytest
 import torch
 
 from interpreto import IMAGES_ONLY, METHODS, XRAI, GradCam, LeGrad, Occlusion, SmoothGrad
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 TASKS = {
     "text-classification": lambda: (*text_model("bert"), TEXTS[1], 0, {}),
-    "image-classification": lambda: (*image_model("vit"), some_pictures()[0], 0, {}),
-    "text-generation": lambda: (*generator("llama"), "A film", " and we saw", {}),
-    "similarity of images": lambda: (*two_towers("clip"), some_pictures()[0], "a red circle", {}),
-    "similarity of texts": lambda: (*two_towers("clip"), "a red circle", some_pictures()[0], {"modality": "text"}),
-    "similarity of OpenCLIP": lambda: (*two_towers("open-clip"), some_pictures()[0], "a red circle", {}),
+    "image-classification": lambda: (*image_model("vit"), some_images()[0], 0, {}),
+    "text-generation": lambda: (*causal_lm("llama"), "A film", " and we saw", {}),
+    "similarity of images": lambda: (*dual_encoder_model("clip"), some_images()[0], "a red circle", {}),
+    "similarity of texts": lambda: (
+        *dual_encoder_model("clip"),
+        "a red circle",
+        some_images()[0],
+        {"modality": "text"},
+    ),
+    "similarity of OpenCLIP": lambda: (*dual_encoder_model("open-clip"), some_images()[0], "a red circle", {}),
 }
 LOOK_INSIDE = {
     "RawAttention", "AttentionRollout", "AttentionSaliency", "AGCam", "GenericAttention", "LeGrad", "GradEclip",

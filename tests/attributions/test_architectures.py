@@ -20,7 +20,7 @@ from interpreto import (
 )
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.inputs.patch_size import patch_size
-from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_pictures, text_model
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_images, text_model
 
 ATTENTION_IN_NO_GRID = {
     "swin": "inside windows|code of its own|on one grid",
@@ -53,9 +53,9 @@ def test_image_classifiers(name, method):
     task = None if hasattr(model, "config") else "image-classification"
     if method in INTERNALS and method is not GradCam and name in ATTENTION_IN_NO_GRID:
         with pytest.raises(UnsupportedError, match=ATTENTION_IN_NO_GRID[name]):
-            method(model, processor, task=task)(some_pictures())
+            method(model, processor, task=task)(some_images())
         return
-    for output in light(method)(model, processor, task=task)(some_pictures(), targets="all"):
+    for output in light(method)(model, processor, task=task)(some_images(), targets="all"):
         assert output.attributions.isfinite().all()
         assert output.attributions.abs().max() > 0
 
@@ -110,17 +110,17 @@ def test_the_padding_token_is_no_replacement_where_the_model_reads_it():
 
 def test_a_swin_is_explained_on_the_patches_of_its_last_stage():
     model, processor = image_model("swin")
-    (output,) = light(KernelShap)(model, processor)(some_pictures()[0])
+    (output,) = light(KernelShap)(model, processor)(some_images()[0])
     assert output.attributions.shape == (1, 4, 4)
     assert output.granularity == "patch"
 
 
 def test_a_cnn_has_no_patches():
     model, processor = image_model("resnet")
-    assert light(Saliency)(model, processor)(some_pictures()[0])[0].attributions.shape == (1, 32, 32)
-    hidden = light(Occlusion)(model, processor)(some_pictures()[0])[0]
+    assert light(Saliency)(model, processor)(some_images()[0])[0].attributions.shape == (1, 32, 32)
+    hidden = light(Occlusion)(model, processor)(some_images()[0])[0]
     assert hidden.attributions.shape == (1, 14, 14)
-    given = light(Occlusion)(model, processor, patch_size=(8, 16))(some_pictures()[0])[0]
+    given = light(Occlusion)(model, processor, patch_size=(8, 16))(some_images()[0])[0]
     assert given.attributions.shape == (1, 4, 2)
 
 

@@ -20,11 +20,11 @@ from interpreto import (
     from_callables,
     plot_attributions,
 )
-from tests.generators import generator
-from tests.models import TEXTS, image_model, linear_text, processor, some_pictures, text_model, tokenizer
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, linear_text, processor, some_images, text_model, tokenizer
 
 BERT, VIT = text_model("bert"), image_model("vit")
-PICTURE = some_pictures()[0]
+PICTURE = some_images()[0]
 
 
 def broken(model):
@@ -92,15 +92,15 @@ CASES = {
         "There are input ids of 2 texts, and 'attention_mask' for 1: give one row per text",
     ),
     "half of a surrogate pair in a continuation": (
-        lambda: Saliency(*generator("gpt2"))("the film was", " a\ud800"),
+        lambda: Saliency(*causal_lm("gpt2"))("the film was", " a\ud800"),
         "one half of a surrogate pair",
     ),
     "a fraction of new tokens": (
-        lambda: Saliency(*generator("gpt2"), generation_kwargs={"max_new_tokens": 3.5})("the film was"),
+        lambda: Saliency(*causal_lm("gpt2"), generation_kwargs={"max_new_tokens": 3.5})("the film was"),
         "max_new_tokens=3.5 of generation_kwargs= must be a whole number",
     ),
     "what generate cannot use": (
-        lambda: Saliency(*generator("gpt2"), generation_kwargs={"streamer": object()})("the film was"),
+        lambda: Saliency(*causal_lm("gpt2"), generation_kwargs={"streamer": object()})("the film was"),
         "generate\\(\\) does not take generation_kwargs=",
     ),
     "empty text": (lambda: Saliency(*BERT)("  "), "is empty: there is nothing to explain"),

@@ -45,9 +45,9 @@ from interpreto.attributions.plans.model_independent import ModelIndependentPlan
 from interpreto.comparison import fingerprint
 from interpreto.comparison.ranking import rank_methods
 from interpreto.errors import InputError, InterpretoError, OptionError, SavedFileError, TargetError
+from tests.causal_lms import causal_lm
 from tests.conftest import loaded
-from tests.generators import generator
-from tests.models import ALL_LIGHT, TEXTS, image_model, light, some_pictures, text_model
+from tests.models import ALL_LIGHT, TEXTS, image_model, light, some_images, text_model
 
 
 class Scripted(ModelIndependentPlan):
@@ -181,12 +181,12 @@ def test_every_metric_compares_on_every_task(kind):
         found = compare(*text_model("bert"), TEXTS, methods, corpus=TEXTS, **options)
         assert found.controls == ["RandomScores", "PositionOnly", "InputNorm", "TokenFrequency"]
     elif kind == "image":
-        masks = [np.ones(picture.size[::-1], bool) for picture in some_pictures()]
-        found = compare(*image_model("vit"), some_pictures(), methods, masks=masks, **options)
+        masks = [np.ones(picture.size[::-1], bool) for picture in some_images()]
+        found = compare(*image_model("vit"), some_images(), methods, masks=masks, **options)
         assert found.controls == ["RandomScores", "PositionOnly", "InputNorm", "CentreGaussian"]
         assert len(found.metrics) == len(METRICS)
     elif kind == "generation":
-        found = compare(*generator("gpt2"), TEXTS[:2], methods, generation_kwargs={"max_new_tokens": 3}, **options)
+        found = compare(*causal_lm("gpt2"), TEXTS[:2], methods, generation_kwargs={"max_new_tokens": 3}, **options)
         assert found.outputs("Occlusion")[0].target_names == found.outputs("Saliency")[0].target_names
     else:
         weight = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
@@ -241,7 +241,7 @@ def test_wrong_arguments_are_told_before_anything_runs(arguments, error, words):
 def test_all_methods_have_the_same_units_and_targets():
     """Where a model has no patches gradient methods would choose pixels, and others a grid."""
     model, processor = image_model("resnet")
-    found = compare(model, processor, some_pictures(), [Occlusion, Saliency], "entropy", show_progress=False)
+    found = compare(model, processor, some_images(), [Occlusion, Saliency], "entropy", show_progress=False)
     shapes = {output.attributions.shape for method in found.methods for output in found.outputs(method)}
     assert len(shapes) == 1
     assert not found.agreement().isnan().any()
@@ -348,7 +348,7 @@ def killed_at(calls):
     return {"Occlusion": Occlusion, "Mine": partial(Doing, act=act), "Rise": partial(Rise, n_samples=20)}
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     whole = shapes_run(methods=killed_at(0))
     methods = killed_at(3)
@@ -367,7 +367,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     assert_same_numbers(Comparison.load(tmp_path / "run"), whole)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = shapes_run(folder=tmp_path / "run")
 
@@ -442,11 +442,11 @@ def damaged(folder, name):
         ("samples", "damaged"),
     ],
 )
-def test_a_damaged_folder_is_told(own_run, name, words):
-    damaged(own_run, name)
+def test_a_damaged_folder_is_told(run_copy, name, words):
+    damaged(run_copy, name)
     for act in (Comparison.load, lambda folder: shapes_run(4, folder=folder)):
         with pytest.raises(SavedFileError, match=words):
-            act(own_run)
+            act(run_copy)
 
 
 def test_what_is_no_comparison_is_not_overwritten(tmp_path, shapes_comparison):
@@ -474,7 +474,7 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
         methods = {"Occlusion": Occlusion, "tokens/all": partial(light(KernelShap), granularity="all-tokens")}
         found = compare(*text_model("bert"), TEXTS, methods, show_progress=False)
     else:
-        found = compare(*generator("gpt2"), TEXTS[:2], [Occlusion], targets=" film", show_progress=False)
+        found = compare(*causal_lm("gpt2"), TEXTS[:2], [Occlusion], targets=" film", show_progress=False)
     read = Comparison.load(found.save(tmp_path / "comparison"))
     assert_same_numbers(found, read)
     assert str(found) == str(read)
@@ -488,11 +488,11 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
     assert (tmp_path / "comparison" / "figures" / "scores.png").stat().st_size > 1000
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     """Files that were deleted after they had been explained."""
     paths = []
-    for number, picture in enumerate(some_pictures()[:2]):
+    for number, picture in enumerate(some_images()[:2]):
         paths.append(tmp_path / f"{number}.png")
         picture.save(paths[-1])
     model, processor = image_model("vit")
@@ -509,7 +509,7 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     assert_alike(Comparison.load(tmp_path / "run"), first)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_what_failed_is_tried_again(tmp_path):
     STATE["broken"] = True
 
@@ -606,7 +606,7 @@ def test_removals_are_given_in_any_form():
     assert verdict.removals == ("default", "unk")
     own = compare(*text_model("bert"), metrics=[partial(Deletion, removal="mask")], removals=["unk"], **arguments)
     assert own.metrics == ["Deletion(removal='mask')"]
-    pictures = {**arguments, "inputs": some_pictures()[:1]}
+    pictures = {**arguments, "inputs": some_images()[:1]}
     told = compare(*image_model("vit"), metrics="pic,deletion", removals=0.5, **pictures)
     # Pixels that are not told are interpolated, whatever hides others.
     assert told.metrics == ["Pic", "Deletion [0.5]"]
@@ -615,12 +615,12 @@ def test_removals_are_given_in_any_form():
 def test_units_of_ones_own_go_beside_shared_ones(tmp_path):
     methods = {"shared": Occlusion, "own": partial(Saliency, granularity="pixel")}
     for shared in ({"granularity": Grid(3, 3)}, {"patch_size": 8}):
-        found = compare(*image_model("vit"), some_pictures()[:1], methods, "deletion", show_progress=False, **shared)
+        found = compare(*image_model("vit"), some_images()[:1], methods, "deletion", show_progress=False, **shared)
         assert not found.failures
     words = {"words": Occlusion, "tokens": partial(Occlusion, granularity="token")}
     folder = tmp_path / "run"
     said = compare(
-        *generator("gpt2"), TEXTS[:1], words, "deletion", targets=" good movie", folder=folder, show_progress=False
+        *causal_lm("gpt2"), TEXTS[:1], words, "deletion", targets=" good movie", folder=folder, show_progress=False
     )
     assert not said.failures
     assert (folder / "report.html").exists()

@@ -9,7 +9,7 @@ import pytest
 from interpreto import BlurIG, GuidedIG, IntegratedGradients, Occlusion, compare, from_callables
 from interpreto.attributions.convergence import relative_gap
 from interpreto.errors import ConvergenceWarning
-from tests.generators import generator
+from tests.causal_lms import causal_lm
 
 POWER = 6
 
@@ -103,7 +103,7 @@ def test_a_comparison_warns_once_about_all_its_samples(image):
 @pytest.mark.parametrize("prepend_bos", [False, True])
 def test_language_models_are_advised_to_put_a_token_first(prepend_bos):
     """Where the path moves the first token it moves the attention sink."""
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     explain = IntegratedGradients(model, tokenizer, n_steps=1, baseline="zeros", prepend_bos=prepend_bos)
     with pytest.warns(ConvergenceWarning, match="use Occlusion or KernelShap") as told:
         explain("the film was", " very good")

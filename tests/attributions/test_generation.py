@@ -48,21 +48,21 @@ from interpreto.model_wrapping.language.causal_lm import CausalLMEngine
 from interpreto.visualizations.generation_page import _data
 from interpreto.visualizations.panels import Panel
 from tests.attributions.test_invariants import assert_same, snapshot
-from tests.generators import GENERATORS, generator, slow_scores
+from tests.causal_lms import CAUSAL_LMS, causal_lm, slow_scores
 from tests.models import light
 from tests.models import tokenizer as text_tokenizer
 
 PROMPT, CONTINUATION = "The plot was not good and the film", " was very long"
 
 
-@pytest.fixture(params=GENERATORS)
+@pytest.fixture(params=CAUSAL_LMS)
 def model_and_tokenizer(request):
-    return generator(request.param)
+    return causal_lm(request.param)
 
 
 def joined(tokenizer, prompt=PROMPT, continuation=CONTINUATION):
     """Ids of prompt and continuation; the number of the prompt's."""
-    (output,) = Occlusion(generator("gpt2")[0], tokenizer, granularity="all-tokens")(prompt, targets=continuation)
+    (output,) = Occlusion(causal_lm("gpt2")[0], tokenizer, granularity="all-tokens")(prompt, targets=continuation)
     targets = [output.targets] if isinstance(output.targets, int) else list(output.targets)
     before = tokenizer(prompt)["input_ids"]
     return before + targets, len(before)
@@ -209,7 +209,7 @@ def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
         return layers
 
     monkeypatch.setattr(prefix, "read_cache", watched)
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     gc.disable()
     try:
         Occlusion(model, tokenizer, batch_size=4)([PROMPT] * 32, CONTINUATION)
@@ -222,7 +222,7 @@ def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)])
 def test_company_and_batch_size_change_nothing(method):
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     prompts = [PROMPT, "A film"]
     explain = light(method)(model, tokenizer, batch_size=3)
     together = explain(prompts, CONTINUATION)
@@ -235,7 +235,7 @@ def test_company_and_batch_size_change_nothing(method):
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)])
 def test_model_and_tokenizer_come_back_as_they_were(method):
-    model, tokenizer = generator("gpt2", tie_word_embeddings=False)
+    model, tokenizer = causal_lm("gpt2", tie_word_embeddings=False)
     before, words = snapshot(model), (len(tokenizer), dict(tokenizer.special_tokens_map), tokenizer.padding_side)
     generation = model.generation_config.to_dict()
     light(method)(model, tokenizer, generation_kwargs={"max_new_tokens": 3})(PROMPT)
@@ -248,7 +248,7 @@ def test_gradients_together_are_those_one_by_one():
     """The vectorised way back, which accelerators take, against the loop."""
     from interpreto.model_wrapping.language.lm_head import gradients, restrict_head_to
 
-    model, _ = generator("gpt2")
+    model, _ = causal_lm("gpt2")
     embeddings = torch.randn(2, 6, 16).requires_grad_()
     at = torch.tensor([2, 4])
     found = []
@@ -265,7 +265,7 @@ def test_gradients_together_are_those_one_by_one():
 
 
 def test_the_model_generates_what_is_explained():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = Saliency(model, tokenizer, granularity="token", generation_kwargs={"max_new_tokens": 4})(PROMPT)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     expected = model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
@@ -280,7 +280,7 @@ def test_the_model_generates_what_is_explained():
 
 
 def test_targets_by_token_word_and_as_one():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     each, words, joint = (
         IntegratedGradients(model, tokenizer, **options)(PROMPT, targets=CONTINUATION)[0]
         for options in (
@@ -302,7 +302,7 @@ def test_targets_by_token_word_and_as_one():
 
 
 def test_ids_contrasts_and_functions_are_targets():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     ids = tokenizer(CONTINUATION)["input_ids"]
     explain = Occlusion(model, tokenizer, granularity="token")
     (by_text,) = explain(PROMPT, targets=CONTINUATION)
@@ -331,7 +331,7 @@ def test_ids_contrasts_and_functions_are_targets():
 
 
 def test_prompts_in_every_form():
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     explain = Occlusion(model, tokenizer)
     (expected,) = explain(PROMPT, targets=CONTINUATION)
     ids = tokenizer(PROMPT)["input_ids"]
@@ -344,7 +344,7 @@ TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}
 
 
 def test_chats_keep_their_template():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     chat = [{"role": "system", "content": "be brief "}, {"role": "user", "content": "Was the film good?"}]
@@ -359,7 +359,7 @@ def test_chats_keep_their_template():
 
 
 def test_results_are_saved_and_drawn(tmp_path):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = KernelShap(model, tokenizer, n_samples=64)(PROMPT, targets=CONTINUATION)
     loaded = type(output).load(output.save(tmp_path / "saved"))
     assert torch.equal(loaded.attributions.nan_to_num(7), output.attributions.nan_to_num(7))
@@ -370,7 +370,7 @@ def test_results_are_saved_and_drawn(tmp_path):
 
 
 def test_half_precision_models_run():
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     exact = KernelShap(model, tokenizer)("a film", targets=" was")[0]
     half = KernelShap(copy.deepcopy(model).bfloat16(), tokenizer)("a film", targets=" was")[0]
     assert torch.allclose(exact.attributions, half.attributions, atol=0.3, equal_nan=True)
@@ -397,7 +397,7 @@ def test_half_precision_models_run():
     ],
 )
 def test_bad_input_is_one_clear_error(prompt, targets, error, message):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     with pytest.raises(error, match=message):
         Occlusion(model, tokenizer)(prompt, targets=targets)
 
@@ -407,17 +407,17 @@ def test_options_of_generation_belong_to_generation(reviews):
         with pytest.raises(OptionError, match="is for text-generation"):
             Occlusion(*reviews, **option)
     with pytest.raises(OptionError, match="it goes without"):
-        Occlusion(*generator("gpt2"), joint=True, inference_mode="softmax")
+        Occlusion(*causal_lm("gpt2"), joint=True, inference_mode="softmax")
 
 
 def test_models_with_an_encoder_are_refused():
     config = hf.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)
     with pytest.raises(ModelError, match="not yet those with an encoder"):
-        Occlusion(hf.T5ForConditionalGeneration(config), generator("gpt2")[1], task="text-generation")
+        Occlusion(hf.T5ForConditionalGeneration(config), causal_lm("gpt2")[1], task="text-generation")
 
 
 def test_segments_are_units():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     prompt = Prompt("{context} Question: {question}", context="The film was long.", question="was it good?")
     (output,) = KernelShap(model, tokenizer, granularity=Segments())(prompt, targets=" very long")
     assert output.attributions.shape == (2, 4)
@@ -462,7 +462,7 @@ def test_segments_are_checked_as_options(reviews):
 
 
 def test_messages_of_a_chat_are_segments():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
@@ -521,7 +521,7 @@ def test_positions_are_counted_as_the_model_counts_them():
 
 
 def test_factors_that_depend_on_length_keep_company_apart():
-    _, words = generator("llama")
+    _, words = causal_lm("llama")
     torch.manual_seed(0)
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 1e4,
             "original_max_position_embeddings": 16}  # fmt: skip
@@ -539,7 +539,7 @@ def test_factors_that_depend_on_length_keep_company_apart():
     (hf.MiniMaxForCausalLM, hf.MiniMaxConfig, {"layer_types": ["linear_attention", "full_attention"], "block_size": 8}),
 ])  # fmt: skip
 def test_layers_without_keys_and_values_run_whole(build, config, options):
-    _, words = generator("llama")
+    _, words = causal_lm("llama")
     torch.manual_seed(0)
     model = build(config(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
@@ -559,7 +559,7 @@ def test_models_that_read_ahead_are_refused():
 
 @pytest.mark.filterwarnings("ignore:.*quantiz")
 def test_decoders_that_round_all_positions_together_are_refused():
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     rounded = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     with pytest.raises(ModelError, match="Dynamically quantised layers round all positions by one scale"):
         Occlusion(rounded, words)("a good film", " and")
@@ -574,7 +574,7 @@ def test_units_may_be_numbered_in_any_order():
         def labels(self, sample):
             return list(sample.tokens)[::-1]
 
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     plain, turned = (
         KernelShap(model, tokenizer, granularity=how)("a film", targets=" was")[0] for how in ("token", Reversed())
     )
@@ -586,7 +586,7 @@ def test_units_may_be_numbered_in_any_order():
 
 
 def test_messages_are_not_found_in_the_template():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     (output,) = Occlusion(model, words, removal="unk")([{"role": "user", "content": "user"}], targets=" very")
@@ -605,7 +605,7 @@ def test_messages_are_not_found_in_the_template():
 
 
 def test_special_tokens_in_a_prompt_are_no_units_and_numbers_of_all_kinds_are_ids():
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     text = f"The film{tokenizer.eos_token} was good"
     (output,) = Occlusion(model, tokenizer)(text, targets=" very")
     assert tokenizer.eos_token not in [element.strip() for element in output.elements]
@@ -615,7 +615,7 @@ def test_special_tokens_in_a_prompt_are_no_units_and_numbers_of_all_kinds_are_id
 
 
 def test_scores_of_units_that_no_row_kept_are_unknown():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = Rise(model, tokenizer, n_samples=12, keep_probability=0.05)(PROMPT, targets=" very")
     assert output.attributions[0, :-1].isnan().any()
     assert output.standard_errors[0].isnan().tolist() == output.attributions[0].isnan().tolist()
@@ -640,7 +640,7 @@ STATEFUL = {
 @pytest.mark.parametrize("name", STATEFUL)
 def test_recurrent_models_run_whole(name):
     build, config, options = STATEFUL[name]
-    _, tokenizer = generator("llama")
+    _, tokenizer = causal_lm("llama")
     torch.manual_seed(0)
     model = build(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)).eval()
     explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3, removal="unk")
@@ -657,7 +657,7 @@ def test_recurrent_models_run_whole(name):
 
 @pytest.mark.parametrize("kind", ["tied", "untied", "bfloat16", "no pad, no mask"])
 def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
-    model, tokenizer = generator("gpt2", tie_word_embeddings=kind != "untied")
+    model, tokenizer = causal_lm("gpt2", tie_word_embeddings=kind != "untied")
     words = copy.deepcopy(tokenizer)
     if kind == "bfloat16":
         model = model.bfloat16()
@@ -696,13 +696,13 @@ def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
     ],
 )
 def test_bad_options_are_one_clear_error(options, error, message):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     with pytest.raises(error, match=message):
         Occlusion(model, tokenizer, **options)(PROMPT)
 
 
 def test_generation_follows_its_config_and_stays_within_the_model():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     config = hf.GenerationConfig(max_new_tokens=2, pad_token_id=0)
     options = ({"generation_config": config}, {"max_new_tokens": 2})
     short, same = (
@@ -718,7 +718,7 @@ def test_generation_follows_its_config_and_stays_within_the_model():
 
 
 def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     with pytest.raises(ModelError, match="does not depend on the input"):
         Saliency(model, tokenizer)(PROMPT, targets=lambda logits: logits[:, 0].detach())
     with pytest.raises(TargetError, match="functions go without it"):
@@ -726,7 +726,7 @@ def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
 
 
 def test_messages_are_the_segments_of_a_chat_and_templates_may_refuse_it():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
@@ -753,7 +753,7 @@ def test_prompts_are_templates_of_strings():
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_removals_are_taken_as_a_person_writes_them(name):
     """A word with its space before it, which tokenizers spell in ways of their own."""
-    model, words = generator(name)
+    model, words = causal_lm(name)
     spelled = next(token for token in sorted(words.get_vocab()) if token[0] in "Ġ▁" and token[1:].isalpha())
     token, written = words.convert_tokens_to_ids(spelled), f" {spelled[1:]}"
     by_text, by_id = (Occlusion(model, words, removal=removal)(PROMPT, CONTINUATION)[0] for removal in (written, token))
@@ -771,7 +771,7 @@ DATE = "2018-01-22"
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_a_generated_word_is_no_reason_of_its_own(name, tmp_path):
-    model, words = generator(name)
+    model, words = causal_lm(name)
     (output,) = IntegratedGradients(model, words, baseline="unk", n_steps=128)(PROMPT, targets=f" very {DATE}")
     unit = next(n for n, element in enumerate(output.elements) if element.strip() == DATE)
     (target,) = (n for n, label in enumerate(output.target_names) if label.strip() == DATE)
@@ -804,7 +804,7 @@ def _sources(output):
 
 @pytest.mark.parametrize("metric", [MuFidelity, Infidelity, partial(SensitivityN, n=0.5), Deletion, Insertion])
 def test_metrics_hide_nothing_of_the_target_itself(metric):
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     (output,) = Occlusion(model, words)(PROMPT, targets=f" very {DATE} long")
     measure = metric(model, words, removal="unk")
     own = torch.tensor(output.targets[1])
@@ -844,7 +844,7 @@ def test_names_of_targets_joined_give_the_continuation_back(kind, unit, said):
 
 
 def test_generated_tokens_are_explained_by_their_log_probability():
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     (output,) = Occlusion(model, words, granularity="token")(PROMPT, targets=CONTINUATION)
     assert output.info["inference_mode"] == "log_softmax"
     assert bool((output.scores < 0).all())
@@ -862,7 +862,7 @@ def test_generated_tokens_are_explained_by_their_log_probability():
 
 def test_a_prompt_starts_with_a_bos_token_on_request():
     """With it, what is explained is what the model makes of the longer text; the token itself is no unit."""
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     ids = words(PROMPT)["input_ids"]
     said = words(CONTINUATION)["input_ids"]
     (output,) = Occlusion(model, words, granularity="token", prepend_bos=True)(PROMPT, targets=said)
@@ -877,7 +877,7 @@ def test_a_prompt_starts_with_a_bos_token_on_request():
 
 def test_a_prompt_has_one_bos_token():
     """Where the tokenizer adds one, the option adds no second, and a text that spells it out gets none."""
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     (plain,) = Saliency(model, words)(PROMPT, targets=CONTINUATION)
     for prompt, options in ((PROMPT, {"prepend_bos": True}), (words.bos_token + PROMPT, {})):
         (output,) = Saliency(model, words, **options)(prompt, targets=CONTINUATION)
@@ -892,13 +892,13 @@ def test_a_prompt_has_one_bos_token():
     assert of_text.scores.tolist() == pytest.approx(of_chat.scores.tolist(), abs=1e-5)
     words.bos_token = None
     with pytest.raises(OptionError, match="does not name"):
-        Saliency(generator("gpt2")[0], words, prepend_bos=True)(PROMPT)
+        Saliency(causal_lm("gpt2")[0], words, prepend_bos=True)(PROMPT)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3", "opt", "gpt-neox"])
 def test_words_are_hidden_from_attention_and_the_first_is_replaced(name):
     """By a loop with masks of its own; positions are those of the unchanged text."""
-    model, words = generator(name)
+    model, words = causal_lm(name)
     (output,) = Occlusion(model, words, granularity="all-tokens")(PROMPT, targets=CONTINUATION)
     assert output.info["removal"] == "attention-sink"
     ids, _ = joined(words)
@@ -920,7 +920,7 @@ def test_words_are_hidden_from_attention_and_the_first_is_replaced(name):
 def test_words_of_recurrent_models_are_replaced(name):
     """A recurrent layer reads what an attention mask hides."""
     build, config, options = STATEFUL[name]
-    _, words = generator("llama")
+    _, words = causal_lm("llama")
     model = build(config(vocab_size=len(words), pad_token_id=words.pad_token_id, **options)).eval()
     assert Occlusion(model, words)("The plot", " very")[0].info["removal"] == "unk"
 
@@ -928,7 +928,7 @@ def test_words_of_recurrent_models_are_replaced(name):
 @pytest.mark.parametrize("removal", ["attention", "attention-sink", "space"])
 def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     """Smoothing a method that hides parts moves the embeddings; hidden tokens must not come through them."""
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     modality = Occlusion(model, words, removal=removal).setup.masker()
     sample = Occlusion(model, words).setup.wrapper.prepare_one(PROMPT)
     ids = sample.rows.fields["input_ids"]
@@ -962,7 +962,7 @@ def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     ],
 )
 def test_a_target_that_runs_into_the_prompt_is_told(prompt, target, remedy):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     with warnings.catch_warnings(record=True) as told:

@@ -11,7 +11,7 @@ from interpreto.attributions.granularity.segmentation import clauses, sentences,
 from interpreto.attributions.granularity.units import ImageUnits, TextUnits, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
-from tests.models import TEXT_MODELS, some_pictures, text_model
+from tests.models import TEXT_MODELS, some_images, text_model
 
 
 def cut(split, text):
@@ -97,7 +97,7 @@ def test_pooling():
 
 
 def sample(height, width, patch=None):
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     return ImageSample(
         Rows({"pixel_values": torch.zeros(1, 3, height, width)}),
         picture,

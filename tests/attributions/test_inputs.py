@@ -13,8 +13,8 @@ from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occl
 from interpreto.errors import InputError, TargetError
 from interpreto.model_wrapping.execution.precision import precision
 from interpreto.model_wrapping.inputs.image import geometry_of, to_image
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, light, processor, some_images, text_model, tokenizer, transform
 
 BERT, VIT = text_model("bert"), image_model("vit")
 
@@ -24,7 +24,7 @@ def maps(inputs, **options):
 
 
 def test_images_in_every_form(tmp_path):
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     expected = maps(picture)
     array = np.asarray(picture)
     path = tmp_path / "shapes.png"
@@ -43,7 +43,7 @@ def test_images_in_every_form(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1", "I;16"])
 def test_images_of_every_mode_become_rgb(mode):
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     grey = Image.fromarray((np.asarray(picture.convert("L")).astype(np.uint16)) * 257)
     given = grey if mode == "I;16" else picture.convert(mode)
     assert to_image(given).mode == "RGB"
@@ -179,7 +179,7 @@ class Square(nn.Module):
 def test_a_plain_module_from_pixels_to_logits():
     torch.manual_seed(0)
     method = Occlusion(Square(), transform(28), task="image-classification", patch_size=7)
-    (output,) = method(some_pictures()[1])
+    (output,) = method(some_images()[1])
     assert output.attributions.shape == (1, 4, 4)
     assert output.target_names[0] in "0123"
 
@@ -188,9 +188,9 @@ def test_bf16_models_and_autocast_run():
     import copy
 
     model, vision = VIT
-    exact = InputXGradient(model, vision)(some_pictures()[0], targets=1)[0]
-    rough = InputXGradient(model, vision, autocast=torch.bfloat16)(some_pictures()[0], targets=1)[0]
-    half = InputXGradient(copy.deepcopy(model).bfloat16(), vision)(some_pictures()[0], targets=1)[0]
+    exact = InputXGradient(model, vision)(some_images()[0], targets=1)[0]
+    rough = InputXGradient(model, vision, autocast=torch.bfloat16)(some_images()[0], targets=1)[0]
+    half = InputXGradient(copy.deepcopy(model).bfloat16(), vision)(some_images()[0], targets=1)[0]
     for other in (rough, half):
         assert other.attributions.dtype == torch.float32
         both = torch.stack([other.attributions.flatten(), exact.attributions.flatten()])
@@ -224,7 +224,7 @@ def test_the_place_of_the_models_view_is_found(size):
 
 
 def test_boxes_lie_in_the_raw_picture():
-    wide = some_pictures()[0].resize((300, 150))
+    wide = some_images()[0].resize((300, 150))
     (output,) = light(Occlusion)(VIT[0], processor(32))(wide)
     assert output.elements[0].tolist() == [0, 0, 75, 37.5]
     assert output.heatmap().shape == (1, 150, 300)
@@ -232,7 +232,7 @@ def test_boxes_lie_in_the_raw_picture():
 
 
 def test_slow_tokenizers_are_aligned_or_refused():
-    from tests.model_wrapping.slow import Letters
+    from tests.model_wrapping.slow_tokenizer import Letters
 
     model, _ = text_model("bert")
     fast = tokenizer("bert")
@@ -266,7 +266,7 @@ def test_images_of_different_sizes_share_a_call():
 
 
 def test_tensors_of_every_kind_are_taken():
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     expected = maps(picture)
     tensor = (torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255).requires_grad_()
     assert torch.allclose(maps(tensor), expected, atol=1e-5)
@@ -323,7 +323,7 @@ def coarse(values):
 
 
 def test_autocast_leaves_the_last_layer_exact():
-    for (model, processing), sample in ((BERT, TEXTS[0]), (VIT, some_pictures()[0])):
+    for (model, processing), sample in ((BERT, TEXTS[0]), (VIT, some_images()[0])):
         (output,) = Occlusion(model, processing, autocast=torch.bfloat16)(sample, targets=[(0, 1)])
         assert not coarse(output.scores)
         fields = dict(processing(sample, return_tensors="pt"))
@@ -346,7 +346,7 @@ def test_pictures_are_prepared_together_as_alone():
     """Pictures of several sizes, paths and pixel values in one list."""
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
-    pictures = some_pictures()
+    pictures = some_images()
     values = {"pixel_values": torch.rand(3, 32, 32)}
     several = [pictures[0], pictures[0].rotate(90), values, pictures[1], pictures[0]]
     for one, alone in zip(wrapper.inputs.prepare(several), map(wrapper.prepare_one, several), strict=True):
@@ -374,16 +374,16 @@ def test_large_pictures_are_prepared_one_by_one(monkeypatch):
 
 def test_black_and_white_are_what_the_processor_makes_of_them():
     model, processor = image_model("vit")
-    sample = Occlusion(model, processor).setup.wrapper.prepare_one(some_pictures()[0])
+    sample = Occlusion(model, processor).setup.wrapper.prepare_one(some_images()[0])
     for level, colour in zip(sample.black_white, ("black", "white"), strict=True):
-        picture = Image.new("RGB", some_pictures()[0].size, colour)
+        picture = Image.new("RGB", some_images()[0].size, colour)
         assert torch.allclose(
             processor(images=picture, return_tensors="pt")["pixel_values"][0, :, 5, 5], level, atol=1e-6
         )
 
 
 def test_samples_that_are_ready_are_taken_as_they_are():
-    for pair, raws in ((image_model("vit"), some_pictures()), (text_model("bert"), TEXTS)):
+    for pair, raws in ((image_model("vit"), some_images()), (text_model("bert"), TEXTS)):
         method = Occlusion(*pair)
         ready = method.setup.wrapper.inputs.prepare(raws)
         for one, other in zip(method(ready), method(raws), strict=True):
@@ -412,11 +412,11 @@ def test_pairs_of_texts_are_tuples_in_a_list_or_named():
     with pytest.raises(InputError, match=r"must be strings; this one has 'text' \(int\)"):
         explain({"text": 3})
     with pytest.raises(InputError, match="no 'text_pair'"):
-        Occlusion(*generator("gpt2"))({"text": "good film", "text_pair": "the plot"})
+        Occlusion(*causal_lm("gpt2"))({"text": "good film", "text_pair": "the plot"})
 
 
 def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     explain = Occlusion(model, tokenizer, granularity="token")
     prompts = ["The plot", "a film"]
     with pytest.raises(TargetError, match=r"write \[\[5, 6\]\] \* 2 for the first, \[\[5\], \[6\]\] for the second"):
@@ -444,7 +444,7 @@ def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(target
 def test_a_column_is_taken_and_its_table_refused():
     frame = pd.DataFrame({"text": ["good film", "bad plot"], "label": [1, 0]})
     explain = Occlusion(*text_model("bert"))
-    for method, table in ((explain, frame), (Occlusion(*generator("gpt2")), frame)):
+    for method, table in ((explain, frame), (Occlusion(*causal_lm("gpt2")), frame)):
         with pytest.raises(InputError, match=r"columns 'text', 'label' .* such as df\['text'\]"):
             method(table)
         with pytest.raises(InputError, match="columns 'text'"):
@@ -477,7 +477,7 @@ def test_pictures_of_floats_are_not_black():
 @pytest.mark.parametrize("baseline", [[0.0, 0.5, 1.0], [0, 1], ["zeros", 0.5]])
 def test_a_list_is_always_several_baselines(baseline):
     model, processor = image_model("vit")
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     run = partial(IntegratedGradients, model, processor, n_steps=4, granularity="pixel")
     (found,) = run(baseline=baseline)(picture, 0)
     each = [run(baseline=one)(picture, 0)[0].attributions for one in baseline]
@@ -486,9 +486,9 @@ def test_a_list_is_always_several_baselines(baseline):
 
 def test_a_tuple_is_one_colour():
     model, processor = image_model("vit")
-    (found,) = IntegratedGradients(model, processor, n_steps=4, baseline=(0.0, 0.5, 1.0))(some_pictures()[0], 0)
+    (found,) = IntegratedGradients(model, processor, n_steps=4, baseline=(0.0, 0.5, 1.0))(some_images()[0], 0)
     colour = torch.tensor([0.0, 0.5, 1.0])[:, None, None].expand(3, *found.info["options"].get("size", (32, 32)))
-    (expected,) = IntegratedGradients(model, processor, n_steps=4, baseline=colour)(some_pictures()[0], 0)
+    (expected,) = IntegratedGradients(model, processor, n_steps=4, baseline=colour)(some_images()[0], 0)
     assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
 
 

@@ -210,7 +210,7 @@ def test_kernel_shap_says_when_there_are_too_few_samples():
     assert float(output.attributions.sum()) == pytest.approx(everything, abs=1e-4)
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_sobol_indices_match_the_closed_form_of_a_known_function():
     """Ishigami's function of three uniform inputs; the fourth does nothing."""
     a, b = 7.0, 0.1
@@ -311,7 +311,7 @@ def test_several_baselines_are_averaged():
     assert (both.completeness_gap.abs() < 1e-5).all()
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_smoothing_a_quadratic_has_the_moments_of_its_gradient():
     """The gradient of x^2 at x + e is 2 x + 2 e: its mean, mean square and variance are known."""
     pixels = torch.linspace(-1, 1, 16).reshape(1, 4, 4)

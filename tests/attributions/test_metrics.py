@@ -36,8 +36,8 @@ from interpreto import (
 from interpreto.attributions.metrics.metric_result import as_list
 from interpreto.errors import InputError, OptionError
 from tests.attributions.test_invariants import assert_same, snapshot
-from tests.generators import generator, slow_scores
-from tests.models import TEXTS, image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm, slow_scores
+from tests.models import TEXTS, image_model, some_images, text_model
 
 
 class Linear(nn.Module):
@@ -101,7 +101,7 @@ def test_curves_are_those_of_a_loop():
 def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal, batch_size, groups):
     """Those that are worked on together, where it is the same; nothing but the number of rows tells that they do."""
     model, processor = image_model("vit")
-    pictures = [picture.rotate(angle) for angle in (0, 90, 180) for picture in some_pictures()][:8]
+    pictures = [picture.rotate(angle) for angle in (0, 90, 180) for picture in some_images()][:8]
     outputs = Occlusion(model, processor, removal=removal)(pictures, targets=1)
     options = {"n_steps": 16, "removal": removal, "batch_size": batch_size}
     found = metric(model, processor, **options).evaluate(outputs, pictures)
@@ -123,7 +123,7 @@ def test_curves_on_their_way_hold_their_scores_alone(monkeypatch):
 
     monkeypatch.setattr(Deletion, "result", watched)
     model, processor = image_model("vit")
-    pictures = some_pictures()
+    pictures = some_images()
     Deletion(model, processor, n_steps=5).evaluate(Occlusion(model, processor)(pictures, targets=1), pictures)
     assert len(held) == 2 * len(pictures) - 1
     assert max(tensor.untyped_storage().nbytes() for tensor in held) == 6 * 4
@@ -168,7 +168,7 @@ class Squared:
 
 def test_curves_of_one_step_share_all_but_the_pictures():
     model, processor = image_model("vit")
-    pictures = some_pictures()
+    pictures = some_images()
     outputs = Occlusion(model, processor)(pictures, targets=(0, 0, 1))
     found = Deletion(model, processor, n_steps=1).evaluate(outputs, pictures)
     assert found.n_evaluations == len(pictures) + 2
@@ -181,7 +181,7 @@ def test_curves_of_one_step_share_all_but_the_pictures():
 @pytest.mark.parametrize("target", [Squared(), Contrast(0, 1)], ids=["function", "contrast"])
 def test_curves_of_functions_and_contrasts_share_nothing(target):
     model, processor = image_model("vit")
-    pictures = some_pictures() * 2
+    pictures = some_images() * 2
     outputs = Occlusion(model, processor)(pictures, targets=target)
     found = Deletion(model, processor, n_steps=8, batch_size=6).evaluate(outputs, pictures)
     assert found.n_evaluations == 6 * (1 + 8)
@@ -295,12 +295,12 @@ def test_entropy_and_gini_by_hand():
 
 def test_completeness_is_the_gap():
     model, vision = image_model("vit")
-    outputs = IntegratedGradients(model, vision, n_steps=2)(some_pictures()[:2], targets=(0, 1))
+    outputs = IntegratedGradients(model, vision, n_steps=2)(some_images()[:2], targets=(0, 1))
     found = Completeness().evaluate(outputs)
     for output, values in zip(outputs, found.values, strict=True):
         total = output.attributions.flatten(1).sum(1) + output.completeness_gap
         assert torch.allclose(values.float(), (output.completeness_gap / total).abs(), rtol=1e-4)
-    assert Completeness().evaluate(Saliency(model, vision)(some_pictures()[0])).values[0].isnan().all()
+    assert Completeness().evaluate(Saliency(model, vision)(some_images()[0])).values[0].isnan().all()
 
 
 METRICS = [Deletion, Insertion, partial(SensitivityN, n_samples=20), partial(MuFidelity, n_samples=20), Infidelity]
@@ -310,9 +310,9 @@ METRICS = [Deletion, Insertion, partial(SensitivityN, n_samples=20), partial(MuF
 @pytest.mark.parametrize("kind", ["text", "pair", "image", "generation"])
 def test_every_metric_works_on_every_task_in_company(metric, kind):
     if kind == "generation":
-        (model, processor), inputs, targets = generator("gpt2"), ["The plot was", "A film, and"], " very long"
+        (model, processor), inputs, targets = causal_lm("gpt2"), ["The plot was", "A film, and"], " very long"
     elif kind == "image":
-        (model, processor), inputs, targets = image_model("vit"), some_pictures()[:2], (0, Contrast(1, 2))
+        (model, processor), inputs, targets = image_model("vit"), some_images()[:2], (0, Contrast(1, 2))
     else:
         (model, processor), targets = text_model("bert"), (0, Contrast(1, 2))
         inputs = TEXTS[:2] if kind == "text" else [tuple(TEXTS[:2]), ("a film", "not good")]
@@ -328,7 +328,7 @@ def test_every_metric_works_on_every_task_in_company(metric, kind):
 
 
 def test_a_curve_of_a_generated_word_hides_only_what_it_can_see():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = Occlusion(model, tokenizer, granularity="token")("The plot was", targets=" very")
     (curves,) = Deletion(model, tokenizer, inference_mode="log_softmax", removal="unk").evaluate(output).curves
     ids = tokenizer("The plot was")["input_ids"] + [int(token) for token in output.targets]
@@ -348,7 +348,7 @@ def test_units_are_found_again_whatever_they_were():
     from interpreto import Grid
 
     for granularity in (None, "pixel", Grid(3, 5), Grid(4, 4)):
-        outputs = InputXGradient(model, vision, granularity=granularity)(some_pictures()[:1], targets=1)
+        outputs = InputXGradient(model, vision, granularity=granularity)(some_images()[:1], targets=1)
         assert Deletion(model, vision, n_steps=4).evaluate(outputs).values[0].isfinite().all()
 
 
@@ -363,7 +363,7 @@ def test_what_does_not_belong_together_is_told():
     with pytest.raises(InputError, match="Expected outputs of a method, got str"):
         as_list(["a"])
     with pytest.raises(InputError, match="of a model for image-classification"):
-        deletion.evaluate(Saliency(*image_model("vit"))(some_pictures()[0]))
+        deletion.evaluate(Saliency(*image_model("vit"))(some_images()[0]))
     function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",), "request": None})
     with pytest.raises(InputError, match="saved by name alone"):
         deletion.evaluate(function)
@@ -452,7 +452,7 @@ def test_a_random_model_says_something_else():
     model, vision = image_model("vit")
     before = snapshot(model)
     method = Saliency(model, vision)
-    outputs = method(some_pictures()[:3], targets=1)
+    outputs = method(some_images()[:3], targets=1)
     found = ModelRandomization(method, n_steps=2).evaluate(outputs)
     assert_same(before, snapshot(model))
     for curves, values in zip(found.curves, found.values, strict=True):
@@ -480,7 +480,7 @@ def test_an_attribution_that_tells_nothing_of_the_model_stays():
 
 
 def test_language_models_are_randomised_too():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     before = snapshot(model)
     method = Occlusion(model, tokenizer)
     outputs = method(["The plot was", "a film"], targets=" very long")
@@ -516,8 +516,8 @@ def test_sensitivity_is_the_largest_change_of_a_loop():
 def test_sensitivity_grows_with_the_radius_on_every_task(method, kind):
     (model, processor), inputs, targets = {
         "text": (text_model("bert"), TEXTS[:2], 0),
-        "image": (image_model("vit"), some_pictures()[:2], 0),
-        "generation": (generator("gpt2"), ["The plot was", "A film, and"], " very long"),
+        "image": (image_model("vit"), some_images()[:2], 0),
+        "generation": (causal_lm("gpt2"), ["The plot was", "A film, and"], " very long"),
     }[kind]
     explain = method(model, processor)
     outputs = explain(inputs, targets=targets)

@@ -40,9 +40,9 @@ from interpreto import (
 )
 from interpreto.errors import OptionError
 from interpreto.option_kinds import MAX_SAMPLES, OPTION_KINDS, checks_options, read_option
-from tests.conftest import enough
-from tests.generators import generator
-from tests.models import LIGHT, image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.conftest import reduced
+from tests.models import LIGHT, image_model, some_images, text_model
 
 UNCHECKED = {
     "base_attribution", "baseline", "granularity", "masks", "methods", "metrics", "outputs", "removal", "removals",
@@ -78,8 +78,8 @@ values = st.one_of(
 def models():
     return {
         "text": (*text_model("bert"), ("a fine film",)),
-        "image": (*image_model("vit"), (some_pictures()[0],)),
-        "generation": (*generator("gpt2"), ("the film was", " very good")),
+        "image": (*image_model("vit"), (some_images()[0],)),
+        "generation": (*causal_lm("gpt2"), ("the film was", " very good")),
     }
 
 
@@ -91,7 +91,7 @@ def options_of(method):
     return own, [*own, *typing.get_args(rest.annotation)[0].__annotations__]
 
 
-@settings(max_examples=enough(4000, least=600), deadline=None)
+@settings(max_examples=reduced(4000, least=600), deadline=None)
 @given(st.data())
 def test_any_value_of_any_option_works_or_is_refused_with_one_error(data):
     kind = data.draw(st.sampled_from(sorted(models())))
@@ -117,7 +117,7 @@ def test_any_value_of_any_option_works_or_is_refused_with_one_error(data):
     assert 0 < len(message) < 1500
 
 
-@settings(max_examples=enough(1600, least=200), deadline=None)
+@settings(max_examples=reduced(1600, least=200), deadline=None)
 @given(st.data())
 def test_any_value_of_any_other_option_is_read_or_refused(data):
     functions = [*METRICS, Grid, Patches, Segments, Prompt, compare, plot_attributions, plot_top, grayscale, diverging]
@@ -233,7 +233,7 @@ def test_a_device_that_is_not_there_is_told_in_one_line(device):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("size", [0, -3, (0, 4), (4,), 2.5, "4"])
 def test_patches_without_pixels_are_refused(size):
     model, processor, _ = models()["image"]
@@ -252,7 +252,7 @@ def test_arguments_by_place_are_checked_too():
         both(3, None)
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_public_functions_take_numbers_of_numpy():
     assert Grid(np.int64(2), np.int16(3)) == Grid(2, 3)
     assert torch.equal(interpreto.grayscale(torch.eye(3), np.float32(99)), interpreto.grayscale(torch.eye(3), 99))

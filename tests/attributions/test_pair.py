@@ -39,7 +39,7 @@ from interpreto import (
 from interpreto.attributions.granularity.regions import dilated, segmented
 from interpreto.attributions.perturbations.paths.blur_path import blurred
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
-from tests.conftest import enough
+from tests.conftest import reduced
 from tests.models import image_model, setting, text_model
 
 
@@ -397,7 +397,7 @@ def test_xrai_takes_any_method_as_its_base():
 def test_xrai_finds_what_decides():
     """Pointing game on held-out scenes, as the docs state it."""
     model, processor = zoo.load("shapes-vit")
-    examples = zoo.samples("shapes-vit", enough(60, least=20))
+    examples = zoo.samples("shapes-vit", reduced(60, least=20))
     outputs = XRAI(model, processor)([example.input for example in examples])
     measured = PointingGame().evaluate(outputs, [example.truth for example in examples])
     assert measured.mean >= 0.9

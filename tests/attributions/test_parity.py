@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from interpreto import InputXGradient, IntegratedGradients, Occlusion, Saliency
-from tests.models import image_model, some_pictures, text_model
+from tests.models import image_model, some_images, text_model
 
 TARGET = 2
 
@@ -23,7 +23,7 @@ def assert_close(found, expected):
 @pytest.fixture
 def image():
     model, processor = image_model("vit")
-    pixels = processor(some_pictures()[0], return_tensors="pt")["pixel_values"]
+    pixels = processor(some_images()[0], return_tensors="pt")["pixel_values"]
     return model, pixels, lambda values: model(pixel_values=values).logits
 
 

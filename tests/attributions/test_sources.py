@@ -15,14 +15,14 @@ from torchvision.transforms import v2
 
 from interpreto import Occlusion, Saliency
 from interpreto.errors import InputError, ModelError
-from tests.generators import generator
-from tests.models import TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, some_images, text_model
 
 # A picture that cannot be read keeps its file open until it is forgotten.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-BERT, VIT, GPT = text_model("bert"), image_model("vit"), generator("gpt2")
-PICTURE, OTHER = some_pictures()[:2]
+BERT, VIT, GPT = text_model("bert"), image_model("vit"), causal_lm("gpt2")
+PICTURE, OTHER = some_images()[:2]
 
 
 def encoded(picture=PICTURE, kind="PNG", **options):
@@ -50,7 +50,7 @@ def test_bytes_and_open_files_are_images(tmp_path):
 
 
 def test_images_that_prompts_name_may_be_bytes():
-    model, processor = two_towers("clip")
+    model, processor = dual_encoder_model("clip")
     explain = Occlusion(model, processor, modality="text")
     assert torch.equal(explain("a film", encoded())[0].attributions, explain("a film", PICTURE)[0].attributions)
 

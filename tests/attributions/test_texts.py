@@ -14,7 +14,7 @@ from interpreto import Occlusion, Saliency, plot_attributions
 from interpreto.attributions.granularity.segmentation import clauses, sentences, words
 from interpreto.errors import InputError
 from interpreto.model_wrapping.inputs import token_spans
-from tests.generators import generator
+from tests.causal_lms import causal_lm
 from tests.models import text_model, tokenizer
 
 
@@ -142,7 +142,7 @@ def test_ids_without_a_mask_have_their_padding_stripped():
 
 
 def test_padding_that_may_be_the_end_of_a_text_is_not_guessed():
-    model, given = generator("gpt2")
+    model, given = causal_lm("gpt2")
     words_of = copy.deepcopy(given)
     words_of.pad_token = words_of.eos_token
     end = words_of.eos_token_id
@@ -168,7 +168,7 @@ def test_a_token_hidden_by_the_users_mask_keeps_its_position(name):
 
 
 def test_a_hidden_token_of_a_prompt_keeps_its_position():
-    model, words_of = generator("llama")
+    model, words_of = causal_lm("llama")
     ids = words_of("a good film, not bad")["input_ids"]
     mask = [int(place != 2) for place in range(len(ids))]
     (output,) = Occlusion(model, words_of, granularity="token")({"input_ids": ids, "attention_mask": mask}, [7, 8])

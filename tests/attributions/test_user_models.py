@@ -38,17 +38,17 @@ from interpreto.errors import (
     UnsupportedError,
 )
 from tests.attributions.test_bad_input import _bart
-from tests.generators import generator
-from tests.models import TEXTS, image_model, some_pictures, text_model, tokenizer
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, some_images, text_model, tokenizer
 
-PICTURE = some_pictures()[0]
+PICTURE = some_images()[0]
 TEXT_METHODS = (Saliency, Occlusion, IntegratedGradients, GenericAttention)
 IMAGE_METHODS = (Saliency, LeGrad, Occlusion, GradCam, AGCam, GradEclip, AttentionRollout)
 OF_TASK = {
     "text": (*text_model("bert"), (TEXTS[0],), TEXT_METHODS),
     "image": (*image_model("vit"), (PICTURE,), IMAGE_METHODS),
-    "generation": (*generator("gpt2"), ("the film was", " good"), (Saliency, Occlusion)),
+    "generation": (*causal_lm("gpt2"), ("the film was", " good"), (Saliency, Occlusion)),
 }
 
 
@@ -119,7 +119,7 @@ SHELLS = {
 
 # torch.compile cannot trace the checks of annotations, and looks at gradients of what is no leaf.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("kind", OF_TASK)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shells_change_nothing(shell, kind):
@@ -134,7 +134,7 @@ def test_offloaded_models_give_the_same(kind, tmp_path):
 
 
 def test_towers_may_return_tuples():
-    model, processor = two_towers("clip")
+    model, processor = dual_encoder_model("clip")
     plain = copy.deepcopy(model)
     plain.config.return_dict = False
     for method in (Saliency, Occlusion):
@@ -483,7 +483,7 @@ def test_outputs_without_logits_are_refused_with_what_there_is(how, chosen, erro
 
 @pytest.mark.parametrize("kind", ["generation", "towers"])
 def test_only_classifiers_return_what_must_be_chosen_from(kind):
-    model, processor = two_towers("clip") if kind == "towers" else OF_TASK[kind][:2]
+    model, processor = dual_encoder_model("clip") if kind == "towers" else OF_TASK[kind][:2]
     with pytest.raises(OptionError, match="model_output= is for classifiers"):
         Saliency(model, processor, model_output=0)
 

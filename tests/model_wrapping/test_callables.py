@@ -16,7 +16,7 @@ from interpreto import (
     from_callables,
 )
 from interpreto.errors import OptionError
-from tests.models import image_model, light, some_pictures
+from tests.models import image_model, light, some_images
 
 MODEL, PROCESSOR = image_model("vit")
 
@@ -49,7 +49,7 @@ def wrapped(layout="n c h w"):
 @pytest.mark.parametrize("layout", ["n c h w", "n h w c"])
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, GuidedBackprop)])
 def test_a_wrapped_model_is_explained_as_the_model_itself(method, layout):
-    pictures = some_pictures()
+    pictures = some_images()
     expected = light(method)(MODEL, PROCESSOR)(pictures, targets=(1, Contrast(0, 2)))
     for output, other in zip(
         light(method)(wrapped(layout))(pictures, targets=(1, Contrast(0, 2))), expected, strict=True

@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache
 
 from interpreto import KernelShap, Occlusion
 from interpreto.model_wrapping.execution.forward_arguments import CACHE_NAMES, ForwardArguments
-from tests.generators import GENERATORS, generator
+from tests.causal_lms import CAUSAL_LMS, causal_lm
 from tests.models import TEXTS, text_model
 
 PROMPT, CONTINUATION = "The plot was not good and we saw", " a film."
@@ -56,7 +56,7 @@ class Drifting(hf.LlamaForCausalLM):
 
 
 def with_weights(kind):
-    plain, words = generator("llama")
+    plain, words = causal_lm("llama")
     made = kind(plain.config).eval()
     made.load_state_dict(plain.state_dict())
     return made, words
@@ -107,16 +107,16 @@ def test_a_speed_up_that_is_off_is_told_once(kind, why):
 
 def test_models_that_are_known_to_read_whole_texts_say_so_without_a_warning():
     torch.manual_seed(0)
-    _, words = generator("llama")
+    _, words = causal_lm("llama")
     config = hf.MambaConfig(vocab_size=len(words), hidden_size=16, state_size=4, num_hidden_layers=2, pad_token_id=0)
     model = hf.MambaForCausalLM(config).eval()
     (output,) = Occlusion(model, words)(PROMPT, CONTINUATION)
     assert output.info["prefix_reuse"] == "off: the model keeps a state of the text that cannot be cut"
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", CAUSAL_LMS)
 def test_every_generator_reuses_prefixes(name):
-    model, words = generator(name)
+    model, words = causal_lm(name)
     assert Occlusion(model, words)(PROMPT, CONTINUATION)[0].info["prefix_reuse"] == "on"
 
 

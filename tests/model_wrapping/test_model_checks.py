@@ -11,8 +11,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from interpreto import InputXGradient, IntegratedGradients, KernelShap, Occlusion, Saliency
 from interpreto.errors import ModelError, StochasticModelWarning, UnsupportedError
-from tests.generators import generator, slow_scores
-from tests.models import image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm, slow_scores
+from tests.models import image_model, some_images, text_model
 
 peft = pytest.importorskip("peft")
 
@@ -35,7 +35,7 @@ def log_probabilities(model, ids, continuation):
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated", "ignore:.is_gradient_checkpointing. is")
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_adapters_may_lengthen_the_text(adapter):
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     tuned = peft.get_peft_model(copy.deepcopy(model), ADAPTERS[adapter]()).eval()
     ids, continuation = words("a good film")["input_ids"], [7, 9, 8]
     explain = Occlusion(tuned, words, task="text-generation", granularity="all-tokens", removal="unk")
@@ -62,7 +62,7 @@ class Multiplies(hf.LlamaForCausalLM):
 
 @pytest.mark.parametrize("method", [Occlusion, Saliency, IntegratedGradients])
 def test_logits_may_be_made_without_calling_the_head(method):
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     other = Multiplies(model.config).eval()
     other.load_state_dict(model.state_dict())
     (expected,), (found,) = (
@@ -113,7 +113,7 @@ def test_swallowed_gradients_are_refused(name):
 
 
 def test_swallowed_gradients_of_language_models_are_refused():
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     other = swallowing(model)
     other.lm_head = model.lm_head
     with pytest.raises(UnsupportedError, match="use a method that hides parts"):
@@ -126,7 +126,7 @@ def test_swallowed_gradients_of_image_models_are_refused():
     other = swallowing(model)
     other.classifier = model.classifier
     with pytest.raises(UnsupportedError, match="Quantised layers often let no gradient through"):
-        Saliency(other, processor)(some_pictures()[0], 0)
+        Saliency(other, processor)(some_images()[0], 0)
 
 
 class OneClassDetached(nn.Module):
@@ -181,7 +181,7 @@ def rounding(model, straight_through):
 @pytest.mark.parametrize("continuation", [" and", " good", [7], [9]])
 def test_swallowed_gradients_are_seen_through_the_noise_of_rounding(continuation):
     """Small steps change such a score by its rounding errors alone."""
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     with pytest.raises(UnsupportedError, match="The gradient of this model is not that of its score"):
         Saliency(rounding(model, straight_through=False), words)("a good film", continuation)
     found, expected = (

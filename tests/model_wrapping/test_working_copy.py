@@ -24,15 +24,15 @@ from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.working_copy import WorkingCopy
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
-from tests.generators import GENERATORS, generator
-from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model, tokenizer
-from tests.two_towers import TWO_TOWERS, two_towers
+from tests.causal_lms import CAUSAL_LMS, causal_lm
+from tests.dual_encoders import DUAL_ENCODERS, dual_encoder_model
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_images, text_model, tokenizer
 
 MODELS = {
     **{f"text-{name}": lambda name=name: text_model(name)[0] for name in TEXT_MODELS},
     **{f"image-{name}": lambda name=name: image_model(name)[0] for name in IMAGE_MODELS},
-    **{f"generation-{name}": lambda name=name: generator(name)[0] for name in GENERATORS},
-    **{f"towers-{name}": lambda name=name: two_towers(name)[0] for name in TWO_TOWERS},
+    **{f"generation-{name}": lambda name=name: causal_lm(name)[0] for name in CAUSAL_LMS},
+    **{f"towers-{name}": lambda name=name: dual_encoder_model(name)[0] for name in DUAL_ENCODERS},
 }
 
 
@@ -72,7 +72,7 @@ def test_changes_within_settings_and_of_data_are_seen(change):
 
 
 def test_changes_of_a_generation_config_are_seen():
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     model = copy.deepcopy(model)
     explain = Occlusion(model, words, granularity="token")
     for count in (4, 2):
@@ -210,12 +210,12 @@ def test_outputs_that_transformers_captures_are_counted_once(method):
 
     expected = states(copy.deepcopy(model))
     explainer = method(model, processor)
-    explainer(some_pictures())
+    explainer(some_images())
     assert states(model) == expected
     # Hooks of transformers in the user's model are not added to again in the copy, nor from one call to the next.
     model.config.output_hidden_states = True
     for _ in range(3):
-        explainer(some_pictures())
+        explainer(some_images())
         with explainer.setup.wrapper.lease() as lease:
             assert states(lease.wrapper.engine.module) == expected
     assert states(model) == expected
@@ -303,7 +303,7 @@ def test_torchscript_takes_no_hooks():
     with pytest.raises(CannotCopyError, match="TorchScript"):
         WorkingCopy(script)
     with pytest.raises(UnsupportedError, match="take no hooks"):
-        GuidedBackprop(script, processor, task="image-classification")(some_pictures()[0])
+        GuidedBackprop(script, processor, task="image-classification")(some_images()[0])
 
 
 def test_hooks_of_the_user_run_on_the_copy_as_on_the_model():
@@ -319,15 +319,15 @@ def test_hooks_of_the_user_run_on_the_copy_as_on_the_model():
 
     model.classifier.register_forward_hook(Recorder())
     model.classifier.register_forward_hook(functools.partial(lambda tag, *_: calls.append(tag), "tag"))
-    (output,) = Occlusion(model, processor)(some_pictures()[0])
+    (output,) = Occlusion(model, processor)(some_images()[0])
     assert "working_copy" not in output.info
     assert "tag" in calls
 
 
 def test_layers_are_named_by_the_users_module():
     model, processor = image_model("torchvision-resnet")
-    expected = GradCam(model, processor, layer="layer3")(some_pictures())
-    found = GradCam(model, processor, layer=model.layer3)(some_pictures())
+    expected = GradCam(model, processor, layer="layer3")(some_images())
+    found = GradCam(model, processor, layer=model.layer3)(some_images())
     assert torch.equal(as_tensors(found), as_tensors(expected))
 
 

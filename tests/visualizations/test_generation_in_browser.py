@@ -9,8 +9,8 @@ import torch
 from playwright.sync_api import sync_playwright
 
 from interpreto import Occlusion, plot_attributions
+from tests.causal_lms import causal_lm
 from tests.conftest import loaded
-from tests.generators import generator
 from tests.visualizations.test_generation_page import HOSTILE, output
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -149,7 +149,7 @@ def test_several_pages_and_one_shown_again_share_a_document(browser, tmp_path):
 
 
 def test_turns_of_a_chat_are_apart(browser, tmp_path):
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     words = copy.deepcopy(words)
     words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
     chat = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": "Was the film good?"}]

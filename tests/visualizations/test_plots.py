@@ -29,7 +29,7 @@ from interpreto import (
     zoo,
 )
 from interpreto.errors import OptionError
-from tests.models import image_model, light, some_pictures, text_model
+from tests.models import image_model, light, some_images, text_model
 
 HOSTILE = "</p><script>alert('x')</script> \"quoted\" & $x_1$ שלום 🙂\nnew line"
 
@@ -44,7 +44,7 @@ def texts():
 @pytest.fixture(scope="module")
 def images():
     model, processor = image_model("vit")
-    return {m.__name__: light(m)(model, processor)(some_pictures()[:2], targets=(0, 1)) for m in (KernelShap, Saliency)}
+    return {m.__name__: light(m)(model, processor)(some_images()[:2], targets=(0, 1)) for m in (KernelShap, Saliency)}
 
 
 class Page(HTMLParser):
@@ -116,7 +116,7 @@ def test_a_lone_result_and_a_list(images):
 
 def test_many_methods_go_over_several_lines():
     model, processor = image_model("vit")
-    (output,) = Saliency(model, processor)(some_pictures()[0])
+    (output,) = Saliency(model, processor)(some_images()[0])
     figure = plot_attributions({f"method {number}": output for number in range(9)})
     assert len({round(axes.get_position().y0, 2) for axes in figure.axes if axes.images}) >= 2
 
@@ -124,7 +124,7 @@ def test_many_methods_go_over_several_lines():
 @pytest.mark.parametrize(("count", "lines"), [(1, [2]), (3, [4]), (4, [3, 2]), (8, [3, 3, 3]), (12, [4, 3, 3, 3])])
 def test_no_picture_stands_alone_in_a_line(count, lines):
     model, processor = image_model("vit")
-    (output,) = Saliency(model, processor)(some_pictures()[0])
+    (output,) = Saliency(model, processor)(some_images()[0])
     figure = plot_attributions({f"method {number}": output for number in range(count)})
     tops = [round(axes.get_subplotspec().rowspan.start) for axes in figure.axes if axes.images]
     assert [tops.count(line) for line in sorted(set(tops))] == lines
@@ -132,7 +132,7 @@ def test_no_picture_stands_alone_in_a_line(count, lines):
 
 def with_scores(scores, signed):
     model, processor = image_model("vit")
-    (output,) = Occlusion(model, processor, granularity=Grid(16, 16))(some_pictures()[0], 0)
+    (output,) = Occlusion(model, processor, granularity=Grid(16, 16))(some_images()[0], 0)
     info = {**output.info, "signed": signed}
     return dataclasses.replace(output, attributions=torch.as_tensor(scores).float().reshape(1, 16, 16), info=info)
 
@@ -144,7 +144,7 @@ def test_the_overlay_is_as_opaque_as_the_score_is_large(signed):
     figure = plot_attributions(with_scores(scores, signed), clip_percentile=100)
     axes = [axes for axes in figure.axes if axes.images][1]
     photo, drawn = axes.images
-    assert np.array_equal(np.asarray(photo.get_array())[..., :3], np.asarray(some_pictures()[0]))
+    assert np.array_equal(np.asarray(photo.get_array())[..., :3], np.asarray(some_images()[0]))
     colours = drawn.to_rgba(drawn.get_array())[0]
     assert colours[0, 3] == 1
     assert colours[1, 3] == pytest.approx(0.5, abs=0.01)
@@ -178,9 +178,9 @@ def test_a_few_high_scores_do_not_hide_the_rest():
 
 def test_titles_say_class_probability_and_logit():
     model, processor = image_model("vit")
-    (output,) = Saliency(model, processor)(some_pictures()[0], 1)
+    (output,) = Saliency(model, processor)(some_images()[0], 1)
     with torch.no_grad():
-        logits = model(**processor(some_pictures()[0], return_tensors="pt")).logits[0]
+        logits = model(**processor(some_images()[0], return_tensors="pt")).logits[0]
     title = f"{output.target_names[0]} (p = {float(logits.softmax(-1)[1]):.2g}, logit {float(logits[1]):.3g})"
     figure = plot_attributions(output)
     assert figure.axes[0].get_title().replace("\n", " ") == title
@@ -191,7 +191,7 @@ def test_what_does_not_go_together(images, texts, tmp_path):
         plot_attributions({"one": texts["Saliency"], "other": images["Saliency"]})
     with pytest.raises(InterpretoError, match="same number of results; got 'one': 2, 'other': 1"):
         plot_attributions({"one": images["Saliency"], "other": images["Saliency"][:1]})
-    other = Occlusion(*image_model("vit"))(some_pictures()[0], targets=2)
+    other = Occlusion(*image_model("vit"))(some_images()[0], targets=2)
     with pytest.raises(InterpretoError, match="different targets of a sample"):
         plot_attributions({"one": images["Saliency"][0], "other": other})
     with pytest.raises(InterpretoError, match=r"Cannot write 'why.xyz'"):

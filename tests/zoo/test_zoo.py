@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Rise, SmoothGrad, zoo
-from tests.conftest import enough, loaded
+from tests.conftest import loaded, reduced
 
 LEAST = {"digits-cnn": 0.97, "digits-vit": 0.97, "shapes-vit": 0.98, "reviews-bert": 0.98, "stories-gpt2": 0.98}
 CLASSIFIERS = [name for name in LEAST if name != "stories-gpt2"]
@@ -57,7 +57,7 @@ def covered(output, mask):
     return mask[top:bottom, left:right].mean()
 
 
-pytestmark = pytest.mark.usefixtures("as_users_run")
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 SHAPES = {
     "IntegratedGradients": (IntegratedGradients, {}, 200),
@@ -72,7 +72,7 @@ SHAPES = {
 def shares_of(name):
     """How much of each image's top patch lies on the decisive shape."""
     method, options, count = SHAPES[name]
-    examples = zoo.samples("shapes-vit", enough(count, least=min(50, count // 2)))
+    examples = zoo.samples("shapes-vit", reduced(count, least=min(50, count // 2)))
     outputs = method(*loaded("shapes-vit"), **options)([example.input for example in examples])
     return torch.tensor([covered(o, example.truth) for o, example in zip(outputs, examples, strict=True)])
 
@@ -86,7 +86,7 @@ def test_the_top_patch_touches_the_decisive_shape_and_mostly_a_quarter_of_it_lie
 
 @pytest.mark.parametrize("method", [KernelShap, Occlusion, IntegratedGradients])
 def test_the_decisive_word_is_among_the_top_two(method):
-    examples = zoo.samples("reviews-bert", enough(200, least=20))
+    examples = zoo.samples("reviews-bert", reduced(200, least=20))
     outputs = method(*loaded("reviews-bert"))([example.input for example in examples])
     found = 0
     for output, example in zip(outputs, examples, strict=True):
@@ -97,7 +97,7 @@ def test_the_decisive_word_is_among_the_top_two(method):
 
 @pytest.mark.parametrize("method", [Occlusion, KernelShap, IntegratedGradients])
 def test_the_deciding_word_of_a_story_is_on_top(method):
-    examples = zoo.samples("stories-gpt2", enough(200, least=20))
+    examples = zoo.samples("stories-gpt2", reduced(200, least=20))
     explain = method(*loaded("stories-gpt2"), inference_mode="softmax")
     outputs = explain([example.input for example in examples], targets=[example.label for example in examples])
     tops = [output.elements[int(output.attributions[0].nan_to_num(-torch.inf).argmax())] for output in outputs]
@@ -107,7 +107,7 @@ def test_the_deciding_word_of_a_story_is_on_top(method):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_integrated_gradients_are_complete(name):
-    examples = zoo.samples(name, enough(40, least=16))
+    examples = zoo.samples(name, reduced(40, least=16))
     gaps = {}
     for n_steps in (16, 64):
         outputs = IntegratedGradients(*loaded(name), n_steps=n_steps)([example.input for example in examples])

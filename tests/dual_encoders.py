@@ -101,7 +101,7 @@ class Trunk(nn.Module):
         return self.trunk(pixels)
 
 
-TWO_TOWERS = {
+DUAL_ENCODERS = {
     "clip": _hf(hf.CLIPModel, hf.CLIPConfig),
     "metaclip2": _hf(hf.MetaClip2Model, hf.MetaClip2Config),
     "clipseg": _hf(hf.CLIPSegModel, hf.CLIPSegConfig),
@@ -121,10 +121,10 @@ TWO_TOWERS = {
 
 
 @cache
-def two_towers(name: str) -> tuple[Any, Any]:
+def dual_encoder_model(name: str) -> tuple[Any, Any]:
     """A model in evaluation mode and `(image processor, tokenizer)`."""
     torch.manual_seed(0)
-    model, processor = TWO_TOWERS[name]()
+    model, processor = DUAL_ENCODERS[name]()
     for parameter in model.parameters():
         # Some parts start at zero, which would explain nothing.
         if not parameter.any() and parameter.ndim >= 2:

@@ -29,9 +29,9 @@ from interpreto.model_wrapping.internals.attention_recorder import AttentionReco
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
 from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts
-from tests.conftest import enough
-from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import PROMPTS, encoded, two_towers
+from tests.conftest import reduced
+from tests.dual_encoders import PROMPTS, dual_encoder_model, encoded
+from tests.models import IMAGE_MODELS, TEXTS, image_model, some_images, text_model
 
 HEADS = 4
 
@@ -143,8 +143,8 @@ class ByHand:
 
 def settings(side):
     """A CLIP model, its processor, an input, what it is compared with, and the features of that."""
-    model, processor = two_towers("clip")
-    picture = some_pictures()[0]
+    model, processor = dual_encoder_model("clip")
+    picture = some_images()[0]
     with torch.no_grad():
         if side == "image":
             tokens = processor[1](list(PROMPTS), padding=True, return_tensors="pt")
@@ -281,7 +281,7 @@ def test_a_rule_of_another_shape_is_told():
 
 def converted(model):
     """A CLIP of OpenCLIP with the weights of one of transformers."""
-    theirs, _ = two_towers("open-clip")
+    theirs, _ = dual_encoder_model("open-clip")
     config = model.config.vision_config
     made = CLIP(
         16,
@@ -341,9 +341,9 @@ def pooled_by_hand(name, model):
 @pytest.mark.parametrize("name", ["siglip", "open-siglip", "open-coca"])
 def test_legrad_of_poolers(name):
     """The pooler sees every block's output as it is, as in the released code; favourites of SigLIP are left out."""
-    model, processor = two_towers(name)
+    model, processor = dual_encoder_model(name)
     wrapper = image_with_prompts(model, processor, Runtime())
-    sample = wrapper.prepare_one(some_pictures()[0])
+    sample = wrapper.prepare_one(some_images()[0])
     blocks, pool, patches = pooled_by_hand(name, model)
     states = []
     handles = [block.register_forward_hook(lambda _m, _i, output: states.append(output)) for block in blocks]
@@ -368,13 +368,13 @@ def test_legrad_of_poolers(name):
     if name != "open-coca":
         expected[(blank - blank.min()) / (blank.max() - blank.min()) > 0.8] = 0
     assert expected.any()
-    assert_close(LeGrad(model, processor)(some_pictures()[0], PROMPTS[0])[0].attributions[0], expected)
+    assert_close(LeGrad(model, processor)(some_images()[0], PROMPTS[0])[0].attributions[0], expected)
 
 
 def test_legrad_of_a_classifier_is_scored_by_its_own_head():
     model, processor = image_model("vit")
-    (output,) = LeGrad(model, processor, layers=0)(some_pictures()[0], targets=1)
-    pixels = processor(images=some_pictures()[0], return_tensors="pt")["pixel_values"]
+    (output,) = LeGrad(model, processor, layers=0)(some_images()[0], targets=1)
+    pixels = processor(images=some_images()[0], return_tensors="pt")["pixel_values"]
     twin = copy.deepcopy(model)
     twin.set_attn_implementation("eager")
     states = twin(pixel_values=pixels, output_hidden_states=True).hidden_states
@@ -444,7 +444,7 @@ def test_layers_of_grad_cam_are_named():
     model, processor = image_model("torchvision-resnet")
 
     def cam(layer):
-        return GradCam(model, processor, task="image-classification", layer=layer)(some_pictures()[0])[0]
+        return GradCam(model, processor, task="image-classification", layer=layer)(some_images()[0])[0]
 
     assert torch.equal(cam("layer3").attributions, cam(model.layer3).attributions)
     assert cam("layer2").attributions.shape != cam("layer3").attributions.shape
@@ -457,14 +457,14 @@ def test_layers_of_grad_cam_are_named():
 def test_a_layer_after_which_nothing_is_read_is_told():
     model, processor = image_model("vit")
     with pytest.raises(UnsupportedError, match=r"does not read the patches of vit\.layers\.1"):
-        GradCam(model, processor, layer="vit.layers.1")(some_pictures()[0])
+        GradCam(model, processor, layer="vit.layers.1")(some_images()[0])
 
 
 @pytest.mark.parametrize("name", list(IMAGE_MODELS))
 def test_grids_have_the_form_of_the_image(name):
     model, processor = image_model(name)
     task = None if getattr(model, "config", None) is not None else "image-classification"
-    (output,) = GradCam(model, processor, task=task)(some_pictures()[0])
+    (output,) = GradCam(model, processor, task=task)(some_images()[0])
     assert output.attributions.ndim == 3
     assert output.attributions.shape[1] == output.attributions.shape[2] > 1
     assert output.elements.shape == (output.attributions[0].numel(), 4)
@@ -533,8 +533,8 @@ def test_patches_are_found_wherever_they_lie(build):
 
 def test_the_granularity_may_be_another():
     model, processor = image_model("vit")
-    fine = LeGrad(model, processor, granularity="pixel")(some_pictures()[0])[0]
-    coarse = LeGrad(model, processor)(some_pictures()[0])[0]
+    fine = LeGrad(model, processor, granularity="pixel")(some_images()[0])[0]
+    coarse = LeGrad(model, processor)(some_images()[0])[0]
     expected = functional.interpolate(coarse.attributions[None], size=(32, 32), mode="bilinear")[0]
     assert torch.allclose(fine.attributions, expected)
 
@@ -552,7 +552,7 @@ def test_language_models_are_refused_with_a_reason():
 )
 def test_prompts_find_the_objects_that_they_name(method, bound):
     model, processor = zoo.load("shapes-clip")
-    examples = zoo.samples("shapes-clip", enough(400, least=100))
+    examples = zoo.samples("shapes-clip", reduced(400, least=100))
     outputs = method(model, processor)([e.input for e in examples], [e.label for e in examples])
     masks = [torch.from_numpy(example.truth) for example in examples]
     swapped = [masks[number ^ 1] for number in range(len(masks))]

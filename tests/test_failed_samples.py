@@ -19,8 +19,8 @@ from interpreto import (
     plot_attributions,
 )
 from interpreto.errors import InputError, OptionError
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def pictures(tmp_path):
     paths = []
     for number in range(5):
         paths.append(tmp_path / f"{number}.png")
-        some_pictures()[number % 3].save(paths[-1])
+        some_images()[number % 3].save(paths[-1])
     paths[2].write_text("no image")
     return paths
 
@@ -121,12 +121,12 @@ def test_an_iterator_that_breaks_off_gives_back_what_it_gave():
 
 
 def test_prompts_fail_alone_too():
-    explain = Occlusion(*generator("llama"))
+    explain = Occlusion(*causal_lm("llama"))
     outputs = explain(["The plot was", "", "A film"], " good", on_error="record")
     assert [output.error is None for output in outputs] == [True, False, True]
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_other_ways_to_go_on_are_refused():
     explain = Occlusion(*text_model("bert"))
     for act in (explain, explain.explain, lambda *a, **o: list(explain.stream(*a, **o))):

@@ -19,7 +19,7 @@ from interpreto import (
     plot_attributions,
     plot_top,
 )
-from tests.models import light, some_pictures, text_model
+from tests.models import light, some_images, text_model
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_impossible_names_of_figures_are_refused(shapes, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     Path("plain").touch()
     Path("folder").mkdir()
-    output = Saliency(*shapes)(some_pictures()[0])
+    output = Saliency(*shapes)(some_images()[0])
     with pytest.raises(InterpretoError, match=r"must be a path|cannot be|is a file|is a folder"):
         draw(output, save_path=name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "plain"]

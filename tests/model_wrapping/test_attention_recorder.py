@@ -19,8 +19,8 @@ from interpreto.model_wrapping.targets import ClassTargets
 from interpreto.model_wrapping.tasks.image_classification import image_classification
 from interpreto.model_wrapping.tasks.text_classification import text_classification
 from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts, text_with_images
-from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
+from tests.dual_encoders import DUAL_ENCODERS, PROMPTS, dual_encoder_model
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_images, text_model
 
 
 class Spy:
@@ -72,7 +72,7 @@ def test_classifiers_are_seen_as_eager_attention_shows_them(name, side):
     wrap, make, inputs = CLASSIFIERS[name]
     model, processor = make(name)
     wrapper = wrap(model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in inputs or some_pictures()]
+    samples = [wrapper.prepare_one(raw) for raw in inputs or some_images()]
     if inputs is not None and model.config.pad_token_id is None:
         # Such a model takes no padding from a user.
         samples = samples[:1]
@@ -99,12 +99,12 @@ def test_there_are_classifiers_of_both_kinds():
     assert {"bert", "roberta", "gpt2", "llama", "vit"} <= set(BOTH)
 
 
-@pytest.mark.parametrize("name", [name for name in TWO_TOWERS if not name.startswith("open") and name != "siglip2"])
+@pytest.mark.parametrize("name", [name for name in DUAL_ENCODERS if not name.startswith("open") and name != "siglip2"])
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_towers_are_seen_as_eager_attention_shows_them(name, side):
-    model, processor = two_towers(name)
+    model, processor = dual_encoder_model(name)
     wrapper = (image_with_prompts if side == "image" else text_with_images)(model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in (some_pictures() if side == "image" else PROMPTS)]
+    samples = [wrapper.prepare_one(raw) for raw in (some_images() if side == "image" else PROMPTS)]
     seen, _ = looked(wrapper, samples)
     rows = samples[0].rows.join([sample.rows for sample in samples])
     twin = eager(model)
@@ -166,9 +166,9 @@ def test_relative_positions_and_windows_are_seen(kind):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_models_of_half_precision(dtype):
     model, processor = image_model("vit")
-    expected = LeGrad(model, processor)(some_pictures())
+    expected = LeGrad(model, processor)(some_images())
     half = copy.deepcopy(model).to(dtype)
-    for one, other in zip(LeGrad(half, processor)(some_pictures()), expected, strict=True):
+    for one, other in zip(LeGrad(half, processor)(some_images()), expected, strict=True):
         assert one.info["dtype"] == str(dtype).removeprefix("torch.")
         correlation = torch.corrcoef(torch.stack([one.attributions.flatten(), other.attributions.flatten()]))[0, 1]
         assert correlation > 0.95
@@ -265,18 +265,18 @@ def test_nothing_is_left_after_an_exception():
     from interpreto import AttentionSaliency
 
     with pytest.raises(OptionError, match="on purpose"):
-        AttentionSaliency(model, processor, rule=fails)(some_pictures())
+        AttentionSaliency(model, processor, rule=fails)(some_images())
     assert [dict(module.__dict__) for module in model.modules()] == before
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
     assert functional.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
     assert torch.is_grad_enabled()
-    assert LeGrad(model, processor)(some_pictures())[0].attributions.isfinite().all()
+    assert LeGrad(model, processor)(some_images())[0].attributions.isfinite().all()
 
 
 def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
     model, processor = image_model("vit")
     wrapper = image_classification(model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in some_pictures()]
+    samples = [wrapper.prepare_one(raw) for raw in some_images()]
     seen, _ = looked(wrapper, samples, layers=-1)
     assert len(seen.layers) == 1
     calls = []
@@ -295,15 +295,15 @@ def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
 def test_frozen_weights_are_no_obstacle():
     model, processor = image_model("vit")
     frozen = copy.deepcopy(model).requires_grad_(False)
-    expected = LeGrad(model, processor)(some_pictures())
-    for one, other in zip(LeGrad(frozen, processor)(some_pictures()), expected, strict=True):
+    expected = LeGrad(model, processor)(some_images())
+    for one, other in zip(LeGrad(frozen, processor)(some_images()), expected, strict=True):
         assert torch.equal(one.attributions, other.attributions)
 
 
 def test_models_loaded_eager_show_the_same():
     model, processor = image_model("vit")
-    expected = LeGrad(model, processor)(some_pictures())
-    for one, other in zip(LeGrad(eager(model), processor)(some_pictures()), expected, strict=True):
+    expected = LeGrad(model, processor)(some_images())
+    for one, other in zip(LeGrad(eager(model), processor)(some_images()), expected, strict=True):
         assert torch.allclose(one.attributions, other.attributions, atol=1e-6)
 
 
@@ -315,7 +315,7 @@ def test_closed_kernels_are_exchanged_and_put_back(kernel):
         if getattr(part, "config", None) is not None:
             part.config._attn_implementation_internal = kernel
     wrapper = image_classification(closed, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in some_pictures()]
+    samples = [wrapper.prepare_one(raw) for raw in some_images()]
     seen, _ = looked(wrapper, samples)
     assert len(seen.layers) == len(model.vit.layers)
     assert closed.config._attn_implementation == kernel
@@ -351,10 +351,10 @@ def test_attention_that_cannot_be_seen_is_named():
 def test_layers_out_of_range():
     model, processor = image_model("vit")
     with pytest.raises(OptionError, match=r"layers=9 is out of range: the model has 2 blocks, 0 to 1"):
-        AttentionRollout(model, processor, layers=9)(some_pictures())
+        AttentionRollout(model, processor, layers=9)(some_images())
     with pytest.raises(OptionError, match="must be the number of a block"):
         AttentionRollout(model, processor, layers=[])
-    assert AttentionRollout(model, processor, layers=[-1])(some_pictures())
+    assert AttentionRollout(model, processor, layers=[-1])(some_images())
 
 
 def test_the_model_is_run_without_graphs():

@@ -11,7 +11,7 @@ from saliency.metrics import pic
 from interpreto import IntegratedGradients, Occlusion, Pic
 from interpreto.attributions.metrics.pic import THRESHOLDS
 from interpreto.errors import InputError, OptionError, TargetError
-from tests.generators import generator
+from tests.causal_lms import causal_lm
 from tests.models import TEXTS, text_model
 
 
@@ -81,7 +81,7 @@ def test_texts_are_told_word_by_word():
 
 
 def test_generated_texts_have_curves_of_what_they_can_see():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     outputs = Occlusion(model, tokenizer)([TEXTS[0]], targets=" good film")
     measured = Pic(model, tokenizer, min_score=0.0).evaluate(outputs)
     assert measured.values[0].shape == (2,)
@@ -123,7 +123,7 @@ def test_accuracy_needs_a_class(shapes, pictures):
     with pytest.raises(TargetError, match="class is predicted"):
         Pic(*shapes, curve="aic", min_score=-1e9).evaluate(output, pictures[0])
     with pytest.raises(OptionError, match="generated texts"):
-        Pic(*generator("gpt2"), curve="aic")
+        Pic(*causal_lm("gpt2"), curve="aic")
 
 
 def test_metrics_without_curves_have_no_median(shapes, pictures):
