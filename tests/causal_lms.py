@@ -1,4 +1,4 @@
-"""Tiny causal language models of many architectures, seeded, and a slow second way to score their continuations."""
+"""Tiny seeded causal language models of many architectures, and a slow reference for scores of continuations."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def causal_lm(name: str, **changes: Any) -> tuple[Any, Any]:
 
 
 def slow_scores(model: Any, ids: list[int], places: list[int]) -> list[float]:
-    """The log-probability of the token at each place of one text: no cache, no mask, one row at a time."""
+    """The log-probability of the token at each position of one text, without cache, mask or batch."""
     with torch.no_grad():
         outputs = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
     return [float(outputs[place - 1, ids[place]]) for place in places]

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: outputs, files, and exit codes."""
+"""The command line: output, files, and exit codes."""
 
 import json
 import re
@@ -103,7 +103,7 @@ def test_an_image_is_explained_by_several_methods(tmp_path):
         "explain", str(tmp_path / "shapes.jpg"), "--model", "zoo:shapes-vit", "--method", "integrated-gradients",
         "--method", "rise", "--target", "circle", "-o", "n-samples=20", "-o", "seed=3",
     )  # fmt: skip
-    # Integrated gradients have no n_samples: with several methods that one is left out and the others go on.
+    # IntegratedGradients has no n_samples: with several methods it is skipped, and the others run.
     assert result.exit_code == 0, result.output
     assert "IntegratedGradients left out" in result.output
     assert re.search(r"Rise\s+.\s+circle\s+.\s+patch \(\d, \d\)\s+.\s+21", result.output)
@@ -129,7 +129,7 @@ def speaker(tmp_path_factory):
     return str(folder)
 
 
-def test_a_language_model_explains_what_it_says(speaker, tmp_path):
+def test_generated_text_is_explained(speaker, tmp_path):
     result = run(
         "explain", "The plot was", "--model", speaker, "--task", "text-generation", "--method", "occlusion",
         "-o", "granularity=token", "-o", "generation_kwargs={'max_new_tokens': 3}", "--out", str(tmp_path / "out"),
@@ -211,8 +211,8 @@ def test_errors_of_the_users_making_exit_with_1_and_no_traceback(arguments, mess
     assert "Traceback" not in shown.err
 
 
-def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
-    """With the quickest methods; `make demo` runs all."""
+def test_the_demo_writes_all_files(tmp_path, monkeypatch):
+    """With the fastest methods; `make demo` runs all."""
     quick = {name: cli.NAMES[name] for name in ("occlusion", "saliency")}
     monkeypatch.setattr(cli.demo, "NAMES", quick)
     result = run("demo", "--out", str(tmp_path / "demo"))
@@ -230,7 +230,7 @@ def test_the_command_is_installed():
         assert command in shown.stdout
 
 
-def test_comparing_leaves_a_folder_that_goes_on(tmp_path):
+def test_comparing_writes_a_folder_that_can_be_resumed(tmp_path):
     out = tmp_path / "comparison"
     asked = ["compare", "--model", "zoo:shapes-vit", "--methods", "occlusion,saliency", "--out", str(out)]
     asked += ["--metrics", "deletion,pointing-game", "--samples", "2"]
@@ -266,7 +266,7 @@ def test_comparing_texts_from_a_file(tmp_path):
         (["--file", "EMPTY"], "holds no line"),
     ],
 )
-def test_wrong_comparisons_are_told(tmp_path, arguments, message):
+def test_wrong_comparisons_are_reported(tmp_path, arguments, message):
     (tmp_path / "empty.txt").write_text("\n")
     arguments = [str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in arguments]
     result = run("compare", "--model", "zoo:reviews-bert", "--samples", "2", *arguments)
@@ -291,7 +291,7 @@ def test_prompts_are_explained(tmp_path):
     assert (tmp_path / "out" / "attributions.png").exists()
 
 
-def test_prompts_are_asked_for_and_refused_where_they_mean_nothing(tmp_path):
+def test_prompts_are_required_for_dual_encoders_and_refused_for_others(tmp_path):
     zoo.samples("shapes-clip", 1)[0].input.save(tmp_path / "photo.png")
     photo = str(tmp_path / "photo.png")
     for arguments, message in (
@@ -418,7 +418,7 @@ def test_cells_of_tables_may_be_long(files):
     ],
     ids=str,
 )
-def test_files_that_cannot_be_read_are_told(files, given, message):
+def test_files_that_cannot_be_read_are_reported(files, given, message):
     (files / "chat.json").write_text('[{"role": "user", "content": "hi"}]')
     (files / "bad.jsonl").write_text('{"a": "x"}\n{"a"\n')
     (files / "deep.jsonl").write_text('{"a":' * 200_000)
@@ -441,7 +441,7 @@ def test_a_text_that_ends_in_the_name_of_a_file_is_a_text(files):
 
 
 def test_a_line_of_json_may_hold_other_line_breaks(files):
-    """JSON ends its lines at line feeds alone; its strings may hold U+2028 as it is."""
+    """JSON lines end only at line feeds; strings may contain an unescaped U+2028."""
     text = "A good film\u2028and a long one"
     (files / "one.jsonl").write_text(json.dumps({"review": text}, ensure_ascii=False) + "\n", encoding="utf-8")
     result = run(*SAVED, "out", "one.jsonl")
@@ -461,8 +461,8 @@ def test_warnings_take_one_line_each(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "warning: " in told
-    assert "has 2 frames or pages: the first one is explained." in told
-    assert "UserWarning" not in told
+    caught = " ".join(capsys.readouterr().err.split())
+    assert "warning: " in caught
+    assert "has 2 frames or pages: the first one is explained." in caught
+    assert "UserWarning" not in caught
     assert warnings.showwarning is before

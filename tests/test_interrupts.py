@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a call."""
+"""KeyboardInterrupts during a call."""
 
 import pytest
 import torch
@@ -15,20 +15,20 @@ FAMILIES_OF_CONTEXTS = ("attention and gradients", "guided backpropagation", "ge
 LINES = 64
 
 
-def some(lines):
+def subset(lines):
     return lines[:: max(1, len(lines) // reduced(LINES))]
 
 
-def made(name):
+def model_and_call(name):
     model, explainer, inputs, target = FAMILIES[name]()
     return model, lambda: attributions_of(explainer, inputs[0], target)
 
 
 @pytest.mark.parametrize("name", FAMILIES_OF_CONTEXTS)
-def test_an_interrupt_at_any_line_leaves_everything_as_it_was(name):
-    model, call = made(name)
+def test_an_interrupt_at_any_line_changes_nothing(name):
+    model, call = model_and_call(name)
     expected, snapshot = call(), StateSnapshot(model)
-    for place in some(lines_of(call)):
+    for place in subset(lines_of(call)):
         interrupted_at(call, place)
         assert not snapshot.changes(), place
     assert all_close(call(), expected)
@@ -36,8 +36,8 @@ def test_an_interrupt_at_any_line_leaves_everything_as_it_was(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("before", [True, False])
-def test_an_interrupt_at_any_hook_leaves_everything_as_it_was(name, before, monkeypatch):
-    model, call = made(name)
+def test_an_interrupt_at_any_hook_changes_nothing(name, before, monkeypatch):
+    model, call = model_and_call(name)
     expected, snapshot = call(), StateSnapshot(model)
     count, stop = [0], [0]
     for kind in ("register_forward_hook", "register_forward_pre_hook", "register_module"):
@@ -64,7 +64,7 @@ def test_an_interrupt_at_any_hook_leaves_everything_as_it_was(name, before, monk
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_an_interrupt_puts_a_model_back_that_cannot_be_copied():
+def test_an_interrupt_restores_a_model_that_cannot_be_copied():
     from interpreto import Occlusion
     from tests.models import some_images
 
@@ -74,7 +74,7 @@ def test_an_interrupt_puts_a_model_back_that_cannot_be_copied():
     explainer = Occlusion(script, processor, task="image-classification")
     call = lambda: attributions_of(explainer, some_images()[0], 0)  # noqa: E731
     expected, snapshot = call(), StateSnapshot(script)
-    for place in some(lines_of(call)):
+    for place in subset(lines_of(call)):
         interrupted_at(call, place)
         assert not snapshot.changes(), place
     assert all_close(call(), expected)

@@ -1,4 +1,4 @@
-"""Explainers in other processes."""
+"""Pickled explainers, in other processes."""
 
 import multiprocessing
 import pickle
@@ -24,29 +24,29 @@ TASKS = {
     ),
     "similarity of OpenCLIP": lambda: (*dual_encoder_model("open-clip"), some_images()[0], "a red circle", {}),
 }
-LOOK_INSIDE = {
+READ_INTERNALS = {
     "RawAttention", "AttentionRollout", "AttentionSaliency", "AGCam", "GenericAttention", "LeGrad", "GradEclip",
 }  # fmt: skip
 
 
-def works(method, task):
+def supports(method, task):
     if method in IMAGES_ONLY:
         return task in ("image-classification", "similarity of images", "similarity of OpenCLIP")
-    return task != "text-generation" or method.__name__ not in LOOK_INSIDE
+    return task != "text-generation" or method.__name__ not in READ_INTERNALS
 
 
-def pairs():
+def methods_and_tasks():
     """Every method on every task that it knows; one task of each in turn where it should be quick."""
     for number, method in enumerate(METHODS):
-        tasks = [task for task in TASKS if works(method, task)]
+        tasks = [task for task in TASKS if supports(method, task)]
         for place, task in enumerate(tasks):
             marks = () if place == number % len(tasks) else pytest.mark.long
             yield pytest.param(method, task, marks=marks, id=f"{method.__name__}-{task}")
 
 
-@pytest.mark.parametrize(("method", "task"), list(pairs()))
-def test_every_explainer_can_be_sent(method, task):
-    """Before it was used, and after."""
+@pytest.mark.parametrize(("method", "task"), list(methods_and_tasks()))
+def test_every_explainer_can_be_pickled(method, task):
+    """Explainers can be pickled before and after use."""
     model, processor, one, target, options = TASKS[task]()
     explainer = light(method, **options)(model, processor)
     fresh = pickle.loads(pickle.dumps(explainer))
@@ -69,7 +69,7 @@ def test_a_spawned_process_finds_the_same():
     for task, build in TASKS.items():
         model, processor, one, target, options = build()
         for method in (Occlusion, SmoothGrad, LeGrad, GradCam, XRAI):
-            if works(method, task):
+            if supports(method, task):
                 explainer = light(method, **options)(model, processor)
                 expected.append(explainer(one, target)[0].attributions)
                 jobs.append((explainer, one, target))

@@ -1,6 +1,6 @@
-"""Names of transformers, PyTorch and OpenCLIP by which this package asks for things: a test of each fails when it goes.
+"""Names of transformers, PyTorch and OpenCLIP that the package relies on: a test of each fails when the name disappears.
 
-Where something is asked for by what it does (caches, positions, patches), the tests of that are elsewhere.
+Capabilities that are detected by behaviour (caches, positions, patches) are tested elsewhere.
 """
 
 import inspect
@@ -125,7 +125,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_there_and_means_what_it_meant(name):
+def test_names_exist_and_keep_their_meaning(name):
     assert NAMES[name]()
 
 
@@ -135,8 +135,8 @@ def test_tables_of_classes_by_task(mapping):
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_models_take_what_they_are_given_by_name(name):
-    """What `fields` leaves out because nothing declares it is nothing that the model reads."""
+def test_models_ignore_fields_that_they_do_not_declare(name):
+    """Fields that are left out because the forward does not declare them are not read by the model."""
     model, words = text_model(name)
     encoded = words("a good film", return_tensors="pt")
     assert set(encoded) <= set(words.model_input_names)

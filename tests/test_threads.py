@@ -1,4 +1,4 @@
-"""Calls side by side: with other calls of ours, and with the user's own use of the model."""
+"""Concurrent calls: several explainers, and the user's own forward passes."""
 
 import copy
 import random
@@ -94,7 +94,7 @@ def all_close(found, expected):
 
 @pytest.fixture
 def families():
-    """Every family on the shared models, and what one thread finds."""
+    """Every family on the shared models, with the results of a single thread."""
     jobs = []
     for name, build in FAMILIES.items():
         model, explainer, inputs, target = build()
@@ -102,7 +102,7 @@ def families():
     return jobs
 
 
-def test_threads_find_what_one_thread_finds(families):
+def test_threads_have_the_results_of_one_thread(families):
     wrong = []
 
     def work(number):
@@ -119,7 +119,7 @@ def test_threads_find_what_one_thread_finds(families):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_users_own_forward_is_never_changed(training):
-    """A model that is used, in its own mode, while others explain it."""
+    """A model that runs in its own mode while other threads explain it."""
     model, tokenizer = text_model("bert")
     model = copy.deepcopy(model)
     encoded = tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -176,8 +176,8 @@ def test_models_that_share_a_part_are_safe_too():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_models_that_cannot_be_copied_queue_up():
-    """Gradients and attention on TorchScript do not go; hiding parts does, one call after the other."""
+def test_calls_on_models_that_cannot_be_copied_wait_for_each_other():
+    """TorchScript supports perturbation methods only, one call after the other."""
     model, processor = image_model("torchvision-resnet")
     script = torch.jit.trace(model, torch.rand(2, 3, 32, 32))
     script.train()
@@ -192,8 +192,8 @@ def test_models_that_cannot_be_copied_queue_up():
     assert "TorchScript" in explainer(some_images()[0])[0].info["working_copy"]
 
 
-def test_global_random_numbers_are_left_to_their_owner():
-    """Another thread draws what it would draw alone, while generation samples."""
+def test_the_global_random_generator_is_not_used():
+    """Another thread draws the same numbers as alone, while generation samples."""
     model, tokenizer = causal_lm("llama")
     explainer = Occlusion(model, tokenizer, generation_kwargs={"do_sample": True, "max_new_tokens": 3})
     torch.manual_seed(0)
@@ -216,7 +216,7 @@ def test_global_random_numbers_are_left_to_their_owner():
 
 
 @pytest.mark.parametrize("metric", [Deletion, MaxSensitivity, ModelRandomization])
-def test_metrics_side_by_side(metric):
+def test_metrics_in_several_threads(metric):
     model, tokenizer = text_model("bert")
     method = light(IntegratedGradients)(model, tokenizer)
     outputs = method(TEXTS, targets=0)
@@ -227,8 +227,8 @@ def test_metrics_side_by_side(metric):
             assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_the_users_tokenizer_keeps_its_state_to_itself():
-    """A fast tokenizer keeps the truncation of its last call, which another thread's call would undo."""
+def test_the_users_tokenizer_keeps_its_state():
+    """A fast tokenizer keeps the truncation of its last call, which a call in another thread would reset."""
     model, tokenizer = text_model("bert")
     tokenizer = copy.deepcopy(tokenizer)
     explainer = Occlusion(model, tokenizer)

@@ -1,4 +1,4 @@
-"""Every mistake gets one clear error: what was given, what is accepted, what to do."""
+"""Every mistake raises one clear error: what was passed, what is accepted, what to do."""
 
 import numpy as np
 import pytest
@@ -239,7 +239,7 @@ def _regression():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_is_told(name):
+def test_mistakes_are_reported(name):
     act, message = CASES[name]
     with pytest.raises(InterpretoError, match=message):
         act()
@@ -257,7 +257,7 @@ def test_an_unreadable_image_file(tmp_path):
         Saliency(*VIT)(tmp_path / "cut.png")
 
 
-def test_a_mistake_is_told_before_the_model_runs():
+def test_mistakes_are_reported_before_the_model_runs():
     model, words = linear_text()
     calls = []
     handle = model.register_forward_pre_hook(lambda module, given: calls.append(1))
@@ -270,7 +270,7 @@ def test_a_mistake_is_told_before_the_model_runs():
     assert not calls
 
 
-def test_long_texts_are_cut_when_asked():
+def test_long_texts_are_truncated_on_request():
     (output,) = Saliency(*BERT, truncation=True, granularity="token")("film " * 100)
     assert len(output.elements) == 68
     assert "".join(output.elements) == "film " * 67 + "film"

@@ -1,4 +1,4 @@
-"""Controls against numpy: scores that do not ask the model."""
+"""Controls (scores that do not use the model) against NumPy derivations."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_controls_run_the_unchanged_sample_alone(control):
     assert {output.n_evaluations for output in of_image(control)} == {1}
 
 
-def test_controls_are_refused_where_they_mean_nothing():
+def test_controls_are_refused_for_modalities_without_a_meaning():
     text, image = text_model("bert"), image_model("vit")
     with pytest.raises(UnsupportedError, match="no middle"):
         CentreGaussian(*text)

@@ -1,4 +1,4 @@
-"""Models with two towers: all methods, targets of every kind, and bad input."""
+"""Dual encoders (CLIP and similar): all methods, all kinds of targets, and bad input."""
 
 import copy
 
@@ -34,7 +34,7 @@ ALL = {method.__name__: method for method in METHODS}
 
 
 FEW = ("Occlusion", "Saliency", *(method.__name__ for method in INTERNALS))
-"""What is tried on models that are like those on which every method is."""
+"""The methods for models that are similar to those on which every method is tested."""
 IMAGES = [(name, method) for name in DUAL_ENCODERS for method in (ALL if name in ("clip", "open-coca") else FEW)]
 
 
@@ -48,7 +48,7 @@ def test_all_methods_explain_images(name, method):
         assert output.target_names == PROMPTS
         assert output.attributions.isfinite().all()
     found = [bool(output.attributions.any()) for output in outputs]
-    # GradCam shows nothing where all weighted sums are negative, as they may be for one picture of a random model.
+    # Grad-CAM is 0 where all weighted sums are negative, as they may be for an image and a random model.
     assert any(found) if method == "GradCam" else all(found)
 
 
@@ -139,7 +139,7 @@ def test_prompts_run_once_and_again_after_the_weights_have_changed():
     explain = Occlusion(model, processor)
     calls = []
     handle = model.text_model.register_forward_hook(lambda *_: calls.append(1))
-    # The first run of a tower is observed, and compared with that of a batch.
+    # The first run of a tower is a check that compares it with a batch.
     explain(some_images(), ("a warm", "up"))
     calls.clear()
     first = explain(some_images(), PROMPTS)

@@ -1,4 +1,4 @@
-"""Every form of input and target gives the same numbers as its plainest form."""
+"""Every form of inputs and targets gives the same numbers as the simplest form."""
 
 from functools import partial
 
@@ -32,7 +32,7 @@ def test_images_in_every_form(tmp_path):
     forms = [path, str(path), array, array / 255.0, torch.from_numpy(array.copy()).permute(2, 0, 1), [picture]]
     for form in forms:
         assert torch.equal(maps(form), expected)
-    # Processors prepare several at once, and models run them in other batches: neither promises the last bit.
+    # Processors and models round differently for other batch sizes.
     several = np.stack([array, array])
     assert torch.allclose(maps(several), torch.cat([expected, expected]), atol=1e-5)
     encoded = VIT[1](picture, return_tensors="pt")
@@ -59,7 +59,7 @@ def test_transparent_parts_are_white():
     assert np.asarray(to_image(clear)).min() == 255
 
 
-def test_a_picture_is_turned_as_the_camera_was_held():
+def test_images_are_rotated_by_their_exif_orientation():
     picture = Image.new("RGB", (6, 4))
     exif = picture.getexif()
     exif[0x0112] = 6
@@ -166,7 +166,7 @@ def test_inference_mode_says_which_score_is_explained(mode):
 
 
 class Square(nn.Module):
-    """A module without anything of transformers."""
+    """A module without the API of transformers."""
 
     def __init__(self):
         super().__init__()
@@ -210,8 +210,8 @@ def test_non_square_grids():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 100), (90, 301), (1000, 700)])
-def test_the_place_of_the_models_view_is_found(size):
-    """Resize and centre crop of torchvision: the crop's box in the picture is known."""
+def test_the_crop_box_is_found(size):
+    """Resize and centre crop of torchvision: the crop box in the image is known."""
     from torchvision.transforms import v2
 
     whole = geometry_of(transform(32), size).crop_box
@@ -223,7 +223,7 @@ def test_the_place_of_the_models_view_is_found(size):
     assert np.allclose(geometry_of(crop, size).crop_box, expected, atol=0.02 * max(size))
 
 
-def test_boxes_lie_in_the_raw_picture():
+def test_boxes_are_in_pixels_of_the_raw_image():
     wide = some_images()[0].resize((300, 150))
     (output,) = light(Occlusion)(VIT[0], processor(32))(wide)
     assert output.elements[0].tolist() == [0, 0, 75, 37.5]
@@ -276,7 +276,7 @@ def test_tensors_of_every_kind_are_taken():
     assert torch.allclose(rough.attributions, expected[0], atol=0.05)
 
 
-def test_arrays_with_alpha_are_on_white_as_pictures_are():
+def test_arrays_with_alpha_are_on_white_as_images_are():
     clear = np.zeros((4, 4, 4), np.uint8)
     assert np.asarray(to_image(clear)).min() == 255
 
@@ -305,7 +305,7 @@ def test_rows_of_a_dataset_are_taken():
 
 
 @pytest.mark.parametrize(("size", "expected"), [((200, 100), (0, -50, 200, 150)), ((100, 240), (-70, 0, 170, 240))])
-def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
+def test_padding_of_the_processor_is_outside_the_image(size, expected):
     from torchvision.transforms import v2
 
     def letterbox(picture):
@@ -317,18 +317,18 @@ def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
     assert np.allclose(geometry_of(letterbox, size).crop_box, expected, atol=3)
 
 
-def coarse(values):
-    """Whether all of these survive rounding to bfloat16."""
+def is_exact_in_bfloat16(values):
+    """Whether rounding to bfloat16 changes none of the values."""
     return torch.equal(values, values.bfloat16().float())
 
 
 def test_autocast_leaves_the_last_layer_exact():
     for (model, processing), sample in ((BERT, TEXTS[0]), (VIT, some_images()[0])):
         (output,) = Occlusion(model, processing, autocast=torch.bfloat16)(sample, targets=[(0, 1)])
-        assert not coarse(output.scores)
+        assert not is_exact_in_bfloat16(output.scores)
         fields = dict(processing(sample, return_tensors="pt"))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            assert coarse(model(**fields).logits.float())
+            assert is_exact_in_bfloat16(model(**fields).logits.float())
 
 
 def test_attention_is_exact_on_a_cpu_where_gradients_are_taken():
@@ -342,8 +342,8 @@ def test_attention_is_exact_on_a_cpu_where_gradients_are_taken():
             assert attend(leaf, leaf, leaf).dtype == torch.bfloat16
 
 
-def test_pictures_are_prepared_together_as_alone():
-    """Pictures of several sizes, paths and pixel values in one list."""
+def test_images_are_prepared_together_as_alone():
+    """Images of several sizes, paths and pixel values in one list."""
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
     pictures = some_images()
@@ -354,7 +354,7 @@ def test_pictures_are_prepared_together_as_alone():
         assert (one.crop_box, one.size, one.raw.size) == (alone.crop_box, alone.size, alone.raw.size)
 
 
-def test_large_pictures_are_prepared_one_by_one(monkeypatch):
+def test_large_images_are_prepared_one_by_one(monkeypatch):
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
     counts, inner = [], wrapper.inputs.preprocessor.processor.processor
@@ -423,10 +423,10 @@ def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused(
         explain(prompts, targets=[5, 6])
     assert [output.targets for output in explain(prompts, targets=[[5, 6]] * 2)] == [(5, 6)] * 2
     assert [output.targets for output in explain(prompts, targets=[[5], [6]])] == [(5,), (6,)]
-    # Unlike a class, a token may come twice.
+    # Unlike a class, a token may occur twice in a tuple.
     for entry in ([5, 5], torch.tensor([5, 5]), np.array([5, 5])):
         assert [output.targets for output in explain(prompts, targets=[entry, [6]])] == [(5, 5), (6,)]
-    # Neither one prompt nor another number of tokens leaves a doubt.
+    # With one prompt, or another number of tokens, there is only one reading.
     assert explain("The plot", targets=[5, 6])[0].targets == (5, 6)
     assert [output.targets for output in explain(prompts, targets=[5, 6, 7])] == [(5, 6, 7)] * 2
 
@@ -437,7 +437,7 @@ def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(target
         Occlusion(*text_model("bert"))("good film", targets=targets)
     with pytest.raises(TargetError, match="name class 0 more than once"):
         Occlusion(*text_model("bert"))(["good film"] * 2, targets=[[0, 1, 0], 1])
-    # A tuple says that there are several.
+    # A tuple always means several targets.
     assert len(Occlusion(*text_model("bert"))("good film", targets=(0, 0, 1))[0].targets) == 3
 
 
@@ -457,14 +457,14 @@ def test_a_column_is_taken_and_its_table_refused():
 
 
 @pytest.mark.parametrize("level", [0, 250, 260, 30000, 65535])
-def test_pictures_of_16_bits_are_read_by_their_mode(level):
+def test_images_of_16_bits_are_read_by_their_mode(level):
     expected = round(level / 65535 * 255)
     array = np.full((4, 5), level, dtype=np.uint16)
     for picture in (Image.fromarray(array), Image.fromarray(array.astype(np.int32), "I"), array):
         assert np.unique(np.asarray(to_image(picture))).tolist() == [expected]
 
 
-def test_pictures_of_floats_are_not_black():
+def test_images_of_floats_are_not_black():
     picture = Image.fromarray(np.linspace(0, 1.0000002, 20, dtype=np.float32).reshape(4, 5), "F")
     assert np.asarray(to_image(picture)).max() == 255
     assert np.asarray(to_image(np.full((4, 4, 3), 1.0000002, dtype=np.float32))).min() == 255

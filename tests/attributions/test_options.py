@@ -1,4 +1,4 @@
-"""Whatever an option is given, it works or is refused with one error of our own, before the model runs for long."""
+"""Every value of every option works, or raises an `InterpretoError` before the model runs for long."""
 
 import inspect
 import re
@@ -42,14 +42,14 @@ from interpreto.errors import OptionError
 from interpreto.option_kinds import MAX_SAMPLES, OPTION_KINDS, checks_options, read_option
 from tests.causal_lms import causal_lm
 from tests.conftest import reduced
-from tests.models import LIGHT, image_model, some_images, text_model
+from tests.models import FAST_OPTIONS, image_model, some_images, text_model
 
 UNCHECKED = {
     "base_attribution", "baseline", "granularity", "masks", "methods", "metrics", "outputs", "removal", "removals",
     "segments", "spans", "targets", "thresholds", "inputs", "map", "gradients", "features", "preprocess",
     "scores",
 }  # fmt: skip
-"""Options that are read where the model or the sample is known."""
+"""Options that are checked only when the model or the sample is known."""
 
 
 class Odd:
@@ -84,7 +84,7 @@ def models():
 
 
 def options_of(method):
-    """The names of all options of a method: its own, and those that it shares."""
+    """The names of all options of a method, its own and the shared ones."""
     parameters = inspect.signature(method).parameters.values()
     own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     rest = next(p for p in parameters if p.kind is p.VAR_KEYWORD)
@@ -100,7 +100,11 @@ def test_any_value_of_any_option_works_or_is_refused_with_one_error(data):
     name = data.draw(st.sampled_from(names))
     value = data.draw(values)
     model, processor, inputs = models()[kind]
-    cheap = {**LIGHT.get(method.__name__, {}), "n_samples": 200 if method.__name__ == "Sobol" else 8, "n_steps": 3}
+    cheap = {
+        **FAST_OPTIONS.get(method.__name__, {}),
+        "n_samples": 200 if method.__name__ == "Sobol" else 8,
+        "n_steps": 3,
+    }
     base = {key: small for key, small in cheap.items() if key in own}
     if method.__name__ == "TokenFrequency":
         base["corpus"] = ["a film"]
@@ -226,7 +230,7 @@ def test_interpolations_that_are_not_there_are_refused(method, resize):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", 0, torch.device("cuda")])
-def test_a_device_that_is_not_there_is_told_in_one_line(device):
+def test_a_missing_device_is_reported_in_one_line(device):
     model, processor, _ = models()["text"]
     with pytest.raises(OptionError, match="can be used on this machine") as caught:
         Saliency(model, processor, device=device)

@@ -1,4 +1,4 @@
-"""Functions of arrays as models."""
+"""Functions of arrays as models (`from_callables`)."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_functions_that_return_something_else(name):
         light(METHODS[0])(from_callables(function))(np.zeros((3, 8, 8), np.float32))
 
 
-def test_wrong_uses():
+def test_wrong_arguments():
     zeros = lambda a: np.zeros((len(a), 2))  # noqa: E731
     image = np.zeros((3, 8, 8), np.float32)
     with pytest.raises(InterpretoError, match=r"gradients= must return an array of shape \(1, 3, 8, 8\)"):

@@ -1,4 +1,4 @@
-"""Images of another size: position embeddings are interpolated as the model's own library does it."""
+"""The option `image_size`: position embeddings are interpolated as in the model's library."""
 
 import copy
 
@@ -61,8 +61,8 @@ def test_scores_are_those_of_the_model_that_its_library_makes_for_the_size(name,
     assert torch.allclose(found, expected.detach().to(found), rtol=1e-4, atol=1e-6)
 
 
-def test_tables_of_other_models_are_interpolated_without_antialiasing():
-    """As transformers and the releases of DINO and DeiT do."""
+def test_position_embeddings_of_other_models_are_interpolated_without_antialiasing():
+    """As in transformers and in the releases of DINO and DeiT."""
 
     class Own(nn.Module):
         def __init__(self):
