@@ -49,6 +49,7 @@ def bare(model: Any, image: torch.Tensor, prompts: torch.Tensor) -> None:
     with torch.no_grad():
         features = functional.normalize(model.encode_image(image), dim=-1)
         for number, prompt in enumerate(prompts):
+            # The last backward pass frees the graph.
             torch.autograd.grad((features @ prompt).sum(), block_inputs[0], retain_graph=number + 1 < len(prompts))
     handle.remove()
 

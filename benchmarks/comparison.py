@@ -47,6 +47,7 @@ def profiled(model: Any) -> Iterator[tuple[Clock, Clock]]:
     forward, backward = Clock(), Clock()
     grad, plain = torch.autograd.grad, type(model).forward
     torch.autograd.grad = backward.watch(grad)
+    # On the class, because `compare` runs working copies of the model, which share its class.
     type(model).forward = forward.watch(plain)
     try:
         yield forward, backward
@@ -86,6 +87,7 @@ def deletion(name: str, model: Any, processor: Any, images: list[Any], repeats: 
     result = metric.evaluate(outputs, images)
     # Every point of every curve, including those that the metric takes from another image's evaluation.
     rows = sum(len(curve.x) for curves in result.curves or [] for curve in curves)
+    # As many different rows as a batch has; which images they show does not matter for the time.
     pixels = processor(images=(images * 32)[:32], return_tensors="pt")["pixel_values"]
 
     def bare() -> None:

@@ -57,6 +57,7 @@ def numbers() -> None:
     moved, failed = 0, []
     for method, model, processor, sample, target in jobs():
         expected = light(method)(model, processor)(sample, target)[0].attributions
+        # A copy, because the models of the tests are cached and shared.
         on_device = deepcopy(model).to(DEVICE)
         for name, explainer in (
             ("model on the device", light(method)(on_device, processor)),
@@ -119,6 +120,7 @@ def times() -> None:
         stays, moves = method(on_device, processor), method(vit, processor, device=DEVICE)
         half = method(on_device, processor, autocast=torch.bfloat16)
         plain, lower = stays(image, 0)[0].attributions, half(image, 0)[0].attributions
+        # Spearman's rank correlation.
         ranks = torch.corrcoef(
             torch.stack([plain.flatten().argsort().argsort(), lower.flatten().argsort().argsort()]).float()
         )

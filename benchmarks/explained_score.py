@@ -54,7 +54,9 @@ def mosaics(model, limit):
     """Images of four photos, and the class of each quarter."""
     singles = {name: pixels(photo) for name, photo in photos().items() if name in NAMES}
     classes = {name: int(model(normalized(image[None])).argmax()) for name, image in singles.items()}
+    # At half the resolution, four photos fill one input.
     small = {name: image[:, ::2, ::2] for name, image in singles.items()}
+    # Some of the 24 orders of the four photos.
     for order in list(permutations(NAMES))[:: 24 // limit]:
         rows = [torch.cat([small[name] for name in order[start : start + 2]], dim=2) for start in (0, 2)]
         yield torch.cat(rows, dim=1), tuple(classes[name] for name in order)
@@ -74,6 +76,7 @@ def of_images(limit=6):
                 quarters = torch.stack(
                     [mass[:, r : r + half, c : c + half].sum((1, 2)) for r in (0, half) for c in (0, half)], dim=1
                 )
+                # A map without positive attribution counts as chance. The diagonal is the quarter of each target.
                 shares.append((quarters / quarters.sum(1, keepdim=True)).nan_to_num(0.25).diagonal())
             values = torch.cat(shares)
             print(f"| {name} | {label} | {values.mean():.2f} | {(values > 0.5).float().mean():.2f} |", flush=True)

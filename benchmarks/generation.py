@@ -109,6 +109,7 @@ def by_position(length: int = 512, count: int = 16) -> Iterator[str]:
             start = time.perf_counter()
             explain(prompt, targets=" lamp")
             seconds.append(time.perf_counter() - start)
+        # The first call makes the working copy and checks the model.
         yield f"| words {begin} to {begin + count - 1} of {len(spans)} | {statistics.median(seconds[1:]):.2f} s |"
 
 
@@ -120,6 +121,7 @@ def peak_of_a_forward() -> float:
     gpt = model()
     ids = torch.randint(3, 390, (BATCH, LONG))
     with torch.no_grad():
+        # Warm up: the first run allocates memory that stays allocated.
         gpt.transformer(input_ids=ids[:, :8], use_cache=False)
         return taken(lambda: gpt.transformer(input_ids=ids, use_cache=False))
 
@@ -130,6 +132,7 @@ def peak_of(method: Any) -> float:
     ids = torch.randint(3, 390, (LONG,)).tolist()
     prompt, continuation = {"input_ids": torch.tensor([ids[: LONG - 4]])}, tuple(ids[LONG - 4 :])
     explain = method(gpt, words, granularity="all-tokens", batch_size=BATCH, show_progress=False)
+    # Warm up: the first call makes the working copy and checks the model.
     explain({"input_ids": torch.tensor([ids[:8]])}, tuple(ids[8:10]))
     return taken(lambda: explain(prompt, continuation))
 
@@ -144,6 +147,7 @@ def memory() -> Iterator[str]:
     }
     peaks = {}
     for name, task in tasks.items():
+        # The peak of a process includes all that ran in it before.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peaks[name] = pool.apply(task)
         yield f"| {name} | {peaks[name]:.3f} GB | {peaks[name] / peaks['forward']:.2f} |"

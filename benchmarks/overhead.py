@@ -20,6 +20,7 @@ from PIL import Image
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency, zoo
 
 BATCH = 16
+# KernelShap has few samples per unit here, and warns; only its time is measured.
 warnings.filterwarnings("ignore", message="n_samples=")
 
 
@@ -55,6 +56,7 @@ def glorot(model: Any) -> None:
 
 def text_of(tokenizer: Any, tokens: int) -> str:
     """A text with exactly this many tokens, including special ones."""
+    # "film" is one token; two more are [CLS] and [SEP].
     return " ".join(["film"] * (tokens - 2))
 
 
@@ -83,6 +85,7 @@ class Bare:
 def ratio(one: Callable[[], Any], other: Callable[[], Any], repeats: int = 7) -> tuple[float, float, float]:
     """The median of the pairwise ratios of two runs' times, and each one's median seconds."""
     pairs = []
+    # Warm up.
     one(), other()
     for _ in range(repeats):
         begin = time.perf_counter()

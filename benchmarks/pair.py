@@ -30,6 +30,7 @@ def photograph(side: int) -> tuple[np.ndarray, np.ndarray]:
 def regions() -> None:
     values, base = photograph(224)
     expected = xrai.XRAI().GetMask(values, None, base_attribution=base)
+    # As in the package, which takes the maximum over channels.
     attribution = base.max(-1)
     gains = ranked_greedily(attribution, segmented(values), 1.0).gains
     print(f"XRAI, 224 px: largest difference from the package {np.abs(gains - expected).max():.1e}")
@@ -58,6 +59,7 @@ def blurs() -> None:
     sigmas = torch.arange(50, dtype=torch.float64)
 
     def package() -> None:
+        # The package differentiates the path numerically, with a step of 0.01.
         for sigma in sigmas.tolist():
             blur_ig.gaussian_blur(values, sigma)
             blur_ig.gaussian_blur(values, sigma + 0.01)

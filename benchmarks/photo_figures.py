@@ -39,6 +39,7 @@ METHODS = {
 
 
 def transform():
+    # The same as `normalized` of real_models.
     normalize = v2.Lambda(lambda pixels: (pixels * 255 - 127) / 128)
     return v2.Compose([v2.Resize((224, 224)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize])
 

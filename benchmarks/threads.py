@@ -20,6 +20,8 @@ def main() -> None:
         begin = time.perf_counter()
         model, explainer, inputs, target = build()
         expected = [attributions_of(explainer, one, target) for one in inputs]
+        # The arguments of the forward passes of one call, which the other thread repeats on the model. Dual encoders
+        # are run tower by tower, so that none are recorded.
         calls = []
         handle = model.register_forward_pre_hook(
             lambda _m, args, kwargs, calls=calls: calls.append((args, kwargs)), with_kwargs=True

@@ -142,6 +142,7 @@ def tried(act: Callable[[], bool]) -> str:
 def near(one: Any, other: Any, share: float = 1e-3) -> bool:
     """Whether two results agree, up to a share of the largest value."""
     one, other = (torch.as_tensor(value).double().flatten() for value in (one, other))
+    # The constant allows for rounding if all values are near 0.
     return one.shape == other.shape and float((one - other).abs().max()) <= share * (1e-2 + float(other.abs().max()))
 
 

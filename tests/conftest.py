@@ -7,8 +7,7 @@ from pathlib import Path
 
 import jaxtyping
 
-# jaxtyping's import hook recompiles modules that are first imported by interpreto. The unused imports below load them
-# before the hook is active.
+# The unused imports save time: jaxtyping's import hook also recompiles modules that interpreto is the first to import.
 import matplotlib.figure  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401

@@ -90,6 +90,7 @@ class ReferenceTower:
             hidden, inside = block(layer, hidden.detach(), self.mask)
             if number >= first:
                 (slope,) = torch.autograd.grad(self.score(inside["Z"], other, self.side == "image"), inside["A"])
+                # The package sets gradients to 0 where the mask forbids attention.
                 slope = slope * (inside["A"] > 0)
                 total = total + slope.relu().mean((1, 2))
         return total[0]
@@ -106,6 +107,7 @@ class ReferenceTower:
         count = insides[0]["A"].shape[-1]
         relevance = torch.eye(count)
         for slope, inside in zip(slopes, insides, strict=True):
+            # Chefer et al. 2021: R <- R + mean over heads of relu(gradient * A) @ R, from the identity.
             relevance = relevance + (slope * inside["A"]).relu().mean(1)[0] @ relevance
         return (relevance - torch.eye(count))[self.read]
 
@@ -113,6 +115,7 @@ class ReferenceTower:
         _, insides = self.run()
         flow = torch.eye(insides[0]["A"].shape[-1])
         for inside in insides:
+            # Abnar and Zuidema 2020: the residual connection as an identity of equal weight, rows normalized to 1.
             step = inside["A"].mean(1)[0] + torch.eye(len(flow))
             flow = (step / step.sum(-1, keepdim=True)) @ flow
         return flow[self.read]
@@ -125,6 +128,7 @@ class ReferenceTower:
             q, k, v = (inside[name].transpose(1, 2).flatten(2)[0] for name in "qkv")
             weights = torch.ones(len(v))
             if similarity:
+                # The loosened attention of Grad-ECLIP: cosine similarity of query and keys, scaled to [0, 1].
                 keys, query = inside["out"](k), inside["out"](q[self.read])
                 weights = functional.cosine_similarity(query[None], keys)
                 own = weights[self.inner]
