@@ -1,9 +1,9 @@
-"""What a map from inside costs: LeGrad against the bare model, and against the package of its authors.
+"""Time of an attention method: LeGrad against the bare model, and against its authors' package.
 
-`python -m benchmarks.attention [bare | package]`. Part one runs a ViT-B/16 of OpenCLIP at 224 pixels and compares one
-map with one forward and one backward through the tapped blocks, and eight prompts with eight such backwards. Part two
-compares with the package `legrad_torch`, which needs OpenCLIP 2.23 and so an environment of its own:
-`pip install --no-deps open_clip_torch==2.23.0 legrad_torch einops opencv-python-headless`.
+`python -m benchmarks.attention [bare | package]`. The first part runs a ViT-B/16 of OpenCLIP at 224 pixels and compares
+one map with one forward pass and one backward pass through the captured blocks, and eight prompts with eight such
+backward passes. The second part compares with the package `legrad_torch`, which needs OpenCLIP 2.23 and therefore an
+environment of its own: `pip install --no-deps open_clip_torch==2.23.0 legrad_torch einops opencv-python-headless`.
 """
 
 import contextlib
@@ -35,20 +35,22 @@ def embeddings(count: int) -> torch.Tensor:
 
 
 def bare(model: Any, image: torch.Tensor, prompts: torch.Tensor) -> None:
-    """One forward, and one backward per prompt through the last blocks, as anyone would write it."""
+    """One forward pass, and one backward pass per prompt through the last blocks, written by hand."""
     blocks = model.visual.transformer.resblocks
-    entered = []
+    block_inputs = []
 
-    def enter(_module: Any, given: Any) -> Any:
+    def enter(_module: Any, args: Any) -> Any:
+        # The blocks before this one run without gradients.
         torch.set_grad_enabled(True)
-        entered.append(given[0].detach().requires_grad_())
-        return (entered[0], *given[1:])
+        block_inputs.append(args[0].detach().requires_grad_())
+        return (block_inputs[0], *args[1:])
 
     handle = blocks[-LAYERS].register_forward_pre_hook(enter)
     with torch.no_grad():
-        own = functional.normalize(model.encode_image(image), dim=-1)
+        features = functional.normalize(model.encode_image(image), dim=-1)
         for number, prompt in enumerate(prompts):
-            torch.autograd.grad((own @ prompt).sum(), entered[0], retain_graph=number + 1 < len(prompts))
+            # The last backward pass frees the graph.
+            torch.autograd.grad((features @ prompt).sum(), block_inputs[0], retain_graph=number + 1 < len(prompts))
     handle.remove()
 
 
@@ -58,10 +60,10 @@ def against_bare() -> None:
     method = LeGrad(model, (None, words()), layers=-LAYERS, show_progress=False)
     for count in (1, PROMPTS):
         prompts = embeddings(count)
-        found, mine, plain = ratio(lambda p=prompts: method(image, p), lambda p=prompts: bare(model, image, p), 15)
+        factor, ours, bare_time = ratio(lambda p=prompts: method(image, p), lambda p=prompts: bare(model, image, p), 15)
         print(
-            f"ViT-B/16, {SIZE} px, {count} prompt(s): {found:.3f} of one forward and "
-            f"{count} backward(s) ({1000 * mine:.0f} and {1000 * plain:.0f} ms)"
+            f"ViT-B/16, {SIZE} px, {count} prompt(s): {factor:.3f} of one forward and "
+            f"{count} backward(s) ({1000 * ours:.0f} and {1000 * bare_time:.0f} ms)"
         )
 
 
@@ -74,17 +76,18 @@ def against_package() -> None:
         theirs = LeWrapper(clip(), layer_index=-LAYERS)
     for count in (1, PROMPTS):
         prompts = embeddings(count)
-        (mine,) = method(image, prompts)
-        fine = functional.interpolate(mine.attributions[None], scale_factor=16, mode="bilinear")[0]
-        low, high = fine.amin((1, 2), keepdim=True), fine.amax((1, 2), keepdim=True)
+        (output,) = method(image, prompts)
+        upsampled = functional.interpolate(output.attributions[None], scale_factor=16, mode="bilinear")[0]
+        low, high = upsampled.amin((1, 2), keepdim=True), upsampled.amax((1, 2), keepdim=True)
         reference = theirs.compute_legrad(text_embedding=prompts, image=image)[0].detach()
-        difference = float(((fine - low) / (high - low) - reference).abs().max())
-        found, _, _ = ratio(
+        # The package upsamples maps and scales them to [0, 1], ours are neither.
+        difference = float(((upsampled - low) / (high - low) - reference).abs().max())
+        factor, _, _ = ratio(
             lambda p=prompts: theirs.compute_legrad(text_embedding=p, image=image),
             lambda p=prompts: method(image, p),
             7,
         )
-        print(f"{count} prompt(s): {found:.2f} times faster than legrad_torch, largest difference {difference:.1e}")
+        print(f"{count} prompt(s): {factor:.2f} times faster than legrad_torch, largest difference {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What comparing costs: the share of the time that the model itself works, and deletion curves against the bare model.
+"""Time of `compare`: the share spent inside the model, and deletion curves against the bare model.
 
 `python -m benchmarks.comparison [all | deletion]` compares all methods by six metrics on 32 scenes and prints where the
-time goes, and the median ratio of deletion curves of 20 steps to the bare model on as many rows that are ready.
+time is spent, and the median ratio of the time of deletion curves of 20 steps to that of the bare model on as many
+precomputed rows.
 """
 
 import sys
@@ -18,7 +19,7 @@ from interpreto import Deletion, Occlusion, compare, zoo
 
 COUNT = 32
 TWELVE = 12
-"""The methods that were there when the bound was set; those that came later need no model, or look inside it."""
+"""The number of methods when the bound was set; later methods do not run the model or read its internals."""
 METRICS = "deletion,insertion,mu-fidelity,pointing-game,relevance-mass,model-randomization"
 
 
@@ -46,6 +47,7 @@ def profiled(model: Any) -> Iterator[tuple[Clock, Clock]]:
     forward, backward = Clock(), Clock()
     grad, plain = torch.autograd.grad, type(model).forward
     torch.autograd.grad = backward.watch(grad)
+    # On the class, because `compare` runs working copies of the model, which share its class.
     type(model).forward = forward.watch(plain)
     try:
         yield forward, backward
@@ -53,7 +55,7 @@ def profiled(model: Any) -> Iterator[tuple[Clock, Clock]]:
         torch.autograd.grad, type(model).forward = grad, plain
 
 
-def everything() -> None:
+def all_methods() -> None:
     model, processor = zoo.load("shapes-vit")
     examples = zoo.samples("shapes-vit", COUNT)
     with profiled(model) as (forward, backward):
@@ -67,41 +69,43 @@ def everything() -> None:
             masks=[example.truth for example in examples],
             show_progress=False,
         )
-        ran = time.perf_counter() - begin
+        run_time = time.perf_counter() - begin
         assert not comparison.failures
+    # The intervals are computed for the table.
     str(comparison)
-    whole = time.perf_counter() - begin
+    total = time.perf_counter() - begin
     inside = forward.seconds + backward.seconds
     print(f"{len(comparison.methods)} methods and controls, {len(comparison.metrics)} metrics, {COUNT} scenes")
-    print(f"run {ran:.1f} s, with intervals and table {whole:.1f} s")
+    print(f"run {run_time:.1f} s, with intervals and table {total:.1f} s")
     print(f"forward {forward.seconds:.1f} s in {forward.calls} calls, backward {backward.seconds:.1f} s")
-    print(f"inside the model: {inside / whole:.3f} of all")
+    print(f"inside the model: {inside / total:.3f} of the total")
 
 
-def deletion(name: str, model: Any, processor: Any, pictures: list[Any], repeats: int) -> None:
-    outputs = Occlusion(model, processor, show_progress=False)(pictures)
+def deletion(name: str, model: Any, processor: Any, images: list[Any], repeats: int) -> None:
+    outputs = Occlusion(model, processor, show_progress=False)(images)
     metric = Deletion(model, processor, n_steps=20, show_progress=False)
-    measured = metric.evaluate(outputs, pictures)
-    # Every point of every curve, whether the metric has to ask for it or knows it from another picture.
-    rows = sum(len(curve.x) for curves in measured.curves or [] for curve in curves)
-    pixels = processor(images=(pictures * 32)[:32], return_tensors="pt")["pixel_values"]
+    result = metric.evaluate(outputs, images)
+    # Every point of every curve, including those that the metric takes from another image's evaluation.
+    rows = sum(len(curve.x) for curves in result.curves or [] for curve in curves)
+    # As many different rows as a batch has; which images they show does not matter for the time.
+    pixels = processor(images=(images * 32)[:32], return_tensors="pt")["pixel_values"]
 
     def bare() -> None:
         for start in range(0, rows, 32):
             with torch.no_grad():
                 model(pixel_values=pixels[: min(32, rows - start)].clone())
 
-    found, mine, theirs = ratio(lambda: metric.evaluate(outputs, pictures), bare, repeats)
+    factor, ours, bare_time = ratio(lambda: metric.evaluate(outputs, images), bare, repeats)
     print(
-        f"{name}: {len(pictures)} deletion curves of 20 steps, {rows} rows of which {measured.n_evaluations} were run: "
-        f"{mine:.3f} s, bare model {theirs:.3f} s, ratio {found:.3f}"
+        f"{name}: {len(images)} deletion curves of 20 steps, {rows} rows of which {result.n_evaluations} were run: "
+        f"{ours:.3f} s, bare model {bare_time:.3f} s, ratio {factor:.3f}"
     )
 
 
 def deletions() -> None:
-    pictures = [example.input for example in zoo.samples("shapes-vit", COUNT)]
-    deletion("shapes-vit", *zoo.load("shapes-vit"), pictures, repeats=40)
-    deletion("ViT of 12 layers, width 192, 224 px", *vit(12, 192), pictures[:4], repeats=5)
+    images = [example.input for example in zoo.samples("shapes-vit", COUNT)]
+    deletion("shapes-vit", *zoo.load("shapes-vit"), images, repeats=40)
+    deletion("ViT of 12 layers, width 192, 224 px", *vit(12, 192), images[:4], repeats=5)
 
 
 if __name__ == "__main__":
@@ -109,4 +113,4 @@ if __name__ == "__main__":
     if "deletion" in chosen:
         deletions()
     if "all" in chosen:
-        everything()
+        all_methods()

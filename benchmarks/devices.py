@@ -1,6 +1,7 @@
-"""What holds on an accelerator: numbers against the CPU's, moves of the working copy, threads, speed.
+"""Checks on an accelerator: numbers against the CPU's, moves of the working copy, threads, speed.
 
-`python -m benchmarks.devices` needs CUDA. Small random models of the tests give the numbers, larger ones the times.
+`python -m benchmarks.devices` needs CUDA. The numbers are checked on small random models of the tests, times are
+measured on larger ones.
 """
 
 import statistics
@@ -16,15 +17,15 @@ import transformers as hf
 
 from benchmarks.overhead import ratio
 from interpreto import METHODS, KernelShap, LeGrad, Occlusion, zoo
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 DEVICE = "cuda"
 
 
 def jobs() -> list[tuple[str, Any, Any, Any, Any]]:
-    """Every method on every task that it knows: its name, model, processor, sample and target."""
-    inside = {
+    """Every method on every task that it supports: the method, model, processor, sample and target."""
+    internals = {
         "RawAttention",
         "AttentionRollout",
         "AttentionSaliency",
@@ -33,41 +34,44 @@ def jobs() -> list[tuple[str, Any, Any, Any, Any]]:
         "LeGrad",
         "GradEclip",
     }
-    found = []
+    jobs = []
     for method in METHODS:
         only_images = method.__name__ in ("GradCam", "XRAI")
         if not only_images:
-            found.append((method, *text_model("bert"), TEXTS[1], 0))
-        found.append((method, *image_model("vit"), some_pictures()[0], 0))
-        if not only_images and method.__name__ not in inside:
-            found.append((method, *generator("llama"), "The plot was not good", " and we saw"))
-    return found
+            jobs.append((method, *text_model("bert"), TEXTS[1], 0))
+        jobs.append((method, *image_model("vit"), some_images()[0], 0))
+        if not only_images and method.__name__ not in internals:
+            jobs.append((method, *causal_lm("llama"), "The plot was not good", " and we saw"))
+    return jobs
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference, as a share of the largest score."""
+    """The largest difference as a share of the largest score."""
     scale = max(float(other.nan_to_num().abs().max()), 1e-6)
     return float((one.cpu() - other).nan_to_num().abs().max()) / scale
 
 
 def numbers() -> None:
-    """Scores on the accelerator against those of the CPU; the model may be there or be moved for the call."""
+    """Scores on the accelerator against the CPU's, with the model on the device or moved there for the call."""
     worst = {"model on the device": (0.0, ""), "device= for the call": (0.0, "")}
     moved, failed = 0, []
     for method, model, processor, sample, target in jobs():
         expected = light(method)(model, processor)(sample, target)[0].attributions
-        there = deepcopy(model).to(DEVICE)
+        # A copy, because the models of the tests are cached and shared.
+        on_device = deepcopy(model).to(DEVICE)
         for name, explainer in (
-            ("model on the device", light(method)(there, processor)),
+            ("model on the device", light(method)(on_device, processor)),
             ("device= for the call", light(method, device=DEVICE)(model, processor)),
         ):
             try:
-                found = [explainer(sample, target)[0] for _ in range(2)]
-            except Exception as error:
-                failed.append(f"{method.__name__} on {type(model).__name__}, {name}: {type(error).__name__}: {error}")
+                # Twice: the second call uses the working copy of the first.
+                outputs = [explainer(sample, target)[0] for _ in range(2)]
+            except Exception as failure:
+                where = f"{method.__name__} on {type(model).__name__}, {name}"
+                failed.append(f"{where}: {type(failure).__name__}: {failure}")
                 continue
-            far = max(difference(one.attributions, expected) for one in found)
-            worst[name] = max(worst[name], (far, f"{method.__name__} on {type(model).__name__}"))
+            error = max(difference(output.attributions, expected) for output in outputs)
+            worst[name] = max(worst[name], (error, f"{method.__name__} on {type(model).__name__}"))
         moved += any(parameter.device.type != "cpu" for parameter in model.parameters())
     print(f"{len(jobs())} pairs of method and task")
     for name, (value, where) in worst.items():
@@ -89,40 +93,43 @@ def threads() -> None:
         return difference(explainers[chosen](TEXTS[1], 0)[0].attributions, expected[chosen]) > 1e-4
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(wrong, range(200)))
-    print(f"| 8 threads, 200 calls of {len(explainers)} methods | {sum(found)} wrong |")
+        failures = list(pool.map(wrong, range(200)))
+    print(f"| 8 threads, 200 calls of {len(explainers)} methods | {sum(failures)} wrong |")
 
 
 def seconds(act: Callable[[], object], repeats: int = 5) -> float:
-    """The median time of a call, the device waited for."""
-    found = []
+    """The median time of a call until the device has finished."""
+    times = []
     for _ in range(repeats + 1):
         torch.cuda.synchronize()
         begin = time.perf_counter()
         act()
         torch.cuda.synchronize()
-        found.append(time.perf_counter() - begin)
-    return statistics.median(found[1:])
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])
 
 
 def times() -> None:
-    """What calls cost on larger models: moves, bfloat16, reuse of prefixes."""
+    """Time of calls on larger models: moves to the device, bfloat16, prefix caching."""
     torch.manual_seed(0)
     vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).eval()
     processor = hf.ViTImageProcessor()
-    picture = some_pictures()[0].resize((224, 224))
-    there = deepcopy(vit).to(DEVICE)
+    image = some_images()[0].resize((224, 224))
+    on_device = deepcopy(vit).to(DEVICE)
     for name, method in (("Occlusion", partial(Occlusion, batch_size=64)), ("LeGrad", LeGrad)):
-        stays, moves = method(there, processor), method(vit, processor, device=DEVICE)
-        half = method(there, processor, autocast=torch.bfloat16)
-        plain, lower = stays(picture, 0)[0].attributions, half(picture, 0)[0].attributions
+        stays, moves = method(on_device, processor), method(vit, processor, device=DEVICE)
+        half = method(on_device, processor, autocast=torch.bfloat16)
+        plain, lower = stays(image, 0)[0].attributions, half(image, 0)[0].attributions
+        # Spearman's rank correlation.
         ranks = torch.corrcoef(
             torch.stack([plain.flatten().argsort().argsort(), lower.flatten().argsort().argsort()]).float()
         )
-        one, other, third = (seconds(partial(explainer, picture, 0)) for explainer in (stays, moves, half))
+        on_device_time, moved_time, half_time = (
+            seconds(partial(explainer, image, 0)) for explainer in (stays, moves, half)
+        )
         print(
-            f"| {name}, ViT-B/16 | {1e3 * one:.0f} ms there, {1e3 * other:.0f} ms moved for each call, "
-            f"{1e3 * third:.0f} ms in bfloat16 (rank correlation {float(ranks[0, 1]):.4f}) |"
+            f"| {name}, ViT-B/16 | {1e3 * on_device_time:.0f} ms there, {1e3 * moved_time:.0f} ms moved for each call, "
+            f"{1e3 * half_time:.0f} ms in bfloat16 (rank correlation {float(ranks[0, 1]):.4f}) |"
         )
     config = hf.LlamaConfig(
         vocab_size=32000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=16, num_attention_heads=16,
@@ -133,21 +140,21 @@ def times() -> None:
     for method, count in ((Occlusion, 256), (Occlusion, 1024), (partial(KernelShap, n_samples=512), 256)):
         prompt = " ".join(["lamp", "ball", "garden", "rain"] * (count // 4))
         fast, slow = (method(llama, words, reuse_prefix=reuse, batch_size=64) for reuse in (True, False))
-        found, long, short = ratio(partial(slow, prompt, " lamp"), partial(fast, prompt, " lamp"), 3)
+        factor, without_reuse, with_reuse = ratio(partial(slow, prompt, " lamp"), partial(fast, prompt, " lamp"), 3)
         reuse = fast(prompt, " lamp")[0].info["prefix_reuse"]
         name = method.func.__name__ if isinstance(method, partial) else method.__name__
         print(
-            f"| {name}, Llama of 0.2 billion, bfloat16, {count} words | {long:.2f} s whole, {short:.2f} s reused "
-            f"({reuse}): {found:.2f} x |"
+            f"| {name}, Llama of 0.2 billion, bfloat16, {count} words | {without_reuse:.2f} s without reuse, "
+            f"{with_reuse:.2f} s with it ({reuse}): {factor:.2f} x |"
         )
 
 
 def memory() -> None:
-    """What a copy takes: nothing, where the model is on the device already."""
+    """Memory of a working copy: none if the model is on the device already."""
     vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).eval().to(DEVICE)
     before = torch.cuda.memory_allocated()
     explainer = Occlusion(vit, hf.ViTImageProcessor(), batch_size=1)
-    explainer(some_pictures()[0], 0)
+    explainer(some_images()[0], 0)
     taken = (torch.cuda.memory_allocated() - before) / 1e6
     size = sum(parameter.nbytes for parameter in vit.parameters()) / 1e6
     print(f"| memory that stays after a call | {taken:.2f} MB, of a model of {size:.0f} MB |")

@@ -1,9 +1,9 @@
 """Which score of a classifier to explain: logits, probabilities or log-probabilities.
 
-`python -m benchmarks.explained_score` shows mosaics of four photos to a real ImageNet CNN and explains the class of
-each photo: how much of the positive attribution lies in that photo's quarter (the grid pointing game of Boehle et al.
-2021, arXiv:2104.00032; chance is 0.25), and how often most of it does. For a classifier of texts with two classes it
-prints the same for the words that decide the sentiment of reviews.
+`python -m benchmarks.explained_score` explains mosaics of four photos, as a real ImageNet CNN classifies them, for the
+class of each photo. It prints how much of the positive attribution is in that photo's quarter (the grid pointing game
+of Boehle et al. 2021, arXiv:2104.00032; chance is 0.25), and how often more than half of it is. For a text classifier
+with two classes it prints the same for the words that decide the sentiment of reviews.
 """
 
 from functools import partial
@@ -43,9 +43,9 @@ def wrapped(model, score):
             return score(model(normalized(torch.from_numpy(images)))).numpy()
 
     def gradients(images, target):
-        given = torch.from_numpy(images).requires_grad_()
-        score(model(normalized(given)))[:, target].sum().backward()
-        return given.grad.numpy()
+        pixels = torch.from_numpy(images).requires_grad_()
+        score(model(normalized(pixels)))[:, target].sum().backward()
+        return pixels.grad.numpy()
 
     return from_callables(scores, gradients=gradients, layout="n c h w")
 
@@ -54,7 +54,9 @@ def mosaics(model, limit):
     """Images of four photos, and the class of each quarter."""
     singles = {name: pixels(photo) for name, photo in photos().items() if name in NAMES}
     classes = {name: int(model(normalized(image[None])).argmax()) for name, image in singles.items()}
+    # At half the resolution, four photos fill one input.
     small = {name: image[:, ::2, ::2] for name, image in singles.items()}
+    # Some of the 24 orders of the four photos.
     for order in list(permutations(NAMES))[:: 24 // limit]:
         rows = [torch.cat([small[name] for name in order[start : start + 2]], dim=2) for start in (0, 2)]
         yield torch.cat(rows, dim=1), tuple(classes[name] for name in order)
@@ -74,9 +76,10 @@ def of_images(limit=6):
                 quarters = torch.stack(
                     [mass[:, r : r + half, c : c + half].sum((1, 2)) for r in (0, half) for c in (0, half)], dim=1
                 )
+                # A map without positive attribution counts as chance. The diagonal is the quarter of each target.
                 shares.append((quarters / quarters.sum(1, keepdim=True)).nan_to_num(0.25).diagonal())
-            found = torch.cat(shares)
-            print(f"| {name} | {label} | {found.mean():.2f} | {(found > 0.5).float().mean():.2f} |", flush=True)
+            values = torch.cat(shares)
+            print(f"| {name} | {label} | {values.mean():.2f} | {(values > 0.5).float().mean():.2f} |", flush=True)
 
 
 def of_texts():
@@ -86,9 +89,9 @@ def of_texts():
         for label in INFERENCE_MODES:
             explain = method(model, tokenizer, inference_mode=label, show_progress=False)
             outputs = explain([sample.input for sample in samples])
-            values = RelevanceMass().evaluate(outputs, [sample.truth for sample in samples]).values
-            found = torch.cat([value.flatten() for value in values])
-            print(f"| {name} | {label} | {found.nanmean():.2f} | {(found > 0.5).float().mean():.2f} |", flush=True)
+            masses = RelevanceMass().evaluate(outputs, [sample.truth for sample in samples]).values
+            values = torch.cat([mass.flatten() for mass in masses])
+            print(f"| {name} | {label} | {values.nanmean():.2f} | {(values > 0.5).float().mean():.2f} |", flush=True)
 
 
 def main():

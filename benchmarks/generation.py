@@ -1,13 +1,13 @@
-"""Language models: time against a plain loop that computes full logits, with the same scores.
+"""Language models: time and scores against a plain loop that computes full logits.
 
 `python -m benchmarks.generation [time] [position] [memory]` works on a GPT-2 of 6 layers and width 384 with a
 vocabulary of 50,257, in batches of 16.
 
-- time: occlusion and integrated gradients of 96 prompt tokens and 16 target tokens: seconds of the loop, of ours, the
-  ratio of the two (median of pairs), and the largest difference of the scores.
-- position: the seconds that 16 hidden words cost by where in a prompt they stand.
-- memory: the peak of explaining a prompt of 1,024 tokens against that of one forward of a batch of such prompts without
-  logits, each in a process of its own.
+- time: Occlusion and Integrated Gradients of 96 prompt tokens and 16 target tokens: seconds of the loop and of
+  interpreto, the ratio of the two (median of pairs), and the largest difference of the scores.
+- position: seconds of Occlusion of 16 words, by their position in the prompt.
+- memory: the peak of explaining a prompt of 1,024 tokens against that of one forward pass of a batch of such prompts
+  without logits, each in a process of its own.
 """
 
 import multiprocessing
@@ -43,23 +43,23 @@ def tokens() -> list[int]:
     return torch.randint(3, 390, (PROMPT + TARGETS,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
-def plain_occlusion(gpt: Any, ids: list[int], stand_in: int) -> torch.Tensor:
-    """Every position hidden in turn, logits at all positions."""
+def plain_occlusion(gpt: Any, ids: list[int], replacement: int) -> torch.Tensor:
+    """Occlusion of every position, with logits at all positions."""
     row = torch.tensor(ids)
     rows = row.repeat(len(ids) + 1, 1)
-    rows[torch.arange(len(ids)) + 1, torch.arange(len(ids))] = stand_in
+    rows[torch.arange(len(ids)) + 1, torch.arange(len(ids))] = replacement
     places = torch.arange(PROMPT, len(ids))
-    found = []
+    blocks = []
     with torch.no_grad():
         for some in rows.split(BATCH):
             logits = gpt(input_ids=some).logits
-            found.append(logits[:, places - 1, row[places]])
-    scores = torch.cat(found)
+            blocks.append(logits[:, places - 1, row[places]])
+    scores = torch.cat(blocks)
     return (scores[0] - scores[1:]).T
 
 
 def plain_gradients(gpt: Any, ids: list[int]) -> torch.Tensor:
-    """Integrated gradients from zeros, one backward per target through logits at all positions."""
+    """Integrated Gradients from zeros, one backward pass per target through logits at all positions."""
     row = torch.tensor(ids)
     embeddings = gpt.transformer.wte(row).detach()
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(STEPS))
@@ -88,15 +88,16 @@ def lines() -> Iterator[str]:
         ),
     }
     for name, (explain, loop, repeats) in cases.items():
-        found, slow, fast = ratio(loop, partial(explain, prompt, continuation), repeats)
+        factor, slow, fast = ratio(loop, partial(explain, prompt, continuation), repeats)
         ours, theirs = explain(prompt, continuation)[0].attributions, loop()
-        seen = ~ours.isnan()
-        difference = float((ours - theirs)[seen].abs().max())
-        yield f"| {name} | {slow:.2f} | {fast:.2f} | {found:.2f} x | {difference:.1e} |"
+        # Tokens after a target cannot influence it: NaN in ours, 0 in the loop.
+        finite = ~ours.isnan()
+        difference = float((ours - theirs)[finite].abs().max())
+        yield f"| {name} | {slow:.2f} | {fast:.2f} | {factor:.2f} x | {difference:.1e} |"
 
 
 def by_position(length: int = 512, count: int = 16) -> Iterator[str]:
-    """Occlusion of as many words, early or late in a prompt."""
+    """Time of Occlusion of `count` words, by their position in the prompt."""
     gpt, words = model(), tokenizer()
     prompt = " ".join(["lamp", "ball", "garden", "rain"] * (length // 4))
     spans = words(prompt, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
@@ -108,6 +109,7 @@ def by_position(length: int = 512, count: int = 16) -> Iterator[str]:
             start = time.perf_counter()
             explain(prompt, targets=" lamp")
             seconds.append(time.perf_counter() - start)
+        # The first call makes the working copy and checks the model.
         yield f"| words {begin} to {begin + count - 1} of {len(spans)} | {statistics.median(seconds[1:]):.2f} s |"
 
 
@@ -115,43 +117,49 @@ LONG = 1024
 
 
 def peak_of_a_forward() -> float:
-    """Gigabytes that a batch of long prompts takes, without logits, above the loaded model."""
+    """Gigabytes of a forward pass of a batch of long prompts, without logits, above the loaded model."""
     gpt = model()
     ids = torch.randint(3, 390, (BATCH, LONG))
     with torch.no_grad():
+        # Warm up: the first run allocates memory that stays allocated.
         gpt.transformer(input_ids=ids[:, :8], use_cache=False)
         return taken(lambda: gpt.transformer(input_ids=ids, use_cache=False))
 
 
 def peak_of(method: Any) -> float:
-    """Gigabytes that explaining four tokens behind a long prompt takes."""
+    """Gigabytes of explaining four tokens after a long prompt, above the loaded model."""
     gpt, words = model(), tokenizer()
     ids = torch.randint(3, 390, (LONG,)).tolist()
     prompt, continuation = {"input_ids": torch.tensor([ids[: LONG - 4]])}, tuple(ids[LONG - 4 :])
     explain = method(gpt, words, granularity="all-tokens", batch_size=BATCH, show_progress=False)
+    # Warm up: the first call makes the working copy and checks the model.
     explain({"input_ids": torch.tensor([ids[:8]])}, tuple(ids[8:10]))
     return taken(lambda: explain(prompt, continuation))
 
 
 def memory() -> Iterator[str]:
-    """Peaks, each in a fresh process."""
+    """Peak memory, each in a fresh process."""
     few = partial(KernelShap, n_samples=64)
     tasks = {
         "forward": peak_of_a_forward,
         "Occlusion": partial(peak_of, Occlusion),
         "KernelShap": partial(peak_of, few),
     }
-    found = {}
+    peaks = {}
     for name, task in tasks.items():
+        # The peak of a process includes all that ran in it before.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found[name] = pool.apply(task)
-        yield f"| {name} | {found[name]:.3f} GB | {found[name] / found['forward']:.2f} |"
+            peaks[name] = pool.apply(task)
+        yield f"| {name} | {peaks[name]:.3f} GB | {peaks[name] / peaks['forward']:.2f} |"
 
 
 TABLES = {
-    "time": ("| method | plain loop, s | ours, s | times faster | largest difference |\n|---|---|---|---|---|", lines),
-    "position": ("| hidden words | time |\n|---|---|", by_position),
-    "memory": ("| what | peak above the model | of a forward |\n|---|---|---|", memory),
+    "time": (
+        "| method | plain loop, s | interpreto, s | times faster | largest difference |\n|---|---|---|---|---|",
+        lines,
+    ),
+    "position": ("| masked words | time |\n|---|---|", by_position),
+    "memory": ("| what | peak above the model | ratio to a forward pass |\n|---|---|---|", memory),
 }
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""KeyboardInterrupts at every line of ours, in one call of each family of methods: how many leave anything behind."""
+"""A KeyboardInterrupt at every line of the package, in one call of each family of methods: how many leave changes."""
 
 import time
 
-from tests.interrupts import Untouched, interrupted_at, lines_of
-from tests.test_threads import FAMILIES, alike, mapped
+from tests.interrupts import StateSnapshot, interrupted_at, lines_of
+from tests.test_threads import FAMILIES, all_close, attributions_of
 
 
 def main() -> None:
@@ -14,19 +14,19 @@ def main() -> None:
         model, explainer, inputs, target = build()
 
         def call(explainer=explainer, one=inputs[0], target=target):
-            return mapped(explainer, one, target)
+            return attributions_of(explainer, one, target)
 
-        expected, untouched = call(), Untouched(model)
+        expected, snapshot = call(), StateSnapshot(model)
         places = lines_of(call)
-        came, broken = 0, []
+        raised, broken = 0, []
         for place in places:
-            came += interrupted_at(call, place)
-            if untouched.broken():
-                broken.append((place, untouched.broken()))
-                untouched = Untouched(model)
-        right = alike(call(), expected)
+            raised += interrupted_at(call, place)
+            if snapshot.changes():
+                broken.append((place, snapshot.changes()))
+                snapshot = StateSnapshot(model)
+        right = all_close(call(), expected)
         seconds = time.perf_counter() - begin
-        print(f"| {name} | {len(places)} | {came} | {len(broken)} | {right} | {seconds:.0f} |", flush=True)
+        print(f"| {name} | {len(places)} | {raised} | {len(broken)} | {right} | {seconds:.0f} |", flush=True)
         for place, what in broken:
             print(place, what)
 

@@ -1,4 +1,4 @@
-"""Peak memory of 4,000 RISE masks on an image of 224 px above that of the model alone (on Linux)."""
+"""Peak memory of up to 4,000 RISE masks on an image of 224 px, above that of the model (on Linux)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from interpreto.comparison.peak_memory import watched
 
 
 def taken(work: Callable[[], Any]) -> float:
-    """Gigabytes that the process takes for this at most, above what it has before."""
+    """Peak memory of the process during `work`, in gigabytes above its memory before."""
     with watched() as peak:
         work()
     return peak.gigabytes
@@ -24,6 +24,7 @@ def main() -> None:
     def rise(samples: int) -> None:
         Rise(model, processor, n_samples=samples, granularity="pixel", show_progress=False)(image)
 
+    # Warm up: the first call makes the working copy.
     rise(64)
     for samples in (64, 256, 4000):
         print(f"{samples} masks take {taken(lambda samples=samples: rise(samples)):.3f} GB")

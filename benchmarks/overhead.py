@@ -1,8 +1,8 @@
-"""How much time the pipeline adds to the bare model, on the same rows in the same process.
+"""Time that the pipeline adds to the bare model, on the same rows in the same process.
 
 `python -m benchmarks.overhead [NAME ...]` prints one line per case: the median ratio of the method's time to that of
 the bare model running as many rows in batches of the same size (forward and backward for methods that take gradients).
-Runs of the two alternate, so that a drift of the machine touches both.
+Runs of the two alternate, so that a drift of the machine affects both.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from PIL import Image
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency, zoo
 
 BATCH = 16
+# KernelShap has few samples per unit here, and warns; only its time is measured.
 warnings.filterwarnings("ignore", message="n_samples=")
 
 
@@ -44,9 +45,9 @@ def vit(layers: int, width: int) -> tuple[Any, Any]:
 
 
 def glorot(model: Any) -> None:
-    """The first weights of the ViT paper.
+    """Initialize weights as in the ViT paper.
 
-    Those of transformers, of standard deviation 0.02, leave a model of this width all but blind to a single patch.
+    With the standard deviation 0.02 of transformers, a single patch hardly influences a model of this width.
     """
     for module in model.base_model.modules():
         if isinstance(module, torch.nn.Linear):
@@ -54,12 +55,13 @@ def glorot(model: Any) -> None:
 
 
 def text_of(tokenizer: Any, tokens: int) -> str:
-    """A text with exactly this many tokens, special ones counted."""
+    """A text with exactly this many tokens, including special ones."""
+    # "film" is one token; two more are [CLS] and [SEP].
     return " ".join(["film"] * (tokens - 2))
 
 
 class Bare:
-    """The model on ready-made rows, as a user would write it."""
+    """The model on precomputed rows, as a user would write it."""
 
     def __init__(self, model: Any, processor: Any, sample: Any, gradients: bool) -> None:
         self.model, self.gradients = model, gradients
@@ -83,6 +85,7 @@ class Bare:
 def ratio(one: Callable[[], Any], other: Callable[[], Any], repeats: int = 7) -> tuple[float, float, float]:
     """The median of the pairwise ratios of two runs' times, and each one's median seconds."""
     pairs = []
+    # Warm up.
     one(), other()
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -115,8 +118,8 @@ def overhead() -> Iterator[str]:
                 explain = method(model, processor, batch_size=BATCH, show_progress=False)
                 rows = explain(sample, targets=0)[0].n_evaluations
                 bare = Bare(model, processor, sample, gradients)
-                found, ours, theirs = ratio(partial(explain, sample, targets=0), partial(bare, rows))
-                yield f"| {title} | {size} {name} | {rows} | {theirs:.3f} | {ours:.3f} | {found:.3f} |"
+                factor, ours, bare_time = ratio(partial(explain, sample, targets=0), partial(bare, rows))
+                yield f"| {title} | {size} {name} | {rows} | {bare_time:.3f} | {ours:.3f} | {factor:.3f} |"
 
 
 def bf16() -> Iterator[str]:
@@ -129,15 +132,16 @@ def bf16() -> Iterator[str]:
     for title, (method, _) in METHODS.items():
         exact = method(model, processor, batch_size=BATCH, show_progress=False)
         fast = method(model, processor, batch_size=BATCH, show_progress=False, autocast=torch.bfloat16)
-        found, ours, theirs = ratio(partial(exact, sample, targets=0), partial(fast, sample, targets=0), 3)
+        factor, exact_time, fast_time = ratio(partial(exact, sample, targets=0), partial(fast, sample, targets=0), 3)
         one, other = (explain(sample, targets=0)[0].attributions.flatten() for explain in (exact, fast))
         agreement = spearmanr(one, other).statistic
-        yield f"| {title} bfloat16 | large ViT | {ours:.3f} s | {theirs:.3f} s | {found:.2f} x | rank {agreement:.4f} |"
+        times = f"{exact_time:.3f} s | {fast_time:.3f} s | {factor:.2f} x"
+        yield f"| {title} bfloat16 | large ViT | {times} | rank {agreement:.4f} |"
 
 
-def company() -> Iterator[str]:
-    """64 short texts of mixed lengths in one call against one call each."""
-    words = [example.input for example in zoo.samples("reviews-bert", 64)]
+def batching() -> Iterator[str]:
+    """64 short texts of mixed lengths in one call, against one call for each text."""
+    texts = [example.input for example in zoo.samples("reviews-bert", 64)]
     for size, (layers, width) in {"large": (6, 384), "small": (2, 64)}.items():
         model, tokenizer = bert(layers, width)
         few = partial(KernelShap, n_samples=128)
@@ -145,15 +149,16 @@ def company() -> Iterator[str]:
             explain = method(model, tokenizer, batch_size=32, show_progress=False)
 
             def each(explain: Any = explain) -> None:
-                for text in words:
+                for text in texts:
                     explain(text, targets=0)
 
             repeats = 5 if size == "small" or title == "Saliency" else 2
-            found, ours, theirs = ratio(partial(explain, words, targets=0), each, repeats)
-            yield f"| {title}, 64 texts | {size} BERT | {theirs:.3f} s each | {ours:.3f} s in one call | {found:.3f} |"
+            factor, batch_time, single_time = ratio(partial(explain, texts, targets=0), each, repeats)
+            times = f"{single_time:.3f} s one by one | {batch_time:.3f} s in one call"
+            yield f"| {title}, 64 texts | {size} BERT | {times} | {factor:.3f} |"
 
 
-PARTS = {"overhead": overhead, "bf16": bf16, "company": company}
+PARTS = {"overhead": overhead, "bf16": bf16, "batching": batching}
 
 if __name__ == "__main__":
     torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""The saliency set of PAIR against their package, and against the bare model, each as ratios of medians in one run.
+"""PAIR's saliency methods against their package, and against the bare model: ratios of medians in one run.
 
 `python -m benchmarks.pair [xrai | blur | guided]`
 """
@@ -20,42 +20,46 @@ from interpreto.attributions.granularity.regions import segmented
 from interpreto.attributions.perturbations.paths.blur_path import blurred
 
 
-def picture(side: int) -> tuple[np.ndarray, np.ndarray]:
+def photograph(side: int) -> tuple[np.ndarray, np.ndarray]:
     """A photograph as a model reads it, and attributions of its pixels."""
-    shown = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
-    rough = np.random.default_rng(0).normal(size=(side, side, 3))
-    return np.asarray(shown, np.float64) / 127.5 - 1, ndimage.gaussian_filter(rough, (side / 75, side / 75, 0))
+    image = Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(0).normal(size=(side, side, 3))
+    return np.asarray(image, np.float64) / 127.5 - 1, ndimage.gaussian_filter(noise, (side / 75, side / 75, 0))
 
 
 def regions() -> None:
-    values, base = picture(224)
+    values, base = photograph(224)
     expected = xrai.XRAI().GetMask(values, None, base_attribution=base)
+    # As in the package, which takes the maximum over channels.
     attribution = base.max(-1)
-    found = ranked_greedily(attribution, segmented(values), 1.0).gains
-    print(f"XRAI, 224 px: largest difference from the package {np.abs(found - expected).max():.1e}")
+    gains = ranked_greedily(attribution, segmented(values), 1.0).gains
+    print(f"XRAI, 224 px: largest difference from the package {np.abs(gains - expected).max():.1e}")
     for name, rank in (("full", ranked_greedily), ("fast", ranked_once)):
-        asked = xrai.XRAIParameters(algorithm=name)
+        parameters = xrai.XRAIParameters(algorithm=name)
         factor, *_ = ratio(
-            lambda asked=asked: xrai.XRAI().GetMask(values, None, base_attribution=base, extra_parameters=asked),
+            lambda parameters=parameters: xrai.XRAI().GetMask(
+                values, None, base_attribution=base, extra_parameters=parameters
+            ),
             lambda rank=rank: rank(attribution, segmented(values), 1.0),
         )
         print(f"XRAI {name}, 224 px, without its base: {factor:.2f} times faster than the package")
-    sizes = {side: picture(side) for side in (512, 1024)}
+    sizes = {side: photograph(side) for side in (512, 1024)}
 
     def run(side: int) -> None:
-        shown, attributed = sizes[side]
-        ranked_greedily(attributed.max(-1), segmented(shown), 1.0)
+        pixels, attributions = sizes[side]
+        ranked_greedily(attributions.max(-1), segmented(pixels), 1.0)
 
     factor, *_ = ratio(lambda: run(1024), lambda: run(512))
     print(f"XRAI full, 1024 px takes {factor:.2f} times the time of 512 px")
 
 
 def blurs() -> None:
-    values, _ = picture(224)
+    values, _ = photograph(224)
     tensor = torch.from_numpy(values).float().movedim(-1, 0).contiguous()
     sigmas = torch.arange(50, dtype=torch.float64)
 
     def package() -> None:
+        # The package differentiates the path numerically, with a step of 0.01.
         for sigma in sigmas.tolist():
             blur_ig.gaussian_blur(values, sigma)
             blur_ig.gaussian_blur(values, sigma + 0.01)

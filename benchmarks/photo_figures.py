@@ -1,4 +1,4 @@
-"""Figures of five real photos with the methods for convolutional networks, to be looked at.
+"""Saliency maps of five real photos by the methods for convolutional networks, for inspection by eye.
 
 python benchmarks/photo_figures.py FOLDER [--photos chelsea coffee]
 """
@@ -15,7 +15,7 @@ import interpreto as it
 from benchmarks.real_models import image_classifier, photos
 
 NAMES = {"chelsea": 285, "coffee": 967, "rocket": 540, "china": 442, "flower": 985}
-"""Photos, and the class of ImageNet that the network predicts for each."""
+"""Photos, and the ImageNet class that the network predicts for each."""
 
 METHODS = {
     "Occlusion": partial(it.Occlusion, granularity=it.Grid(14, 14)),
@@ -39,6 +39,7 @@ METHODS = {
 
 
 def transform():
+    # The same as `normalized` of real_models.
     normalize = v2.Lambda(lambda pixels: (pixels * 255 - 127) / 128)
     return v2.Compose([v2.Resize((224, 224)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normalize])
 
@@ -47,17 +48,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", nargs="*", default=list(NAMES), choices=list(NAMES))
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    model, pictures = image_classifier(), photos()
-    for name in given.photos:
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    model, images = image_classifier(), photos()
+    for name in arguments.photos:
         outputs = {}
         for title, method in METHODS.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 explainer = method(model, transform(), task="image-classification")
-                (outputs[title],) = explainer(pictures[name], NAMES[name])
-        it.plot_attributions(outputs, given.folder / f"{name}.png")
+                (outputs[title],) = explainer(images[name], NAMES[name])
+        it.plot_attributions(outputs, arguments.folder / f"{name}.png")
         print(name, "drawn", flush=True)
 
 

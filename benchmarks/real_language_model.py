@@ -1,4 +1,4 @@
-"""Whether methods find the word that a real language model's answer depends on, for every score and removal.
+"""Whether methods find the word that the answer of a real language model depends on, for every score and removal.
 
 `python -m benchmarks.real_language_model` explains prompts of eight kinds with SmolLM2-135M-Instruct and prints, for
 each method and setting, the share of prompts with the known word on top and among the top two. `--kinds`, `--methods`,
@@ -88,7 +88,7 @@ FACTS = {
     "The queen gave the boy a mirror": "What did the queen give the boy?",
     "My neighbour plays the violin": "What does my neighbour play?",
 }
-# Written after the defaults had been chosen, to see whether they hold on prompts that had no part in the choice.
+# Held out: written after the defaults had been chosen on the prompts above.
 YOUNG = {"cat": "kitten", "cow": "calf", "horse": "foal", "sheep": "lamb", "dog": "puppy", "duck": "duckling"}
 PAST_TENSES = {"see": "saw", "take": "took", "come": "came", "give": "gave", "write": "wrote", "run": "ran"}
 CURRENCIES = {
@@ -123,9 +123,9 @@ class Question:
 
     Attributes:
         prompt: A text, or the messages of a chat.
-        continuation: What follows; its last unit is explained.
+        continuation: The answer; its last unit is explained.
         reason: The unit that the answer depends on, a word or a sentence.
-        candidates: The units among which it has to be found; None for all that are not part of the answer.
+        candidates: The units that are ranked; None for all that are not part of the answer.
     """
 
     prompt: object
@@ -139,7 +139,10 @@ def chat(question):
 
 
 def in_context(unit):
-    """A fact in a story of 300 words, whose beginning is repeated at the end. The reason is its last word, or it."""
+    """Prompts of a fact in a story of 300 words that end with the beginning of the fact.
+
+    The reason is the last word of the fact, or the whole sentence.
+    """
     sentences = STORY.replace("\n", " ").split(". ")
     for number, fact in enumerate(FACTS):
         begin, _, word = fact.rpartition(" ")
@@ -149,11 +152,11 @@ def in_context(unit):
 
 
 def among_sentences():
-    """A question about one of eight sentences."""
+    """Questions about one of eight sentences."""
     facts = list(FACTS)
     for number, fact in enumerate(facts):
         some = [facts[(number + step) % len(facts)] + "." for step in range(8)]
-        # The answer's sentence takes every place once in eight prompts.
+        # In eight successive prompts, the sentence of the answer is at each of the eight positions once.
         turned = some[-(number % 8) :] + some[: -(number % 8)]
         yield Question(chat(" ".join([*turned, FACTS[fact]])), fact.split()[-1].capitalize(), f"{fact}.", tuple(some))
 
@@ -191,7 +194,7 @@ KINDS = {
     "sentences": list(among_sentences()),
     "context-sentences": list(in_context("sentence")),
 }
-# The option by which each is told what takes the place of a word.
+# Each method with its option for what replaces a word; None if it replaces nothing.
 METHODS = {
     "Occlusion": (Occlusion, "removal"),
     "KernelShap": (partial(KernelShap, n_samples=64), "removal"),
@@ -209,13 +212,14 @@ METHODS = {
 
 
 def rank(output, question):
-    """How many units have a higher score for the last unit of the continuation than the known one."""
+    """The number of units with a higher score for the last unit of the continuation than the known unit."""
     scores = output.ranking_scores[-1].nan_to_num(-torch.inf)
     units = [_plain(unit) for unit in output.elements]
     if question.candidates is not None:
-        known = [_plain(candidate) for candidate in question.candidates]
-        scores = torch.tensor([float(scores[units.index(unit)]) for unit in known])
-        units = known
+        candidates = [_plain(candidate) for candidate in question.candidates]
+        scores = torch.tensor([float(scores[units.index(unit)]) for unit in candidates])
+        units = candidates
+    # The word may occur more than once.
     best = max(float(score) for score, unit in zip(scores, units, strict=True) if unit == _plain(question.reason))
     return int((scores > best).sum())
 
@@ -237,27 +241,31 @@ def main():
     parser.add_argument("--baselines", default="zeros,unk,space", help="where path integrals start")
     parser.add_argument("--bos", default="none", help="tokens before plain prompts: none, or texts of tokens")
     parser.add_argument("--limit", type=int, default=100, help="prompts of each kind")
-    asked = parser.parse_args()
-    kinds = {name: KINDS[name][: asked.limit] for name in asked.kinds.split(",")}
+    arguments = parser.parse_args()
+    kinds = {name: KINDS[name][: arguments.limit] for name in arguments.kinds.split(",")}
     columns = [f"{kind} ({len(questions)})" for kind, questions in kinds.items()]
     print("|", " | ".join(["method", "score", "removal or baseline", "BOS", *columns, "all", "seconds"]), "|")
     print(f"|{'---|' * (len(kinds) + 6)}")
     model, tokenizer = language_model()
-    for name in asked.methods.split(","):
+    for name in arguments.methods.split(","):
         method, option = METHODS[name]
-        hidden = {"removal": asked.removals.split(","), "baseline": asked.baselines.split(","), None: [""]}[option]
-        for score, removal, bos in product(asked.scores.split(","), hidden, asked.bos.split(",")):
-            given = {option: removal} if option else {}
+        replacements = {
+            "removal": arguments.removals.split(","),
+            "baseline": arguments.baselines.split(","),
+            None: [""],
+        }[option]
+        for score, removal, bos in product(arguments.scores.split(","), replacements, arguments.bos.split(",")):
+            replacement = {option: removal} if option else {}
             if bos != "none":
                 tokenizer.bos_token = bos
-            options = {"inference_mode": score, "prepend_bos": bos != "none", "batch_size": 16, **given}
+            options = {"inference_mode": score, "prepend_bos": bos != "none", "batch_size": 16, **replacement}
             begin, ranks = time.perf_counter(), {}
             for kind, questions in kinds.items():
                 unit = "sentence" if kind.endswith("sentences") else "word"
                 explain = method(model, tokenizer, granularity=unit, show_progress=False, **options)
                 outputs = explain([q.prompt for q in questions], targets=[q.continuation for q in questions])
                 ranks[kind] = torch.tensor([rank(o, q) for o, q in zip(outputs, questions, strict=True)])
-            cells = [shares(found) for found in [*ranks.values(), torch.cat(list(ranks.values()))]]
+            cells = [shares(values) for values in [*ranks.values(), torch.cat(list(ranks.values()))]]
             seconds = f"{time.perf_counter() - begin:.0f}"
             print("|", " | ".join([name, score, removal, bos, *cells, seconds]), "|", flush=True)
 

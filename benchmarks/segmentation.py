@@ -1,8 +1,8 @@
-"""How long texts are cut into words and sentences: the time per character must not grow with the length.
+"""Time of segmenting texts into words, sentences and clauses: it must be linear in the length.
 
-Each text repeats a piece that is hard to cut: no white space, no stop, abbreviations, one stop after another, marks
-that belong to what they follow. The table has seconds for each length and the ratio of the longest to the shortest,
-which is 16 where the time is linear.
+Each text repeats a piece that is hard to segment: no white space, no full stop, abbreviations, many full stops in a
+row, combining marks. The table has seconds for each length and the ratio of the longest to the shortest, which is 16
+for linear time.
 
 Run `python -m benchmarks.segmentation` from the root of the repository.
 """
@@ -31,27 +31,27 @@ TEXTS = {
     "emoji": "👩‍👩‍👧‍👦🏳️‍🌈",
     "lines": "a\n\n",
 }
-CUTS = {"words": words, "sentences": sentences, "clauses": clauses, "characters": character_ends}
+SEGMENTERS = {"words": words, "sentences": sentences, "clauses": clauses, "characters": character_ends}
 
 
-def seconds(cut, text: str) -> float:
+def seconds(segment, text: str) -> float:
     """The median time of a few runs."""
-    taken = []
+    times = []
     for _ in range(REPEATS):
         begin = time.perf_counter()
-        cut(text)
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
+        segment(text)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
 
 
 def main() -> None:
-    """Print a table for every way to cut."""
-    for name, cut in CUTS.items():
+    """Print a table for every segmenter."""
+    for name, segment in SEGMENTERS.items():
         print(f"| {name} | {' | '.join(f'{length:,}' for length in LENGTHS)} | ratio |")
         print(f"|---|{'---|' * (len(LENGTHS) + 1)}")
         for kind, piece in TEXTS.items():
-            taken = [seconds(cut, (piece * (length // len(piece) + 1))[:length]) for length in LENGTHS]
-            print(f"| {kind} | {' | '.join(f'{one:.3f}' for one in taken)} | {taken[-1] / taken[0]:.0f} |")
+            times = [seconds(segment, (piece * (length // len(piece) + 1))[:length]) for length in LENGTHS]
+            print(f"| {kind} | {' | '.join(f'{value:.3f}' for value in times)} | {times[-1] / times[0]:.0f} |")
         print()
 
 

@@ -1,4 +1,4 @@
-"""Eight threads of fifty calls, for each family of methods, beside a thread that uses the model: how many are wrong.
+"""Eight threads of fifty calls for each family of methods, next to a thread that uses the model: how many are wrong.
 
 `python -m benchmarks.threads` prints a table.
 """
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from tests.test_threads import CALLS, FAMILIES, THREADS, alike, mapped
+from tests.test_threads import CALLS, FAMILIES, THREADS, all_close, attributions_of
 
 
 def main() -> None:
@@ -19,29 +19,31 @@ def main() -> None:
     for name, build in FAMILIES.items():
         begin = time.perf_counter()
         model, explainer, inputs, target = build()
-        expected = [mapped(explainer, one, target) for one in inputs]
-        given = []
+        expected = [attributions_of(explainer, one, target) for one in inputs]
+        # The arguments of the forward passes of one call, which the other thread repeats on the model. Dual encoders
+        # are run tower by tower, so that none are recorded.
+        calls = []
         handle = model.register_forward_pre_hook(
-            lambda _m, args, kwargs, given=given: given.append((args, kwargs)), with_kwargs=True
+            lambda _m, args, kwargs, calls=calls: calls.append((args, kwargs)), with_kwargs=True
         )
         try:
-            mapped(explainer, inputs[0], target)
+            attributions_of(explainer, inputs[0], target)
         finally:
             handle.remove()
-        own = forward(model, *given[0]) if given else None
+        expected_output = forward(model, *calls[0]) if calls else None
         stop, wrong, used, changed = threading.Event(), [], [], []
 
-        def use(model=model, given=given, own=own, stop=stop, used=used, changed=changed):
-            while given and not stop.is_set():
+        def use(model=model, calls=calls, expected_output=expected_output, stop=stop, used=used, changed=changed):
+            while calls and not stop.is_set():
                 used.append(1)
-                if not torch.allclose(forward(model, *given[0]), own, atol=1e-5):
+                if not torch.allclose(forward(model, *calls[0]), expected_output, atol=1e-5):
                     changed.append(1)
 
         def work(number, explainer=explainer, inputs=inputs, target=target, expected=expected, wrong=wrong):
             draw = random.Random(number)
             for _ in range(CALLS):
                 chosen = draw.randrange(len(inputs))
-                if not alike(mapped(explainer, inputs[chosen], target), expected[chosen]):
+                if not all_close(attributions_of(explainer, inputs[chosen], target), expected[chosen]):
                     wrong.append(1)
 
         user = threading.Thread(target=use)
@@ -56,10 +58,10 @@ def main() -> None:
 
 
 def forward(model, args, kwargs):
-    """The model's first output as the user sees it; a cache of an earlier call is left out."""
-    plain = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor | bool)}
+    """The model's first output. A key/value cache in the recorded arguments is left out, because calls change it."""
+    arguments = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor | bool)}
     with torch.no_grad():
-        out = model(*args, **{**plain, **({"use_cache": False} if "use_cache" in plain else {})})
+        out = model(*args, **{**arguments, **({"use_cache": False} if "use_cache" in arguments else {})})
     return out if isinstance(out, torch.Tensor) else out[0]
 
 

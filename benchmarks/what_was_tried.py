@@ -1,20 +1,21 @@
-"""What was tried: architectures, kinds of input and methods, each against a second derivation, as a table.
+"""Tests architectures, kinds of input and methods against independent computations, and prints the results as tables.
 
 Every model is tiny and has random weights from a seed. A cell is one of
 
-- "right": the numbers are those of the second derivation,
-- "refused": one error of our own says why,
-- "warned": the sum is missed, and `ConvergenceWarning` says so, with the gap that is measured here,
-- "wrong": they differ, or an exception of another library came out,
-- "-": was not tried.
+- "right": the numbers equal those of the independent computation,
+- "refused": an error of this library states the reason,
+- "warned": attributions miss the promised sum, and `ConvergenceWarning` reports it with the gap that is measured here,
+- "wrong": the numbers differ, or another library raised an exception,
+- "-": not tested.
 
-Second derivations: for Occlusion, the score of the model itself, one row at a time, with one token or patch replaced;
-for KernelShap and IntegratedGradients, that scores sum to the difference between the score of the input and that of
-the baseline, both from the model itself; for attention and Grad-CAM, that maps are finite, have no negative entry, and,
-where the rows of attention are probabilities, sum to at most 1. A batch is right if texts of unlike length get the
-scores that each gets alone.
+Independent computations: for Occlusion, the score of the model itself, one row at a time, with one token or patch
+replaced; for KernelSHAP and Integrated Gradients, that scores sum to the difference between the score of the input and
+that of the baseline, both from the model itself; for attention and Grad-CAM, that maps are finite, have no negative
+entry, and, where the rows of attention are probabilities, sum to at most 1. A batch is right if texts of different
+length get the scores that each gets alone.
 
-Run `python -m benchmarks.what_was_tried` from the root of the repository; `--write` puts the tables into docs/tried.md.
+Run `python -m benchmarks.what_was_tried` from the root of the repository; `--write` updates
+the tables of docs/tried.md.
 """
 
 import sys
@@ -31,10 +32,9 @@ from torch import Tensor
 
 from interpreto import GradCam, IntegratedGradients, InterpretoError, KernelShap, LeGrad, Occlusion, RawAttention
 from interpreto.errors import ConvergenceWarning
-from tests.generators import GENERATORS, generator, slow_scores
-from tests.models import IMAGE_MODELS, TEXT_MODELS, image_model, some_pictures, text_model, tokenizer
-from tests.two_towers import TWO_TOWERS as TOWERS
-from tests.two_towers import encoded, two_towers
+from tests.causal_lms import CAUSAL_LMS, causal_lm, slow_scores
+from tests.dual_encoders import DUAL_ENCODERS, dual_encoder_model, encoded
+from tests.models import IMAGE_MODELS, TEXT_MODELS, image_model, some_images, text_model, tokenizer
 
 PAGE = Path(__file__).parents[1] / "docs" / "tried.md"
 TEXT, LONG, PAIR = "the film was good", "a bad film, and not a good one at all", ("a good film", "so bad")
@@ -93,7 +93,7 @@ MORE_TEXTS: dict[str, dict[str, Any]] = {
     "gpt_neox": {},
     "mistral": {"num_key_value_heads": 1},
 }
-"""Classifiers of texts beyond those of the tests, by the name of their config."""
+"""Text classifiers in addition to those of the tests, by the name of their config."""
 _IMAGES = {"image_size": 32, "num_labels": 3, "initializer_range": 0.3}
 MORE_IMAGES: dict[str, dict[str, Any]] = {
     "vit_msn": {**_SMALL, **_IMAGES, "patch_size": 8},
@@ -124,13 +124,13 @@ MORE_IMAGES: dict[str, dict[str, Any]] = {
 
 
 def tried(act: Callable[[], bool]) -> str:
-    """The cell of one trial."""
+    """The cell of one test."""
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             right = act()
-        # A test of the sum allows for a gap that was told of.
-        missed = any(issubclass(one.category, ConvergenceWarning) for one in told)
+        # `adds_up` allows for a gap that the result reports, so that a right sum may still come with a warning.
+        missed = any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         return "warned" if right and missed else "right" if right else "wrong"
     except InterpretoError:
         return "refused"
@@ -140,21 +140,22 @@ def tried(act: Callable[[], bool]) -> str:
 
 
 def near(one: Any, other: Any, share: float = 1e-3) -> bool:
-    """Whether two results agree, up to a share of the larger."""
+    """Whether two results agree, up to a share of the largest value."""
     one, other = (torch.as_tensor(value).double().flatten() for value in (one, other))
+    # The constant allows for rounding if all values are near 0.
     return one.shape == other.shape and float((one - other).abs().max()) <= share * (1e-2 + float(other.abs().max()))
 
 
-def adds_up(output: Any, own: Tensor, difference: Tensor, share: float) -> bool:
-    """Whether scores of the first target sum to a difference, up to the gap where the result says that there is one."""
+def adds_up(output: Any, scores: Tensor, difference: Tensor, share: float) -> bool:
+    """Whether the scores of the first target sum to a difference, up to the gap if the result reports one."""
     gap = output.completeness_gap
     missed = 0 if gap is None or float(gap[0].abs()) <= 0.05 * float(difference.abs()) else gap[0]
-    return near(own.sum() + missed, difference, share)
+    return near(scores.sum() + missed, difference, share)
 
 
-def is_map(found: Tensor, most: float = torch.inf) -> bool:
-    """Whether it is a map without negative entries whose sum has a bound."""
-    return bool(found.isfinite().all() and (found >= 0).all() and found.sum() <= most + 1e-4 and (found > 0).any())
+def is_map(scores: Tensor, most: float = torch.inf) -> bool:
+    """Whether scores are finite, not negative and not all zero, with a sum of at most `most`."""
+    return bool(scores.isfinite().all() and (scores >= 0).all() and scores.sum() <= most + 1e-4 and (scores > 0).any())
 
 
 def other_text(name: str) -> tuple[Any, Any]:
@@ -164,7 +165,7 @@ def other_text(name: str) -> tuple[Any, Any]:
     if name == "bart":
         ids |= {f"{role}_token_id": getattr(words, f"{role}_token_id") for role in ("bos", "eos")}
     options = {**_SMALL, **MORE_TEXTS[name], **ids}
-    # Some configs know no such number.
+    # None removes an option that the config does not have.
     config = hf.AutoConfig.for_model(name, **{key: value for key, value in options.items() if value is not None})
     torch.manual_seed(0)
     return hf.AutoModelForSequenceClassification.from_config(config).eval(), words
@@ -180,33 +181,37 @@ def other_image(name: str) -> tuple[Any, Any]:
     return hf.AutoModelForImageClassification.from_config(config).eval(), processor
 
 
-def logits(model: Any, words: Any, ids: list[int], given: Any = None) -> Tensor:
-    """The logits of one text by itself."""
-    fields = dict(given if given is not None else {"attention_mask": torch.ones(1, len(ids), dtype=torch.long)})
+def logits(model: Any, words: Any, ids: list[int], inputs: Any = None) -> Tensor:
+    """The logits of one text, run alone."""
+    fields = dict(inputs if inputs is not None else {"attention_mask": torch.ones(1, len(ids), dtype=torch.long)})
     with torch.no_grad():
         try:
             return model(input_ids=torch.tensor([ids]), **fields).logits[0]
         except TypeError:
+            # Some forwards take no token types, or no mask.
             return model(input_ids=torch.tensor([ids])).logits[0]
 
 
 def text_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
-    """The cells of a classifier of texts."""
+    """The cells of a text classifier."""
     explain = Occlusion(model, words, granularity="token", removal="unk")
 
-    def occluded(given: Any) -> bool:
-        (output,) = explain([given], 1)
-        texts = given if isinstance(given, tuple) else (given,)
+    def occluded(text: Any) -> bool:
+        (output,) = explain([text], 1)
+        texts = text if isinstance(text, tuple) else (text,)
         fields = words(*texts, return_tensors="pt")
         ids = fields.pop("input_ids")[0].tolist()
         base = logits(model, words, ids, fields)
-        own = [
+        positions = [
             place
             for place, token in enumerate(ids)
             if token not in words.all_special_ids or token == words.unk_token_id
         ]
-        hidden = [[words.unk_token_id if place == one else token for place, token in enumerate(ids)] for one in own]
-        expected = [base[1] - logits(model, words, row, fields)[1] for row in hidden]
+        masked = [
+            [words.unk_token_id if place == position else token for place, token in enumerate(ids)]
+            for position in positions
+        ]
+        expected = [base[1] - logits(model, words, row, fields)[1] for row in masked]
         return near(output.attributions[0], torch.stack(expected))
 
     def ids_alike() -> bool:
@@ -214,19 +219,19 @@ def text_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
         return near(explain(fields, 1)[0].attributions, explain(TEXT, 1)[0].attributions)
 
     def batch_alike() -> bool:
-        together = explain([TEXT, LONG, TEXT], 1)
+        outputs = explain([TEXT, LONG, TEXT], 1)
         return all(
-            near(one.attributions, explain(text, 1)[0].attributions)
-            for one, text in zip(together, (TEXT, LONG, TEXT), strict=True)
+            near(output.attributions, explain(text, 1)[0].attributions)
+            for output, text in zip(outputs, (TEXT, LONG, TEXT), strict=True)
         )
 
     def sums_up(method: Callable[..., Any], share: float) -> bool:
         (output,) = method(model, words, granularity="token")(TEXT, 1)
         fields = words(TEXT, return_tensors="pt")
         ids = fields.pop("input_ids")[0].tolist()
-        end = [words.unk_token_id if token not in words.all_special_ids else token for token in ids]
-        whole = logits(model, words, ids, fields)[1] - logits(model, words, end, fields)[1]
-        return adds_up(output, output.attributions[0], whole, share)
+        baseline = [words.unk_token_id if token not in words.all_special_ids else token for token in ids]
+        difference = logits(model, words, ids, fields)[1] - logits(model, words, baseline, fields)[1]
+        return adds_up(output, output.attributions[0], difference, share)
 
     yield "text", tried(partial(occluded, TEXT))
     yield "pair", tried(partial(occluded, PAIR))
@@ -241,36 +246,36 @@ def text_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
 def image_row(
     model: Any, processor: Any, scores: Callable[[Tensor], Tensor], target: Any = 1
 ) -> Iterator[tuple[str, str]]:
-    """The cells of a model of images, whose scores of a target a function gives."""
-    picture = some_pictures()[0]
+    """The cells of an image model; `scores` computes the score of the target independently."""
+    image = some_images()[0]
     explain = Occlusion(model, processor, patch_size=PATCH)
-    pixels = explain.setup.wrapper.prepare_one(picture).rows.fields["pixel_values"]
+    pixels = explain.setup.wrapper.prepare_one(image).rows.fields["pixel_values"]
 
     def occluded() -> bool:
-        found = explain(picture, target)[0].attributions[0]
-        expected = torch.zeros_like(found)
-        for row, column in np.ndindex(*found.shape):
-            hidden = pixels.clone()
-            hidden[:, :, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = 0
-            expected[row, column] = scores(pixels) - scores(hidden)
-        return near(found, expected)
+        attributions = explain(image, target)[0].attributions[0]
+        expected = torch.zeros_like(attributions)
+        for row, column in np.ndindex(*attributions.shape):
+            masked = pixels.clone()
+            masked[:, :, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = 0
+            expected[row, column] = scores(pixels) - scores(masked)
+        return near(attributions, expected)
 
     def forms_alike() -> bool:
-        expected = explain(picture, target)[0].attributions
-        forms = (np.asarray(picture), {"pixel_values": pixels})
+        expected = explain(image, target)[0].attributions
+        forms = (np.asarray(image), {"pixel_values": pixels})
         return all(near(explain(form, target)[0].attributions, expected) for form in forms)
 
     def sums_up(method: Callable[..., Any], share: float) -> bool:
-        (output,) = method(model, processor, patch_size=PATCH)(picture, target)
+        (output,) = method(model, processor, patch_size=PATCH)(image, target)
         return adds_up(output, output.attributions[0], scores(pixels) - scores(torch.zeros_like(pixels)), share)
 
-    yield "picture", tried(occluded)
+    yield "image", tried(occluded)
     yield "array, tensor", tried(forms_alike)
     yield "KernelShap", tried(lambda: sums_up(partial(KernelShap, n_samples=200), 1e-3))
     yield "IntegratedGradients", tried(lambda: sums_up(partial(IntegratedGradients, n_steps=400), 0.05))
-    yield "RawAttention", tried(lambda: is_map(RawAttention(model, processor)(picture, target)[0].attributions, 1.0e9))
-    yield "LeGrad", tried(lambda: is_map(LeGrad(model, processor)(picture, target)[0].attributions))
-    yield "GradCam", tried(lambda: is_map(GradCam(model, processor)(picture, target)[0].attributions))
+    yield "RawAttention", tried(lambda: is_map(RawAttention(model, processor)(image, target)[0].attributions, 1.0e9))
+    yield "LeGrad", tried(lambda: is_map(LeGrad(model, processor)(image, target)[0].attributions))
+    yield "GradCam", tried(lambda: is_map(GradCam(model, processor)(image, target)[0].attributions))
 
 
 def class_score(model: Any, pixels: Tensor) -> Tensor:
@@ -282,43 +287,43 @@ def class_score(model: Any, pixels: Tensor) -> Tensor:
 
 def prompt_score(wrapper: Any, prompt: str, pixels: Tensor) -> Tensor:
     """The similarity of an image and a prompt, from the features of both towers."""
-    towers = wrapper.dual_encoder
+    dual_encoder = wrapper.dual_encoder
     with torch.no_grad():
-        image, text = towers.image_features(pixels)[0], encoded(towers, [prompt])[0]
-    return torch.cosine_similarity(image, text, dim=0) * towers.scale + towers.bias
+        image, text = dual_encoder.image_features(pixels)[0], encoded(dual_encoder, [prompt])[0]
+    return torch.cosine_similarity(image, text, dim=0) * dual_encoder.scale + dual_encoder.bias
 
 
 def language_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
     """The cells of a causal language model."""
-    said = words(" good and", add_special_tokens=False)["input_ids"]
+    continuation = words(" good and", add_special_tokens=False)["input_ids"]
     explain = Occlusion(model, words, granularity="all-tokens", removal="unk")
 
     def log_probabilities(ids: list[int]) -> Tensor:
-        whole = [*ids, *said]
-        return torch.tensor(slow_scores(model, whole, list(range(len(ids), len(whole)))))
+        text = [*ids, *continuation]
+        return torch.tensor(slow_scores(model, text, list(range(len(ids), len(text)))))
 
     def occluded(prompt: Any, ids: list[int]) -> bool:
-        (output,) = explain(prompt, tuple(said) if len(said) > 1 else said)
-        hidden = [[*ids[:place], words.unk_token_id, *ids[place + 1 :]] for place in range(len(ids))]
-        base, found = log_probabilities(ids), [log_probabilities(row) for row in hidden]
-        found = [base - one for one in found]
-        return near(output.attributions[:, : len(ids)], torch.stack(found, 1))
+        (output,) = explain(prompt, tuple(continuation) if len(continuation) > 1 else continuation)
+        masked = [[*ids[:place], words.unk_token_id, *ids[place + 1 :]] for place in range(len(ids))]
+        base = log_probabilities(ids)
+        expected = [base - log_probabilities(row) for row in masked]
+        return near(output.attributions[:, : len(ids)], torch.stack(expected, 1))
 
     def batch_alike() -> bool:
         texts = ["the film was", "a bad film, and not at all", "so"]
-        together = explain(texts, [said] * 3)
-        alone = [explain(text, said)[0] for text in texts]
+        batch = explain(texts, [continuation] * 3)
+        singles = [explain(text, continuation)[0] for text in texts]
         return all(
-            near(a.attributions.nan_to_num(), b.attributions.nan_to_num()) for a, b in zip(together, alone, strict=True)
+            near(a.attributions.nan_to_num(), b.attributions.nan_to_num()) for a, b in zip(batch, singles, strict=True)
         )
 
     def sums_up(method: Callable[..., Any], share: float) -> bool:
         ids = words("the film was")["input_ids"]
-        (output,) = method(model, words, granularity="all-tokens")("the film was", said[:1])
-        whole = [*ids, said[0]]
-        # Among all tokens is the one that begins the text.
-        end = [*[words.unk_token_id] * len(ids), said[0]]
-        base, empty = (torch.tensor(slow_scores(model, row, [len(ids)])) for row in (whole, end))
+        (output,) = method(model, words, granularity="all-tokens")("the film was", continuation[:1])
+        text = [*ids, continuation[0]]
+        # With granularity="all-tokens" the beginning-of-sequence token is a unit too, and is replaced.
+        baseline = [*[words.unk_token_id] * len(ids), continuation[0]]
+        base, empty = (torch.tensor(slow_scores(model, row, [len(ids)])) for row in (text, baseline))
         return adds_up(output, output.attributions[0, : len(ids)], (base - empty)[0], share)
 
     prompt = words("the film was")["input_ids"]
@@ -327,7 +332,10 @@ def language_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
     yield "batch", tried(batch_alike)
     yield "KernelShap", tried(lambda: sums_up(partial(KernelShap, removal="unk"), 1e-2))
     yield "IntegratedGradients", tried(lambda: sums_up(partial(IntegratedGradients, n_steps=400, baseline="unk"), 0.05))
-    yield "RawAttention", tried(lambda: is_map(RawAttention(model, words)("the film was", said)[0].attributions))
+    yield (
+        "RawAttention",
+        tried(lambda: is_map(RawAttention(model, words)("the film was", continuation)[0].attributions)),
+    )
 
 
 def table(title: str, rows: dict[str, dict[str, str]]) -> str:
@@ -343,34 +351,34 @@ def table(title: str, rows: dict[str, dict[str, str]]) -> str:
 def rows_of(
     names: Any, build: Callable[[str], Any], row: Callable[..., Iterator[tuple[str, str]]]
 ) -> dict[str, dict[str, str]]:
-    """The rows of some architectures; those that cannot be built are told of and left out."""
-    found = {}
+    """The rows of some architectures; those that cannot be built are reported and left out."""
+    cells = {}
     for name in names:
         print(name, file=sys.stderr)
         try:
-            made = build(name)
+            parts = build(name)
         except Exception as error:
             print(f"  not built: {type(error).__name__}: {str(error)[:150]}", file=sys.stderr)
             continue
-        found[name] = dict(row(*made))
-    return found
+        cells[name] = dict(row(*parts))
+    return cells
 
 
 def image_parts(build: Callable[[str], Any], name: str) -> tuple[Any, Any, Any]:
-    """A classifier of images and its score."""
+    """An image classifier and its score."""
     model, processor = build(name)
     return model, processor, partial(class_score, model)
 
 
-def tower_parts(name: str) -> tuple[Any, Any, Any, str]:
-    """A model of two towers and its score."""
-    model, processor = two_towers(name)
+def dual_encoder_parts(name: str) -> tuple[Any, Any, Any, str]:
+    """A dual encoder and its score."""
+    model, processor = dual_encoder_model(name)
     wrapper = Occlusion(model, processor).setup.wrapper
     return model, processor, partial(prompt_score, wrapper, "a red circle"), "a red circle"
 
 
 def main() -> None:
-    """Try everything and print the tables."""
+    """Run all tests and print the tables."""
     warnings.simplefilter("ignore")
     hf.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -378,10 +386,10 @@ def main() -> None:
     images = rows_of(IMAGE_MODELS, partial(image_parts, image_model), image_row)
     images |= rows_of(MORE_IMAGES, partial(image_parts, other_image), image_row)
     tables = [
-        table("Classifiers of texts", texts),
-        table("Classifiers of images", images),
-        table("Language models", rows_of(GENERATORS, generator, language_row)),
-        table("Image towers, compared with a prompt", rows_of(TOWERS, tower_parts, image_row)),
+        table("Text classifiers", texts),
+        table("Image classifiers", images),
+        table("Language models", rows_of(CAUSAL_LMS, causal_lm, language_row)),
+        table("Dual encoders: images compared with a prompt", rows_of(DUAL_ENCODERS, dual_encoder_parts, image_row)),
     ]
     page = "\n".join(tables)
     print(page)

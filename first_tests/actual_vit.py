@@ -1,4 +1,4 @@
-"""Several methods on a picture of yours and a real ViT, from the hub or from a folder, on one plot.
+"""Saliency maps of your image by several methods, for a real ViT from the hub or a folder, in one figure.
 
 python first_tests/actual_vit.py IMAGE [MODEL] [--out FOLDER]
 """
@@ -23,8 +23,8 @@ METHODS = {
 def main(image: str, name: str, out: Path) -> None:
     model, processor = load(name)
     results = {title: method(model, processor, batch_size=16)(image) for title, method in METHODS.items()}
-    first = next(iter(results.values()))[0]
-    print(f"{name} sees {first.target_names[0]} (logit {float(first.scores[0]):.2f})")
+    output = next(iter(results.values()))[0]
+    print(f"{name} predicts {output.target_names[0]} (logit {float(output.scores[0]):.2f})")
     plot_attributions(results, out / "actual-vit.png")
     print(f"The figure is {out / 'actual-vit.png'}.")
 

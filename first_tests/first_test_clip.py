@@ -1,4 +1,4 @@
-"""Every method on one picture and two prompts with the zoo's CLIP, and on a text and a picture, in two figures.
+"""Every method on an image for two prompts, and on a text for an image, with the zoo's CLIP, in two figures.
 
 python first_tests/first_test_clip.py [--out FOLDER]
 """
@@ -16,8 +16,8 @@ def main(out: Path) -> None:
     results = {method.__name__: method(model, processor)(first.input, prompts) for method in METHODS}
     for name, (output,) in results.items():
         tops = [divmod(int(scores.argmax()), 8) for scores in output.attributions]
-        said = ", ".join(f"{prompt}: {top}" for prompt, top in zip(output.target_names, tops, strict=True))
-        print(f"{name:20} top patches: {said}")
+        top_patches = ", ".join(f"{prompt}: {top}" for prompt, top in zip(output.target_names, tops, strict=True))
+        print(f"{name:20} top patches: {top_patches}")
     plot_attributions(results, out / "first-test-clip.png")
     text = f"{first.label} and {second.label}"
     texts = {

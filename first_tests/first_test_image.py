@@ -11,8 +11,8 @@ from interpreto import METHODS, plot_attributions, zoo
 
 def main(out: Path) -> None:
     model, processor = zoo.load("shapes-vit")
-    pictures = [example.input for example in zoo.samples("shapes-vit", 2)]
-    results = {method.__name__: method(model, processor)(pictures) for method in METHODS}
+    images = [example.input for example in zoo.samples("shapes-vit", 2)]
+    results = {method.__name__: method(model, processor)(images) for method in METHODS}
     for name, outputs in results.items():
         row, column = divmod(int(outputs[0].attributions[0].argmax()), 8)
         print(f"{name:20} {outputs[0].target_names[0]:8} top patch: row {row}, column {column}")

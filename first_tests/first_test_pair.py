@@ -1,4 +1,4 @@
-"""The saliency set of Google's PAIR on two models of the zoo, and on a model that is none of PyTorch.
+"""The saliency methods of Google's PAIR on two models of the zoo, and on a model in NumPy.
 
 python first_tests/first_test_pair.py [--out FOLDER]
 """
@@ -46,14 +46,14 @@ def main(out: Path) -> None:
     for name in ("shapes-vit", "digits-cnn"):
         model, processor = zoo.load(name)
         examples = zoo.samples(name, 2)
-        pictures, masks = [example.input for example in examples], [example.truth for example in examples]
-        results = {title: method(model, processor)(pictures) for title, method in METHODS.items()}
+        images, masks = [example.input for example in examples], [example.truth for example in examples]
+        results = {title: method(model, processor)(images) for title, method in METHODS.items()}
         for title, outputs in results.items():
             hits = PointingGame().evaluate(outputs, masks).mean
             print(f"{name:12} {title:20} {outputs[0].granularity:16} pointing game {hits:.2f}")
         plot_attributions(results, out / f"first-test-pair-{name}.png")
-        plot_top(XRAI(model, processor)(pictures), save_path=out / f"first-test-pair-{name}-top.png")
-    # Any function from arrays to scores is a model: this one adds up how red each quarter of an image is.
+        plot_top(XRAI(model, processor)(images), save_path=out / f"first-test-pair-{name}-top.png")
+    # A model in NumPy: its scores are the redness of each quarter of an image.
     corners = np.kron(np.eye(4).reshape(4, 2, 2), np.ones((32, 32)))
     weights = np.stack([corners, -corners / 2, -corners / 2], axis=-1)
     model = from_callables(
@@ -62,8 +62,8 @@ def main(out: Path) -> None:
         layout="n h w c",
         labels=["upper left", "upper right", "lower left", "lower right"],
     )
-    picture = zoo.samples("shapes-vit", 1)[0].input
-    results = {"Saliency": Saliency(model)(picture), "GuidedIG": GuidedIG(model)(picture), "XRAI": XRAI(model)(picture)}
+    image = zoo.samples("shapes-vit", 1)[0].input
+    results = {"Saliency": Saliency(model)(image), "GuidedIG": GuidedIG(model)(image), "XRAI": XRAI(model)(image)}
     plot_attributions(results, out / "first-test-pair-numpy.png")
     print(f"numpy        the reddest quarter is the {results['XRAI'][0].target_names[0]} one")
     print(f"The figures are {out}/first-test-pair-*.png.")

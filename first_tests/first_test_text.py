@@ -1,4 +1,4 @@
-"""Every method on two reviews of the zoo's BERT, in one figure and one page.
+"""Every method on two reviews of the zoo's BERT, in one figure and one HTML page.
 
 python first_tests/first_test_text.py [--out FOLDER]
 """
@@ -18,7 +18,7 @@ def main(out: Path) -> None:
         print(f"{name:20} {outputs[0].target_names[0]:9} top word: {top}")
     plot_attributions(results, out / "first-test-text.png")
     plot_attributions(results, out / "first-test-text.html")
-    print(f"The figure and the page are in {out}.")
+    print(f"The figure and the HTML page are in {out}.")
 
 
 if __name__ == "__main__":

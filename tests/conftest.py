@@ -1,4 +1,4 @@
-"""Models and inputs that many tests share; small, seeded, and built without the network."""
+"""Shared fixtures: small, seeded models and inputs, built without the network."""
 
 import functools
 import shutil
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import jaxtyping
 
-# The first four are imported here because what modules of interpreto import first is compiled anew by the hook that checks
-# shapes.
+# The unused imports save time: jaxtyping's import hook also recompiles modules that interpreto is the first to import.
 import matplotlib.figure  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
@@ -37,7 +36,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what `make test-all` runs beyond pairs of parameters."""
+    """Reduce combinations of parameters to pairs, unless all are requested as by `make test-all`."""
     if not QUICK["on"]:
         return
     brief = [item for item in items if item.get_closest_marker("long") is None]
@@ -46,19 +45,19 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
-def enough(count, least=1):
-    """How many of so many samples, calls or lines a test takes: an eighth where it should be quick.
+def reduced(count, least=1):
+    """Reduce a number of samples, calls or lines to an eighth, unless all parameters are requested.
 
     Args:
-        count: All of them.
-        least: How many a bound on a share of them needs.
+        count: The full number.
+        least: The smallest number that a bound on a share of them needs.
     """
     return min(count, max(least, -(-count // 8))) if QUICK["on"] else count
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Two workers on two cores: more threads each would only wait for one another."""
+    """Two workers on two cores: more threads per worker would only wait for each other."""
     torch.set_num_threads(1)
     threadpool_limits(1)
 
@@ -89,26 +88,26 @@ def pictures():
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Runs in folders without their report and figures, for tests of what else is in them."""
+def without_report(monkeypatch):
+    """Skip the report and figures of a run, for tests of its other files."""
     monkeypatch.setattr("interpreto.comparison.report_view.write_folder", lambda comparison, path: None)
 
 
 @pytest.fixture
-def own_run(finished_run, tmp_path):
-    """A copy of the finished run of a test file, for tests that change it."""
+def run_copy(finished_run, tmp_path):
+    """A copy of the module's finished run, for tests that change it."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.fixture(params=["text", "image"])
 def setting(request):
-    """A tiny random model, its processor and three inputs of unlike size, for each modality."""
+    """A tiny random model, its processor and three inputs of different sizes, for each modality."""
     return models.setting(request.param)
 
 
 @pytest.fixture
-def as_users_run():
-    """Without the checks of annotations, which only tests have."""
+def without_type_checks():
+    """Disable the run-time checks of annotations, which users do not have."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield

@@ -1,4 +1,4 @@
-"""Interrupts at chosen moments of a call, and what must be found untouched afterwards."""
+"""KeyboardInterrupts at chosen lines of a call, and a snapshot of the state that a call must not change."""
 
 import sys
 import threading
@@ -15,7 +15,7 @@ ROOT = str(Path(interpreto.__file__).parent)
 
 
 class _Tracer:
-    """Notes the first visit of every line of ours, and raises at one of them."""
+    """Records the first execution of every line of the package, and raises at one of them."""
 
     def __init__(self, stop=None):
         self.stop, self.lines = stop, {}
@@ -44,7 +44,7 @@ def _traced(tracer):
 
 
 def lines_of(call):
-    """The lines of ours that a call visits, in the order of their first visits."""
+    """The lines of the package that a call executes, in the order of their first execution."""
     tracer = _Tracer()
     with _traced(tracer):
         call()
@@ -52,7 +52,7 @@ def lines_of(call):
 
 
 def interrupted_at(call, place):
-    """Make a call with a KeyboardInterrupt at the first visit of a line; whether it came out."""
+    """Make a call with a KeyboardInterrupt at the first execution of a line; return whether it was raised."""
     try:
         with _traced(_Tracer(place)):
             call()
@@ -61,8 +61,8 @@ def interrupted_at(call, place):
     return False
 
 
-class Untouched:
-    """What a call must leave as it was: the model, and what PyTorch keeps per thread and process."""
+class StateSnapshot:
+    """A snapshot of what a call must not change: the model, and PyTorch's state per thread and process."""
 
     def __init__(self, model):
         self.model, self.state = model, ModuleState.of(model)
@@ -79,8 +79,8 @@ class Untouched:
             functional.multi_head_attention_forward,
         )
 
-    def broken(self):
-        """What is not as it was."""
+    def changes(self):
+        """The parts of the state that have changed."""
         found = [] if self.state.is_current(self.model) else ["model"]
         if any(module.training for module in self.model.modules()) != any(self.state.training):
             found.append("mode")

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, tokenizers trained on a few sentences, and models with known answers."""
+"""Tiny models with random weights, tokenizers trained on a few sentences, and models with known attributions."""
 
 from functools import cache, partial
 from typing import Any
@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from interpreto import METHODS, IntegratedGradients, zoo
 
 TEXTS = ["The plot was not good.", "A truly charming film, and we saw it twice!", "Dull."]
-LIGHT = {
+FAST_OPTIONS = {
     "Lime": {"n_samples": 24},
     "KernelShap": {"n_samples": 40},
     "Sobol": {"n_samples": 120, "grid_size": 3},
@@ -27,12 +27,12 @@ LIGHT = {
     "GuidedIG": {"n_steps": 5},
     "XRAI": {"base_attribution": partial(IntegratedGradients, n_steps=3, baseline=["black", "white"])},
 }
-"""Options that make every method cheap."""
+"""Options that make every method fast."""
 
 
 def light(method, **options):
-    """A method that takes few rows."""
-    return partial(method, **LIGHT.get(method.__name__, {}), **options)
+    """A method with few evaluations."""
+    return partial(method, **FAST_OPTIONS.get(method.__name__, {}), **options)
 
 
 ALL_LIGHT = {method.__name__: light(method) for method in METHODS}
@@ -44,7 +44,7 @@ def sentences():
 
 
 LINES = ["The plot was good.\nThe end.\n\nWhat? !\n\tThe (one),\n two; 2018-01-22"] * 20
-"""What a tokenizer learns from that is to know punctuation with the end of a line behind it."""
+"""A tokenizer trained on this has tokens of punctuation with the following line break."""
 
 
 def byte_level(
@@ -70,7 +70,7 @@ def byte_level(
 
 
 def metaspace(special: dict[str, str], start: str, end: str | None):
-    """A Unigram tokenizer with marks for spaces, as Llama and XLM-R have."""
+    """A Unigram tokenizer with markers for spaces, as in Llama and XLM-R."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -147,7 +147,7 @@ def text_model(name: str) -> tuple[Any, Any]:
     return model(_config(kind, config, **options)).eval(), tokenizer(kind)
 
 
-# Weights of the usual size would leave so narrow a model's scores all but constant.
+# With the usual standard deviation, the scores of such a narrow model would be nearly constant.
 _TOWER = {
     "initializer_range": 0.3,
     "hidden_size": 16,
@@ -226,14 +226,14 @@ def image_model(name: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
     model, processed = IMAGE_MODELS[name]()
     for parameter in model.parameters():
-        # Some heads start at zero, which would explain nothing.
+        # Some heads are initialized to zero, which would make all attributions zero.
         if not parameter.any() and parameter.ndim == 2:
             nn.init.normal_(parameter)
     return model.eval(), processed
 
 
 @cache
-def some_pictures() -> list[Image.Image]:
+def some_images() -> list[Image.Image]:
     shown = [example.input for example in zoo.samples("shapes-vit", 3)]
     return [shown[0], shown[1].resize((40, 70)), shown[2].crop((0, 0, 50, 30))]
 
@@ -241,7 +241,7 @@ def some_pictures() -> list[Image.Image]:
 def setting(modality: str) -> tuple[Any, Any, list[Any]]:
     if modality == "text":
         return *text_model("bert"), TEXTS
-    return *image_model("vit"), some_pictures()
+    return *image_model("vit"), some_images()
 
 
 class LinearImage(nn.Module):
@@ -256,7 +256,7 @@ class LinearImage(nn.Module):
 
 
 class Game(nn.Module):
-    """Any function of the means of an image's four quarters, so that units can play a known game."""
+    """A function of the means of the four quarters of an image, as a cooperative game of four units."""
 
     def __init__(self, play) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Files and folders survive kills, locks end with their process, and what is changed on the disk is told."""
+"""Atomic writes, locks, and the detection of files that were changed on disk."""
 
 import json
 import multiprocessing
@@ -30,9 +30,9 @@ from interpreto.attributions.methods import RandomScores
 from interpreto.attributions.serialization import verify_checksum, with_checksum
 from interpreto.comparison import fingerprint
 from interpreto.errors import SavedFileError
-from tests.conftest import enough
+from tests.conftest import reduced
 from tests.interrupts import interrupted_at, lines_of
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 KILLS = 25
 
@@ -48,11 +48,11 @@ def results(request):
         explain = light(KernelShap)(*text_model("bert"))
         return [explain(TEXTS[1], targets=target)[0] for target in (0, (1, 2))]
     explain = light(XRAI)(*image_model("vit"))
-    return [explain(some_pictures()[0], targets=target)[0] for target in (0, (1, 2))]
+    return [explain(some_images()[0], targets=target)[0] for target in (0, (1, 2))]
 
 
-def test_a_save_that_is_stopped_anywhere_leaves_the_old_or_the_new(results, tmp_path):
-    """At every line of ours, as for a kill: what would be tidied up is left."""
+def test_an_interrupted_save_leaves_the_old_or_the_new_result(results, tmp_path):
+    """An interrupt at every line of the package, without cleanup, as after a kill."""
     old, new = results
     place = tmp_path / "result"
 
@@ -71,7 +71,7 @@ def test_a_save_that_is_stopped_anywhere_leaves_the_old_or_the_new(results, tmp_
 
 
 def test_a_folder_is_found_between_the_two_renames(tmp_path):
-    """A process that was killed there left the old folder beside its place; the next save tidies up."""
+    """A process killed between them leaves the old folder next to its destination; the next save cleans up."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     place = tmp_path / "result"
     with atomic_folder(place, "mark") as folder:
@@ -111,8 +111,8 @@ def finished_run(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_killed_runs_go_on_and_leave_no_litter(tmp_path):
-    """Killed for good at random moments, again and again, until one run comes to its end."""
+def test_killed_runs_resume_and_leave_no_temporary_files(tmp_path):
+    """Killed at random moments, again and again, until one run completes."""
     whole = small_run(tmp_path / "whole", batch_size=4)
     draw, kills = random.Random(0), 0
     folder = tmp_path / "run"
@@ -150,21 +150,21 @@ def test_a_run_that_was_killed_at_its_beginning_can_begin(tmp_path, name):
     assert Comparison.load(tmp_path).records
 
 
-def hold(path, ready, done):
+def hold_lock(path, ready, done):
     with FolderLock(path, lambda holder: f"held by {holder}"):
         ready.set()
         done.wait()
 
 
-def test_a_second_process_is_refused_and_told_who_writes(tmp_path):
+def test_a_second_process_is_refused_with_the_id_of_the_writer(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(tmp_path / "run" / "run.lock", ready, done))
+    process = context.Process(target=hold_lock, args=(tmp_path / "run" / "run.lock", ready, done))
     process.start()
     assert ready.wait(60)
     with pytest.raises(SavedFileError, match=f"Process {process.pid} is writing the comparison in .*run'"):
         small_run(tmp_path / "run")
-    # However it ends: its lock is nobody's then.
+    # However a process ends, its lock is released.
     process.kill()
     process.join()
     assert (tmp_path / "run" / "run.lock").exists()
@@ -184,7 +184,7 @@ def test_a_second_thread_is_refused_too(tmp_path):
 
 
 def corruptions(content, draw, count):
-    """Content with a bit turned, a piece cut out, doubled, or replaced."""
+    """The content with a bit flipped, truncated, with bytes removed or replaced, or with a digit changed."""
     for _ in range(count):
         place, kind = draw.randrange(len(content)), draw.randrange(5)
         if kind == 0:
@@ -196,7 +196,7 @@ def corruptions(content, draw, count):
         elif kind == 3:
             yield content[:place] + bytes(draw.randrange(256) for _ in range(4)) + content[place + 4 :]
         else:
-            # A number that stays one.
+            # The changed number is still a number.
             digits = [i for i, byte in enumerate(content) if 48 <= byte <= 57]
             at = draw.choice(digits) if digits else place
             yield content[:at] + bytes([48 + (content[at] - 47) % 10]) + content[at + 1 :]
@@ -223,7 +223,7 @@ def test_no_damage_of_a_result_goes_unnoticed(results, tmp_path):
     draw = random.Random(0)
     for path in sorted(saved.iterdir()):
         content = path.read_bytes()
-        for changed in corruptions(content, draw, enough(160)):
+        for changed in corruptions(content, draw, reduced(160)):
             path.write_bytes(changed)
             try:
                 found = AttributionOutput.load(saved)
@@ -233,10 +233,10 @@ def test_no_damage_of_a_result_goes_unnoticed(results, tmp_path):
         path.write_bytes(content)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
     whole = compare(
-        *image_model("vit"), some_pictures(), [Occlusion, light(XRAI)], metrics=[Entropy], folder=tmp_path / "run",
+        *image_model("vit"), some_images(), [Occlusion, light(XRAI)], metrics=[Entropy], folder=tmp_path / "run",
         show_progress=False,
     )  # fmt: skip
     draw = random.Random(1)
@@ -246,13 +246,13 @@ def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
         if set(path.relative_to(tmp_path / "run").parts) & set(views):
             continue
         content = path.read_bytes()
-        for changed in corruptions(content, draw, enough(40)):
+        for changed in corruptions(content, draw, reduced(40)):
             path.write_bytes(changed)
             try:
                 found = Comparison.load(tmp_path / "run")
             except SavedFileError:
                 continue
-            # A last line may be cut off by a kill: it is left out, and nothing else is another.
+            # A kill may truncate the last line: that record is left out, and all others are unchanged.
             assert set(found.records) <= set(whole.records)
             for key, record in found.records.items():
                 assert equal_outputs(record.output, whole.records[key].output)
@@ -260,7 +260,7 @@ def test_no_damage_of_a_run_goes_unnoticed(tmp_path):
         path.write_bytes(content)
 
 
-def resealed(path, change):
+def change_with_checksum(path, change):
     words = verify_checksum(path.read_text())
     change(words)
     path.write_text(with_checksum(words))
@@ -291,10 +291,10 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_fields_that_do_not_agree_are_refused(results, tmp_path, field):
-    """Also where whoever changed them made the checksum fit."""
+def test_inconsistent_fields_are_refused(results, tmp_path, field):
+    """Also if the checksum was updated after the change."""
     saved = results[1].save(tmp_path / "result")
-    resealed(saved / "output.json", FIELDS[field])
+    change_with_checksum(saved / "output.json", FIELDS[field])
     with pytest.raises(SavedFileError, match="damaged"):
         AttributionOutput.load(saved)
 
@@ -321,17 +321,17 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("field", RECORDS)
-def test_records_of_other_runs_are_refused(own_run, field):
-    path = own_run / "records.jsonl"
+def test_records_of_other_runs_are_refused(run_copy, field):
+    path = run_copy / "records.jsonl"
     lines = path.read_text().splitlines()
     words = verify_checksum(lines[0])
     RECORDS[field](words)
     path.write_text("\n".join([with_checksum(words), *lines[1:]]) + "\n")
     with pytest.raises(SavedFileError, match=r"Line 1 of records\.jsonl"):
-        Comparison.load(own_run)
+        Comparison.load(run_copy)
 
 
-ASKED = {
+CONFIGS = {
     "count": lambda words: words.update(count=10**15),
     "no count": lambda words: words.pop("count"),
     "zero": lambda words: words.update(count=0),
@@ -344,11 +344,11 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("field", ASKED)
-def test_what_was_asked_is_checked(own_run, field):
-    resealed(own_run / "run.json", ASKED[field])
+@pytest.mark.parametrize("field", CONFIGS)
+def test_the_config_of_a_run_is_checked(run_copy, field):
+    change_with_checksum(run_copy / "run.json", CONFIGS[field])
     with pytest.raises(SavedFileError):
-        Comparison.load(own_run)
+        Comparison.load(run_copy)
 
 
 def segments_of(count):
@@ -363,9 +363,9 @@ def doubled(values, by=2):
     return [by * value for value in values]
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_a_run_with_another_function_is_another_run(tmp_path):
-    """An XRAI with other segments: they are in the closure of a function of the same name."""
+    """XRAI with other segments, which are in the closure of a function of the same name."""
 
     def run(count):
         methods = {
@@ -373,7 +373,7 @@ def test_a_run_with_another_function_is_another_run(tmp_path):
         }
         return compare(
             *image_model("vit"),
-            some_pictures()[:1],
+            some_images()[:1],
             methods,
             metrics=[Entropy],
             folder=tmp_path / "run",
@@ -387,8 +387,8 @@ def test_a_run_with_another_function_is_another_run(tmp_path):
         run(4)
 
 
-def test_functions_are_known_by_what_they_do():
-    told = fingerprint.fingerprint
+def test_functions_are_identified_by_what_they_do():
+    caught = fingerprint.fingerprint
 
     def made(source, **names):
         space = dict(names)
@@ -418,13 +418,13 @@ def test_functions_are_known_by_what_they_do():
         (torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)),
     ]
     for one, other in alike:
-        assert told(one) == told(other)
-        assert "0x" not in json.dumps(told(one))
+        assert caught(one) == caught(other)
+        assert "0x" not in json.dumps(caught(one))
     for one, other in unlike:
-        assert told(one) != told(other)
+        assert caught(one) != caught(other)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_other_versions_are_warned_of_and_recorded(tmp_path, monkeypatch):
     small_run(tmp_path / "run")
     now = Comparison.load(tmp_path / "run").config.versions

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: outputs, files, and exit codes."""
+"""The command line: output, files, and exit codes."""
 
 import json
 import re
@@ -16,8 +16,8 @@ from interpreto.cli import arguments as cli_arguments
 from interpreto.cli import results as cli_results
 from interpreto.cli.app import console
 from interpreto.cli.inputs import read
-from tests.generators import generator
-from tests.models import some_pictures, text_model, tokenizer
+from tests.causal_lms import causal_lm
+from tests.models import some_images, text_model, tokenizer
 
 
 def run(*arguments):
@@ -100,12 +100,12 @@ def test_a_text_is_explained(tmp_path):
 
 
 def test_an_image_is_explained_by_several_methods(tmp_path):
-    some_pictures()[0].save(tmp_path / "shapes.jpg")
+    some_images()[0].save(tmp_path / "shapes.jpg")
     result = run(
         "explain", str(tmp_path / "shapes.jpg"), "--model", "zoo:shapes-vit", "--method", "integrated-gradients",
         "--method", "rise", "--target", "circle", "-o", "n-samples=20", "-o", "seed=3",
     )  # fmt: skip
-    # Integrated gradients have no n_samples: with several methods that one is left out and the others go on.
+    # IntegratedGradients has no n_samples: with several methods it is skipped, and the others run.
     assert result.exit_code == 0, result.output
     assert "IntegratedGradients is left out" in result.output
     assert re.search(r"Rise\s+.\s+circle\s+.\s+patch \(\d, \d\)\s+.\s+21", result.output)
@@ -123,7 +123,7 @@ def test_a_model_in_a_folder(tmp_path):
 @pytest.fixture(scope="module")
 def speaker(tmp_path_factory):
     """A folder with a language model, and its tokenizer with a chat template."""
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     folder = tmp_path_factory.mktemp("gpt")
     words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     model.save_pretrained(folder)
@@ -131,7 +131,7 @@ def speaker(tmp_path_factory):
     return str(folder)
 
 
-def test_a_language_model_explains_what_it_says(speaker, tmp_path):
+def test_generated_text_is_explained(speaker, tmp_path):
     result = run(
         "explain", "The plot was", "--model", speaker, "--task", "text-generation", "--method", "occlusion",
         "-o", "granularity=token", "-o", "generation_kwargs={'max_new_tokens': 3}", "--out", str(tmp_path / "out"),
@@ -213,8 +213,8 @@ def test_errors_of_the_users_making_exit_with_1_and_no_traceback(arguments, mess
     assert "Traceback" not in shown.err
 
 
-def test_the_demo_leaves_what_it_promises(tmp_path, monkeypatch):
-    """With the quickest methods; `make demo` runs all."""
+def test_the_demo_writes_all_files(tmp_path, monkeypatch):
+    """With the fastest methods; `make demo` runs all."""
     quick = {name: cli_arguments.NAMES[name] for name in ("occlusion", "saliency")}
     monkeypatch.setattr(cli_results, "NAMES", quick)
     result = run("demo", "--out", str(tmp_path / "demo"))
@@ -248,7 +248,7 @@ def test_the_command_is_installed():
         assert command in shown.stdout
 
 
-def test_comparing_leaves_a_folder_that_goes_on(tmp_path):
+def test_comparing_writes_a_folder_that_can_be_resumed(tmp_path):
     out = tmp_path / "comparison"
     asked = ["compare", "--model", "zoo:shapes-vit", "--methods", "occlusion,saliency", "--out", str(out)]
     asked += ["--metrics", "deletion,pointing-game", "--samples", "2"]
@@ -284,7 +284,7 @@ def test_comparing_texts_from_a_file(tmp_path):
         (["--file", "EMPTY"], "holds no line"),
     ],
 )
-def test_wrong_comparisons_are_told(tmp_path, arguments, message):
+def test_wrong_comparisons_are_reported(tmp_path, arguments, message):
     (tmp_path / "empty.txt").write_text("\n")
     arguments = [str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in arguments]
     result = run("compare", "--model", "zoo:reviews-bert", "--samples", "2", *arguments)
@@ -309,7 +309,7 @@ def test_prompts_are_explained(tmp_path):
     assert (tmp_path / "out" / "attributions.png").exists()
 
 
-def test_prompts_are_asked_for_and_refused_where_they_mean_nothing(tmp_path):
+def test_prompts_are_required_for_dual_encoders_and_refused_for_others(tmp_path):
     zoo.samples("shapes-clip", 1)[0].input.save(tmp_path / "photo.png")
     photo = str(tmp_path / "photo.png")
     for arguments, message in (
@@ -352,7 +352,7 @@ def files(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content.encode())
     (tmp_path / "photos").mkdir()
-    for number, picture in enumerate(some_pictures()[:2]):
+    for number, picture in enumerate(some_images()[:2]):
         picture.save(tmp_path / "photos" / f"{number}.png")
     return tmp_path
 
@@ -436,14 +436,14 @@ def test_cells_of_tables_may_be_long(files):
     ],
     ids=str,
 )
-def test_files_that_cannot_be_read_are_told(files, given, message):
+def test_files_that_cannot_be_read_are_reported(files, given, message):
     (files / "chat.json").write_text('[{"role": "user", "content": "hi"}]')
     (files / "bad.jsonl").write_text('{"a": "x"}\n{"a"\n')
     (files / "deep.jsonl").write_text('{"a":' * 200_000)
     (files / "empty.csv").write_text("review\n")
     (files / "hole.csv").write_text("id,review\n1,good\n2,\n")
     (files / "both").mkdir()
-    some_pictures()[0].save(files / "both" / "a.png")
+    some_images()[0].save(files / "both" / "a.png")
     (files / "both" / "a.txt").write_text("a film")
     (files / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     result = run("explain", "--model", "zoo:reviews-bert", "--method", "occlusion", *given)
@@ -459,7 +459,7 @@ def test_a_text_that_ends_in_the_name_of_a_file_is_a_text(files):
 
 
 def test_a_line_of_json_may_hold_other_line_breaks(files):
-    """JSON ends its lines at line feeds alone; its strings may hold U+2028 as it is."""
+    """JSON lines end only at line feeds; strings may contain an unescaped U+2028."""
     text = "A good film\u2028and a long one"
     (files / "one.jsonl").write_text(json.dumps({"review": text}, ensure_ascii=False) + "\n", encoding="utf-8")
     result = run(*SAVED, "out", "one.jsonl")
@@ -479,8 +479,8 @@ def test_warnings_take_one_line_each(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "warning: " in told
-    assert "has 2 frames or pages: the first one is explained." in told
-    assert "UserWarning" not in told
+    caught = " ".join(capsys.readouterr().err.split())
+    assert "warning: " in caught
+    assert "has 2 frames or pages: the first one is explained." in caught
+    assert "UserWarning" not in caught
     assert warnings.showwarning is before

@@ -1,4 +1,4 @@
-"""What holds for the package as a whole."""
+"""Rules for the package as a whole: imports, names, docstrings."""
 
 import ast
 import inspect
@@ -12,7 +12,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.metric_result import Needs
 
 ROOT = Path(interpreto.__file__).parent
-# Lower layers first; an import may only point downwards or sideways, wherever in a file it is.
+# Lower layers first; an import may only go downwards or sideways, inside functions too.
 LAYERS = [
     ("interpreto.errors", "interpreto.typing", "interpreto.option_kinds"),
     ("interpreto.atomic",),
@@ -35,7 +35,7 @@ PATHS = sorted(ROOT.rglob("*.py"))
 
 
 def layer(module):
-    """The layer of the longest name that fits."""
+    """The layer of the longest prefix of the module's name."""
     fits = [
         (len(name), number)
         for number, names in enumerate(LAYERS)
@@ -53,7 +53,7 @@ MODULES = {module_of(path) for path in PATHS}
 
 
 def imports(path):
-    """Modules of the package that a file imports, inside functions too."""
+    """The modules of the package that a file imports, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("interpreto"):
             for alias in node.names:
@@ -64,7 +64,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=module_of)
-def test_imports_run_one_way(path):
+def test_imports_go_one_way(path):
     here = module_of(path)
     for module in imports(path):
         if module == "interpreto" or (module.startswith("interpreto.zoo") and here != "interpreto.errors"):
@@ -72,7 +72,7 @@ def test_imports_run_one_way(path):
         assert layer(module) <= layer(here), f"{here} imports {module}, which lies above it"
 
 
-# Names that were replaced by the terms of the field: a module, class, function, parameter or field has none of them.
+# Names that were replaced by the terms of the field, for modules, classes, functions, parameters and fields.
 RETIRED_MODULES = [
     "adaptive",
     "alone",
@@ -198,7 +198,7 @@ RETIRED_NAMES = [
 
 
 @pytest.mark.parametrize("path", PATHS, ids=module_of)
-def test_retired_names_stay_away(path):
+def test_retired_names_are_not_used(path):
     assert not {*path.relative_to(ROOT).parent.parts, path.stem} & set(RETIRED_MODULES)
     defined = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -227,7 +227,7 @@ def test_methods_are_a_choice_of_parts(method):
     options = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         assert re.search(rf"^\s+{option.name}: ", text, re.M), f"{method.__name__} does not document {option.name}"
-    # Shared options are forwarded as one typed bundle.
+    # Shared options are forwarded as one TypedDict.
     assert "options" in inspect.signature(method).parameters
 
 
@@ -239,7 +239,7 @@ def test_all_methods_are_public():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=module_of)
-def test_sources_keep_the_habits(path):
+def test_sources_follow_the_conventions(path):
     text = path.read_text()
     assert "from __future__ import annotations" not in text
     tree = ast.parse(text)
@@ -251,7 +251,7 @@ def test_sources_keep_the_habits(path):
     assert ast.get_docstring(tree), "every module says what it is for"
 
 
-def test_all_metrics_are_public_and_say_what_they_need():
+def test_all_metrics_are_public_and_declare_their_needs():
     listed = {metric.__name__ for metric in interpreto.METRICS}
     assert listed <= set(interpreto.__all__)
     for metric in interpreto.METRICS:
@@ -268,7 +268,7 @@ def test_deserialisation_is_safe():
 
 
 def parameters_of(node, classes):
-    """Names that the docstring of a function or a class may list: parameters, fields and attributes."""
+    """The names that the docstring of a function or class may list: parameters, fields and attributes."""
     if isinstance(node, ast.FunctionDef):
         every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg)
         return {one.arg for one in every if one is not None}

@@ -1,4 +1,4 @@
-"""Explainers in other processes."""
+"""Pickled explainers, in other processes."""
 
 import multiprocessing
 import pickle
@@ -7,41 +7,46 @@ import pytest
 import torch
 
 from interpreto import IMAGES_ONLY, METHODS, XRAI, GradCam, LeGrad, Occlusion, SmoothGrad
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 TASKS = {
     "text-classification": lambda: (*text_model("bert"), TEXTS[1], 0, {}),
-    "image-classification": lambda: (*image_model("vit"), some_pictures()[0], 0, {}),
-    "text-generation": lambda: (*generator("llama"), "A film", " and we saw", {}),
-    "similarity of images": lambda: (*two_towers("clip"), some_pictures()[0], "a red circle", {}),
-    "similarity of texts": lambda: (*two_towers("clip"), "a red circle", some_pictures()[0], {"modality": "text"}),
-    "similarity of OpenCLIP": lambda: (*two_towers("open-clip"), some_pictures()[0], "a red circle", {}),
+    "image-classification": lambda: (*image_model("vit"), some_images()[0], 0, {}),
+    "text-generation": lambda: (*causal_lm("llama"), "A film", " and we saw", {}),
+    "similarity of images": lambda: (*dual_encoder_model("clip"), some_images()[0], "a red circle", {}),
+    "similarity of texts": lambda: (
+        *dual_encoder_model("clip"),
+        "a red circle",
+        some_images()[0],
+        {"modality": "text"},
+    ),
+    "similarity of OpenCLIP": lambda: (*dual_encoder_model("open-clip"), some_images()[0], "a red circle", {}),
 }
-LOOK_INSIDE = {
+READ_INTERNALS = {
     "RawAttention", "AttentionRollout", "AttentionSaliency", "AGCam", "GenericAttention", "LeGrad", "GradEclip",
 }  # fmt: skip
 
 
-def works(method, task):
+def supports(method, task):
     if method in IMAGES_ONLY:
         return task in ("image-classification", "similarity of images", "similarity of OpenCLIP")
-    return task != "text-generation" or method.__name__ not in LOOK_INSIDE
+    return task != "text-generation" or method.__name__ not in READ_INTERNALS
 
 
-def pairs():
+def methods_and_tasks():
     """Every method on every task that it knows; one task of each in turn where it should be quick."""
     for number, method in enumerate(METHODS):
-        tasks = [task for task in TASKS if works(method, task)]
+        tasks = [task for task in TASKS if supports(method, task)]
         for place, task in enumerate(tasks):
             marks = () if place == number % len(tasks) else pytest.mark.long
             yield pytest.param(method, task, marks=marks, id=f"{method.__name__}-{task}")
 
 
-@pytest.mark.parametrize(("method", "task"), list(pairs()))
-def test_every_explainer_can_be_sent(method, task):
-    """Before it was used, and after."""
+@pytest.mark.parametrize(("method", "task"), list(methods_and_tasks()))
+def test_every_explainer_can_be_pickled(method, task):
+    """Explainers can be pickled before and after use."""
     model, processor, one, target, options = TASKS[task]()
     explainer = light(method, **options)(model, processor)
     fresh = pickle.loads(pickle.dumps(explainer))
@@ -64,7 +69,7 @@ def test_a_spawned_process_finds_the_same():
     for task, build in TASKS.items():
         model, processor, one, target, options = build()
         for method in (Occlusion, SmoothGrad, LeGrad, GradCam, XRAI):
-            if works(method, task):
+            if supports(method, task):
                 explainer = light(method, **options)(model, processor)
                 expected.append(explainer(one, target)[0].attributions)
                 jobs.append((explainer, one, target))

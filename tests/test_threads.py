@@ -1,4 +1,4 @@
-"""Calls side by side: with other calls of ours, and with the user's own use of the model."""
+"""Concurrent calls: several explainers, and the user's own forward passes."""
 
 import copy
 import random
@@ -28,10 +28,10 @@ from interpreto import (
     SmoothGrad,
     Sobol,
 )
-from tests.conftest import enough
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.conftest import reduced
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 THREADS, CALLS = 8, 50
 
@@ -43,30 +43,30 @@ def _text(method, **options):
 
 def _image(method, name="vit", **options):
     model, processor = image_model(name)
-    return model, light(method, **options)(model, processor), some_pictures(), 0
+    return model, light(method, **options)(model, processor), some_images(), 0
 
 
 def _generation(method, targets, **options):
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     return model, light(method, **options)(model, tokenizer), ["The plot was not good.", "A film"], targets
 
 
 def _similarity(method, **options):
-    model, processor = two_towers("clip")
-    return model, method(model, processor, **options), some_pictures(), "a red square"
+    model, processor = dual_encoder_model("clip")
+    return model, method(model, processor, **options), some_images(), "a red square"
 
 
 FAMILIES = {
     "masks of texts": lambda: _text(Occlusion),
     "masks of images": lambda: _image(Rise),
     "coalitions": lambda: _text(KernelShap),
-    "designs": lambda: _image(Sobol),
+    "Sobol designs": lambda: _image(Sobol),
     "gradients": lambda: _text(Saliency),
     "straight paths": lambda: _text(IntegratedGradients),
     "blurred paths": lambda: _image(BlurIG),
     "adaptive paths": lambda: _image(GuidedIG),
     "noise": lambda: _text(SmoothGrad),
-    "held back gradients": lambda: _image(GuidedBackprop, "torchvision-resnet"),
+    "guided backpropagation": lambda: _image(GuidedBackprop, "torchvision-resnet"),
     "regions": lambda: _image(XRAI),
     "attention": lambda: _text(AttentionRollout),
     "attention of PyTorch's module": lambda: _image(LeGrad, "torchvision-vit"),
@@ -83,33 +83,33 @@ FAMILIES = {
 }
 
 
-def mapped(explainer, one, target):
+def attributions_of(explainer, one, target):
     return explainer(one, targets=target)[0].attributions
 
 
-def alike(found, expected):
+def all_close(found, expected):
     scale = max(float(expected.nan_to_num().abs().max()), 1e-6)
     return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5 * scale, equal_nan=True)
 
 
 @pytest.fixture
 def families():
-    """Every family on the shared models, and what one thread finds."""
+    """Every family on the shared models, with the results of a single thread."""
     jobs = []
     for name, build in FAMILIES.items():
         model, explainer, inputs, target = build()
-        jobs += [(name, model, explainer, one, target, mapped(explainer, one, target)) for one in inputs[:2]]
+        jobs += [(name, model, explainer, one, target, attributions_of(explainer, one, target)) for one in inputs[:2]]
     return jobs
 
 
-def test_threads_find_what_one_thread_finds(families):
+def test_threads_have_the_results_of_one_thread(families):
     wrong = []
 
     def work(number):
         draw = random.Random(number)
-        for _ in range(enough(CALLS)):
+        for _ in range(reduced(CALLS)):
             name, _model, explainer, one, target, expected = draw.choice(families)
-            if not alike(mapped(explainer, one, target), expected):
+            if not all_close(attributions_of(explainer, one, target), expected):
                 wrong.append(name)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -119,7 +119,7 @@ def test_threads_find_what_one_thread_finds(families):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_users_own_forward_is_never_changed(training):
-    """A model that is used, in its own mode, while others explain it."""
+    """A model that runs in its own mode while other threads explain it."""
     model, tokenizer = text_model("bert")
     model = copy.deepcopy(model)
     encoded = tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -141,7 +141,7 @@ def test_the_users_own_forward_is_never_changed(training):
 
     def explain(method):
         explainer = light(method)(model, tokenizer)
-        return [mapped(explainer, text, 0) for _ in range(4) for text in TEXTS]
+        return [attributions_of(explainer, text, 0) for _ in range(4) for text in TEXTS]
 
     user = threading.Thread(target=use)
     user.start()
@@ -155,7 +155,7 @@ def test_the_users_own_forward_is_never_changed(training):
     model.eval()
     for method, maps in found.items():
         for one, other in zip(maps, explain(method), strict=True):
-            assert alike(one, other), method
+            assert all_close(one, other), method
 
 
 def test_models_that_share_a_part_are_safe_too():
@@ -165,36 +165,36 @@ def test_models_that_share_a_part_are_safe_too():
     torch.nn.init.normal_(other.classifier.weight)
     assert other.bert is model.bert
     explainers = [light(method)(one, tokenizer) for method in (IntegratedGradients, LeGrad) for one in (model, other)]
-    expected = [mapped(explainer, TEXTS[1], 0) for explainer in explainers]
+    expected = [attributions_of(explainer, TEXTS[1], 0) for explainer in explainers]
 
     def work(number):
         chosen = number % len(explainers)
-        return alike(mapped(explainers[chosen], TEXTS[1], 0), expected[chosen])
+        return all_close(attributions_of(explainers[chosen], TEXTS[1], 0), expected[chosen])
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert all(pool.map(work, range(80)))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_models_that_cannot_be_copied_queue_up():
-    """Gradients and attention on TorchScript do not go; hiding parts does, one call after the other."""
+def test_calls_on_models_that_cannot_be_copied_wait_for_each_other():
+    """TorchScript supports perturbation methods only, one call after the other."""
     model, processor = image_model("torchvision-resnet")
     script = torch.jit.trace(model, torch.rand(2, 3, 32, 32))
     script.train()
     explainer = Occlusion(script, processor, task="image-classification")
-    expected = [mapped(explainer, one, 0) for one in some_pictures()]
-    for one, plain in zip(some_pictures(), expected, strict=True):
-        assert alike(plain, mapped(Occlusion(model, processor), one, 0))
+    expected = [attributions_of(explainer, one, 0) for one in some_images()]
+    for one, plain in zip(some_images(), expected, strict=True):
+        assert all_close(plain, attributions_of(Occlusion(model, processor), one, 0))
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda number: mapped(explainer, some_pictures()[number % 3], 0), range(24)))
-    assert all(alike(one, expected[number % 3]) for number, one in enumerate(found))
+        found = list(pool.map(lambda number: attributions_of(explainer, some_images()[number % 3], 0), range(24)))
+    assert all(all_close(one, expected[number % 3]) for number, one in enumerate(found))
     assert script.training
-    assert "TorchScript" in explainer(some_pictures()[0])[0].info["working_copy"]
+    assert "TorchScript" in explainer(some_images()[0])[0].info["working_copy"]
 
 
-def test_global_random_numbers_are_left_to_their_owner():
-    """Another thread draws what it would draw alone, while generation samples."""
-    model, tokenizer = generator("llama")
+def test_the_global_random_generator_is_not_used():
+    """Another thread draws the same numbers as alone, while generation samples."""
+    model, tokenizer = causal_lm("llama")
     explainer = Occlusion(model, tokenizer, generation_kwargs={"do_sample": True, "max_new_tokens": 3})
     torch.manual_seed(0)
     expected = [torch.rand(3) for _ in range(200)]
@@ -216,19 +216,19 @@ def test_global_random_numbers_are_left_to_their_owner():
 
 
 @pytest.mark.parametrize("metric", [Deletion, MaxSensitivity, ModelRandomization])
-def test_metrics_side_by_side(metric):
+def test_metrics_in_several_threads(metric):
     model, tokenizer = text_model("bert")
     method = light(IntegratedGradients)(model, tokenizer)
     outputs = method(TEXTS, targets=0)
-    judge = metric(model, tokenizer) if metric is Deletion else metric(method)
-    expected = judge.evaluate(outputs).per_sample
+    evaluator = metric(model, tokenizer) if metric is Deletion else metric(method)
+    expected = evaluator.evaluate(outputs).per_sample
     with ThreadPoolExecutor(THREADS) as pool:
-        for found in pool.map(lambda _: judge.evaluate(outputs).per_sample, range(THREADS)):
+        for found in pool.map(lambda _: evaluator.evaluate(outputs).per_sample, range(THREADS)):
             assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_the_users_tokenizer_keeps_its_state_to_itself():
-    """A fast tokenizer keeps the truncation of its last call, which another thread's call would undo."""
+def test_the_users_tokenizer_keeps_its_state():
+    """A fast tokenizer keeps the truncation of its last call, which a call in another thread would reset."""
     model, tokenizer = text_model("bert")
     tokenizer = copy.deepcopy(tokenizer)
     explainer = Occlusion(model, tokenizer)

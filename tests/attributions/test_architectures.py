@@ -1,4 +1,4 @@
-"""Every method on every architecture, with random small weights and no special case by the user."""
+"""Every method on every architecture, with small random weights and without model-specific options."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from interpreto import (
 )
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.inputs.patch_size import patch_size
-from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_pictures, text_model
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_images, text_model
 
 ATTENTION_IN_NO_GRID = {
     "swin": "inside windows|code of its own|on one grid",
@@ -53,16 +53,16 @@ def test_image_classifiers(name, method):
     task = None if hasattr(model, "config") else "image-classification"
     if method in INTERNALS and method is not GradCam and name in ATTENTION_IN_NO_GRID:
         with pytest.raises(UnsupportedError, match=ATTENTION_IN_NO_GRID[name]):
-            method(model, processor, task=task)(some_pictures())
+            method(model, processor, task=task)(some_images())
         return
-    for output in light(method)(model, processor, task=task)(some_pictures(), targets="all"):
+    for output in light(method)(model, processor, task=task)(some_images(), targets="all"):
         assert output.attributions.isfinite().all()
         assert output.attributions.abs().max() > 0
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_scores_of_texts_in_company_are_the_models_own(name):
-    """Padding, replaced embeddings and the padding token of decoders change nothing."""
+def test_scores_of_texts_in_a_batch_are_those_of_the_model(name):
+    """Padding, replaced embeddings and the padding token of decoders do not change the scores."""
     model, tokenizer = text_model(name)
     for method in (light(Occlusion), light(Saliency)):
         for output, text in zip(method(model, tokenizer)(TEXTS, targets="all"), TEXTS, strict=True):
@@ -74,7 +74,7 @@ def test_scores_of_texts_in_company_are_the_models_own(name):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_embedding_hook_is_exact(name):
-    """What the hook puts in place of the embeddings gives the very scores that the ids give, padded or not."""
+    """Embeddings passed through the hook give the same scores as the ids, with and without padding."""
     from interpreto.attributions.perturbations.modalities.token_embeddings import TokenEmbeddings
     from interpreto.model_wrapping.messages import ModelRequest
     from interpreto.model_wrapping.runtime import Runtime
@@ -93,7 +93,7 @@ def test_embedding_hook_is_exact(name):
         assert torch.equal(one.scores, other.scores)
 
 
-def test_the_padding_token_is_no_replacement_where_the_model_reads_it():
+def test_the_padding_token_is_not_used_for_removal_where_the_model_reads_it():
     model, tokenizer = text_model("roberta")
     with pytest.raises(Exception, match="removal='pad' is the padding token, by which this model counts positions"):
         Occlusion(model, tokenizer, removal="pad")
@@ -110,22 +110,22 @@ def test_the_padding_token_is_no_replacement_where_the_model_reads_it():
 
 def test_a_swin_is_explained_on_the_patches_of_its_last_stage():
     model, processor = image_model("swin")
-    (output,) = light(KernelShap)(model, processor)(some_pictures()[0])
+    (output,) = light(KernelShap)(model, processor)(some_images()[0])
     assert output.attributions.shape == (1, 4, 4)
     assert output.granularity == "patch"
 
 
 def test_a_cnn_has_no_patches():
     model, processor = image_model("resnet")
-    assert light(Saliency)(model, processor)(some_pictures()[0])[0].attributions.shape == (1, 32, 32)
-    hidden = light(Occlusion)(model, processor)(some_pictures()[0])[0]
+    assert light(Saliency)(model, processor)(some_images()[0])[0].attributions.shape == (1, 32, 32)
+    hidden = light(Occlusion)(model, processor)(some_images()[0])[0]
     assert hidden.attributions.shape == (1, 14, 14)
-    given = light(Occlusion)(model, processor, patch_size=(8, 16))(some_pictures()[0])[0]
+    given = light(Occlusion)(model, processor, patch_size=(8, 16))(some_images()[0])[0]
     assert given.attributions.shape == (1, 4, 2)
 
 
-def test_token_types_in_the_same_table_are_left_alone():
-    """GPT-2 looks up token types where it looks up tokens; the hook must answer only for the tokens."""
+def test_token_types_in_the_token_embedding_are_not_replaced():
+    """GPT-2 looks up token types in the token embedding; the hook must replace only the lookup of tokens."""
     model, words = text_model("gpt2")
     encoded = {**words(TEXTS[0]), "token_type_ids": [3] * len(words(TEXTS[0])["input_ids"])}
     typed = copy.deepcopy(words)
@@ -145,11 +145,11 @@ PADDING_READERS = {
     "BigBird": {"attention_type": "original_full"},
     "Nystromformer": {"num_landmarks": 8, "segment_means_seq_len": 8, "conv_kernel_size": 3},
 }
-"""Classifiers most of which read padding, in spite of their attention mask."""
+"""Classifiers, most of which read padding in spite of their attention mask."""
 
 
 @pytest.mark.parametrize("name", PADDING_READERS)
-def test_other_texts_of_a_batch_change_nothing(name):
+def test_other_texts_of_a_batch_do_not_change_scores(name):
     import transformers as hf
 
     words = text_model("bert")[1]
@@ -163,7 +163,7 @@ def test_other_texts_of_a_batch_change_nothing(name):
     config = getattr(hf, f"{name}Config")(**general, **own, **PADDING_READERS[name])
     model = getattr(hf, f"{name}ForSequenceClassification")(config).eval()
     if name == "MobileBert":
-        # As trained ones have it.
+        # As in trained models.
         model.mobilebert.embeddings.word_embeddings.weight.data[words.pad_token_id] = 1.0
     for method in (Occlusion, Saliency):
         together = method(model, words)(TEXTS, targets=0)
@@ -191,7 +191,7 @@ def test_mobilevit_has_no_patches_and_levit_those_of_its_last_stage():
     ],
 )
 def test_patches_of_timm_are_as_far_apart_as_its_last_features(name, side, extent):
-    """Patches that overlap are larger than that, and an embedding behind convolutions counts in their features."""
+    """Overlapping patches are larger than their stride, and an embedding after convolutions counts in feature cells."""
     timm = pytest.importorskip("timm")
     model = timm.create_model(name, num_classes=3).eval()
     assert patch_size(model) == (side, side)

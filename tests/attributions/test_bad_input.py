@@ -1,4 +1,4 @@
-"""Every mistake gets one clear error: what was given, what is accepted, what to do."""
+"""Every mistake raises one clear error: what was passed, what is accepted, what to do."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ from interpreto import (
     from_callables,
     plot_attributions,
 )
-from tests.generators import generator
-from tests.models import TEXTS, image_model, linear_text, processor, some_pictures, text_model, tokenizer
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, linear_text, processor, some_images, text_model, tokenizer
 
 BERT, VIT = text_model("bert"), image_model("vit")
-PICTURE = some_pictures()[0]
+PICTURE = some_images()[0]
 
 
 def broken(model):
@@ -92,15 +92,15 @@ CASES = {
         "There are input ids of 2 texts, and 'attention_mask' for 1: give one row per text",
     ),
     "half of a surrogate pair in a continuation": (
-        lambda: Saliency(*generator("gpt2"))("the film was", " a\ud800"),
+        lambda: Saliency(*causal_lm("gpt2"))("the film was", " a\ud800"),
         "one half of a surrogate pair",
     ),
     "a fraction of new tokens": (
-        lambda: Saliency(*generator("gpt2"), generation_kwargs={"max_new_tokens": 3.5})("the film was"),
+        lambda: Saliency(*causal_lm("gpt2"), generation_kwargs={"max_new_tokens": 3.5})("the film was"),
         "max_new_tokens=3.5 of generation_kwargs= must be a whole number",
     ),
     "what generate cannot use": (
-        lambda: Saliency(*generator("gpt2"), generation_kwargs={"streamer": object()})("the film was"),
+        lambda: Saliency(*causal_lm("gpt2"), generation_kwargs={"streamer": object()})("the film was"),
         "generate\\(\\) does not take generation_kwargs=",
     ),
     "empty text": (lambda: Saliency(*BERT)("  "), "is empty: there is nothing to explain"),
@@ -239,7 +239,7 @@ def _regression():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_mistake_is_told(name):
+def test_mistakes_are_reported(name):
     act, message = CASES[name]
     with pytest.raises(InterpretoError, match=message):
         act()
@@ -257,7 +257,7 @@ def test_an_unreadable_image_file(tmp_path):
         Saliency(*VIT)(tmp_path / "cut.png")
 
 
-def test_a_mistake_is_told_before_the_model_runs():
+def test_mistakes_are_reported_before_the_model_runs():
     model, words = linear_text()
     calls = []
     handle = model.register_forward_pre_hook(lambda module, given: calls.append(1))
@@ -270,7 +270,7 @@ def test_a_mistake_is_told_before_the_model_runs():
     assert not calls
 
 
-def test_long_texts_are_cut_when_asked():
+def test_long_texts_are_truncated_on_request():
     (output,) = Saliency(*BERT, truncation=True, granularity="token")("film " * 100)
     assert len(output.elements) == 68
     assert "".join(output.elements) == "film " * 67 + "film"

@@ -1,4 +1,4 @@
-"""Comparisons: statistics on what is known, runs that are killed, and what a user sees of them."""
+"""Comparisons: statistics on known answers, runs that are killed and resumed, tables, reports and figures."""
 
 import csv
 import json
@@ -45,27 +45,27 @@ from interpreto.attributions.plans.model_independent import ModelIndependentPlan
 from interpreto.comparison import fingerprint
 from interpreto.comparison.ranking import rank_methods
 from interpreto.errors import InputError, InterpretoError, OptionError, SavedFileError, TargetError
+from tests.causal_lms import causal_lm
 from tests.conftest import loaded
-from tests.generators import generator
-from tests.models import ALL_LIGHT, TEXTS, image_model, light, some_pictures, text_model
+from tests.models import ALL_LIGHT, TEXTS, image_model, light, some_images, text_model
 
 
-class Scripted(ModelIndependentPlan):
-    """Runs code of the test for every sample."""
+class ScriptedPlan(ModelIndependentPlan):
+    """A plan that runs the test's function for every sample."""
 
     def __init__(self, act):
         object.__setattr__(self, "act", act)
 
-    def of(self, case):
-        return self.act(case)
+    def of(self, prepared):
+        return self.act(prepared)
 
 
-class Doing(Explainer):
-    """A method that does what a test says."""
+class ScriptedMethod(Explainer):
+    """A method whose attributions the test's function computes."""
 
     def __init__(self, model, processor=None, *, act, **options: Unpack[Options]):
-        self.setup = Setup.create(Doing, model, processor, options)
-        self.plan = Scripted(act)
+        self.setup = Setup.create(ScriptedMethod, model, processor, options)
+        self.plan = ScriptedPlan(act)
 
 
 def shapes_run(count=4, **options):
@@ -81,8 +81,8 @@ def shapes_run(count=4, **options):
     return compare(*loaded("shapes-vit"), [example.input for example in examples], **arguments)
 
 
-def assert_alike(one, other, tolerance=1e-5):
-    """Whether two comparisons found the same numbers, up to what other batches change in the last bits."""
+def assert_close_numbers(one, other, tolerance=1e-5):
+    """Check that two comparisons have the same numbers, up to the rounding of different batches."""
     assert one.methods == other.methods
     for metric in one.metrics:
         for method, values in one.values(metric).items():
@@ -96,8 +96,8 @@ def assert_alike(one, other, tolerance=1e-5):
 
 
 def assert_same_numbers(one, other):
-    """Whether two comparisons that ran the same batches found the same numbers, whatever they took."""
-    assert_alike(one, other, 0)
+    """Check that two comparisons that ran the same batches have the same numbers, apart from time and memory."""
+    assert_close_numbers(one, other, 0)
     assert [s for s in one.ranking if s.mean.count] == [s for s in other.ranking if s.mean.count]
 
 
@@ -108,7 +108,7 @@ def shapes_comparison():
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
-    """The folder of a finished run of four samples, for tests that leave it as it is."""
+    """The folder of a finished run of four samples, for tests that do not change it."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     shapes_run(4, folder=folder)
     return folder
@@ -116,7 +116,7 @@ def finished_run(tmp_path_factory):
 
 @pytest.mark.long
 def test_methods_beat_random_scores_where_the_truth_is_known():
-    """All twelve methods with few rows, on 64 scenes."""
+    """All methods with few evaluations, on 64 scenes."""
     examples = zoo.samples("shapes-vit", 64)
     methods = {method.__name__: method for method in METHODS}
     few = {"Rise": 150, "Lime": 130, "KernelShap": 130, "GradientShap": 16, "SquareGrad": 10, "VarGrad": 10}
@@ -138,13 +138,13 @@ def test_methods_beat_random_scores_where_the_truth_is_known():
         assert gap.excludes(0), method
         assert comparison.ranked(method, "PointingGame").beats_random
     chance = comparison.ranked("RandomScores", "PointingGame").mean
-    # A patch touches a shape in about an eighth of the cases.
+    # By chance a patch touches the shape in about an eighth of the scenes.
     assert 0.03 < chance.mean < 0.28
 
 
 @pytest.mark.long
 def test_gradients_depend_on_what_the_model_has_learned():
-    """Products with the input are known to stay closer to what they were."""
+    """Products with the input are known to change less under randomization."""
     comparison = shapes_run(
         64,
         methods=[Saliency, partial(SmoothGrad, n_samples=10), InputXGradient],
@@ -181,12 +181,12 @@ def test_every_metric_compares_on_every_task(kind):
         found = compare(*text_model("bert"), TEXTS, methods, corpus=TEXTS, **options)
         assert found.controls == ["RandomScores", "PositionOnly", "InputNorm", "TokenFrequency"]
     elif kind == "image":
-        masks = [np.ones(picture.size[::-1], bool) for picture in some_pictures()]
-        found = compare(*image_model("vit"), some_pictures(), methods, masks=masks, **options)
+        masks = [np.ones(picture.size[::-1], bool) for picture in some_images()]
+        found = compare(*image_model("vit"), some_images(), methods, masks=masks, **options)
         assert found.controls == ["RandomScores", "PositionOnly", "InputNorm", "CentreGaussian"]
         assert len(found.metrics) == len(METRICS)
     elif kind == "generation":
-        found = compare(*generator("gpt2"), TEXTS[:2], methods, generation_kwargs={"max_new_tokens": 3}, **options)
+        found = compare(*causal_lm("gpt2"), TEXTS[:2], methods, generation_kwargs={"max_new_tokens": 3}, **options)
         assert found.outputs("Occlusion")[0].target_names == found.outputs("Saliency")[0].target_names
     else:
         weight = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
@@ -194,7 +194,7 @@ def test_every_metric_compares_on_every_task(kind):
         picture = np.random.default_rng(1).random((3, 8, 8)).astype(np.float32)
         found = compare(wrapper, None, picture, {"Occlusion": Occlusion, "Saliency": Saliency}, **options)
         assert found.controls == ["RandomScores", "PositionOnly", "CentreGaussian"]
-        # Without gradients one method is left out, and randomising needs weights.
+        # Without gradients one method is left out; randomization needs a module with weights.
         assert {failure.method for failure in found.failures if failure.metric is None} == {"Saliency"}
         assert {failure.metric for failure in found.failures} == {None, "ModelRandomization"}
         return
@@ -230,7 +230,7 @@ def test_methods_are_named_in_any_way():
         ({"removals": ["nothing"], "metrics": "deletion"}, OptionError, "nothing"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_runs(arguments, error, words):
+def test_wrong_arguments_are_reported_before_anything_runs(arguments, error, words):
     with pytest.raises(error, match=words):
         compare(
             *text_model("bert"),
@@ -239,9 +239,9 @@ def test_wrong_arguments_are_told_before_anything_runs(arguments, error, words):
 
 
 def test_all_methods_have_the_same_units_and_targets():
-    """Where a model has no patches gradient methods would choose pixels, and others a grid."""
+    """For a model without patches, the default of gradient methods is pixels, and that of other methods a grid."""
     model, processor = image_model("resnet")
-    found = compare(model, processor, some_pictures(), [Occlusion, Saliency], "entropy", show_progress=False)
+    found = compare(model, processor, some_images(), [Occlusion, Saliency], "entropy", show_progress=False)
     shapes = {output.attributions.shape for method in found.methods for output in found.outputs(method)}
     assert len(shapes) == 1
     assert not found.agreement().isnan().any()
@@ -259,13 +259,13 @@ def test_a_method_with_units_of_its_own_is_compared_too():
     assert not matrix[names.index("words"), names.index("others")].isnan()
 
 
-def test_a_failure_is_reported_and_the_rest_goes_on():
-    def act(case):
-        if case.layout.count == 1:
+def test_a_failure_is_reported_and_the_run_continues():
+    def act(prepared):
+        if prepared.layout.count == 1:
             raise RuntimeError("one unit only")
-        return torch.ones(case.units.shape)
+        return torch.ones(prepared.units.shape)
 
-    methods = {"Fragile": partial(Doing, act=act), "Occlusion": Occlusion}
+    methods = {"Fragile": partial(ScriptedMethod, act=act), "Occlusion": Occlusion}
     texts = [TEXTS[0], "Dull", TEXTS[1]]
     found = compare(*text_model("bert"), texts, methods, [Deletion, Entropy], batch_size=16, show_progress=False)
     (failure,) = found.failures
@@ -274,7 +274,7 @@ def test_a_failure_is_reported_and_the_rest_goes_on():
     assert "Fragile failed on 1 sample (1): RuntimeError: one unit only" in str(found)
     assert [output is None for output in found.outputs("Fragile")] == [False, True, False]
     assert not found.values("Deletion")["Occlusion"].isnan().any()
-    # It may have left out the hard one.
+    # The missing sample may be the hardest one.
     assert not any(s.best for s in found.ranking if s.method == "Fragile")
 
 
@@ -300,7 +300,7 @@ def test_a_single_sample_has_no_interval():
 
 
 def test_constant_attributions_have_defined_values():
-    flat = {"Flat": partial(Doing, act=lambda case: torch.zeros(case.units.shape))}
+    flat = {"Flat": partial(ScriptedMethod, act=lambda prepared: torch.zeros(prepared.units.shape))}
     examples = zoo.samples("shapes-vit", 2)
     found = compare(
         *loaded("shapes-vit"),
@@ -312,7 +312,7 @@ def test_constant_attributions_have_defined_values():
     )
     assert not found.failures
     undefined = {metric for metric in found.metrics if found.values(metric)["Flat"].isnan().any()}
-    # It promises no sum; and a curve needs a sure prediction.
+    # Saliency promises no sum, and an information curve needs a confident prediction.
     assert undefined <= {"Completeness", "Pic"}
     assert not found.agreement().isnan().any()
 
@@ -328,28 +328,28 @@ def test_the_same_seed_gives_the_same_comparison():
 
 
 class Killed(BaseException):
-    """What no run survives."""
+    """An exception that ends a run like a kill: nothing catches it."""
 
 
-# What a method remembers from call to call lies outside of its closure, by which runs are known.
+# State between calls is kept outside the closure: runs are identified by the values in closures.
 STATE = {"calls": 0, "broken": False}
 
 
 def killed_at(calls):
-    """A method that is killed at its n-th sample, and from then on lives."""
+    """A method that raises `Killed` at its n-th sample, and runs normally afterwards."""
     STATE["calls"] = -calls
 
-    def act(case):
+    def act(prepared):
         STATE["calls"] += 1
         if STATE["calls"] == 0:
             raise Killed
-        return case.sample.rows.fields["pixel_values"].mean() * torch.ones(case.units.shape)
+        return prepared.sample.rows.fields["pixel_values"].mean() * torch.ones(prepared.units.shape)
 
-    return {"Occlusion": Occlusion, "Mine": partial(Doing, act=act), "Rise": partial(Rise, n_samples=20)}
+    return {"Occlusion": Occlusion, "Mine": partial(ScriptedMethod, act=act), "Rise": partial(Rise, n_samples=20)}
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
+@pytest.mark.usefixtures("without_report")
+def test_a_killed_run_resumes_with_the_same_numbers(tmp_path):
     whole = shapes_run(methods=killed_at(0))
     methods = killed_at(3)
     with pytest.raises(Killed):
@@ -357,7 +357,7 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     part = Comparison.load(tmp_path / "run")
     assert 0 < len(part.records) < len(whole.records)
     assert "not finished: " in str(part)
-    # The last line of what was written is cut off, as when a machine goes down.
+    # Truncate the last line, as after a crash of the machine.
     records = tmp_path / "run" / "records.jsonl"
     records.write_bytes(records.read_bytes()[:-30])
     done = len(records.read_bytes().splitlines()) - 1
@@ -367,14 +367,14 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path):
     assert_same_numbers(Comparison.load(tmp_path / "run"), whole)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_report")
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = shapes_run(folder=tmp_path / "run")
 
     again = shapes_run(folder=tmp_path / "run")
     assert_same_numbers(first, again)
     assert [cost.seconds for cost in again.costs] == [cost.seconds for cost in first.costs]
-    # More samples of the same kind go on from there.
+    # With more samples, the run continues from there.
     more = shapes_run(5, folder=tmp_path / "run")
     assert len(more.samples) == 5
     assert torch.equal(more.values("Deletion")["Saliency"][:4], first.values("Deletion")["Saliency"])
@@ -442,14 +442,14 @@ def damaged(folder, name):
         ("samples", "damaged"),
     ],
 )
-def test_a_damaged_folder_is_told(own_run, name, words):
-    damaged(own_run, name)
+def test_a_damaged_folder_is_reported(run_copy, name, words):
+    damaged(run_copy, name)
     for act in (Comparison.load, lambda folder: shapes_run(4, folder=folder)):
         with pytest.raises(SavedFileError, match=words):
-            act(own_run)
+            act(run_copy)
 
 
-def test_what_is_no_comparison_is_not_overwritten(tmp_path, shapes_comparison):
+def test_folders_that_are_not_comparisons_are_not_overwritten(tmp_path, shapes_comparison):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "to-my-aunt.txt").write_text("Dear aunt,")
     with pytest.raises(SavedFileError, match="new folder"):
@@ -474,7 +474,7 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
         methods = {"Occlusion": Occlusion, "tokens/all": partial(light(KernelShap), granularity="all-tokens")}
         found = compare(*text_model("bert"), TEXTS, methods, show_progress=False)
     else:
-        found = compare(*generator("gpt2"), TEXTS[:2], [Occlusion], targets=" film", show_progress=False)
+        found = compare(*causal_lm("gpt2"), TEXTS[:2], [Occlusion], targets=" film", show_progress=False)
     read = Comparison.load(found.save(tmp_path / "comparison"))
     assert_same_numbers(found, read)
     assert str(found) == str(read)
@@ -488,11 +488,11 @@ def test_saving_and_loading_is_a_round_trip(tmp_path, kind, shapes_comparison):
     assert (tmp_path / "comparison" / "figures" / "scores.png").stat().st_size > 1000
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_what_cannot_be_read_any_more_is_kept(tmp_path):
-    """Files that were deleted after they had been explained."""
+@pytest.mark.usefixtures("without_report")
+def test_results_of_deleted_files_are_kept(tmp_path):
+    """Results are kept for image files that were deleted after they had been explained."""
     paths = []
-    for number, picture in enumerate(some_pictures()[:2]):
+    for number, picture in enumerate(some_images()[:2]):
         paths.append(tmp_path / f"{number}.png")
         picture.save(paths[-1])
     model, processor = image_model("vit")
@@ -500,25 +500,25 @@ def test_what_cannot_be_read_any_more_is_kept(tmp_path):
     first = compare(model, processor, paths, **arguments)
     paths[1].unlink()
     assert_same_numbers(compare(model, processor, paths, **arguments), first)
-    # Nor does it go where its neighbour's record is lost.
+    # It is kept too if the record of another sample is lost.
     records = tmp_path / "run" / "records.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[1:]))
-    # The one that can still be read runs alone now.
-    assert_alike(compare(model, processor, paths, **arguments), first)
-    assert_alike(Comparison.load(tmp_path / "run"), first)
+    # Only the file that can still be read is explained again.
+    assert_close_numbers(compare(model, processor, paths, **arguments), first)
+    assert_close_numbers(Comparison.load(tmp_path / "run"), first)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_what_failed_is_tried_again(tmp_path):
+@pytest.mark.usefixtures("without_report")
+def test_failed_samples_are_run_again(tmp_path):
     STATE["broken"] = True
 
-    def act(case):
+    def act(prepared):
         if STATE["broken"]:
             raise RuntimeError("no memory")
-        return torch.ones(case.units.shape)
+        return torch.ones(prepared.units.shape)
 
-    arguments = {"methods": {"Fragile": partial(Doing, act=act), "Occlusion": Occlusion}, "metrics": "entropy"}
+    arguments = {"methods": {"Fragile": partial(ScriptedMethod, act=act), "Occlusion": Occlusion}, "metrics": "entropy"}
     assert shapes_run(**arguments, masks=None, folder=tmp_path / "run").failures
     STATE["broken"] = False
     again = shapes_run(**arguments, masks=None, folder=tmp_path / "run")
@@ -526,7 +526,7 @@ def test_what_failed_is_tried_again(tmp_path):
     assert not Comparison.load(tmp_path / "run").failures
 
 
-def test_a_folder_keeps_what_else_is_in_it(tmp_path, monkeypatch):
+def test_other_files_in_a_folder_are_kept(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     shapes_run(2, folder=tmp_path / "link")
@@ -541,7 +541,7 @@ def test_a_folder_keeps_what_else_is_in_it(tmp_path, monkeypatch):
     assert len(Comparison.load(".").samples) == 2
 
 
-def test_a_folder_survives_what_comes_while_it_is_replaced(tmp_path, monkeypatch):
+def test_files_written_while_a_folder_is_replaced_are_kept(tmp_path, monkeypatch):
     place = tmp_path / "kept"
     place.mkdir()
     (place / "mark").write_text("old")
@@ -560,7 +560,7 @@ def test_a_folder_survives_what_comes_while_it_is_replaced(tmp_path, monkeypatch
 
 
 def test_runs_are_recognised_in_another_process(tmp_path):
-    """Pictures and sets as masks, functions as options: none has the same text in every process."""
+    """Images and sets as masks, functions as options: their repr differs between processes."""
     first, second = (
         [fingerprint.digest(make()) for make in (lambda: Image.new("L", (4, 4)), lambda: {"plot", "not", "good"})]
         for _ in range(2)
@@ -589,7 +589,7 @@ def test_runs_are_recognised_in_another_process(tmp_path):
         ({"methods": {1: Occlusion, "1": Saliency}}, "1 is given twice"),
     ],
 )
-def test_more_wrong_arguments_are_told_before_anything_runs(change, words):
+def test_more_wrong_arguments_are_reported_before_anything_runs(change, words):
     with pytest.raises(InterpretoError, match=words):
         compare(
             *text_model("bert"),
@@ -602,41 +602,41 @@ def test_removals_are_given_in_any_form():
     for given in ("mask,unk", iter(["mask", "unk"]), ["mask", "unk"]):
         found = compare(*text_model("bert"), metrics=[Deletion, Entropy], removals=given, **arguments)
         assert found.metrics == ["Deletion [mask]", "Deletion [unk]", "Entropy"]
-    (verdict,) = compare(*text_model("bert"), metrics="deletion", removals=[None, "unk"], **arguments).conclusions()
-    assert verdict.removals == ("default", "unk")
+    (conclusion,) = compare(*text_model("bert"), metrics="deletion", removals=[None, "unk"], **arguments).conclusions()
+    assert conclusion.removals == ("default", "unk")
     own = compare(*text_model("bert"), metrics=[partial(Deletion, removal="mask")], removals=["unk"], **arguments)
     assert own.metrics == ["Deletion(removal='mask')"]
-    pictures = {**arguments, "inputs": some_pictures()[:1]}
-    told = compare(*image_model("vit"), metrics="pic,deletion", removals=0.5, **pictures)
-    # Pixels that are not told are interpolated, whatever hides others.
-    assert told.metrics == ["Pic", "Deletion [0.5]"]
+    pictures = {**arguments, "inputs": some_images()[:1]}
+    caught = compare(*image_model("vit"), metrics="pic,deletion", removals=0.5, **pictures)
+    # Pixels that are not revealed are interpolated for any removal operator.
+    assert caught.metrics == ["Pic", "Deletion [0.5]"]
 
 
-def test_units_of_ones_own_go_beside_shared_ones(tmp_path):
+def test_methods_with_their_own_units_are_compared_with_shared_ones(tmp_path):
     methods = {"shared": Occlusion, "own": partial(Saliency, granularity="pixel")}
     for shared in ({"granularity": Grid(3, 3)}, {"patch_size": 8}):
-        found = compare(*image_model("vit"), some_pictures()[:1], methods, "deletion", show_progress=False, **shared)
+        found = compare(*image_model("vit"), some_images()[:1], methods, "deletion", show_progress=False, **shared)
         assert not found.failures
     words = {"words": Occlusion, "tokens": partial(Occlusion, granularity="token")}
     folder = tmp_path / "run"
     said = compare(
-        *generator("gpt2"), TEXTS[:1], words, "deletion", targets=" good movie", folder=folder, show_progress=False
+        *causal_lm("gpt2"), TEXTS[:1], words, "deletion", targets=" good movie", folder=folder, show_progress=False
     )
     assert not said.failures
     assert (folder / "report.html").exists()
-    # What a token rests on is no row beside what a word rests on.
+    # Maps over tokens and maps over words cannot be rows of the same figure.
     assert "tokens" in said.methods
 
 
-def test_letters_of_any_kind_are_drawn(tmp_path):
+def test_names_in_any_script_are_drawn(tmp_path):
     name = "top $5_{$ " + "x" * 260
     found = shapes_run(1, methods={name: Occlusion}, metrics={"$^": Entropy}, masks=None, folder=tmp_path / "run")
     assert_same_numbers(Comparison.load(tmp_path / "run"), found)
-    # The name goes on below, letter by letter.
+    # The name is wrapped, character by character.
     assert "x" * 30 in str(found)
 
 
-def test_few_samples_leave_nothing_sure():
+def test_few_samples_give_no_significant_difference():
     found = shapes_run(4)
     assert not any(standing.not_worse_than_best or standing.beats_random for standing in found.ranking)
     assert "fewer than 6 samples" in str(found)
@@ -651,12 +651,12 @@ def simulated(means, count=40, noise=0.1, seed=0):
     return {name: torch.from_numpy(mean + shared + noise * rng.normal(size=count)) for name, mean in means.items()}
 
 
-def test_who_leads_is_said_by_paired_differences():
+def test_the_best_methods_are_found_by_paired_differences():
     values = simulated({"good": 1.0, "as good": 0.99, "worse": 0.8, "RandomScores": 0.0, "lucky": 1.2})
     found = {s.method: s for s in rank_methods("m", values, ["RandomScores", "lucky"], True, 500, 0)}
     assert found["good"].best
     assert found["as good"].not_worse_than_best
-    # What samples share is larger than the difference, which pairing takes out.
+    # The variance shared by the samples is larger than the difference; pairing removes it.
     assert found["worse"].mean.high > found["good"].mean.low
     assert not found["worse"].not_worse_than_best
     assert not found["lucky"].best
@@ -670,7 +670,7 @@ def test_who_leads_is_said_by_paired_differences():
     assert all(s.to_best is None and not s.not_worse_than_best for s in rank_methods("m", values, [], None, 500, 0))
 
 
-def test_who_leaves_samples_out_is_not_best():
+def test_methods_that_leave_samples_out_are_not_best():
     values = simulated({"whole": 0.5, "part": 1.0, "RandomScores": 0.0})
     values["part"][:3] = torch.nan
     found = {s.method: s for s in rank_methods("m", values, ["RandomScores"], True, 200, 0)}
@@ -707,19 +707,19 @@ def test_agreement_is_spearmans_and_the_common_top(shapes_comparison):
             assert float(tops[place]) == pytest.approx(np.mean(common), abs=1e-5)
 
 
-def test_verdicts_say_how_much_depends_on_the_removal_operator():
+def test_conclusions_say_how_much_depends_on_the_removal_operator():
     methods = [Occlusion, Saliency, InputXGradient]
     found = shapes_run(6, methods=methods, metrics=[Deletion, Entropy], masks=None, removals=["zeros", "blur", 1.0])
     assert found.metrics == ["Deletion [zeros]", "Deletion [blur]", "Deletion [1.0]", "Entropy"]
-    (verdict,) = found.conclusions()
-    assert (verdict.metric, verdict.removals) == ("Deletion", ("zeros", "blur", "1.0"))
-    for number, removal in enumerate(verdict.removals):
+    (conclusion,) = found.conclusions()
+    assert (conclusion.metric, conclusion.removals) == ("Deletion", ("zeros", "blur", "1.0"))
+    for number, removal in enumerate(conclusion.removals):
         means = {m: found.ranked(m, f"Deletion [{removal}]").mean.mean for m in ("Occlusion", "Saliency")}
-        assert verdict.best[number] == min(
+        assert conclusion.best[number] == min(
             found.methods[:3], key=lambda m: found.ranked(m, f"Deletion [{removal}]").mean.mean
         )
         assert len(set(means.values())) == 2
-    assert torch.allclose(verdict.agreement.diag(), torch.ones(3))
+    assert torch.allclose(conclusion.agreement.diag(), torch.ones(3))
     model, processor = loaded("shapes-vit")
     pictures = [example.input for example in zoo.samples("shapes-vit", 6)]
     blurred = Deletion(model, processor, removal="blur").evaluate(Occlusion(model, processor)(pictures), pictures)
@@ -727,11 +727,11 @@ def test_verdicts_say_how_much_depends_on_the_removal_operator():
     assert "Deletion, best mean by removal operator" in str(found)
 
 
-# What a user sees
+# Tables, reports and figures
 
 
-class Reader(HTMLParser):
-    """What a page holds."""
+class PageCollector(HTMLParser):
+    """Collects the tags, links and text of a page."""
 
     def __init__(self):
         super().__init__()
@@ -746,7 +746,7 @@ class Reader(HTMLParser):
 
 
 def test_the_report_is_one_page_without_a_network(tmp_path, shapes_comparison):
-    reader = Reader()
+    reader = PageCollector()
     reader.feed(shapes_comparison.report(tmp_path / "report.html").read_text())
     assert "script" not in reader.tags
     assert all(source.startswith("data:") for source in reader.sources)
@@ -760,7 +760,7 @@ def test_hostile_names_and_texts_are_escaped(tmp_path):
     texts = [f"good {nasty} film", "dull [red]plot[/red]"]
     methods = {f"{nasty}": Occlusion, "[bold]x": Saliency}
     found = compare(*text_model("bert"), texts, methods, {"[mask]": Deletion}, show_progress=False)
-    reader = Reader()
+    reader = PageCollector()
     page = found.report(tmp_path / "report.html").read_text()
     reader.feed(page)
     assert "script" not in reader.tags

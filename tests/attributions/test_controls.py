@@ -1,4 +1,4 @@
-"""Controls against numpy: scores that do not ask the model."""
+"""Controls (scores that do not use the model) against NumPy derivations."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ import torch
 from interpreto import CONTROLS
 from interpreto.attributions.methods import CentreGaussian, InputNorm, PositionOnly, RandomScores, TokenFrequency
 from interpreto.errors import OptionError, UnsupportedError
-from tests.generators import generator
-from tests.models import TEXTS, image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, some_images, text_model
 
 
 def of_image(control, **options):
     model, processor = image_model("vit")
-    return control(model, processor, **options)(some_pictures()[:2])
+    return control(model, processor, **options)(some_images()[:2])
 
 
 def test_random_scores_belong_to_the_sample_not_to_its_place():
@@ -33,7 +33,7 @@ def test_position_falls_in_texts_and_rises_towards_what_is_generated():
     assert (output.attributions[0].diff() < 0).all()
     (turned,) = PositionOnly(model, tokenizer, ascending=True)(TEXTS[1])
     assert torch.allclose(turned.attributions, output.attributions.flip(1))
-    (said,) = PositionOnly(*generator("gpt2"))(TEXTS[1], targets=" good film")
+    (said,) = PositionOnly(*causal_lm("gpt2"))(TEXTS[1], targets=" good film")
     scores = said.attributions[0]
     assert (scores[~scores.isnan()].diff() > 0).all()
 
@@ -47,7 +47,7 @@ def test_the_centre_is_the_middle():
 
 def test_the_norm_is_that_of_what_the_model_reads():
     model, processor = image_model("vit")
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     (output,) = InputNorm(model, processor)(picture)
     pixels = processor(images=picture, return_tensors="pt")["pixel_values"][0]
     h, w = output.attributions.shape[1:]
@@ -75,7 +75,7 @@ def test_controls_run_the_unchanged_sample_alone(control):
     assert {output.n_evaluations for output in of_image(control)} == {1}
 
 
-def test_controls_are_refused_where_they_mean_nothing():
+def test_controls_are_refused_for_modalities_without_a_meaning():
     text, image = text_model("bert"), image_model("vit")
     with pytest.raises(UnsupportedError, match="no middle"):
         CentreGaussian(*text)

@@ -1,4 +1,4 @@
-"""Language models: every method against a slow second derivation, targets, prompts, and what must not change."""
+"""Language models: methods against slow second derivations, targets, prompts, invariances, bad input."""
 
 import copy
 import dataclasses
@@ -48,39 +48,39 @@ from interpreto.model_wrapping.language.causal_lm import CausalLMEngine
 from interpreto.visualizations.generation_page import _data
 from interpreto.visualizations.panels import Panel
 from tests.attributions.test_invariants import assert_same, snapshot
-from tests.generators import GENERATORS, generator, slow_scores
+from tests.causal_lms import CAUSAL_LMS, causal_lm, slow_scores
 from tests.models import light
 from tests.models import tokenizer as text_tokenizer
 
 PROMPT, CONTINUATION = "The plot was not good and the film", " was very long"
 
 
-@pytest.fixture(params=GENERATORS)
+@pytest.fixture(params=CAUSAL_LMS)
 def model_and_tokenizer(request):
-    return generator(request.param)
+    return causal_lm(request.param)
 
 
-def joined(tokenizer, prompt=PROMPT, continuation=CONTINUATION):
-    """Ids of prompt and continuation; the number of the prompt's."""
-    (output,) = Occlusion(generator("gpt2")[0], tokenizer, granularity="all-tokens")(prompt, targets=continuation)
+def prompt_and_continuation(tokenizer, prompt=PROMPT, continuation=CONTINUATION):
+    """The ids of prompt and continuation, and the number of ids of the prompt."""
+    (output,) = Occlusion(causal_lm("gpt2")[0], tokenizer, granularity="all-tokens")(prompt, targets=continuation)
     targets = [output.targets] if isinstance(output.targets, int) else list(output.targets)
     before = tokenizer(prompt)["input_ids"]
     return before + targets, len(before)
 
 
-def stand_in(tokenizer):
-    """What hidden tokens are exchanged for."""
+def replacement_id(tokenizer):
+    """The id of the token that replaces masked tokens."""
     return tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
 
 
-def own(tokenizer, ids):
-    """The places of tokens that are no special ones."""
+def maskable_positions(tokenizer, ids):
+    """The positions of tokens other than the beginning-of-sequence token."""
     return [place for place, token in enumerate(ids) if token != tokenizer.bos_token_id]
 
 
 def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    ids, begin = joined(tokenizer)
+    ids, begin = prompt_and_continuation(tokenizer)
     places = list(range(begin, len(ids)))
     (output,) = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3, removal="unk")(
         PROMPT, targets=CONTINUATION
@@ -88,7 +88,7 @@ def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
     base = slow_scores(model, ids, places)
     assert output.scores.tolist() == pytest.approx(base, abs=1e-4)
     for unit in range(len(ids)):
-        changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
+        changed = [replacement_id(tokenizer) if place == unit else token for place, token in enumerate(ids)]
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([changed]), use_cache=False).logits[0].log_softmax(-1)
         for target, place in enumerate(places):
@@ -101,16 +101,18 @@ def test_occlusion_is_one_row_after_the_other(model_and_tokenizer):
 
 def test_exact_shapley_values_are_those_of_all_orders(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    ids, begin = joined(tokenizer, "a film", " was")
+    ids, begin = prompt_and_continuation(tokenizer, "a film", " was")
     (output,) = KernelShap(model, tokenizer, granularity="token", removal="unk")("a film", targets=" was")
-    units = own(tokenizer, ids)
+    units = maskable_positions(tokenizer, ids)
     assert 2 ** len(units) <= 512
     for target, place in enumerate(range(begin, len(ids))):
-        visible = [unit for unit in units if unit < place]
+        players = [unit for unit in units if unit < place]
 
         @functools.cache
-        def worth(kept, place=place, visible=tuple(visible)):
-            row = [stand_in(tokenizer) if unit in visible and unit not in kept else t for unit, t in enumerate(ids)]
+        def coalition_value(kept, place=place, players=tuple(players)):
+            row = [
+                replacement_id(tokenizer) if unit in players and unit not in kept else t for unit, t in enumerate(ids)
+            ]
             with torch.no_grad():
                 return float(
                     model(input_ids=torch.tensor([row]), use_cache=False).logits.log_softmax(-1)[
@@ -118,20 +120,21 @@ def test_exact_shapley_values_are_those_of_all_orders(model_and_tokenizer):
                     ]
                 )
 
-        for unit in visible:
-            others = [other for other in visible if other != unit]
+        for unit in players:
+            others = [other for other in players if other != unit]
             value = sum(
-                (worth(frozenset(some) | {unit}) - worth(frozenset(some))) / math.comb(len(others), size)
+                (coalition_value(frozenset(some) | {unit}) - coalition_value(frozenset(some)))
+                / math.comb(len(others), size)
                 for size in range(len(others) + 1)
                 for some in itertools.combinations(others, size)
-            ) / len(visible)
+            ) / len(players)
             assert float(output.attributions[target, units.index(unit)]) == pytest.approx(value, abs=1e-4)
-        assert output.attributions[target, len(visible) :].isnan().all()
+        assert output.attributions[target, len(players) :].isnan().all()
     assert output.completeness_gap.abs().max() < 1e-4
 
 
 def slow_gradients(model, ids, place, alpha=1.0, end=None, fixed=()):
-    """A token's log-probability and its gradient, through full logits, with the embeddings moved towards one other."""
+    """The log-probability of a token and its gradient, through full logits, with embeddings interpolated to a baseline."""
     leaf = None
 
     def keep(_module, _given, found):
@@ -153,7 +156,7 @@ def slow_gradients(model, ids, place, alpha=1.0, end=None, fixed=()):
 
 def test_gradients_are_those_through_full_logits(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    ids, begin = joined(tokenizer)
+    ids, begin = prompt_and_continuation(tokenizer)
     (output,) = Saliency(model, tokenizer, granularity="all-tokens")(PROMPT, targets=CONTINUATION)
     for target, place in enumerate(range(begin, len(ids))):
         _, _, gradient = slow_gradients(model, ids, place)
@@ -163,27 +166,27 @@ def test_gradients_are_those_through_full_logits(model_and_tokenizer):
 
 def test_integrated_gradients_are_a_sum_along_the_path(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    ids, begin = joined(tokenizer)
+    ids, begin = prompt_and_continuation(tokenizer)
     baseline = torch.full((model.get_input_embeddings().embedding_dim,), 0.1)
     explain = IntegratedGradients(model, tokenizer, granularity="token", n_steps=5, baseline=baseline)
     (output,) = explain(PROMPT, targets=CONTINUATION)
     nodes, weights = np.polynomial.legendre.leggauss(5)
-    fixed = sorted(set(range(len(ids))) - set(own(tokenizer, ids)))
+    fixed = sorted(set(range(len(ids))) - set(maskable_positions(tokenizer, ids)))
     move = partial(slow_gradients, model, ids, end=baseline, fixed=fixed)
     for target, place in enumerate(range(begin, len(ids))):
         total = sum(
             weight / 2 * move(place, alpha=(node + 1) / 2)[2] for node, weight in zip(nodes, weights, strict=True)
         )
         (high, top, _), (low, bottom, _) = move(place, alpha=1.0), move(place, alpha=0.0)
-        expected = ((top - bottom) * total).sum(-1)[own(tokenizer, ids[:place])]
+        expected = ((top - bottom) * total).sum(-1)[maskable_positions(tokenizer, ids[:place])]
         found = output.attributions[target, : len(expected)]
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
         assert float(output.completeness_gap[target]) == pytest.approx(high - low - float(expected.sum()), abs=1e-4)
 
 
 @pytest.mark.parametrize("method", [Occlusion, partial(KernelShap, n_samples=60)])
-def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
-    """Prompts of different lengths, both longer than the sliding windows."""
+def test_prefix_caching_does_not_change_results(model_and_tokenizer, method):
+    """Prompts of different lengths, both longer than the sliding window."""
     model, tokenizer = model_and_tokenizer
     options = {"batch_size": 4, "granularity": "word"}
     fast = method(model, tokenizer, **options)
@@ -196,33 +199,33 @@ def test_reusing_prefixes_changes_nothing(model_and_tokenizer, method):
 
 
 def test_keys_and_values_of_few_texts_are_in_memory(monkeypatch):
-    """However many there are, and whatever else waits: rows of one text fill more than a batch here."""
+    """For any number of texts, and while other rows wait: here the rows of one text fill more than a batch."""
     alive, most, recorded = weakref.WeakSet(), [], prefix.read_cache
 
     class Layers(list):
         __hash__ = object.__hash__
 
-    def watched(*given):
+    def counted(*given):
         layers = Layers(recorded(*given))
         alive.add(layers)
         most.append(len(alive))
         return layers
 
-    monkeypatch.setattr(prefix, "read_cache", watched)
-    model, tokenizer = generator("llama")
+    monkeypatch.setattr(prefix, "read_cache", counted)
+    model, tokenizer = causal_lm("llama")
     gc.disable()
     try:
         Occlusion(model, tokenizer, batch_size=4)([PROMPT] * 32, CONTINUATION)
     finally:
         gc.enable()
-    # And once for the run in which the working copy is watched.
+    # And once for the run that checks whether the working copy can be used.
     assert len(most) == 32 + 1
     assert max(most) <= 2 * 4
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)])
-def test_company_and_batch_size_change_nothing(method):
-    model, tokenizer = generator("llama")
+def test_other_samples_and_batch_size_do_not_change_results(method):
+    model, tokenizer = causal_lm("llama")
     prompts = [PROMPT, "A film"]
     explain = light(method)(model, tokenizer, batch_size=3)
     together = explain(prompts, CONTINUATION)
@@ -235,7 +238,7 @@ def test_company_and_batch_size_change_nothing(method):
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, *IMAGES_ONLY)])
 def test_model_and_tokenizer_come_back_as_they_were(method):
-    model, tokenizer = generator("gpt2", tie_word_embeddings=False)
+    model, tokenizer = causal_lm("gpt2", tie_word_embeddings=False)
     before, words = snapshot(model), (len(tokenizer), dict(tokenizer.special_tokens_map), tokenizer.padding_side)
     generation = model.generation_config.to_dict()
     light(method)(model, tokenizer, generation_kwargs={"max_new_tokens": 3})(PROMPT)
@@ -245,10 +248,10 @@ def test_model_and_tokenizer_come_back_as_they_were(method):
 
 
 def test_gradients_together_are_those_one_by_one():
-    """The vectorised way back, which accelerators take, against the loop."""
+    """The vectorized backward pass, which accelerators use, against the loop."""
     from interpreto.model_wrapping.language.lm_head import gradients, restrict_head_to
 
-    model, _ = generator("gpt2")
+    model, _ = causal_lm("gpt2")
     embeddings = torch.randn(2, 6, 16).requires_grad_()
     at = torch.tensor([2, 4])
     found = []
@@ -265,7 +268,7 @@ def test_gradients_together_are_those_one_by_one():
 
 
 def test_the_model_generates_what_is_explained():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = Saliency(model, tokenizer, granularity="token", generation_kwargs={"max_new_tokens": 4})(PROMPT)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     expected = model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
@@ -280,7 +283,7 @@ def test_the_model_generates_what_is_explained():
 
 
 def test_targets_by_token_word_and_as_one():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     each, words, joint = (
         IntegratedGradients(model, tokenizer, **options)(PROMPT, targets=CONTINUATION)[0]
         for options in (
@@ -292,7 +295,7 @@ def test_targets_by_token_word_and_as_one():
     assert words.target_names == (" was", " very", " long")
     assert "".join(each.target_names) == CONTINUATION
     assert joint.target_names == (CONTINUATION,)
-    # Scores of several tokens are sums, and so are their attributions.
+    # The score of a unit of several tokens is a sum, and so are its attributions.
     total = each.scores.sum()
     assert float(words.scores.sum()) == pytest.approx(float(total), abs=1e-4)
     assert float(joint.scores) == pytest.approx(float(total), abs=1e-4)
@@ -302,7 +305,7 @@ def test_targets_by_token_word_and_as_one():
 
 
 def test_ids_contrasts_and_functions_are_targets():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     ids = tokenizer(CONTINUATION)["input_ids"]
     explain = Occlusion(model, tokenizer, granularity="token")
     (by_text,) = explain(PROMPT, targets=CONTINUATION)
@@ -331,7 +334,7 @@ def test_ids_contrasts_and_functions_are_targets():
 
 
 def test_prompts_in_every_form():
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     explain = Occlusion(model, tokenizer)
     (expected,) = explain(PROMPT, targets=CONTINUATION)
     ids = tokenizer(PROMPT)["input_ids"]
@@ -344,7 +347,7 @@ TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}
 
 
 def test_chats_keep_their_template():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     chat = [{"role": "system", "content": "be brief "}, {"role": "user", "content": "Was the film good?"}]
@@ -359,7 +362,7 @@ def test_chats_keep_their_template():
 
 
 def test_results_are_saved_and_drawn(tmp_path):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = KernelShap(model, tokenizer, n_samples=64)(PROMPT, targets=CONTINUATION)
     loaded = type(output).load(output.save(tmp_path / "saved"))
     assert torch.equal(loaded.attributions.nan_to_num(7), output.attributions.nan_to_num(7))
@@ -370,7 +373,7 @@ def test_results_are_saved_and_drawn(tmp_path):
 
 
 def test_half_precision_models_run():
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     exact = KernelShap(model, tokenizer)("a film", targets=" was")[0]
     half = KernelShap(copy.deepcopy(model).bfloat16(), tokenizer)("a film", targets=" was")[0]
     assert torch.allclose(exact.attributions, half.attributions, atol=0.3, equal_nan=True)
@@ -397,7 +400,7 @@ def test_half_precision_models_run():
     ],
 )
 def test_bad_input_is_one_clear_error(prompt, targets, error, message):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     with pytest.raises(error, match=message):
         Occlusion(model, tokenizer)(prompt, targets=targets)
 
@@ -406,18 +409,18 @@ def test_options_of_generation_belong_to_generation(reviews):
     for option in ({"target_granularity": "sequence"}, {"generation_kwargs": {}}, {"reuse_prefix": False}):
         with pytest.raises(OptionError, match="is for text-generation"):
             Occlusion(*reviews, **option)
-    with pytest.raises(OptionError, match="it goes without"):
-        Occlusion(*generator("gpt2"), target_granularity="sequence", inference_mode="softmax")
+    with pytest.raises(OptionError, match="leave one of them out"):
+        Occlusion(*causal_lm("gpt2"), target_granularity="sequence", inference_mode="softmax")
 
 
 def test_models_with_an_encoder_are_refused():
     config = hf.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)
     with pytest.raises(ModelError, match="not yet those with an encoder"):
-        Occlusion(hf.T5ForConditionalGeneration(config), generator("gpt2")[1], task="text-generation")
+        Occlusion(hf.T5ForConditionalGeneration(config), causal_lm("gpt2")[1], task="text-generation")
 
 
 def test_segments_are_units():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     prompt = Prompt("{context} Question: {question}", context="The film was long.", question="was it good?")
     (output,) = KernelShap(model, tokenizer, granularity=Segments())(prompt, targets=" very long")
     assert output.attributions.shape == (2, 4)
@@ -428,7 +431,7 @@ def test_segments_are_units():
     (same,) = KernelShap(model, tokenizer, segments=spans)(str(prompt), targets=" very long")
     assert torch.equal(same.attributions.nan_to_num(), output.attributions.nan_to_num())
     assert output.completeness_gap.abs().max() < 1e-4
-    # What lies between the segments is never hidden.
+    # Text between the segments is never masked.
     units = Segments().units(KernelShap(model, tokenizer).setup.wrapper.prepare_one(prompt))
     between = prompt.index("Question")
     assert not units.assigned[len(tokenizer(prompt[:between])["input_ids"])]
@@ -462,7 +465,7 @@ def test_segments_are_checked_as_options(reviews):
 
 
 def test_messages_of_a_chat_are_segments():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
@@ -471,8 +474,8 @@ def test_messages_of_a_chat_are_segments():
 
 
 @pytest.mark.parametrize("method", [Occlusion, IntegratedGradients])
-def test_lengths_and_paddings_change_nothing(model_and_tokenizer, method):
-    """Prompts of mixed lengths in one batch, and prompts that were padded on the left."""
+def test_lengths_and_padding_do_not_change_results(model_and_tokenizer, method):
+    """Prompts of different lengths in one batch, and prompts that were padded on the left."""
     model, tokenizer = model_and_tokenizer
     prompts = [PROMPT, "A film", "A long film, but not a good one"]
     explain = light(method)(model, tokenizer, batch_size=7)
@@ -491,16 +494,16 @@ def test_lengths_and_paddings_change_nothing(model_and_tokenizer, method):
 
 
 def assert_rows_score_as_alone(model, tokenizer, prompts, continuation, places=(0, 1)):
-    """Scores of one row at a time against those in company."""
-    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=5, removal=stand_in(tokenizer))
+    """Check the scores of rows in one batch against those of one row at a time."""
+    explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=5, removal=replacement_id(tokenizer))
     for prompt, output in zip(prompts, explain(prompts, continuation), strict=True):
-        ids, begin = joined(tokenizer, prompt, continuation)
+        ids, begin = prompt_and_continuation(tokenizer, prompt, continuation)
         with torch.no_grad():
             base = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         for target, place in enumerate(range(begin, len(ids))):
             assert float(output.scores[target]) == pytest.approx(float(base[place - 1, ids[place]]), abs=1e-4)
         for unit in places:
-            changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
+            changed = [replacement_id(tokenizer) if place == unit else token for place, token in enumerate(ids)]
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([changed])).logits[0].log_softmax(-1)
             for target, place in enumerate(range(begin, len(ids))):
@@ -520,8 +523,8 @@ def test_positions_are_counted_as_the_model_counts_them():
     assert_rows_score_as_alone(model, words, [PROMPT, "a film"], " was very long")
 
 
-def test_factors_that_depend_on_length_keep_company_apart():
-    _, words = generator("llama")
+def test_models_that_depend_on_length_are_not_batched_over_lengths():
+    _, words = causal_lm("llama")
     torch.manual_seed(0)
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 1e4,
             "original_max_position_embeddings": 16}  # fmt: skip
@@ -538,8 +541,8 @@ def test_factors_that_depend_on_length_keep_company_apart():
     (hf.Lfm2ForCausalLM, hf.Lfm2Config, {"layer_types": ["conv", "full_attention"]}),
     (hf.MiniMaxForCausalLM, hf.MiniMaxConfig, {"layer_types": ["linear_attention", "full_attention"], "block_size": 8}),
 ])  # fmt: skip
-def test_layers_without_keys_and_values_run_whole(build, config, options):
-    _, words = generator("llama")
+def test_layers_without_keys_and_values_use_no_prefix_cache(build, config, options):
+    _, words = causal_lm("llama")
     torch.manual_seed(0)
     model = build(config(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
@@ -559,7 +562,7 @@ def test_models_that_read_ahead_are_refused():
 
 @pytest.mark.filterwarnings("ignore:.*quantiz")
 def test_decoders_that_round_all_positions_together_are_refused():
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     rounded = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     with pytest.raises(ModelError, match="Dynamically quantised layers round all positions by one scale"):
         Occlusion(rounded, words)("a good film", " and")
@@ -574,7 +577,7 @@ def test_units_may_be_numbered_in_any_order():
         def labels(self, sample):
             return list(sample.tokens)[::-1]
 
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     plain, turned = (
         KernelShap(model, tokenizer, granularity=how)("a film", targets=" was")[0] for how in ("token", Reversed())
     )
@@ -586,7 +589,7 @@ def test_units_may_be_numbered_in_any_order():
 
 
 def test_messages_are_not_found_in_the_template():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     (output,) = Occlusion(model, words, removal="unk")([{"role": "user", "content": "user"}], targets=" very")
@@ -594,7 +597,7 @@ def test_messages_are_not_found_in_the_template():
     spans = words(rendered, return_offsets_mapping=True)["offset_mapping"]
     ids = words(rendered)["input_ids"]
     said = [place for place, (start, end) in enumerate(spans) if start < 12 and end > 8]
-    changed = [stand_in(words) if place in said else token for place, token in enumerate(ids)]
+    changed = [replacement_id(words) if place in said else token for place, token in enumerate(ids)]
     behind = words(" very")["input_ids"]
     places = [len(ids) + number for number in range(len(behind))]
     base, hidden = (sum(slow_scores(model, row + behind, places)) for row in (ids, changed))
@@ -605,7 +608,7 @@ def test_messages_are_not_found_in_the_template():
 
 
 def test_special_tokens_in_a_prompt_are_no_units_and_numbers_of_all_kinds_are_ids():
-    model, tokenizer = generator("llama")
+    model, tokenizer = causal_lm("llama")
     text = f"The film{tokenizer.eos_token} was good"
     (output,) = Occlusion(model, tokenizer)(text, targets=" very")
     assert tokenizer.eos_token not in [element.strip() for element in output.elements]
@@ -615,7 +618,7 @@ def test_special_tokens_in_a_prompt_are_no_units_and_numbers_of_all_kinds_are_id
 
 
 def test_scores_of_units_that_no_row_kept_are_unknown():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     (output,) = Rise(model, tokenizer, n_samples=12, keep_probability=0.05)(PROMPT, targets=" very")
     assert output.attributions[0, :-1].isnan().any()
     assert output.standard_errors[0].isnan().tolist() == output.attributions[0].isnan().tolist()
@@ -638,17 +641,17 @@ STATEFUL = {
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_recurrent_models_run_whole(name):
+def test_recurrent_models_use_no_prefix_cache(name):
     build, config, options = STATEFUL[name]
-    _, tokenizer = generator("llama")
+    _, tokenizer = causal_lm("llama")
     torch.manual_seed(0)
     model = build(config(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **options)).eval()
     explain = Occlusion(model, tokenizer, granularity="all-tokens", batch_size=3, removal="unk")
     (output,) = explain(PROMPT, targets=CONTINUATION)
     assert not explain.setup.wrapper.engine.reuses
-    ids, begin = joined(tokenizer)
+    ids, begin = prompt_and_continuation(tokenizer)
     for unit in (1, 4, begin):
-        changed = [stand_in(tokenizer) if place == unit else token for place, token in enumerate(ids)]
+        changed = [replacement_id(tokenizer) if place == unit else token for place, token in enumerate(ids)]
         for target, place in enumerate(range(begin, len(ids))):
             if unit < place:
                 (before,), (after,) = (slow_scores(model, row[:place] + ids[place:], [place]) for row in (ids, changed))
@@ -657,7 +660,7 @@ def test_recurrent_models_run_whole(name):
 
 @pytest.mark.parametrize("kind", ["tied", "untied", "bfloat16", "no pad, no mask"])
 def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
-    model, tokenizer = generator("gpt2", tie_word_embeddings=kind != "untied")
+    model, tokenizer = causal_lm("gpt2", tie_word_embeddings=kind != "untied")
     words = copy.deepcopy(tokenizer)
     if kind == "bfloat16":
         model = model.bfloat16()
@@ -696,13 +699,13 @@ def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
     ],
 )
 def test_bad_options_are_one_clear_error(options, error, message):
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     with pytest.raises(error, match=message):
         Occlusion(model, tokenizer, **options)(PROMPT)
 
 
 def test_generation_follows_its_config_and_stays_within_the_model():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     config = hf.GenerationConfig(max_new_tokens=2, pad_token_id=0)
     options = ({"generation_config": config}, {"max_new_tokens": 2})
     short, same = (
@@ -718,7 +721,7 @@ def test_generation_follows_its_config_and_stays_within_the_model():
 
 
 def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     with pytest.raises(ModelError, match="does not depend on the input"):
         Saliency(model, tokenizer)(PROMPT, targets=lambda logits: logits[:, 0].detach())
     with pytest.raises(TargetError, match="functions go without it"):
@@ -726,7 +729,7 @@ def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
 
 
 def test_messages_are_the_segments_of_a_chat_and_templates_may_refuse_it():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Was the film good?"}]
@@ -751,9 +754,9 @@ def test_prompts_are_templates_of_strings():
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_removals_are_taken_as_a_person_writes_them(name):
-    """A word with its space before it, which tokenizers spell in ways of their own."""
-    model, words = generator(name)
+def test_removal_tokens_are_given_as_text(name):
+    """A word with its leading space, which tokenizers represent differently."""
+    model, words = causal_lm(name)
     spelled = next(token for token in sorted(words.get_vocab()) if token[0] in "Ġ▁" and token[1:].isalpha())
     token, written = words.convert_tokens_to_ids(spelled), f" {spelled[1:]}"
     by_text, by_id = (Occlusion(model, words, removal=removal)(PROMPT, CONTINUATION)[0] for removal in (written, token))
@@ -765,61 +768,61 @@ def test_removals_are_taken_as_a_person_writes_them(name):
         Occlusion(model, words, removal="several words at once")
 
 
-# Its tokens are several, so that its later ones rest on its first.
+# The word has several tokens, so that the later ones depend on the first.
 DATE = "2018-01-22"
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_a_generated_word_is_no_reason_of_its_own(name, tmp_path):
-    model, words = generator(name)
+def test_units_of_the_target_itself_are_not_ranked(name, tmp_path):
+    model, words = causal_lm(name)
     (output,) = IntegratedGradients(model, words, baseline="unk", n_steps=128)(PROMPT, targets=f" very {DATE}")
     unit = next(n for n, element in enumerate(output.elements) if element.strip() == DATE)
     (target,) = (n for n, label in enumerate(output.target_names) if label.strip() == DATE)
     assert output.target_units is not None
     assert output.target_units[target].nonzero()[:, 0].tolist() == [unit]
-    # Sums have it: on the path all of the word but its last token moves too.
+    # The promised sum includes these cells: the path moves all tokens of the word except the last.
     assert float(output.attributions[target, unit]) != 0
     promised = output.attributions[target].nansum() + output.completeness_gap[target]
     assert abs(float(output.completeness_gap[target])) < 0.02 * abs(float(promised))
-    # Rankings do not.
+    # Rankings leave them out.
     largest = dataclasses.replace(output, attributions=output.attributions.clone())
     largest.attributions[target, unit] = 1e3
     assert math.isnan(float(largest.ranking_scores[target, unit]))
     assert top_unit(largest, target) != DATE
     assert float(Entropy().evaluate(largest).values[0][target]) > 0.1
-    assert DATE not in _sources(largest)[target]
+    assert DATE not in _top_sources(largest)[target]
     largest.save(tmp_path / "output")
     assert torch.equal(AttributionOutput.load(tmp_path / "output").target_units, output.target_units)
-    # A figure's scale is that of the others.
+    # The colour scale of a figure does not depend on them.
     assert Panel("", largest, target).colours[1].vmax < 1e3
     assert json.loads(_data(largest))["scores"][target][unit] is None
 
 
-def _sources(output):
-    """What each generated piece rests on most, as the command line prints it."""
+def _top_sources(output):
+    """The unit with the highest score for each generated unit, as the command line prints it."""
     with console.capture() as screen:
         print_sources(output)
     return [line.split("│")[3] for line in screen.get().splitlines() if line.startswith("│")]
 
 
 @pytest.mark.parametrize("metric", [MuFidelity, Infidelity, partial(SensitivityN, n=0.5), Deletion, Insertion])
-def test_metrics_hide_nothing_of_the_target_itself(metric):
-    model, words = generator("gpt2")
+def test_metrics_do_not_mask_units_of_the_target_itself(metric):
+    model, words = causal_lm("gpt2")
     (output,) = Occlusion(model, words)(PROMPT, targets=f" very {DATE} long")
     measure = metric(model, words, removal="unk")
-    own = torch.tensor(output.targets[1])
+    target_ids = torch.tensor(output.targets[1])
     begin = len(words(PROMPT)["input_ids"]) + len(output.targets[0])
-    end = begin + len(own)
+    end = begin + len(target_ids)
     kept = []
     scored = CausalLMEngine._scored
 
-    def watched(self, ask):
-        if begin + 1 in ask.targets.positions.tolist():
-            kept.append(bool((ask.rows.fields["input_ids"][:, begin:end] == own).all()))
-        return scored(self, ask)
+    def counted(self, scored_request):
+        if begin + 1 in scored_request.targets.positions.tolist():
+            kept.append(bool((scored_request.rows.fields["input_ids"][:, begin:end] == target_ids).all()))
+        return scored(self, scored_request)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CausalLMEngine, "_scored", watched)
+        patch.setattr(CausalLMEngine, "_scored", counted)
         values = measure.evaluate(output).values[0]
     assert len(kept)
     assert all(kept)
@@ -844,13 +847,13 @@ def test_names_of_targets_joined_give_the_continuation_back(kind, unit, said):
 
 
 def test_generated_tokens_are_explained_by_their_log_probability():
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     (output,) = Occlusion(model, words, granularity="token")(PROMPT, targets=CONTINUATION)
     assert output.info["inference_mode"] == "log_softmax"
     assert bool((output.scores < 0).all())
     (same,) = Occlusion(model, words, granularity="token", inference_mode=None)(PROMPT, targets=CONTINUATION)
     assert torch.equal(same.scores, output.scores)
-    ids, begin = joined(words)
+    ids, begin = prompt_and_continuation(words)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids])).logits[0]
     for mode, scores in (("logits", logits), ("softmax", logits.softmax(-1))):
@@ -861,8 +864,8 @@ def test_generated_tokens_are_explained_by_their_log_probability():
 
 
 def test_a_prompt_starts_with_a_bos_token_on_request():
-    """With it, what is explained is what the model makes of the longer text; the token itself is no unit."""
-    model, words = generator("gpt2")
+    """With the token, the score of the longer text is explained; the token itself is not a unit."""
+    model, words = causal_lm("gpt2")
     ids = words(PROMPT)["input_ids"]
     said = words(CONTINUATION)["input_ids"]
     (output,) = Occlusion(model, words, granularity="token", prepend_bos=True)(PROMPT, targets=said)
@@ -876,8 +879,8 @@ def test_a_prompt_starts_with_a_bos_token_on_request():
 
 
 def test_a_prompt_has_one_bos_token():
-    """Where the tokenizer adds one, the option adds no second, and a text that spells it out gets none."""
-    model, words = generator("llama")
+    """No second token is added if the tokenizer adds one, or if the text begins with it."""
+    model, words = causal_lm("llama")
     (plain,) = Saliency(model, words)(PROMPT, targets=CONTINUATION)
     for prompt, options in ((PROMPT, {"prepend_bos": True}), (words.bos_token + PROMPT, {})):
         (output,) = Saliency(model, words, **options)(prompt, targets=CONTINUATION)
@@ -892,16 +895,16 @@ def test_a_prompt_has_one_bos_token():
     assert of_text.scores.tolist() == pytest.approx(of_chat.scores.tolist(), abs=1e-5)
     words.bos_token = None
     with pytest.raises(OptionError, match="does not name"):
-        Saliency(generator("gpt2")[0], words, prepend_bos=True)(PROMPT)
+        Saliency(causal_lm("gpt2")[0], words, prepend_bos=True)(PROMPT)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3", "opt", "gpt-neox"])
-def test_words_are_hidden_from_attention_and_the_first_is_replaced(name):
-    """By a loop with masks of its own; positions are those of the unchanged text."""
-    model, words = generator(name)
+def test_words_are_masked_by_attention_and_the_first_is_replaced(name):
+    """Against a loop with attention masks; positions are those of the unperturbed text."""
+    model, words = causal_lm(name)
     (output,) = Occlusion(model, words, granularity="all-tokens")(PROMPT, targets=CONTINUATION)
     assert output.info["removal"] == "attention-sink"
-    ids, _ = joined(words)
+    ids, _ = prompt_and_continuation(words)
     last = len(ids) - 1
     base = slow_scores(model, ids, [last])[0]
     sink = words(" ", add_special_tokens=False)["input_ids"]
@@ -918,17 +921,17 @@ def test_words_are_hidden_from_attention_and_the_first_is_replaced(name):
 
 @pytest.mark.parametrize("name", STATEFUL)
 def test_words_of_recurrent_models_are_replaced(name):
-    """A recurrent layer reads what an attention mask hides."""
+    """A recurrent layer reads tokens that the attention mask excludes."""
     build, config, options = STATEFUL[name]
-    _, words = generator("llama")
+    _, words = causal_lm("llama")
     model = build(config(vocab_size=len(words), pad_token_id=words.pad_token_id, **options)).eval()
     assert Occlusion(model, words)("The plot", " very")[0].info["removal"] == "unk"
 
 
 @pytest.mark.parametrize("removal", ["attention", "attention-sink", "space"])
-def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
-    """Smoothing a method that hides parts moves the embeddings; hidden tokens must not come through them."""
-    model, words = generator("gpt2")
+def test_masking_tokens_and_changing_embeddings_combine(removal):
+    """Smoothing a perturbation method changes the embeddings; masked tokens must stay masked."""
+    model, words = causal_lm("gpt2")
     modality = Occlusion(model, words, removal=removal).setup.masker()
     sample = Occlusion(model, words).setup.wrapper.prepare_one(PROMPT)
     ids = sample.rows.fields["input_ids"]
@@ -938,9 +941,9 @@ def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
     rows = modality.replaced(moved, modality.fully_masked(moved, torch.Generator()), hidden)
     plain = modality.replaced(sample, modality.fully_masked(sample, torch.Generator()), hidden)
     assert torch.equal(rows.fields["input_ids"], plain.fields["input_ids"])
-    visible = plain.fields["attention_mask"].bool()[0]
+    attended = plain.fields["attention_mask"].bool()[0]
     expected = modality.tokens.embed(plain.fields["input_ids"])
-    assert torch.equal(rows.fields["embeddings"][0, visible], expected[0, visible])
+    assert torch.equal(rows.fields["embeddings"][0, attended], expected[0, attended])
 
 
 @pytest.mark.parametrize(
@@ -961,14 +964,14 @@ def test_what_hides_a_token_is_read_where_embeddings_are_moved(removal):
         ([{"role": "user", "content": "What now"}], "kite", None),
     ],
 )
-def test_a_target_that_runs_into_the_prompt_is_told(prompt, target, remedy):
-    model, tokenizer = generator("gpt2")
+def test_a_target_that_merges_with_the_prompt_is_reported(prompt, target, remedy):
+    model, tokenizer = causal_lm("gpt2")
     words = copy.deepcopy(tokenizer)
     words.chat_template = TEMPLATE
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Saliency(model, words)(prompt, targets=target)
-    found = [str(one.message) for one in told]
+    found = [str(one.message) for one in caught]
     assert len(found) == (remedy is not None)
     if remedy is not None:
         assert remedy in found[0]

@@ -1,4 +1,4 @@
-"""Which tokens and pixels make up a unit, and how units are made of positions."""
+"""Granularities: which tokens and pixels make up a unit, and how scores of positions become those of units."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from interpreto.attributions.granularity.segmentation import clauses, sentences,
 from interpreto.attributions.granularity.units import ImageUnits, TextUnits, resized
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import ImageSample
-from tests.models import TEXT_MODELS, some_pictures, text_model
+from tests.models import TEXT_MODELS, some_images, text_model
 
 
 def cut(split, text):
@@ -61,7 +61,7 @@ def test_elements_give_back_the_text(name, granularity):
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=14))
 def test_any_text_is_given_back(text):
-    """Also texts of tokens that the vocabulary lacks; a text of nothing but white space is refused."""
+    """Also for tokens outside the vocabulary; a text of white space alone is refused."""
     model, tokenizer = text_model("roberta")
     for granularity in ("word", "sentence"):
         wrapped = Saliency(model, tokenizer, granularity=granularity).setup
@@ -97,7 +97,7 @@ def test_pooling():
 
 
 def sample(height, width, patch=None):
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     return ImageSample(
         Rows({"pixel_values": torch.zeros(1, 3, height, width)}),
         picture,
@@ -147,7 +147,7 @@ def test_resizing_keeps_level_or_total():
     ("extent", "cut"), [((8, 12), Patches((2, 3))), ((9, 13), Patches((2, 3))), ((8, 12), Grid(4, 6))]
 )
 def test_tiles_are_found_by_reshaping_as_by_their_index(extent, cut):
-    """The quick way through tiles against the one that serves any units."""
+    """The fast path for tiles against the general one for any units."""
     units = cut.units(sample(*extent))
     assert units.tile is not None
     plain = ImageUnits(units.index, units.shape)

@@ -1,4 +1,4 @@
-"""Every form of input and target gives the same numbers as its plainest form."""
+"""Every form of inputs and targets gives the same numbers as the simplest form."""
 
 from functools import partial
 
@@ -13,8 +13,8 @@ from interpreto import Contrast, Grid, InputXGradient, IntegratedGradients, Occl
 from interpreto.errors import InputError, TargetError
 from interpreto.model_wrapping.execution.precision import precision
 from interpreto.model_wrapping.inputs.image import geometry_of, to_image
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, processor, some_pictures, text_model, tokenizer, transform
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, light, processor, some_images, text_model, tokenizer, transform
 
 BERT, VIT = text_model("bert"), image_model("vit")
 
@@ -24,7 +24,7 @@ def maps(inputs, **options):
 
 
 def test_images_in_every_form(tmp_path):
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     expected = maps(picture)
     array = np.asarray(picture)
     path = tmp_path / "shapes.png"
@@ -32,7 +32,7 @@ def test_images_in_every_form(tmp_path):
     forms = [path, str(path), array, array / 255.0, torch.from_numpy(array.copy()).permute(2, 0, 1), [picture]]
     for form in forms:
         assert torch.equal(maps(form), expected)
-    # Processors prepare several at once, and models run them in other batches: neither promises the last bit.
+    # Processors and models round differently for other batch sizes.
     several = np.stack([array, array])
     assert torch.allclose(maps(several), torch.cat([expected, expected]), atol=1e-5)
     encoded = VIT[1](picture, return_tensors="pt")
@@ -43,7 +43,7 @@ def test_images_in_every_form(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1", "I;16"])
 def test_images_of_every_mode_become_rgb(mode):
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     grey = Image.fromarray((np.asarray(picture.convert("L")).astype(np.uint16)) * 257)
     given = grey if mode == "I;16" else picture.convert(mode)
     assert to_image(given).mode == "RGB"
@@ -59,7 +59,7 @@ def test_transparent_parts_are_white():
     assert np.asarray(to_image(clear)).min() == 255
 
 
-def test_a_picture_is_turned_as_the_camera_was_held():
+def test_images_are_rotated_by_their_exif_orientation():
     picture = Image.new("RGB", (6, 4))
     exif = picture.getexif()
     exif[0x0112] = 6
@@ -166,7 +166,7 @@ def test_inference_mode_says_which_score_is_explained(mode):
 
 
 class Square(nn.Module):
-    """A module without anything of transformers."""
+    """A module without the API of transformers."""
 
     def __init__(self):
         super().__init__()
@@ -179,7 +179,7 @@ class Square(nn.Module):
 def test_a_plain_module_from_pixels_to_logits():
     torch.manual_seed(0)
     method = Occlusion(Square(), transform(28), task="image-classification", patch_size=7)
-    (output,) = method(some_pictures()[1])
+    (output,) = method(some_images()[1])
     assert output.attributions.shape == (1, 4, 4)
     assert output.target_names[0] in "0123"
 
@@ -188,9 +188,9 @@ def test_bf16_models_and_autocast_run():
     import copy
 
     model, vision = VIT
-    exact = InputXGradient(model, vision)(some_pictures()[0], targets=1)[0]
-    rough = InputXGradient(model, vision, autocast=torch.bfloat16)(some_pictures()[0], targets=1)[0]
-    half = InputXGradient(copy.deepcopy(model).bfloat16(), vision)(some_pictures()[0], targets=1)[0]
+    exact = InputXGradient(model, vision)(some_images()[0], targets=1)[0]
+    rough = InputXGradient(model, vision, autocast=torch.bfloat16)(some_images()[0], targets=1)[0]
+    half = InputXGradient(copy.deepcopy(model).bfloat16(), vision)(some_images()[0], targets=1)[0]
     for other in (rough, half):
         assert other.attributions.dtype == torch.float32
         both = torch.stack([other.attributions.flatten(), exact.attributions.flatten()])
@@ -210,8 +210,8 @@ def test_non_square_grids():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 100), (90, 301), (1000, 700)])
-def test_the_place_of_the_models_view_is_found(size):
-    """Resize and centre crop of torchvision: the crop's box in the picture is known."""
+def test_the_crop_box_is_found(size):
+    """Resize and centre crop of torchvision: the crop box in the image is known."""
     from torchvision.transforms import v2
 
     whole = geometry_of(transform(32), size).crop_box
@@ -223,8 +223,8 @@ def test_the_place_of_the_models_view_is_found(size):
     assert np.allclose(geometry_of(crop, size).crop_box, expected, atol=0.02 * max(size))
 
 
-def test_boxes_lie_in_the_raw_picture():
-    wide = some_pictures()[0].resize((300, 150))
+def test_boxes_are_in_pixels_of_the_raw_image():
+    wide = some_images()[0].resize((300, 150))
     (output,) = light(Occlusion)(VIT[0], processor(32))(wide)
     assert output.elements[0].tolist() == [0, 0, 75, 37.5]
     assert output.heatmap().shape == (1, 150, 300)
@@ -232,7 +232,7 @@ def test_boxes_lie_in_the_raw_picture():
 
 
 def test_slow_tokenizers_are_aligned_or_refused():
-    from tests.model_wrapping.slow import Letters
+    from tests.model_wrapping.slow_tokenizer import Letters
 
     model, _ = text_model("bert")
     fast = tokenizer("bert")
@@ -266,7 +266,7 @@ def test_images_of_different_sizes_share_a_call():
 
 
 def test_tensors_of_every_kind_are_taken():
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     expected = maps(picture)
     tensor = (torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255).requires_grad_()
     assert torch.allclose(maps(tensor), expected, atol=1e-5)
@@ -276,7 +276,7 @@ def test_tensors_of_every_kind_are_taken():
     assert torch.allclose(rough.attributions, expected[0], atol=0.05)
 
 
-def test_arrays_with_alpha_are_on_white_as_pictures_are():
+def test_arrays_with_alpha_are_on_white_as_images_are():
     clear = np.zeros((4, 4, 4), np.uint8)
     assert np.asarray(to_image(clear)).min() == 255
 
@@ -305,7 +305,7 @@ def test_rows_of_a_dataset_are_taken():
 
 
 @pytest.mark.parametrize(("size", "expected"), [((200, 100), (0, -50, 200, 150)), ((100, 240), (-70, 0, 170, 240))])
-def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
+def test_padding_of_the_processor_is_outside_the_image(size, expected):
     from torchvision.transforms import v2
 
     def letterbox(picture):
@@ -317,18 +317,18 @@ def test_padding_of_the_processor_lies_outside_the_picture(size, expected):
     assert np.allclose(geometry_of(letterbox, size).crop_box, expected, atol=3)
 
 
-def coarse(values):
-    """Whether all of these survive rounding to bfloat16."""
+def is_exact_in_bfloat16(values):
+    """Whether rounding to bfloat16 changes none of the values."""
     return torch.equal(values, values.bfloat16().float())
 
 
 def test_autocast_leaves_the_last_layer_exact():
-    for (model, processing), sample in ((BERT, TEXTS[0]), (VIT, some_pictures()[0])):
+    for (model, processing), sample in ((BERT, TEXTS[0]), (VIT, some_images()[0])):
         (output,) = Occlusion(model, processing, autocast=torch.bfloat16)(sample, targets=[(0, 1)])
-        assert not coarse(output.scores)
+        assert not is_exact_in_bfloat16(output.scores)
         fields = dict(processing(sample, return_tensors="pt"))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            assert coarse(model(**fields).logits.float())
+            assert is_exact_in_bfloat16(model(**fields).logits.float())
 
 
 def test_attention_is_exact_on_a_cpu_where_gradients_are_taken():
@@ -342,11 +342,11 @@ def test_attention_is_exact_on_a_cpu_where_gradients_are_taken():
             assert attend(leaf, leaf, leaf).dtype == torch.bfloat16
 
 
-def test_pictures_are_prepared_together_as_alone():
-    """Pictures of several sizes, paths and pixel values in one list."""
+def test_images_are_prepared_together_as_alone():
+    """Images of several sizes, paths and pixel values in one list."""
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
-    pictures = some_pictures()
+    pictures = some_images()
     values = {"pixel_values": torch.rand(3, 32, 32)}
     several = [pictures[0], pictures[0].rotate(90), values, pictures[1], pictures[0]]
     for one, alone in zip(wrapper.inputs.prepare(several), map(wrapper.prepare_one, several), strict=True):
@@ -354,7 +354,7 @@ def test_pictures_are_prepared_together_as_alone():
         assert (one.crop_box, one.size, one.raw.size) == (alone.crop_box, alone.size, alone.raw.size)
 
 
-def test_large_pictures_are_prepared_one_by_one(monkeypatch):
+def test_large_images_are_prepared_one_by_one(monkeypatch):
     model, processor = image_model("vit")
     wrapper = Occlusion(model, processor).setup.wrapper
     counts, inner = [], wrapper.inputs.preprocessor.processor.processor
@@ -374,16 +374,16 @@ def test_large_pictures_are_prepared_one_by_one(monkeypatch):
 
 def test_black_and_white_are_what_the_processor_makes_of_them():
     model, processor = image_model("vit")
-    sample = Occlusion(model, processor).setup.wrapper.prepare_one(some_pictures()[0])
+    sample = Occlusion(model, processor).setup.wrapper.prepare_one(some_images()[0])
     for level, colour in zip(sample.black_white, ("black", "white"), strict=True):
-        picture = Image.new("RGB", some_pictures()[0].size, colour)
+        picture = Image.new("RGB", some_images()[0].size, colour)
         assert torch.allclose(
             processor(images=picture, return_tensors="pt")["pixel_values"][0, :, 5, 5], level, atol=1e-6
         )
 
 
 def test_samples_that_are_ready_are_taken_as_they_are():
-    for pair, raws in ((image_model("vit"), some_pictures()), (text_model("bert"), TEXTS)):
+    for pair, raws in ((image_model("vit"), some_images()), (text_model("bert"), TEXTS)):
         method = Occlusion(*pair)
         ready = method.setup.wrapper.inputs.prepare(raws)
         for one, other in zip(method(ready), method(raws), strict=True):
@@ -412,21 +412,21 @@ def test_pairs_of_texts_are_tuples_in_a_list_or_named():
     with pytest.raises(InputError, match=r"must be strings; this one has 'text' \(int\)"):
         explain({"text": 3})
     with pytest.raises(InputError, match="no 'text_pair'"):
-        Occlusion(*generator("gpt2"))({"text": "good film", "text_pair": "the plot"})
+        Occlusion(*causal_lm("gpt2"))({"text": "good film", "text_pair": "the plot"})
 
 
 def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     explain = Occlusion(model, tokenizer, granularity="token")
     prompts = ["The plot", "a film"]
     with pytest.raises(TargetError, match=r"write \[\[5, 6\]\] \* 2 for the first, \[\[5\], \[6\]\] for the second"):
         explain(prompts, targets=[5, 6])
     assert [output.targets for output in explain(prompts, targets=[[5, 6]] * 2)] == [(5, 6)] * 2
     assert [output.targets for output in explain(prompts, targets=[[5], [6]])] == [(5,), (6,)]
-    # Unlike a class, a token may come twice.
+    # Unlike a class, a token may occur twice in a tuple.
     for entry in ([5, 5], torch.tensor([5, 5]), np.array([5, 5])):
         assert [output.targets for output in explain(prompts, targets=[entry, [6]])] == [(5, 5), (6,)]
-    # Neither one prompt nor another number of tokens leaves a doubt.
+    # With one prompt, or another number of tokens, there is only one reading.
     assert explain("The plot", targets=[5, 6])[0].targets == (5, 6)
     assert [output.targets for output in explain(prompts, targets=[5, 6, 7])] == [(5, 6, 7)] * 2
 
@@ -437,14 +437,14 @@ def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(target
         Occlusion(*text_model("bert"))("good film", targets=targets)
     with pytest.raises(TargetError, match="name class 0 more than once"):
         Occlusion(*text_model("bert"))(["good film"] * 2, targets=[[0, 1, 0], 1])
-    # A tuple says that there are several.
+    # A tuple always means several targets.
     assert len(Occlusion(*text_model("bert"))("good film", targets=(0, 0, 1))[0].targets) == 3
 
 
 def test_a_column_is_taken_and_its_table_refused():
     frame = pd.DataFrame({"text": ["good film", "bad plot"], "label": [1, 0]})
     explain = Occlusion(*text_model("bert"))
-    for method, table in ((explain, frame), (Occlusion(*generator("gpt2")), frame)):
+    for method, table in ((explain, frame), (Occlusion(*causal_lm("gpt2")), frame)):
         with pytest.raises(InputError, match=r"columns 'text', 'label' .* such as df\['text'\]"):
             method(table)
         with pytest.raises(InputError, match="columns 'text'"):
@@ -457,14 +457,14 @@ def test_a_column_is_taken_and_its_table_refused():
 
 
 @pytest.mark.parametrize("level", [0, 250, 260, 30000, 65535])
-def test_pictures_of_16_bits_are_read_by_their_mode(level):
+def test_images_of_16_bits_are_read_by_their_mode(level):
     expected = round(level / 65535 * 255)
     array = np.full((4, 5), level, dtype=np.uint16)
     for picture in (Image.fromarray(array), Image.fromarray(array.astype(np.int32), "I"), array):
         assert np.unique(np.asarray(to_image(picture))).tolist() == [expected]
 
 
-def test_pictures_of_floats_are_not_black():
+def test_images_of_floats_are_not_black():
     picture = Image.fromarray(np.linspace(0, 1.0000002, 20, dtype=np.float32).reshape(4, 5), "F")
     assert np.asarray(to_image(picture)).max() == 255
     assert np.asarray(to_image(np.full((4, 4, 3), 1.0000002, dtype=np.float32))).min() == 255
@@ -477,7 +477,7 @@ def test_pictures_of_floats_are_not_black():
 @pytest.mark.parametrize("baseline", [[0.0, 0.5, 1.0], [0, 1], ["zeros", 0.5]])
 def test_a_list_is_always_several_baselines(baseline):
     model, processor = image_model("vit")
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     run = partial(IntegratedGradients, model, processor, n_steps=4, granularity="pixel")
     (found,) = run(baseline=baseline)(picture, 0)
     each = [run(baseline=one)(picture, 0)[0].attributions for one in baseline]
@@ -486,9 +486,9 @@ def test_a_list_is_always_several_baselines(baseline):
 
 def test_a_tuple_is_one_colour():
     model, processor = image_model("vit")
-    (found,) = IntegratedGradients(model, processor, n_steps=4, baseline=(0.0, 0.5, 1.0))(some_pictures()[0], 0)
+    (found,) = IntegratedGradients(model, processor, n_steps=4, baseline=(0.0, 0.5, 1.0))(some_images()[0], 0)
     colour = torch.tensor([0.0, 0.5, 1.0])[:, None, None].expand(3, *found.info["options"].get("size", (32, 32)))
-    (expected,) = IntegratedGradients(model, processor, n_steps=4, baseline=colour)(some_pictures()[0], 0)
+    (expected,) = IntegratedGradients(model, processor, n_steps=4, baseline=colour)(some_images()[0], 0)
     assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The rules that hold for every method, tested by existing: the fixtures run over the public list."""
+"""Properties of every method; the fixtures iterate over the public lists, so that a new method is tested too."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def setting(request):
 
 
 def pytest_generate_tests(metafunc):
-    """Every method on every modality that it knows."""
+    """Parametrize with every method on every modality that it supports."""
     names = metafunc.fixturenames
     if "method" in names and "setting" in names:
         pairs = [(name, modality) for name in BY_NAME for modality in ("text", "image")]
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_numbers_whatever_the_batch_size(method, se
         assert_equal_outputs(method(model, processor, batch_size=batch_size)(inputs), expected)
 
 
-def test_company_and_order_change_nothing(method, setting):
+def test_other_samples_and_order_do_not_change_results(method, setting):
     model, processor, inputs = setting
     together = method(model, processor)(inputs)
     assert_equal_outputs([method(model, processor)(one)[0] for one in inputs], together)

@@ -108,7 +108,7 @@ def test_lime_equals_weighted_ridge_regression(kernel, width):
 
 
 def brute_force_shapley(value, g):
-    """The definition: the mean over all orders of what a unit adds."""
+    """Shapley values by definition: the mean contribution of a unit over all orders."""
     scores = np.zeros(g)
     for order in itertools.permutations(range(g)):
         present: frozenset[int] = frozenset()
@@ -119,7 +119,7 @@ def brute_force_shapley(value, g):
 
 
 def table_game(g, seed):
-    """A game whose every coalition has a random value, as an image model whose pixels are the units."""
+    """A game with a random value for every coalition, as an image model whose pixels are the units."""
     values = np.random.default_rng(seed).normal(size=2**g)
 
     def scores(pixels):
@@ -153,7 +153,7 @@ def test_kernel_shap_is_efficient_also_when_it_samples():
 
 
 def additive_and_pairs(g, seed=0):
-    """A game of single units and pairs; its Shapley values are known in closed form."""
+    """A game of single units and pairs, whose Shapley values have a closed form."""
     rng = np.random.default_rng(seed)
     single, pairs = rng.normal(size=g), np.triu(rng.normal(size=(g, g)), 1)
 
@@ -176,14 +176,14 @@ def test_sampled_kernel_shap_is_unbiased_and_knows_its_error():
     estimates = torch.stack([output.attributions[0, 0] for output in found]).double()
     errors = estimates - exact.attributions[0, 0]
     spread = errors.std(0)
-    # The mean of 60 runs is off by no more than chance allows (a z of 4 in any of 11 units).
+    # The error of the mean of 60 runs is within chance (|z| < 4 for each of 11 units).
     assert (errors.mean(0).abs() < 4 * spread / 60**0.5 + 1e-6).all()
     claimed = torch.stack([output.standard_errors[0, 0] for output in found]).square().mean(0).sqrt()
     assert 0.7 < float((claimed / spread).mean()) < 1.5
 
 
 def test_kernel_shap_on_pairs_of_units_is_exact_when_it_samples():
-    """Complementary pairs cancel every even part, so second-order games leave no error."""
+    """Complementary pairs cancel the even part of a game, so that second-order games have no error."""
     scores, truth = additive_and_pairs(12)
     image = np.ones((1, 1, 12), np.float32)
     (output,) = KernelShap(from_callables(scores), granularity="pixel", n_samples=200)(image, targets=0)
@@ -210,9 +210,9 @@ def test_kernel_shap_says_when_there_are_too_few_samples():
     assert float(output.attributions.sum()) == pytest.approx(everything, abs=1e-4)
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_sobol_indices_match_the_closed_form_of_a_known_function():
-    """Ishigami's function of three uniform inputs; the fourth does nothing."""
+    """Ishigami's function of three uniform inputs; the fourth has no influence."""
     a, b = 7.0, 0.1
 
     def scores(pixels):
@@ -233,7 +233,7 @@ def test_sobol_indices_match_the_closed_form_of_a_known_function():
 
 
 def test_rise_is_the_mean_over_masks_that_keep_a_unit():
-    """A second derivation on the rows that the model saw, all four cells of a 2 x 2 image being pixels."""
+    """A second derivation from the rows that the model received, for a 2 x 2 image whose pixels are the cells."""
     seen = []
 
     def scores(pixels):
@@ -268,7 +268,7 @@ def test_rise_knows_its_error(centered):
 
 
 def quadratic(means):
-    """Scores of the four quarters x: a quadratic and a product."""
+    """Scores of the means x of the four quarters: a quadratic and a product."""
     return torch.stack([means.square().sum(1), means[:, 0] * means[:, 1]], dim=1)
 
 
@@ -311,9 +311,9 @@ def test_several_baselines_are_averaged():
     assert (both.completeness_gap.abs() < 1e-5).all()
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_smoothing_a_quadratic_has_the_moments_of_its_gradient():
-    """The gradient of x^2 at x + e is 2 x + 2 e: its mean, mean square and variance are known."""
+    """The gradient of x^2 at x + e is 2 x + 2 e, whose mean, mean square and variance are known."""
     pixels = torch.linspace(-1, 1, 16).reshape(1, 4, 4)
     model = Game(lambda m: m[:, :1])
     model.forward = lambda p: (p**2).sum((1, 2, 3))[:, None]
@@ -354,7 +354,7 @@ def test_warnings_are_not_raised_where_samples_suffice():
 
 @pytest.mark.filterwarnings("ignore:n_samples=")
 def test_kernel_shap_on_thousands_of_units():
-    """More units than rows: still efficient, and no number overflows."""
+    """More units than evaluations: scores still sum to the total, and no number overflows."""
     weights = np.random.default_rng(0).normal(size=40 * 40)
     wrapped = from_callables(lambda pixels: (pixels.reshape(len(pixels), -1) @ weights)[:, None])
     (output,) = KernelShap(wrapped, granularity="pixel", n_samples=200)(np.ones((1, 40, 40), np.float32), targets=0)
@@ -373,7 +373,7 @@ def test_coalitions_use_the_rows_and_all_sizes_fairly(g, n_samples):
 
 
 def test_smoothing_a_random_method_draws_numbers_of_its_own():
-    """The variance of a random method under no noise is that of the method alone: its copies must differ."""
+    """Without noise, the variance over copies is that of the random method: every copy needs its own seed."""
     pixels = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
     of = functools.partial(GradientShap, n_samples=2)
     options = {"task": "image-classification", "patch_size": 2, "n_samples": 20, "noise_level": 0.0}

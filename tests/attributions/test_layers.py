@@ -1,4 +1,4 @@
-"""Which layers have places, and on which of them an output rests."""
+"""Layers: which have patch positions, and which of them the output depends on."""
 
 import copy
 
@@ -26,7 +26,7 @@ def convolutions(*widths):
 
 
 class WithDecoder(nn.Module):
-    """A decoder runs after the head and leads nowhere."""
+    """A decoder runs after the head, and its output is not used."""
 
     def __init__(self, detached=False):
         super().__init__()
@@ -78,7 +78,7 @@ def test_an_output_without_gradients_is_refused():
         GradCam(WithDecoder(detached=True).eval(), **TASK)(PIXELS, 0)
 
 
-def test_maps_of_zeros_are_told_and_recorded():
+def test_maps_of_zeros_are_reported_and_recorded():
     model = WithDecoder().eval()
     # Every channel is positive, and every weight of one class negative.
     model.backbone[3] = nn.Sigmoid()
@@ -99,7 +99,7 @@ def test_cells_must_respond_where_the_image_was_changed(scrambled):
 
 
 def test_hiera_is_read_where_its_patches_lie_in_order():
-    """Blocks keep patches in the order of windows, which is known for as many as enter the first one."""
+    """Hiera's blocks keep patches in the order of windows, which is known for as many as the first block gets."""
     torch.manual_seed(0)
     config = hf.HieraConfig(
         image_size=[64, 64], embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], query_stride=[2, 2],
@@ -108,7 +108,7 @@ def test_hiera_is_read_where_its_patches_lie_in_order():
     model = hf.HieraForImageClassification(config).eval()
     (output,) = GradCam(model)(torch.rand(3, 64, 64), 0)
     assert output.info["layer"].startswith("hiera.encoder.stages.3")
-    # Patches lie a stride apart, and are merged three times: 4 * 2**3 = 32 pixels.
+    # Patches are a stride apart, and are merged three times: 4 * 2**3 = 32 pixels.
     assert Saliency(model)(torch.rand(3, 64, 64), 0)[0].attributions.shape == (1, 2, 2)
     with pytest.raises(OptionError, match="has no features with places"):
         GradCam(model, layer="hiera.encoder.stages.2")(torch.rand(3, 64, 64), 0)
@@ -123,7 +123,7 @@ def _timm(name, **options):
 
 
 def test_a_class_token_may_join_later():
-    """ConViT puts it before the patches halfway: positions found before the first block do not hold behind it."""
+    """ConViT prepends it after some blocks: positions found before the first block are wrong after that."""
     model = _timm("convit_tiny", depth=4, local_up_to_layer=2)
     wrapper = image_classification(model, None, Runtime())
     sample = wrapper.prepare_one(PIXELS)
@@ -145,14 +145,14 @@ def test_a_class_token_may_join_later():
         assert output.attributions.shape == (1, 4, 4)
 
 
-def test_legrad_looks_at_the_only_block():
+def test_legrad_reads_the_only_block():
     model = _timm("vit_tiny_patch16_224", depth=1)
     (default,), (named,) = (LeGrad(model, **TASK, **options)(PIXELS, 0) for options in ({}, {"layers": 0}))
     assert torch.equal(default.attributions, named.attributions)
 
 
 class WithAuxiliaryHead(nn.Module):
-    """Adds the highest logits of all places to those of the whole image, as VOLO does."""
+    """Adds the maximum of the per-position logits to the logits of the image, as VOLO does."""
 
     def __init__(self):
         super().__init__()
@@ -169,7 +169,7 @@ def test_logits_of_an_auxiliary_head_are_no_features():
     assert output.info["layer"] == "features"
 
 
-def test_windows_have_no_places():
+def test_window_attention_has_no_patch_positions():
     from tests.models import image_model
 
     model, _ = image_model("swin")
@@ -179,7 +179,7 @@ def test_windows_have_no_places():
 
 
 @pytest.mark.parametrize("method", [LeGrad, AttentionRollout])
-def test_blocks_of_one_list_that_attend_over_unlike_positions_are_refused(method):
+def test_blocks_of_one_list_that_attend_over_different_positions_are_refused(method):
     import timm
 
     sizes = {"img_size": (64, 64), "embed_dim": 8, "num_heads": 1, "stages": (1, 1, 1), "q_pool": 2}
@@ -188,8 +188,8 @@ def test_blocks_of_one_list_that_attend_over_unlike_positions_are_refused(method
         method(model, **TASK)(torch.rand(3, 64, 64), 0)
 
 
-class BesideItsPatches(nn.Module):
-    """Returns patches and a class token that has read them; the head reads the token."""
+class ReturnsPatchesToo(nn.Module):
+    """Returns patches and a class token that attends to them; the head reads the token."""
 
     def __init__(self):
         super().__init__()
@@ -208,7 +208,7 @@ class Joined(nn.Module):
 
 
 def test_a_layer_beside_which_the_output_is_read_is_refused():
-    model = BesideItsPatches().eval()
+    model = ReturnsPatchesToo().eval()
     with pytest.raises(UnsupportedError, match=r"does not rest on join in a way .* Take another layer"):
         GradCam(model, **TASK, layer="join")(PIXELS, 0)
     (output,) = GradCam(model, **TASK)(PIXELS, 0)

@@ -1,4 +1,4 @@
-"""Memory is bounded by a batch: ten times the rows take no more of it, measured in a process of its own."""
+"""Memory is bounded by the batch, not by the number of evaluations; measured in a separate process."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ for run in ((Rise, "n_samples"), (IntegratedGradients, "n_steps")):
 
 
 def test_ten_times_the_rows_take_no_more_memory():
-    """All masks or points at once would be 74 and 221 MB."""
+    """All masks or points at once would take 74 and 221 MB."""
     found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
     masks, points = map(int, found.split())
     assert masks < 2000 * 96 * 96 * 4 / 4

@@ -1,4 +1,4 @@
-"""Metrics against numpy derivations on models whose answers are known, and on every kind of task."""
+"""Metrics against NumPy derivations on models with known answers, and on every task."""
 
 from functools import partial
 
@@ -36,8 +36,8 @@ from interpreto import (
 from interpreto.attributions.metrics.metric_result import as_list
 from interpreto.errors import InputError, OptionError
 from tests.attributions.test_invariants import assert_same, snapshot
-from tests.generators import generator, slow_scores
-from tests.models import TEXTS, image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm, slow_scores
+from tests.models import TEXTS, image_model, some_images, text_model
 
 
 class Linear(nn.Module):
@@ -56,8 +56,8 @@ PIXELS = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1))
 OPTIONS = {"task": "image-classification"}
 
 
-def ideal():
-    """The exact share of every patch of 2 x 2 pixels in the score of class 0."""
+def linear_model_and_shares():
+    """A linear model, and the exact contribution of every patch of 2 x 2 pixels to its score of class 0."""
     model = Linear()
     (output,) = Occlusion(model, patch_size=2, **OPTIONS)(PIXELS, targets=0)
     shares = (model.weight[0] * PIXELS).sum(0).reshape(4, 2, 4, 2).sum((1, 3))
@@ -65,18 +65,18 @@ def ideal():
     return model, output
 
 
-def changed(output, scores):
+def with_attributions(output, scores):
     return AttributionOutput(**{**vars(output), "attributions": scores})
 
 
-def hidden_score(model, hidden):
-    """The score of class 0 with some patches at zero, one row at a time."""
+def masked_score(model, hidden):
+    """The score of class 0 with some patches set to zero, one row at a time."""
     mask = np.kron(1 - hidden.reshape(4, 4), np.ones((2, 2)))
     return float((model.weight[0].detach().numpy() * PIXELS.numpy() * mask).sum())
 
 
 def test_curves_are_those_of_a_loop():
-    model, output = ideal()
+    model, output = linear_model_and_shares()
     shares = output.attributions[0].flatten().numpy()
     order = np.argsort(-shares, kind="stable")
     for metric, inserts in ((Deletion, False), (Insertion, True)):
@@ -85,11 +85,11 @@ def test_curves_are_those_of_a_loop():
         for step in range(9):
             hidden = np.full(16, float(inserts))
             hidden[order[: 2 * step]] = 1 - inserts
-            values.append(hidden_score(model, hidden))
+            values.append(masked_score(model, hidden))
         (curve,) = found.curves[0]
         assert curve.x.tolist() == pytest.approx([step / 8 for step in range(9)])
         assert curve.y.tolist() == pytest.approx(values, abs=1e-4)
-        # The formula of RISE's authors.
+        # The trapezoidal rule, as in the code of RISE's authors.
         area = (sum(values) - values[0] / 2 - values[-1] / 2) / 8
         assert float(found.values[0]) == pytest.approx(area, abs=1e-4)
         assert found.mean == pytest.approx(area, abs=1e-4)
@@ -98,10 +98,10 @@ def test_curves_are_those_of_a_loop():
 
 @pytest.mark.parametrize("metric", [Deletion, Insertion])
 @pytest.mark.parametrize(("removal", "batch_size", "groups"), [("zeros", 8, 1), (0.5, 3, 3), ("mean", 8, 8)])
-def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal, batch_size, groups):
-    """Those that are worked on together, where it is the same; nothing but the number of rows tells that they do."""
+def test_images_share_the_fully_masked_row(metric, removal, batch_size, groups):
+    """Images that are evaluated together share it; only the number of evaluations shows this."""
     model, processor = image_model("vit")
-    pictures = [picture.rotate(angle) for angle in (0, 90, 180) for picture in some_pictures()][:8]
+    pictures = [picture.rotate(angle) for angle in (0, 90, 180) for picture in some_images()][:8]
     outputs = Occlusion(model, processor, removal=removal)(pictures, targets=1)
     options = {"n_steps": 16, "removal": removal, "batch_size": batch_size}
     found = metric(model, processor, **options).evaluate(outputs, pictures)
@@ -113,8 +113,8 @@ def test_pictures_share_the_row_in_which_all_is_hidden(metric, removal, batch_si
     assert found.n_evaluations == rows - len(pictures) + groups
 
 
-def test_curves_on_their_way_hold_their_scores_alone(monkeypatch):
-    """Not the outputs of the whole batch, of which answers are views."""
+def test_waiting_curves_keep_only_their_scores(monkeypatch):
+    """A waiting curve must not keep the outputs of a whole batch alive, of which responses are views."""
     held, result = [], Deletion.result
 
     def watched(metric, found, rows):
@@ -123,14 +123,14 @@ def test_curves_on_their_way_hold_their_scores_alone(monkeypatch):
 
     monkeypatch.setattr(Deletion, "result", watched)
     model, processor = image_model("vit")
-    pictures = some_pictures()
+    pictures = some_images()
     Deletion(model, processor, n_steps=5).evaluate(Occlusion(model, processor)(pictures, targets=1), pictures)
     assert len(held) == 2 * len(pictures) - 1
     assert max(tensor.untyped_storage().nbytes() for tensor in held) == 6 * 4
 
 
 class AnyChannels(nn.Module):
-    """Reads pictures of any number of channels."""
+    """Reads images with any number of channels."""
 
     def __init__(self):
         nn.Module.__init__(self)
@@ -140,7 +140,7 @@ class AnyChannels(nn.Module):
         return self.head(pixels.mean(1).flatten(1))
 
 
-def test_pictures_of_other_channels_are_hidden_on_their_own():
+def test_images_with_other_channels_are_masked_separately():
     torch.manual_seed(0)
     model, pictures = AnyChannels(), [torch.rand(3, 8, 8), torch.rand(1, 8, 8), torch.rand(3, 8, 8)]
     options = {"task": "image-classification", "granularity": Grid(2, 2)}
@@ -153,7 +153,7 @@ def test_pictures_of_other_channels_are_hidden_on_their_own():
 
 
 class Squared:
-    """A target that compares by its power, and so cannot be a key."""
+    """A target that defines `__eq__` without `__hash__`, and therefore cannot be a dictionary key."""
 
     power = 2
 
@@ -166,9 +166,9 @@ class Squared:
     __hash__ = None
 
 
-def test_curves_of_one_step_share_all_but_the_pictures():
+def test_curves_of_one_step_share_all_but_the_images():
     model, processor = image_model("vit")
-    pictures = some_pictures()
+    pictures = some_images()
     outputs = Occlusion(model, processor)(pictures, targets=(0, 0, 1))
     found = Deletion(model, processor, n_steps=1).evaluate(outputs, pictures)
     assert found.n_evaluations == len(pictures) + 2
@@ -181,16 +181,16 @@ def test_curves_of_one_step_share_all_but_the_pictures():
 @pytest.mark.parametrize("target", [Squared(), Contrast(0, 1)], ids=["function", "contrast"])
 def test_curves_of_functions_and_contrasts_share_nothing(target):
     model, processor = image_model("vit")
-    pictures = some_pictures() * 2
+    pictures = some_images() * 2
     outputs = Occlusion(model, processor)(pictures, targets=target)
     found = Deletion(model, processor, n_steps=8, batch_size=6).evaluate(outputs, pictures)
     assert found.n_evaluations == 6 * (1 + 8)
 
 
 @pytest.mark.parametrize("metric", [Deletion, Insertion])
-def test_a_curve_of_units_without_a_say_is_not_defined_and_tells_others_nothing(metric):
-    model, output = ideal()
-    silent = changed(output, torch.full_like(output.attributions, torch.nan))
+def test_a_curve_of_units_without_influence_is_undefined_and_does_not_affect_others(metric):
+    model, output = linear_model_and_shares()
+    silent = with_attributions(output, torch.full_like(output.attributions, torch.nan))
     found = metric(model, n_steps=4, batch_size=8, inference_mode="logits", **OPTIONS).evaluate(
         [silent, output, output, output, output], [PIXELS] * 5
     )
@@ -201,7 +201,7 @@ def test_a_curve_of_units_without_a_say_is_not_defined_and_tells_others_nothing(
 
 
 def test_a_curve_of_one_step_has_both_ends():
-    model, output = ideal()
+    model, output = linear_model_and_shares()
     for metric, ends in ((Deletion, (1, 0)), (Insertion, (0, 1))):
         found = metric(model, n_steps=1, inference_mode="logits", **OPTIONS).evaluate([output] * 3, [PIXELS] * 3)
         scores = float(output.attributions.sum()), 0.0
@@ -211,27 +211,27 @@ def test_a_curve_of_one_step_has_both_ends():
 
 
 def test_no_order_deletes_faster_than_that_of_the_ideal_attribution():
-    model, output = ideal()
+    model, output = linear_model_and_shares()
     deletion = Deletion(model, inference_mode="logits", **OPTIONS)
     best = deletion.evaluate(output, PIXELS).mean
     for seed in range(5):
         other = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed))
-        assert deletion.evaluate(changed(output, other), PIXELS).mean > best
+        assert deletion.evaluate(with_attributions(output, other), PIXELS).mean > best
 
 
 @pytest.mark.parametrize(("metric", "best"), [(SensitivityN, 1.0), (MuFidelity, 1.0), (Infidelity, 0.0)])
 def test_the_ideal_attribution_is_faithful(metric, best):
-    model, output = ideal()
+    model, output = linear_model_and_shares()
     for scale in (1.0, 7.0):
-        found = metric(model, **OPTIONS).evaluate(changed(output, scale * output.attributions), PIXELS)
+        found = metric(model, **OPTIONS).evaluate(with_attributions(output, scale * output.attributions), PIXELS)
         assert found.mean == pytest.approx(best, abs=1e-5)
     assert Infidelity(model, normalize=False, **OPTIONS).evaluate(output, PIXELS).mean == pytest.approx(0, abs=1e-5)
 
 
-def test_fidelity_is_that_of_a_loop():
-    model, output = ideal()
+def test_faithfulness_is_that_of_a_loop():
+    model, output = linear_model_and_shares()
     noisy = output.attributions + torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(3))
-    flat, base = noisy[0].flatten().double().numpy(), hidden_score(model, np.zeros(16))
+    flat, base = noisy[0].flatten().double().numpy(), masked_score(model, np.zeros(16))
     for metric, statistic in (
         (SensitivityN(model, n=5, n_samples=40, **OPTIONS), lambda s, d: pearsonr(s, d).statistic),
         (MuFidelity(model, n_samples=40, **OPTIONS), lambda s, d: spearmanr(s, d).statistic),
@@ -243,36 +243,36 @@ def test_fidelity_is_that_of_a_loop():
     ):
         rng = torch.Generator().manual_seed(0)
         subsets = np.stack([metric.subset(16, rng).numpy() for _ in range(40)])
-        drops = np.array([base - hidden_score(model, hidden) for hidden in subsets])
+        drops = np.array([base - masked_score(model, hidden) for hidden in subsets])
         expected = statistic(subsets @ flat, drops)
-        assert metric.evaluate(changed(output, noisy), PIXELS).mean == pytest.approx(expected, abs=1e-4)
+        assert metric.evaluate(with_attributions(output, noisy), PIXELS).mean == pytest.approx(expected, abs=1e-4)
     assert {int(row.sum()) for row in subsets} <= set(range(1, 16))
 
 
 def test_random_attributions_are_as_good_as_chance():
-    """Without a relation correlations are 0 in the mean, with a variance of about 1 / (g - 1) over attributions."""
-    model, output = ideal()
+    """Correlations of unrelated scores have mean 0 and a variance of about 1 / (g - 1) over attributions."""
+    model, output = linear_model_and_shares()
     metric = SensitivityN(model, n=8, n_samples=200, **OPTIONS)
     draws = [torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(60)]
-    found = metric.evaluate([changed(output, draw) for draw in draws], [PIXELS] * 60)
+    found = metric.evaluate([with_attributions(output, draw) for draw in draws], [PIXELS] * 60)
     assert abs(found.mean) < 3 / (15 * 60) ** 0.5
     assert float(found.per_sample.std()) == pytest.approx(15**-0.5, rel=0.3)
 
 
 def test_constant_attributions_have_defined_values():
-    model, output = ideal()
-    flat = changed(output, torch.ones(1, 4, 4))
+    model, output = linear_model_and_shares()
+    flat = with_attributions(output, torch.ones(1, 4, 4))
     assert SensitivityN(model, **OPTIONS).evaluate(flat, PIXELS).mean == 0
     assert np.isfinite(MuFidelity(model, **OPTIONS).evaluate(flat, PIXELS).mean)
     assert np.isfinite(Deletion(model, **OPTIONS).evaluate(flat, PIXELS).mean)
-    nothing = changed(output, torch.zeros(1, 4, 4))
+    nothing = with_attributions(output, torch.zeros(1, 4, 4))
     assert Infidelity(model, **OPTIONS).evaluate(nothing, PIXELS).mean == pytest.approx(1)
     assert Entropy().evaluate([flat, nothing]).per_sample.tolist() == pytest.approx([1, 1])
     assert Gini().evaluate([flat, nothing]).per_sample.tolist() == pytest.approx([0, 0])
 
 
 def test_a_score_that_never_changes_has_no_correlation():
-    model, output = ideal()
+    model, output = linear_model_and_shares()
     with torch.no_grad():
         model.weight.zero_()
     for metric in (SensitivityN, MuFidelity, Infidelity):
@@ -280,27 +280,29 @@ def test_a_score_that_never_changes_has_no_correlation():
 
 
 def test_entropy_and_gini_by_hand():
-    _, output = ideal()
+    _, output = linear_model_and_shares()
     shares = torch.tensor([4.0, -2.0, 1.0, 1.0, *[0.0] * 12]).reshape(1, 4, 4)
     q = np.array([4, 2, 1, 1]) / 8
-    assert Entropy().evaluate(changed(output, shares)).mean == pytest.approx(-(q * np.log(q)).sum() / np.log(16))
+    assert Entropy().evaluate(with_attributions(output, shares)).mean == pytest.approx(
+        -(q * np.log(q)).sum() / np.log(16)
+    )
     x = np.sort(np.abs(shares.flatten().numpy()))
     expected = np.abs(x[:, None] - x[None]).sum() / (2 * 16**2 * x.mean())
-    assert Gini().evaluate(changed(output, shares)).mean == pytest.approx(expected)
+    assert Gini().evaluate(with_attributions(output, shares)).mean == pytest.approx(expected)
     one = torch.zeros(1, 4, 4)
     one[0, 1, 2] = -3
-    assert Entropy().evaluate(changed(output, one)).mean == 0
-    assert Gini().evaluate(changed(output, one)).mean == pytest.approx(15 / 16)
+    assert Entropy().evaluate(with_attributions(output, one)).mean == 0
+    assert Gini().evaluate(with_attributions(output, one)).mean == pytest.approx(15 / 16)
 
 
 def test_completeness_is_the_gap():
     model, vision = image_model("vit")
-    outputs = IntegratedGradients(model, vision, n_steps=2)(some_pictures()[:2], targets=(0, 1))
+    outputs = IntegratedGradients(model, vision, n_steps=2)(some_images()[:2], targets=(0, 1))
     found = Completeness().evaluate(outputs)
     for output, values in zip(outputs, found.values, strict=True):
         total = output.attributions.flatten(1).sum(1) + output.completeness_gap
         assert torch.allclose(values.float(), (output.completeness_gap / total).abs(), rtol=1e-4)
-    assert Completeness().evaluate(Saliency(model, vision)(some_pictures()[0])).values[0].isnan().all()
+    assert Completeness().evaluate(Saliency(model, vision)(some_images()[0])).values[0].isnan().all()
 
 
 METRICS = [Deletion, Insertion, partial(SensitivityN, n_samples=20), partial(MuFidelity, n_samples=20), Infidelity]
@@ -308,11 +310,11 @@ METRICS = [Deletion, Insertion, partial(SensitivityN, n_samples=20), partial(MuF
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["text", "pair", "image", "generation"])
-def test_every_metric_works_on_every_task_in_company(metric, kind):
+def test_every_metric_works_on_every_task_in_a_batch(metric, kind):
     if kind == "generation":
-        (model, processor), inputs, targets = generator("gpt2"), ["The plot was", "A film, and"], " very long"
+        (model, processor), inputs, targets = causal_lm("gpt2"), ["The plot was", "A film, and"], " very long"
     elif kind == "image":
-        (model, processor), inputs, targets = image_model("vit"), some_pictures()[:2], (0, Contrast(1, 2))
+        (model, processor), inputs, targets = image_model("vit"), some_images()[:2], (0, Contrast(1, 2))
     else:
         (model, processor), targets = text_model("bert"), (0, Contrast(1, 2))
         inputs = TEXTS[:2] if kind == "text" else [tuple(TEXTS[:2]), ("a film", "not good")]
@@ -327,8 +329,8 @@ def test_every_metric_works_on_every_task_in_company(metric, kind):
         assert torch.allclose(values.double(), alone.double(), atol=1e-4)
 
 
-def test_a_curve_of_a_generated_word_hides_only_what_it_can_see():
-    model, tokenizer = generator("gpt2")
+def test_a_curve_of_a_generated_word_masks_only_units_that_can_influence_it():
+    model, tokenizer = causal_lm("gpt2")
     (output,) = Occlusion(model, tokenizer, granularity="token")("The plot was", targets=" very")
     (curves,) = Deletion(model, tokenizer, inference_mode="log_softmax", removal="unk").evaluate(output).curves
     ids = tokenizer("The plot was")["input_ids"] + [int(token) for token in output.targets]
@@ -348,11 +350,11 @@ def test_units_are_found_again_whatever_they_were():
     from interpreto import Grid
 
     for granularity in (None, "pixel", Grid(3, 5), Grid(4, 4)):
-        outputs = InputXGradient(model, vision, granularity=granularity)(some_pictures()[:1], targets=1)
+        outputs = InputXGradient(model, vision, granularity=granularity)(some_images()[:1], targets=1)
         assert Deletion(model, vision, n_steps=4).evaluate(outputs).values[0].isfinite().all()
 
 
-def test_what_does_not_belong_together_is_told():
+def test_outputs_that_do_not_belong_together_are_reported():
     model, tokenizer = text_model("bert")
     outputs = Occlusion(model, tokenizer)(TEXTS[:2], targets=0)
     deletion = Deletion(model, tokenizer)
@@ -363,7 +365,7 @@ def test_what_does_not_belong_together_is_told():
     with pytest.raises(InputError, match="Expected outputs of a method, got str"):
         as_list(["a"])
     with pytest.raises(InputError, match="of a model for image-classification"):
-        deletion.evaluate(Saliency(*image_model("vit"))(some_pictures()[0]))
+        deletion.evaluate(Saliency(*image_model("vit"))(some_images()[0]))
     function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",), "request": None})
     with pytest.raises(InputError, match="saved by name alone"):
         deletion.evaluate(function)
@@ -373,9 +375,9 @@ def test_what_does_not_belong_together_is_told():
         Deletion(model, tokenizer, n_step=3)
 
 
-def scene(scores, size=(8, 8)):
-    """An output over a picture in patches of 2 x 2, or whatever divides it."""
-    _, output = ideal()
+def output_on_grid(scores, size=(8, 8)):
+    """An output for an image in patches of 2 x 2, or in the given shape of units."""
+    _, output = linear_model_and_shares()
     picture = Image.new("RGB", size)
     return AttributionOutput(**{**vars(output), "attributions": scores, "raw_input": picture})
 
@@ -384,7 +386,7 @@ def test_masks_against_pixels():
     mask = np.zeros((8, 8), dtype=bool)
     mask[1:5, 2:5] = True
     scores = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(0))
-    output = scene(scores)
+    output = output_on_grid(scores)
     pixels = np.kron(scores[0].numpy(), np.ones((2, 2)))
     top = pixels == pixels.max()
     assert PointingGame().evaluate(output, mask).mean == float(mask[top].any())
@@ -393,7 +395,7 @@ def test_masks_against_pixels():
     positive = pixels.clip(0)
     expected = positive[mask].sum() / positive.sum()
     assert RelevanceMass().evaluate(output, mask).mean == pytest.approx(expected)
-    # Patches with no ties: the mask's 12 pixels are three whole patches.
+    # Patches without ties: the 12 pixels of the mask are three full patches.
     chosen = np.sort(scores.flatten().numpy())[-3]
     assert RelevanceRank().evaluate(output, mask).mean == pytest.approx(mask[pixels >= chosen].sum() / 12)
 
@@ -403,28 +405,28 @@ def test_the_mask_itself_scores_one():
     mask[2:6, 0:4] = True
     truth = torch.from_numpy(mask.reshape(4, 2, 4, 2).mean((1, 3))).float()[None]
     for metric in (PointingGame(), RelevanceMass(), RelevanceRank()):
-        assert metric.evaluate(scene(truth), mask).mean == pytest.approx(1)
-        # Constant attributions get what chance would: the mask is a quarter of the picture.
+        assert metric.evaluate(output_on_grid(truth), mask).mean == pytest.approx(1)
+        # Constant attributions score as chance: the mask is a quarter of the image.
         for constant in (0.0, 1.0):
-            assert metric.evaluate(scene(torch.full((1, 4, 4), constant)), mask).mean == pytest.approx(0.25)
+            assert metric.evaluate(output_on_grid(torch.full((1, 4, 4), constant)), mask).mean == pytest.approx(0.25)
 
 
 def test_boxes_may_end_within_pixels():
-    _, output = ideal()
+    _, output = linear_model_and_shares()
     boxes = output.elements * 0.3
     mask = np.zeros((3, 3), dtype=bool)
     mask[0, 1] = True
     small = AttributionOutput(**{**vars(output), "elements": boxes, "raw_input": Image.new("RGB", (3, 3))})
     scores = torch.zeros(1, 4, 4)
-    # From 0.6 to 1.2 in x, from 0 to 0.6 in y: a third of it lies on the mask.
+    # From 0.6 to 1.2 in x, from 0 to 0.6 in y: a third of the box is on the mask.
     scores[0, 0, 1] = 1
-    assert RelevanceMass().evaluate(changed(small, scores), mask).mean == pytest.approx(1 / 3, abs=1e-5)
+    assert RelevanceMass().evaluate(with_attributions(small, scores), mask).mean == pytest.approx(1 / 3, abs=1e-5)
 
 
 def test_masks_of_texts_are_words_or_booleans():
     model, tokenizer = text_model("bert")
     (output,) = Occlusion(model, tokenizer)("the plot was good", targets=0)
-    scores = changed(output, torch.tensor([[0.0, 0.5, -1.0, 1.5]]))
+    scores = with_attributions(output, torch.tensor([[0.0, 0.5, -1.0, 1.5]]))
     for mask in (("good",), [False, False, False, True]):
         assert PointingGame().evaluate(scores, mask).mean == 1
         assert RelevanceMass().evaluate(scores, mask).mean == pytest.approx(0.75)
@@ -435,8 +437,8 @@ def test_masks_of_texts_are_words_or_booleans():
         PointingGame().evaluate(scores, ("bad",))
 
 
-def test_masks_that_do_not_fit_are_told_of():
-    output = scene(torch.rand(1, 4, 4))
+def test_masks_that_do_not_fit_are_reported():
+    output = output_on_grid(torch.rand(1, 4, 4))
     with pytest.warns(UserWarning, match="4 x 4 pixels is brought to the 8 x 8"):
         found = PointingGame().evaluate(output, np.ones((4, 4), dtype=bool))
     assert found.mean == 1
@@ -448,11 +450,11 @@ def test_masks_that_do_not_fit_are_told_of():
         PointingGame().evaluate([output], [np.ones((8, 8)), np.ones((8, 8))])
 
 
-def test_a_random_model_says_something_else():
+def test_a_random_model_has_other_attributions():
     model, vision = image_model("vit")
     before = snapshot(model)
     method = Saliency(model, vision)
-    outputs = method(some_pictures()[:3], targets=1)
+    outputs = method(some_images()[:3], targets=1)
     found = ModelRandomization(method, n_steps=2).evaluate(outputs)
     assert_same(before, snapshot(model))
     for curves, values in zip(found.curves, found.values, strict=True):
@@ -466,21 +468,21 @@ def test_a_random_model_says_something_else():
     assert not torch.equal(other.per_sample, found.per_sample)
 
 
-def test_an_attribution_that_tells_nothing_of_the_model_stays():
-    """On a model that is linear in the pixels an occlusion of equal weights keeps its order."""
+def test_an_attribution_that_ignores_the_model_stays():
+    """If randomization leaves the weights as they are, the order of the attributions stays."""
     model = Linear()
     with torch.no_grad():
         model.weight.fill_(1.0)
     method = Occlusion(model, patch_size=2, **OPTIONS)
     outputs = method(PIXELS, targets=0)
-    # A matrix of equal numbers is drawn as itself.
+    # Randomizing a matrix of equal numbers leaves it unchanged.
     assert ModelRandomization(method).evaluate(outputs, PIXELS).mean == pytest.approx(1)
     with pytest.raises(InputError, match="the method is Occlusion"):
         ModelRandomization(method).evaluate(Saliency(model, patch_size=2, **OPTIONS)(PIXELS, targets=0), PIXELS)
 
 
 def test_language_models_are_randomised_too():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     before = snapshot(model)
     method = Occlusion(model, tokenizer)
     outputs = method(["The plot was", "a film"], targets=" very long")
@@ -516,8 +518,8 @@ def test_sensitivity_is_the_largest_change_of_a_loop():
 def test_sensitivity_grows_with_the_radius_on_every_task(method, kind):
     (model, processor), inputs, targets = {
         "text": (text_model("bert"), TEXTS[:2], 0),
-        "image": (image_model("vit"), some_pictures()[:2], 0),
-        "generation": (generator("gpt2"), ["The plot was", "A film, and"], " very long"),
+        "image": (image_model("vit"), some_images()[:2], 0),
+        "generation": (causal_lm("gpt2"), ["The plot was", "A film, and"], " very long"),
     }[kind]
     explain = method(model, processor)
     outputs = explain(inputs, targets=targets)
@@ -530,16 +532,16 @@ def test_sensitivity_grows_with_the_radius_on_every_task(method, kind):
 
 
 def test_attributions_that_leave_zero_are_infinitely_sensitive():
-    model, output = ideal()
+    model, output = linear_model_and_shares()
     method = Occlusion(model, patch_size=2, **OPTIONS)
-    nothing = changed(output, torch.zeros(1, 4, 4))
+    nothing = with_attributions(output, torch.zeros(1, 4, 4))
     assert MaxSensitivity(method).evaluate(nothing, PIXELS).values[0].isinf().all()
     with pytest.raises(OptionError, match="must be a positive number"):
         MaxSensitivity(method, radius=0.0)
 
 
-def test_sensitivity_of_captured_internals_is_that_of_the_moved_sample():
-    """What was captured of the sample itself must not stand for its moved copies."""
+def test_sensitivity_of_captured_internals_is_that_of_the_perturbed_sample():
+    """The internals captured from the sample must not be used for its perturbed copies."""
     method = RawAttention(*text_model("bert"))
     outputs = method(TEXTS[:2], targets=0)
     assert (MaxSensitivity(method, n_samples=2).evaluate(outputs).per_sample > 0).all()

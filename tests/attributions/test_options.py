@@ -1,4 +1,4 @@
-"""Whatever an option is given, it works or is refused with one error of our own, before the model runs for long."""
+"""Every value of every option works, or raises an `InterpretoError` before the model runs for long."""
 
 import inspect
 import re
@@ -40,16 +40,16 @@ from interpreto import (
 )
 from interpreto.errors import OptionError
 from interpreto.option_kinds import MAX_SAMPLES, OPTION_KINDS, checks_options, read_option
-from tests.conftest import enough
-from tests.generators import generator
-from tests.models import LIGHT, image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.conftest import reduced
+from tests.models import FAST_OPTIONS, image_model, some_images, text_model
 
 UNCHECKED = {
     "base_attribution", "baseline", "granularity", "masks", "methods", "metrics", "outputs", "removal", "removals",
     "segments", "spans", "targets", "thresholds", "inputs", "map", "gradients", "features", "preprocess",
     "scores",
 }  # fmt: skip
-"""Options that are read where the model or the sample is known."""
+"""Options that are checked only when the model or the sample is known."""
 
 
 class Odd:
@@ -78,20 +78,20 @@ values = st.one_of(
 def models():
     return {
         "text": (*text_model("bert"), ("a fine film",)),
-        "image": (*image_model("vit"), (some_pictures()[0],)),
-        "generation": (*generator("gpt2"), ("the film was", " very good")),
+        "image": (*image_model("vit"), (some_images()[0],)),
+        "generation": (*causal_lm("gpt2"), ("the film was", " very good")),
     }
 
 
 def options_of(method):
-    """The names of all options of a method: its own, and those that it shares."""
+    """The names of all options of a method, its own and the shared ones."""
     parameters = inspect.signature(method).parameters.values()
     own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     rest = next(p for p in parameters if p.kind is p.VAR_KEYWORD)
     return own, [*own, *typing.get_args(rest.annotation)[0].__annotations__]
 
 
-@settings(max_examples=enough(4000, least=600), deadline=None)
+@settings(max_examples=reduced(4000, least=600), deadline=None)
 @given(st.data())
 def test_any_value_of_any_option_works_or_is_refused_with_one_error(data):
     kind = data.draw(st.sampled_from(sorted(models())))
@@ -100,7 +100,11 @@ def test_any_value_of_any_option_works_or_is_refused_with_one_error(data):
     name = data.draw(st.sampled_from(names))
     value = data.draw(values)
     model, processor, inputs = models()[kind]
-    cheap = {**LIGHT.get(method.__name__, {}), "n_samples": 200 if method.__name__ == "Sobol" else 8, "n_steps": 3}
+    cheap = {
+        **FAST_OPTIONS.get(method.__name__, {}),
+        "n_samples": 200 if method.__name__ == "Sobol" else 8,
+        "n_steps": 3,
+    }
     base = {key: small for key, small in cheap.items() if key in own}
     if method.__name__ == "TokenFrequency":
         base["corpus"] = ["a film"]
@@ -117,7 +121,7 @@ def test_any_value_of_any_option_works_or_is_refused_with_one_error(data):
     assert 0 < len(message) < 1500
 
 
-@settings(max_examples=enough(1600, least=200), deadline=None)
+@settings(max_examples=reduced(1600, least=200), deadline=None)
 @given(st.data())
 def test_any_value_of_any_other_option_is_read_or_refused(data):
     functions = [*METRICS, Grid, Patches, Segments, Prompt, compare, plot_attributions, plot_top, grayscale, diverging]
@@ -226,14 +230,14 @@ def test_interpolations_that_are_not_there_are_refused(method, resize):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", 0, torch.device("cuda")])
-def test_a_device_that_is_not_there_is_told_in_one_line(device):
+def test_a_missing_device_is_reported_in_one_line(device):
     model, processor, _ = models()["text"]
     with pytest.raises(OptionError, match="can be used on this machine") as caught:
         Saliency(model, processor, device=device)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("size", [0, -3, (0, 4), (4,), 2.5, "4"])
 def test_patches_without_pixels_are_refused(size):
     model, processor, _ = models()["image"]
@@ -252,7 +256,7 @@ def test_arguments_by_place_are_checked_too():
         both(3, None)
 
 
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 def test_public_functions_take_numbers_of_numpy():
     assert Grid(np.int64(2), np.int16(3)) == Grid(2, 3)
     assert torch.equal(interpreto.grayscale(torch.eye(3), np.float32(99)), interpreto.grayscale(torch.eye(3), 99))

@@ -1,4 +1,4 @@
-"""The saliency set of Google's PAIR: against their package, by hand, and by what must hold."""
+"""The saliency methods of Google's PAIR: against their package, by hand, and by their properties."""
 
 import warnings
 from functools import cache, partial
@@ -39,7 +39,7 @@ from interpreto import (
 from interpreto.attributions.granularity.regions import dilated, segmented
 from interpreto.attributions.perturbations.paths.blur_path import blurred
 from interpreto.errors import InputError, ModelError, OptionError, UnsupportedError
-from tests.conftest import enough
+from tests.conftest import reduced
 from tests.models import image_model, setting, text_model
 
 
@@ -67,7 +67,7 @@ PIXELS = torch.randn(3, 20, 24, generator=torch.Generator().manual_seed(1))
 
 
 def calls(target, model=None):
-    """The model as PAIR's package calls it."""
+    """The model as a function in the form that PAIR's package calls."""
 
     def run(values, call_model_args=None, expected_keys=None):
         pixels = torch.from_numpy(np.moveaxis(values, -1, 1).astype(np.float32)).requires_grad_()
@@ -140,7 +140,7 @@ def test_texts_are_blurred_along_their_tokens():
 
 
 def published_guided_ig(target, start=None, model=None, **options):
-    """PAIR's code names an argument of `quantile` as NumPy no longer does."""
+    """PAIR's guided IG, with an argument of `quantile` renamed as in current NumPy."""
     old = np.quantile
 
     def quantile(values, share, interpolation):
@@ -215,7 +215,7 @@ def test_guided_ig_moves_texts_too():
 
 
 def guided_by_hand(model, pixels, target):
-    """Backwards through a network of two convolutions, holding back what is negative at each ReLU."""
+    """Guided backpropagation through a network of two convolutions, setting negative gradients to 0 at each ReLU."""
     with torch.no_grad():
         one = model.first(pixels)
         two = model.second(one.relu())
@@ -263,7 +263,7 @@ def test_guided_backprop_through_sums_and_reused_activations():
     assert torch.allclose(output.attributions[0], expected, atol=1e-7)
 
 
-def test_guided_backprop_says_what_it_holds_back():
+def test_guided_backprop_names_the_activations_it_changes():
     with pytest.warns(UserWarning, match="meant for ReLU; Conv uses gelu"):
         GuidedBackprop(conv(activation=nn.GELU()), **TASK)(PIXELS)
     with pytest.raises(UnsupportedError, match="no ReLU"):
@@ -273,14 +273,14 @@ def test_guided_backprop_says_what_it_holds_back():
 
 
 def test_activations_written_out_by_a_library_are_found():
-    """Quick GELU is a product with a sigmoid, in which no function of PyTorch shows."""
+    """Quick GELU is written as a product with a sigmoid, not as an activation function of PyTorch."""
     from transformers.activations import QuickGELUActivation
 
     model = conv(activation=QuickGELUActivation())
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (output,) = GuidedBackprop(model, **TASK)(PIXELS, 1)
-    assert "quickgelu" in str(told[0].message)
+    assert "quickgelu" in str(caught[0].message)
     (plain,) = Saliency(model, **TASK)(PIXELS, 1)
     assert not torch.allclose(plain.attributions, output.attributions, atol=1e-4)
 
@@ -289,8 +289,8 @@ def test_activations_written_out_by_a_library_are_found():
 
 
 @cache
-def picture(size):
-    """A photograph as numbers that a model would read, and attributions of its pixels."""
+def photograph(size):
+    """A photograph as the pixel values that a model reads, and attributions of its pixels."""
     shown = Image.fromarray(data.astronaut()).resize((size[1], size[0]))
     values = np.asarray(shown, np.float32) / 127.5 - 1
     rough = np.random.default_rng(0).normal(size=(*size, 3))
@@ -298,7 +298,7 @@ def picture(size):
 
 
 def ranked(values, base, **options):
-    """Both maps of one image: ours, and that of PAIR's package."""
+    """The maps of one image by this package and by PAIR's."""
     theirs = {name: value for name, value in options.items() if name != "segments"}
     asked = xrai.XRAIParameters(return_xrai_segments=True, **theirs)
     masks = options.get("segments")
@@ -312,7 +312,7 @@ def ranked(values, base, **options):
 @pytest.mark.parametrize("size", [(224, 224), (120, 200), (64, 64)])
 @pytest.mark.parametrize("algorithm", ["full", "fast"])
 def test_xrai_gives_the_published_map(algorithm, size):
-    output, expected = ranked(*picture(size), algorithm=algorithm)
+    output, expected = ranked(*photograph(size), algorithm=algorithm)
     assert np.abs(output.attributions[0].numpy() - expected.attribution_mask).max() < 1e-6
     assert np.array_equal(output.segments[0].numpy(), expected.segments)
     assert output.granularity == Granularity.PIXEL
@@ -320,16 +320,16 @@ def test_xrai_gives_the_published_map(algorithm, size):
 
 @pytest.mark.parametrize("share", [0.1, 0.6])
 def test_xrai_stops_when_enough_is_covered(share):
-    output, expected = ranked(*picture((120, 200)), area_threshold=share)
+    output, expected = ranked(*photograph((120, 200)), area_threshold=share)
     assert np.abs(output.attributions[0].numpy() - expected.attribution_mask).max() < 1e-6
-    # What is left is one segment, the last one.
+    # The remaining pixels are one segment, the last one.
     left = output.segments[0] == output.segments.max()
     assert float(left.float().mean()) <= 1 - share
     assert len(output.attributions[0][left].unique()) == 1
 
 
 def test_xrai_ranks_own_segments():
-    values, base = picture((120, 200))
+    values, base = photograph((120, 200))
     labels = np.arange(120)[:, None] // 40 * 4 + np.arange(200) // 50
     masks = [labels == label for label in range(12)]
     output, expected = ranked(values, base, segments=masks)
@@ -362,7 +362,7 @@ def test_xrai_covers_an_image_once_in_the_order_of_its_gains():
 
 
 def test_xrai_takes_any_method_as_its_base():
-    """Each base by hand: what it finds per pixel, ranked with the same segments."""
+    """Each base method run separately: its attributions per pixel, ranked with the same segments."""
     model, processor = zoo.load("shapes-vit")
     shown = zoo.samples("shapes-vit", 1)[0].input
     pixels = processor(shown, return_tensors="pt")["pixel_values"]
@@ -394,10 +394,10 @@ def test_xrai_takes_any_method_as_its_base():
     assert torch.allclose(smooth.attributions, expected.attributions, atol=1e-5)
 
 
-def test_xrai_finds_what_decides():
+def test_xrai_finds_the_decisive_object():
     """Pointing game on held-out scenes, as the docs state it."""
     model, processor = zoo.load("shapes-vit")
-    examples = zoo.samples("shapes-vit", enough(60, least=20))
+    examples = zoo.samples("shapes-vit", reduced(60, least=20))
     outputs = XRAI(model, processor)([example.input for example in examples])
     measured = PointingGame().evaluate(outputs, [example.truth for example in examples])
     assert measured.mean >= 0.9
@@ -420,7 +420,7 @@ def windows_by_hand(model, pixels, target, window, stride, summed):
         base = model(pixels[None])[0, target]
         total, count = torch.zeros(pixels.shape[1:]), torch.zeros(pixels.shape[1:])
         tall, wide = window
-        # Places go on by strides until the border is reached; what is beyond it is cut.
+        # Windows start a stride apart until the border is reached, and are clipped there.
         ends = [extent - reach + by for extent, reach, by in zip(pixels.shape[1:], window, stride, strict=True)]
         for top in range(0, ends[0], stride[0]):
             for left in range(0, ends[1], stride[1]):
@@ -444,10 +444,10 @@ def test_windows_slide_over_images(window, stride, summed):
 
 
 def test_summed_windows_are_the_published_numbers():
-    """PAIR's loop ends one window short of the border, so the place that it leaves out is taken from ours."""
+    """PAIR's loop ends one window before the border, so the missing window is taken from our attributions."""
     (output,) = Occlusion(conv(), window=6, overlap="sum", **TASK)(PIXELS, targets=2)
     expected = PairOcclusion().GetMask(array().astype(np.float32), calls(2), size=6, value=0)
-    # Windows that touch the lower or right border are ours alone: compare where none of them reaches.
+    # PAIR has no windows that touch the lower or right border: compare where none of ours reaches.
     assert np.allclose(output.attributions[0, :14, :18], expected[:14, :18].mean(-1), atol=1e-4)
 
 
@@ -466,11 +466,11 @@ def test_windows_slide_over_words():
 
 
 STRAIGHT_XRAI = partial(XRAI, base_attribution=partial(IntegratedGradients, n_steps=4))
-"""What is black and white in numbers without a processor is told by the numbers, which noise changes."""
+"""Without a processor, black and white are derived from the pixel values, which noise changes."""
 
 
 def copies(pixels, count, noise, seed=0):
-    """The noisy copies that a smoothed method looks at."""
+    """The noisy copies that a smoothed method explains."""
     rng = torch.Generator().manual_seed(seed)
     sigma = noise * (pixels.max() - pixels.min())
     return [pixels + sigma * torch.randn(pixels.shape, generator=rng) for _ in range(count)]
@@ -485,7 +485,7 @@ def test_smoothing_wraps_anything(base):
     (output,) = SmoothGrad(conv(), base_method=base, n_samples=3, noise_level=0.1, **options)(PIXELS, 1)
     each = [base(conv(), **options)(one, 1)[0].attributions for one in copies(PIXELS, 3, 0.1)]
     if base is GuidedBackprop:
-        # A mean of vectors, of which then the norm is taken.
+        # The norm is taken after the mean over copies.
         each = [base(conv(), reduction="sum", **options)(one, 1)[0].attributions for one in copies(PIXELS, 3, 0.1)]
         (output,) = SmoothGrad(conv(), base_method=base, n_samples=3, noise_level=0.1, reduction="sum", **options)(
             PIXELS, 1
@@ -510,11 +510,11 @@ def test_a_smoothed_map_has_the_grid_of_its_layer():
     assert output.attributions.shape == plain.attributions.shape == (1, 10, 12)
 
 
-# Functions of any framework
+# Functions of other frameworks
 
 
 def features(arrays, target):
-    """What GradCam needs of the small network, channels last."""
+    """The features and gradients that Grad-CAM needs, channels last."""
     pixels = torch.from_numpy(np.moveaxis(arrays, -1, 1).copy())
     with torch.enable_grad():
         hidden = conv().act(conv().second(conv().act(conv().first(pixels)))).detach().requires_grad_()
@@ -602,7 +602,7 @@ def test_functions_that_are_missing_are_named():
         (SmoothGrad, {"base_method": Occlusion}, "Occlusion"),
     ],
 )
-def test_wrong_options_are_told(method, options, message):
+def test_wrong_options_are_reported(method, options, message):
     with pytest.raises(InterpretoError, match=message):
         method(conv(), **options, **TASK)(PIXELS, 0)
 
@@ -631,7 +631,7 @@ def test_texts_have_no_regions():
         XRAI(model, words)
 
 
-def test_what_does_not_fit_is_told_before_the_model_runs():
+def test_options_that_do_not_fit_are_reported_before_the_model_runs():
     ran = []
 
     def scores(arrays):
@@ -654,7 +654,7 @@ def test_what_does_not_fit_is_told_before_the_model_runs():
     assert not ran
 
 
-def test_gradients_that_are_no_numbers_are_told():
+def test_gradients_that_are_not_finite_are_reported():
     class Normalised(nn.Module):
         def forward(self, pixels):
             centred = pixels - pixels.mean((1, 2, 3), keepdim=True)
@@ -673,7 +673,7 @@ def test_small_segments_of_the_user_are_ranked():
     assert output.segments.max() == 24
 
 
-def test_a_base_that_hides_parts_hides_its_own():
+def test_a_perturbation_base_masks_its_own_units():
     base = partial(Occlusion, window=4, stride=4)
     (output,) = XRAI(conv(), base_attribution=base, **TASK)(PIXELS, 1)
     (own,) = base(conv(), **TASK)(PIXELS, 1)
@@ -686,7 +686,7 @@ def test_smoothing_keeps_the_units_of_what_is_smoothed():
     assert output.granularity == Granularity.PIXEL
 
 
-def test_a_generated_word_knows_nothing_of_those_behind_it():
+def test_a_generated_word_does_not_depend_on_later_words():
     model, words = zoo.load("stories-gpt2")
     prompt = zoo.samples("stories-gpt2", 1)[0].input
     run = partial(GuidedIG(model, words, n_steps=5, max_dist=1.0), prompt)
@@ -696,8 +696,8 @@ def test_a_generated_word_knows_nothing_of_those_behind_it():
     assert torch.allclose(alone.attributions[0], both.attributions[0, :known], atol=1e-4, equal_nan=True)
 
 
-def test_only_activations_of_the_model_hold_gradients_back():
-    """Neither those of a target function, nor modules that are merely called after one."""
+def test_only_activations_of_the_model_are_guided():
+    """Not those in a target function, nor modules that are only named after an activation."""
     falling = lambda outputs: -torch.relu(50 - outputs[:, 0])  # noqa: E731
     options = {"granularity": "pixel", "reduction": "sum", **TASK}
     (output,) = GuidedBackprop(conv(), **options)(PIXELS, falling)
@@ -728,7 +728,7 @@ def test_classes_are_as_many_at_every_call():
         Occlusion(from_callables(lambda a: np.zeros((len(a), 10)), labels=["a", "b"]))(np.zeros((3, 8, 8), np.float32))
 
 
-def test_windows_wider_than_a_text_hide_all_of_it():
+def test_windows_wider_than_a_text_mask_all_of_it():
     model, words = text_model("bert")
     outputs = Occlusion(model, words, window=3)(["A truly charming film, and we saw it twice!", "Dull."], 1)
     assert outputs[1].attributions[0].unique().numel() == 1
@@ -751,7 +751,7 @@ def test_xrai_is_compared_like_any_method(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
 @pytest.mark.parametrize("method", [XRAI, partial(BlurIG, n_steps=3), partial(GuidedIG, n_steps=3), GuidedBackprop])
-def test_pictures_of_other_kinds_are_read(method, mode):
+def test_images_of_other_kinds_are_read(method, mode):
     model, processor = image_model("vit")
     ramp = np.linspace(0, 255, 48 * 40).reshape(48, 40).astype(np.uint8)
     shown = Image.fromarray(ramp).convert(mode)
@@ -778,7 +778,7 @@ def test_segments_are_saved(tmp_path):
 
 
 def test_an_image_is_divided_as_published():
-    values, _ = picture((120, 200))
+    values, _ = photograph((120, 200))
     found = segmented(values)
     expected = xrai._get_segments_felzenszwalb(values)
     assert len(found) == len(expected)

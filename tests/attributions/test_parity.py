@@ -1,4 +1,4 @@
-"""The same numbers as captum on the same model and input."""
+"""Parity with captum on the same model and input."""
 
 import captum.attr
 import pytest
@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from interpreto import InputXGradient, IntegratedGradients, Occlusion, Saliency
-from tests.models import image_model, some_pictures, text_model
+from tests.models import image_model, some_images, text_model
 
 TARGET = 2
 
-pytestmark = [  # of captum's own making
+pytestmark = [  # raised inside captum
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients"),
     pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad"),
 ]
@@ -23,7 +23,7 @@ def assert_close(found, expected):
 @pytest.fixture
 def image():
     model, processor = image_model("vit")
-    pixels = processor(some_pictures()[0], return_tensors="pt")["pixel_values"]
+    pixels = processor(some_images()[0], return_tensors="pt")["pixel_values"]
     return model, pixels, lambda values: model(pixel_values=values).logits
 
 
@@ -85,7 +85,7 @@ def test_texts():
 
 @pytest.mark.parametrize(("window", "stride"), [((5, 5), (3, 3)), ((4, 9), (4, 2)), ((7, 7), (5, 4)), ((6, 3), (6, 3))])
 def test_windows_are_those_of_captum(window, stride):
-    """Also where the last window reaches over the border."""
+    """Also if the last window extends past the border."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 20 * 23, 3)).eval()
     pixels = torch.rand(3, 20, 23)
@@ -98,7 +98,7 @@ def test_windows_are_those_of_captum(window, stride):
 
 
 def test_a_window_at_the_border_is_cut():
-    """The last of three windows over seven pixels has one of them, as in captum."""
+    """The last of three windows over seven pixels covers one pixel, as in captum."""
     weights = torch.arange(1.0, 8.0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(7, 1, bias=False)).eval()
     model[1].weight.data[0] = weights

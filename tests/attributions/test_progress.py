@@ -1,4 +1,4 @@
-"""The progress bar counts rows done and rows to come, and is there only when wanted."""
+"""The progress bar counts evaluations done and expected, and is shown only on request."""
 
 from interpreto import IntegratedGradients, Occlusion
 from interpreto.attributions import pipeline
@@ -23,7 +23,7 @@ def test_the_bar_knows_what_is_to_come(setting, monkeypatch):
     (bar,) = bars
     assert bar.n == bar.total == sum(output.n_evaluations for output in outputs)
     assert all(total >= done for done, total in seen if total is not None)
-    # From the first batch on the bar expects rows of all three samples.
+    # From the first batch on, the total includes the evaluations of all three samples.
     assert seen[1][1] >= 3 * outputs[0].n_evaluations
 
 

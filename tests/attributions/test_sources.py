@@ -1,4 +1,4 @@
-"""Images from paths, bytes and files, columns of tables, and tokenised texts: right, or refused with one error."""
+"""Images from paths, bytes and files, columns of tables, and tokenized texts: accepted, or refused with one error."""
 
 import copy
 import io
@@ -15,14 +15,14 @@ from torchvision.transforms import v2
 
 from interpreto import Occlusion, Saliency
 from interpreto.errors import InputError, ModelError
-from tests.generators import generator
-from tests.models import TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, some_images, text_model
 
-# A picture that cannot be read keeps its file open until it is forgotten.
+# An image that cannot be read keeps its file open until it is garbage-collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-BERT, VIT, GPT = text_model("bert"), image_model("vit"), generator("gpt2")
-PICTURE, OTHER = some_pictures()[:2]
+BERT, VIT, GPT = text_model("bert"), image_model("vit"), causal_lm("gpt2")
+PICTURE, OTHER = some_images()[:2]
 
 
 def encoded(picture=PICTURE, kind="PNG", **options):
@@ -50,7 +50,7 @@ def test_bytes_and_open_files_are_images(tmp_path):
 
 
 def test_images_that_prompts_name_may_be_bytes():
-    model, processor = two_towers("clip")
+    model, processor = dual_encoder_model("clip")
     explain = Occlusion(model, processor, modality="text")
     assert torch.equal(explain("a film", encoded())[0].attributions, explain("a film", PICTURE)[0].attributions)
 
@@ -69,7 +69,7 @@ def test_columns_of_paths_and_targets(tmp_path):
 
 def test_the_first_of_several_frames_is_explained_with_a_warning(tmp_path):
     path = tmp_path / "pages.tiff"
-    # Pillow keeps the options of an earlier format on the picture.
+    # Pillow keeps the options of an earlier format on the image.
     PICTURE.copy().save(path, save_all=True, append_images=[OTHER.copy()])
     with pytest.warns(UserWarning, match="pages.tiff' has 2 frames or pages: the first one is explained"):
         assert torch.equal(maps(path), maps(PICTURE))
@@ -80,7 +80,7 @@ def test_the_first_of_several_frames_is_explained_with_a_warning(tmp_path):
         chosen = Image.open(path)
         chosen.seek(1)
         assert torch.equal(maps(chosen), maps(OTHER))
-        # Cameras store previews behind the picture.
+        # Cameras store previews after the image.
         PICTURE.copy().save(tmp_path / "camera.jpg", "MPO", save_all=True, append_images=[OTHER.copy()])
         maps(tmp_path / "camera.jpg")
 

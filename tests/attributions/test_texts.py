@@ -1,4 +1,4 @@
-"""Texts as people bring them: accents and emoji, too long, tokenised already, in tokenizers that do not say where."""
+"""Unusual texts: accents and emoji, too long, already tokenized, tokenizers without offsets."""
 
 import copy
 import unicodedata
@@ -14,7 +14,7 @@ from interpreto import Occlusion, Saliency, plot_attributions
 from interpreto.attributions.granularity.segmentation import clauses, sentences, words
 from interpreto.errors import InputError
 from interpreto.model_wrapping.inputs import token_spans
-from tests.generators import generator
+from tests.causal_lms import causal_lm
 from tests.models import text_model, tokenizer
 
 
@@ -74,7 +74,7 @@ MARKED = [
 @pytest.mark.parametrize("text", MARKED)
 @pytest.mark.parametrize("name", ["bert", "roberta", "xlm-r"])
 def test_marks_stay_with_what_they_follow(name, text, granularity):
-    """Also where the normaliser drops them, as BERT's does accents."""
+    """Also if the normalizer drops them, as BERT's drops accents."""
     model, words_of = text_model(name)
     (output,) = Occlusion(model, words_of, granularity=granularity)(text)
     assert "".join(output.elements) == text
@@ -87,7 +87,7 @@ LONG = "".join(f"w{number} good film, " for number in range(60))
 
 @pytest.mark.parametrize("granularity", ["token", "word", "sentence"])
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_a_cut_text_shows_what_was_read(side, granularity):
+def test_a_truncated_text_shows_what_was_read(side, granularity):
     model, given = text_model("bert")
     words_of = copy.deepcopy(given)
     words_of.truncation_side = side
@@ -109,7 +109,7 @@ def test_a_cut_text_shows_what_was_read(side, granularity):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_a_cut_pair_shows_what_was_read_of_each(side):
+def test_a_truncated_pair_shows_what_was_read_of_each(side):
     model, given = text_model("bert")
     words_of = copy.deepcopy(given)
     words_of.truncation_side = side
@@ -121,7 +121,7 @@ def test_a_cut_pair_shows_what_was_read_of_each(side):
     assert output.info["truncated"].startswith(f"{len(output.elements)} of ")
 
 
-def test_a_text_that_fits_is_not_called_cut():
+def test_a_text_that_fits_is_not_marked_as_truncated():
     model, words_of = text_model("bert")
     (output,) = Occlusion(model, words_of, truncation=True)("a good film")
     assert "truncated" not in output.info
@@ -142,7 +142,7 @@ def test_ids_without_a_mask_have_their_padding_stripped():
 
 
 def test_padding_that_may_be_the_end_of_a_text_is_not_guessed():
-    model, given = generator("gpt2")
+    model, given = causal_lm("gpt2")
     words_of = copy.deepcopy(given)
     words_of.pad_token = words_of.eos_token
     end = words_of.eos_token_id
@@ -156,7 +156,7 @@ def test_padding_that_may_be_the_end_of_a_text_is_not_guessed():
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama"])
-def test_a_token_hidden_by_the_users_mask_keeps_its_position(name):
+def test_a_token_masked_by_the_user_keeps_its_position(name):
     model, words_of = text_model(name)
     ids = words_of("a good film, not bad")["input_ids"]
     for hidden in range(1, len(ids) - 1):
@@ -167,8 +167,8 @@ def test_a_token_hidden_by_the_users_mask_keeps_its_position(name):
         assert torch.allclose(output.scores[0], expected, atol=1e-5)
 
 
-def test_a_hidden_token_of_a_prompt_keeps_its_position():
-    model, words_of = generator("llama")
+def test_a_masked_token_of_a_prompt_keeps_its_position():
+    model, words_of = causal_lm("llama")
     ids = words_of("a good film, not bad")["input_ids"]
     mask = [int(place != 2) for place in range(len(ids))]
     (output,) = Occlusion(model, words_of, granularity="token")({"input_ids": ids, "attention_mask": mask}, [7, 8])
@@ -190,8 +190,8 @@ def test_half_a_surrogate_pair_is_refused():
         Occlusion(model, words_of)("a \ud83d film")
 
 
-class Lying(hf.PreTrainedTokenizerFast):
-    """Says that all its tokens begin at 0."""
+class WrongOffsets(hf.PreTrainedTokenizerFast):
+    """A tokenizer whose offsets all begin at 0."""
 
     def __call__(self, *texts, **options):
         encoding = super().__call__(*texts, **options)
@@ -202,7 +202,7 @@ class Lying(hf.PreTrainedTokenizerFast):
 
 def test_offsets_that_cannot_be_true_are_not_used():
     model, words_of = text_model("bert")
-    lying = Lying(tokenizer_object=words_of.backend_tokenizer, **words_of.special_tokens_map)
+    lying = WrongOffsets(tokenizer_object=words_of.backend_tokenizer, **words_of.special_tokens_map)
     text = "A good film, badly made"
     expected, found = (Occlusion(model, one, granularity="word")(text)[0] for one in (words_of, lying))
     assert found.elements == expected.elements
@@ -214,7 +214,7 @@ def test_offsets_that_cannot_be_true_are_not_used():
 
 
 def test_ids_of_a_byte_level_tokenizer_have_words():
-    """A character of four bytes may be four tokens."""
+    """A character of four bytes may be split into four tokens."""
     model, words_of = text_model("roberta")
     text = "naïve 🙂 film 我喜欢"
     ids = words_of(text)["input_ids"]
@@ -260,7 +260,7 @@ def test_long_lines_are_cut_into_the_sentences_of_short_ones():
     rng = np.random.default_rng(0)
     text = "".join(rng.choice(pieces, 4000))
     starts = sentences(text)
-    # Windows that begin elsewhere must not change where sentences begin.
+    # The position of the windows must not change where sentences begin.
     half = starts[len(starts) // 2]
     assert [half + start for start in sentences(text[half:])] == [s for s in starts if s >= half]
     assert sentences(text[:half]) == [start for start in starts if start < half]

@@ -1,4 +1,4 @@
-"""Models as users bring them give the numbers of the plain model, or are refused with one error of our own."""
+"""Wrapped, custom and unusual models give the same numbers as the plain model, or raise an `InterpretoError`."""
 
 import copy
 import warnings
@@ -38,22 +38,22 @@ from interpreto.errors import (
     UnsupportedError,
 )
 from tests.attributions.test_bad_input import _bart
-from tests.generators import generator
-from tests.models import TEXTS, image_model, some_pictures, text_model, tokenizer
-from tests.two_towers import two_towers
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
+from tests.models import TEXTS, image_model, some_images, text_model, tokenizer
 
-PICTURE = some_pictures()[0]
+PICTURE = some_images()[0]
 TEXT_METHODS = (Saliency, Occlusion, IntegratedGradients, GenericAttention)
 IMAGE_METHODS = (Saliency, LeGrad, Occlusion, GradCam, AGCam, GradEclip, AttentionRollout)
 OF_TASK = {
     "text": (*text_model("bert"), (TEXTS[0],), TEXT_METHODS),
     "image": (*image_model("vit"), (PICTURE,), IMAGE_METHODS),
-    "generation": (*generator("gpt2"), ("the film was", " good"), (Saliency, Occlusion)),
+    "generation": (*causal_lm("gpt2"), ("the film was", " good"), (Saliency, Occlusion)),
 }
 
 
 def scores(model, kind, count=None, **options):
-    """The scores of some methods on a model in place of the plain one."""
+    """The attributions of some methods on a model that is equivalent to the plain one."""
     _, processor, inputs, methods = OF_TASK[kind]
     small = {"patch_size": 8} if kind == "image" else {}
     made = [method(model, processor, **small, **options) for method in methods[:count]]
@@ -117,13 +117,13 @@ SHELLS = {
 }
 
 
-# torch.compile cannot trace the checks of annotations, and looks at gradients of what is no leaf.
+# torch.compile cannot trace the checks of annotations, and reads gradients of tensors that are not leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("kind", OF_TASK)
 @pytest.mark.parametrize("shell", SHELLS)
-def test_shells_change_nothing(shell, kind):
-    # Every method makes torch.compile trace the model anew.
+def test_wrapped_models_give_the_same_results(shell, kind):
+    # Every method makes torch.compile trace the model again.
     count = 3 if "compiled" in shell else None
     assert_agree(scores(SHELLS[shell](kind), kind, count), scores(OF_TASK[kind][0], kind, count))
 
@@ -133,8 +133,8 @@ def test_offloaded_models_give_the_same(kind, tmp_path):
     assert_agree(scores(offloaded(kind, tmp_path), kind), scores(OF_TASK[kind][0], kind))
 
 
-def test_towers_may_return_tuples():
-    model, processor = two_towers("clip")
+def test_encoders_may_return_tuples():
+    model, processor = dual_encoder_model("clip")
     plain = copy.deepcopy(model)
     plain.config.return_dict = False
     for method in (Saliency, Occlusion):
@@ -164,7 +164,7 @@ def test_buffers_made_in_inference_mode_are_the_users_own():
 
 
 class Backbone(nn.Module):
-    """A ViT whose features are computed in a context."""
+    """A ViT whose features are computed inside a context manager."""
 
     def __init__(self, context):
         super().__init__()
@@ -212,7 +212,7 @@ def test_gradients_are_those_of_all_branches():
         assert torch.allclose(found.attributions, expected.attributions, atol=1e-4)
 
 
-def test_what_lets_no_gradient_through_is_told():
+def test_models_that_block_gradients_are_reported():
     with pytest.raises(ModelError, match=r"torch.inference_mode\(\).*Occlusion"):
         Saliency(Backbone(torch.inference_mode).eval(), OF_TASK["image"][1], task="image-classification")(PICTURE)
 
@@ -247,7 +247,7 @@ def test_own_modules_read_texts(own, options):
 
 
 class InPlaceText(nn.Module):
-    """Changes its mask and its embeddings, in place or not."""
+    """Changes its mask and its embeddings, in place or out of place."""
 
     def __init__(self, in_place):
         super().__init__()
@@ -265,7 +265,7 @@ class InPlaceText(nn.Module):
 
 
 class InPlaceImage(nn.Module):
-    """Normalises images, in place or not."""
+    """Normalizes images, in place or out of place."""
 
     def __init__(self, in_place):
         super().__init__()
@@ -303,8 +303,8 @@ def test_models_may_change_ids_and_embeddings_in_place(method):
             assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
 
 
-class OfItsBatch(InPlaceImage):
-    """Normalises by the statistics of the batch."""
+class BatchNormalized(InPlaceImage):
+    """Normalizes by the statistics of the batch."""
 
     def __init__(self):
         super().__init__(in_place=False)
@@ -315,8 +315,8 @@ class OfItsBatch(InPlaceImage):
         return self.head(torch.tanh(self.norm(self.features(images))).mean((2, 3)))
 
 
-class AlwaysDrops(InPlaceImage):
-    """Draws a mask in evaluation mode too."""
+class AlwaysDropout(InPlaceImage):
+    """Applies dropout in evaluation mode too."""
 
     def __init__(self):
         super().__init__(in_place=False)
@@ -325,21 +325,21 @@ class AlwaysDrops(InPlaceImage):
         return self.head(nn.functional.dropout(torch.tanh(self.features(images)).mean((2, 3)), 0.5, training=True))
 
 
-@pytest.mark.parametrize("model", [OfItsBatch, AlwaysDrops])
-def test_models_whose_rows_depend_on_one_another_run_one_at_a_time(model):
+@pytest.mark.parametrize("model", [BatchNormalized, AlwaysDropout])
+def test_models_whose_rows_depend_on_the_batch_run_one_at_a_time(model):
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
     maps = []
     for batch_size in (1, 4, 32):
         options = {"task": "image-classification", "granularity": Grid(4, 4), "removal": "black"}
         explain = Occlusion(model().eval(), batch_size=batch_size, **options)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             maps.append(explain(image, 0)[0].attributions)
-        drawn = [StochasticModelWarning] * (model is AlwaysDrops)
-        assert [one.category for one in told] == drawn + [BatchWarning] * (batch_size > 1)
+        drawn = [StochasticModelWarning] * (model is AlwaysDropout)
+        assert [one.category for one in caught] == drawn + [BatchWarning] * (batch_size > 1)
     assert torch.equal(maps[0], maps[1])
     assert torch.equal(maps[0], maps[2])
-    if model is OfItsBatch:
+    if model is BatchNormalized:
         whole = model().eval()
         for row, column in ((0, 0), (1, 2), (3, 3)):
             hidden = image.clone()
@@ -349,7 +349,7 @@ def test_models_whose_rows_depend_on_one_another_run_one_at_a_time(model):
 
 
 class Standardizes(InPlaceImage):
-    """Divides by the deviation of an image, which is 0 where all of it is hidden."""
+    """Divides by the standard deviation of an image, which is 0 for a fully masked one."""
 
     def __init__(self):
         super().__init__(in_place=False)
@@ -360,7 +360,7 @@ class Standardizes(InPlaceImage):
 
 
 @pytest.mark.parametrize("method", [KernelShap, Lime, IntegratedGradients])
-def test_scores_of_changed_copies_that_are_no_numbers_are_refused(method):
+def test_scores_of_perturbed_inputs_that_are_not_finite_are_refused(method):
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
     explain = method(Standardizes().eval(), task="image-classification", granularity=Grid(2, 2))
     with pytest.raises(ModelError, match=r"not a number \(NaN\) for \d+ of \d+ changed copies .*removal= or baseline="):
@@ -385,7 +385,7 @@ def test_target_functions_may_change_what_they_are_given():
 
 
 class Recurrent(nn.Module):
-    """A module that knows nothing of transformers: it reads ids, and no mask."""
+    """A module without the API of transformers: it reads ids, without a mask."""
 
     def __init__(self, words):
         super().__init__()
@@ -432,8 +432,8 @@ def test_own_language_models_are_refused_with_the_way_to_explain_them():
     assert torch.allclose(own.attributions[0], plain.attributions[0, : own.attributions.shape[1]], atol=1e-4)
 
 
-class Returns(nn.Module):
-    """A ViT that returns its logits among other things."""
+class ReturnsOutputs(nn.Module):
+    """A ViT whose logits a function puts into another form of output."""
 
     def __init__(self, how):
         super().__init__()
@@ -457,7 +457,7 @@ class Returns(nn.Module):
     ],
 )
 def test_the_part_of_the_output_that_is_explained_is_named(how, chosen):
-    found = scores(Returns(how).eval(), "image", task="image-classification", model_output=chosen)
+    found = scores(ReturnsOutputs(how).eval(), "image", task="image-classification", model_output=chosen)
     assert_agree(found, scores(OF_TASK["image"][0], "image"))
 
 
@@ -478,12 +478,14 @@ def test_the_part_of_the_output_that_is_explained_is_named(how, chosen):
 )  # fmt: skip
 def test_outputs_without_logits_are_refused_with_what_there_is(how, chosen, error, message):
     with pytest.raises(error, match=message):
-        Saliency(Returns(how).eval(), OF_TASK["image"][1], task="image-classification", model_output=chosen)(PICTURE)
+        Saliency(ReturnsOutputs(how).eval(), OF_TASK["image"][1], task="image-classification", model_output=chosen)(
+            PICTURE
+        )
 
 
 @pytest.mark.parametrize("kind", ["generation", "towers"])
 def test_only_classifiers_return_what_must_be_chosen_from(kind):
-    model, processor = two_towers("clip") if kind == "towers" else OF_TASK[kind][:2]
+    model, processor = dual_encoder_model("clip") if kind == "towers" else OF_TASK[kind][:2]
     with pytest.raises(OptionError, match="model_output= is for classifiers"):
         Saliency(model, processor, model_output=0)
 
@@ -502,8 +504,8 @@ def test_heads_may_have_more_outputs_than_the_config_says(kind):
         Occlusion(larger, processor)(*inputs, 7)
 
 
-class Masked(nn.Module):
-    """A ViT one of whose logits is set to a value."""
+class FixedLogit(nn.Module):
+    """A ViT with one logit set to a constant."""
 
     def __init__(self, value):
         super().__init__()
@@ -517,8 +519,8 @@ class Masked(nn.Module):
 
 @pytest.mark.parametrize("mode", ["logits", "softmax", "log_softmax"])
 def test_infinite_logits_of_other_classes_do_no_harm(mode):
-    found = scores(Masked(-torch.inf).eval(), "image", task="image-classification", inference_mode=mode)
-    expected = scores(Masked(-1e6).eval(), "image", task="image-classification", inference_mode=mode)
+    found = scores(FixedLogit(-torch.inf).eval(), "image", task="image-classification", inference_mode=mode)
+    expected = scores(FixedLogit(-1e6).eval(), "image", task="image-classification", inference_mode=mode)
     assert_agree(found, expected)
 
 
@@ -526,7 +528,9 @@ def test_missing_logits_of_other_classes_do_no_harm():
     processor = OF_TASK["image"][1]
     for method in (Saliency, Occlusion, LeGrad):
         expected = method(OF_TASK["image"][0], processor, patch_size=8)(PICTURE, 0)[0]
-        found = method(Masked(torch.nan).eval(), processor, task="image-classification", patch_size=8)(PICTURE, 0)[0]
+        found = method(FixedLogit(torch.nan).eval(), processor, task="image-classification", patch_size=8)(PICTURE, 0)[
+            0
+        ]
         assert torch.allclose(found.attributions, expected.attributions, atol=1e-5)
         assert found.info["probabilities"] == [None]
 
@@ -534,8 +538,8 @@ def test_missing_logits_of_other_classes_do_no_harm():
 @pytest.mark.parametrize(
     ("value", "targets", "mode"), [(-torch.inf, 2, "logits"), (torch.nan, "all", "logits"), (torch.nan, 0, "softmax")]
 )
-def test_scores_that_are_no_numbers_are_refused(value, targets, mode):
-    explain = Occlusion(Masked(value).eval(), OF_TASK["image"][1], task="image-classification", inference_mode=mode)
+def test_scores_that_are_not_finite_are_refused(value, targets, mode):
+    explain = Occlusion(FixedLogit(value).eval(), OF_TASK["image"][1], task="image-classification", inference_mode=mode)
     with pytest.raises(ModelError, match="is not finite for the unchanged sample"):
         explain(PICTURE, targets)
 
@@ -557,7 +561,7 @@ class OfTokens(Logits):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_torchscript_is_perturbed_and_differentiated_but_not_looked_into():
+def test_torchscript_has_scores_and_gradients_but_no_internals():
     model, processor, (picture,), _ = OF_TASK["image"]
     traced = torch.jit.trace(OfPixels("image").eval(), torch.zeros(1, 3, 32, 32))
     options = {"task": "image-classification", "patch_size": 8}
@@ -606,7 +610,7 @@ def test_tokens_without_an_embedding_are_refused(kind):
         Occlusion(model, words, removal="zzqq")
     with pytest.raises(OptionError, match="baseline='zzqq' cannot stand in for a token"):
         IntegratedGradients(model, words, baseline="zzqq")("a film")
-    # A token that is nowhere used does no harm.
+    # A token that no text uses is accepted.
     assert Occlusion(model, words)("a film")[0].attributions.isfinite().any()
 
 
@@ -664,7 +668,7 @@ def test_models_of_one_kind_of_text_read_no_pairs():
         Occlusion(type(model)(config).eval(), words)([("a film", "so good")])
 
 
-def test_what_a_saturated_output_reads_is_not_made_up():
+def test_a_saturated_output_does_not_give_a_wrong_query_position():
     model = copied("text")
     with torch.no_grad():
         model.bert.pooler.dense.bias.fill_(1e4)

@@ -1,4 +1,4 @@
-"""Functions of arrays as models."""
+"""Functions of arrays as models (`from_callables`)."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from interpreto import (
     from_callables,
 )
 from interpreto.errors import OptionError
-from tests.models import image_model, light, some_pictures
+from tests.models import image_model, light, some_images
 
 MODEL, PROCESSOR = image_model("vit")
 
@@ -49,7 +49,7 @@ def wrapped(layout="n c h w"):
 @pytest.mark.parametrize("layout", ["n c h w", "n h w c"])
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in (*INTERNALS, GuidedBackprop)])
 def test_a_wrapped_model_is_explained_as_the_model_itself(method, layout):
-    pictures = some_pictures()
+    pictures = some_images()
     expected = light(method)(MODEL, PROCESSOR)(pictures, targets=(1, Contrast(0, 2)))
     for output, other in zip(
         light(method)(wrapped(layout))(pictures, targets=(1, Contrast(0, 2))), expected, strict=True
@@ -91,7 +91,7 @@ def test_functions_that_return_something_else(name):
         light(METHODS[0])(from_callables(function))(np.zeros((3, 8, 8), np.float32))
 
 
-def test_wrong_uses():
+def test_wrong_arguments():
     zeros = lambda a: np.zeros((len(a), 2))  # noqa: E731
     image = np.zeros((3, 8, 8), np.float32)
     with pytest.raises(InterpretoError, match=r"gradients= must return an array of shape \(1, 3, 8, 8\)"):

@@ -1,4 +1,4 @@
-"""What is found out about a model by running it: adapters, gradients that are swallowed, heads that are not called."""
+"""Checks that run the model: adapters, blocked gradients, LM heads that are not called, batch dependence."""
 
 import copy
 import warnings
@@ -11,8 +11,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from interpreto import InputXGradient, IntegratedGradients, KernelShap, Occlusion, Saliency
 from interpreto.errors import ModelError, StochasticModelWarning, UnsupportedError
-from tests.generators import generator, slow_scores
-from tests.models import image_model, some_pictures, text_model
+from tests.causal_lms import causal_lm, slow_scores
+from tests.models import image_model, some_images, text_model
 
 peft = pytest.importorskip("peft")
 
@@ -25,7 +25,7 @@ ADAPTERS = {
 
 
 def log_probabilities(model, ids, continuation):
-    """Of each token of a continuation, counted from the end: an adapter may put tokens before the text."""
+    """The log-probability of each token of a continuation, counted from the end: adapters may prepend tokens."""
     whole = torch.tensor([[*ids, *continuation]])
     with torch.no_grad():
         logits = model(input_ids=whole, attention_mask=torch.ones_like(whole)).logits[0].log_softmax(-1)
@@ -35,7 +35,7 @@ def log_probabilities(model, ids, continuation):
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated", "ignore:.is_gradient_checkpointing. is")
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_adapters_may_lengthen_the_text(adapter):
-    model, words = generator("llama")
+    model, words = causal_lm("llama")
     tuned = peft.get_peft_model(copy.deepcopy(model), ADAPTERS[adapter]()).eval()
     ids, continuation = words("a good film")["input_ids"], [7, 9, 8]
     explain = Occlusion(tuned, words, task="text-generation", granularity="all-tokens", removal="unk")
@@ -52,8 +52,8 @@ def test_adapters_may_lengthen_the_text(adapter):
         assert not output.attributions[0, :3].isnan().any()
 
 
-class Multiplies(hf.LlamaForCausalLM):
-    """Makes its logits without calling its output embedding."""
+class TiedHead(hf.LlamaForCausalLM):
+    """Computes its logits without calling its output embedding."""
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
         hidden = self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
@@ -62,8 +62,8 @@ class Multiplies(hf.LlamaForCausalLM):
 
 @pytest.mark.parametrize("method", [Occlusion, Saliency, IntegratedGradients])
 def test_logits_may_be_made_without_calling_the_head(method):
-    model, words = generator("llama")
-    other = Multiplies(model.config).eval()
+    model, words = causal_lm("llama")
+    other = TiedHead(model.config).eval()
     other.load_state_dict(model.state_dict())
     (expected,), (found,) = (
         method(one, words, granularity="token")("a good film", [7, 8, 9]) for one in (model, other)
@@ -75,8 +75,8 @@ def test_logits_may_be_made_without_calling_the_head(method):
     assert torch.allclose(found.scores, torch.tensor(slow), atol=1e-4)
 
 
-class Swallowing(nn.Module):
-    """A quantised layer: its output is right, and no gradient passes."""
+class GradientBlocking(nn.Module):
+    """A quantized layer: its output is right, and it passes no gradient."""
 
     def __init__(self, inner):
         super().__init__()
@@ -86,21 +86,21 @@ class Swallowing(nn.Module):
         return nn.functional.linear(x.detach(), self.weight, self.bias)
 
 
-def swallowing(model):
-    """A copy whose linear layers let no gradient through; what goes past them by residual connections does."""
+def with_blocked_gradients(model):
+    """A copy whose linear layers pass no gradient; residual connections still do."""
     found = copy.deepcopy(model)
     for module in list(found.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
-                setattr(module, name, Swallowing(child))
+                setattr(module, name, GradientBlocking(child))
     return found
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
-def test_swallowed_gradients_are_refused(name):
+def test_blocked_gradients_are_refused(name):
     model, words = text_model(name)
-    other = swallowing(model)
-    # The last layer passes gradients, so that the score has some.
+    other = with_blocked_gradients(model)
+    # The last layer passes gradients, so that the score has a gradient.
     if name == "bert":
         other.classifier, other.bert.pooler = model.classifier, model.bert.pooler
     else:
@@ -112,25 +112,25 @@ def test_swallowed_gradients_are_refused(name):
     assert torch.allclose(found.attributions, expected.attributions, atol=1e-5)
 
 
-def test_swallowed_gradients_of_language_models_are_refused():
-    model, words = generator("llama")
-    other = swallowing(model)
+def test_blocked_gradients_of_language_models_are_refused():
+    model, words = causal_lm("llama")
+    other = with_blocked_gradients(model)
     other.lm_head = model.lm_head
     with pytest.raises(UnsupportedError, match="use a method that hides parts"):
         Saliency(other, words)("a good film", " and")
     Occlusion(other, words)("a good film", " and")
 
 
-def test_swallowed_gradients_of_image_models_are_refused():
+def test_blocked_gradients_of_image_models_are_refused():
     model, processor = image_model("vit")
-    other = swallowing(model)
+    other = with_blocked_gradients(model)
     other.classifier = model.classifier
     with pytest.raises(UnsupportedError, match="Quantised layers often let no gradient through"):
-        Saliency(other, processor)(some_pictures()[0], 0)
+        Saliency(other, processor)(some_images()[0], 0)
 
 
 class OneClassDetached(nn.Module):
-    """Lets the gradient of its second class through to a thousandth."""
+    """Nearly all of the gradient of the second class is blocked by a detached input."""
 
     def __init__(self):
         super().__init__()
@@ -152,8 +152,8 @@ def test_gradients_of_every_target_are_checked(targets):
         explain(image, targets[-1])
 
 
-class Rounds(nn.Module):
-    """A quantised layer, whose output is rounded as coarsely as half precision does it.
+class RoundingLayer(nn.Module):
+    """A quantized layer, whose output is rounded as coarsely as in half precision.
 
     Args:
         inner: The exact layer.
@@ -174,14 +174,14 @@ def rounding(model, straight_through):
     for module in list(found.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear) and name != "lm_head":
-                setattr(module, name, Rounds(child, straight_through))
+                setattr(module, name, RoundingLayer(child, straight_through))
     return found
 
 
 @pytest.mark.parametrize("continuation", [" and", " good", [7], [9]])
-def test_swallowed_gradients_are_seen_through_the_noise_of_rounding(continuation):
-    """Small steps change such a score by its rounding errors alone."""
-    model, words = generator("llama")
+def test_blocked_gradients_are_detected_despite_rounding(continuation):
+    """Small steps change such a score only by rounding errors."""
+    model, words = causal_lm("llama")
     with pytest.raises(UnsupportedError, match="The gradient of this model is not that of its score"):
         Saliency(rounding(model, straight_through=False), words)("a good film", continuation)
     found, expected = (
@@ -191,8 +191,8 @@ def test_swallowed_gradients_are_seen_through_the_noise_of_rounding(continuation
     assert (found.attributions - expected.attributions).nan_to_num().abs().max() < 0.05 * scale
 
 
-class InPlace(nn.Module):
-    """A layer that is run without gradients and changes its result in place, as some kernels of quantised layers do."""
+class InPlaceLayer(nn.Module):
+    """A layer that runs without gradients and changes its output in place, as some quantized kernels do."""
 
     def __init__(self, inner):
         super().__init__()
@@ -207,14 +207,14 @@ class InPlace(nn.Module):
 def test_models_that_run_only_without_gradients_are_refused():
     model, words = text_model("bert")
     other = copy.deepcopy(model)
-    other.bert.pooler.dense = InPlace(other.bert.pooler.dense)
+    other.bert.pooler.dense = InPlaceLayer(other.bert.pooler.dense)
     (expected,), (found,) = (Occlusion(one, words)("a good film", 0) for one in (model, other))
     assert torch.allclose(found.attributions, expected.attributions, atol=1e-5)
     with pytest.raises(UnsupportedError, match=r"runs only without gradients \(.*in-place operation.*hides parts"):
         Saliency(other, words)("a good film", 0)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch, on quantisation
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # raised by torch, on quantization
 def test_dynamically_quantised_models_are_refused_where_gradients_are_asked_for():
     model, words = text_model("bert")
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
@@ -224,7 +224,7 @@ def test_dynamically_quantised_models_are_refused_where_gradients_are_asked_for(
 
 
 class Hybrid(nn.Module):
-    """Tokens of a normalised feature map, as hybrids of convolutions and attention make them."""
+    """Tokens from a normalized feature map, as in hybrids of convolutions and attention."""
 
     def __init__(self, norm):
         super().__init__()
@@ -239,7 +239,7 @@ class Hybrid(nn.Module):
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
 @pytest.mark.parametrize("double", [False, True])
 def test_gradients_of_one_image_through_a_norm_whose_output_is_transposed(norm, double):
-    """PyTorch reads the gradient of such a layer in the wrong order for a batch of one; for a batch of two it does not."""
+    """PyTorch reads the gradient of such a layer in the wrong memory order for a batch of one, but not of two."""
     model = Hybrid(norm).eval().to(torch.float64 if double else torch.float32)
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(model.head.weight)
     leaf = images.clone().requires_grad_()
@@ -252,8 +252,8 @@ def test_gradients_of_one_image_through_a_norm_whose_output_is_transposed(norm, 
 
 
 @pytest.mark.parametrize("colour", [0.0, 0.5, 1.0])
-def test_kinks_of_max_pooling_are_no_swallowed_gradients(colour):
-    """Where all pixels are the same, all windows tie."""
+def test_kinks_of_max_pooling_are_not_blocked_gradients(colour):
+    """If all pixels are equal, all pooling windows tie."""
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2)
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 16, 2)).eval()
@@ -277,7 +277,7 @@ def canine():
 
 
 def test_models_that_read_windows_score_texts_as_alone():
-    """Their padding tells only where it fills a window, so that one pair of lengths does not show it."""
+    """Padding changes their scores only if it fills a window, so that one pair of lengths may not show it."""
     model, words = canine()
     texts = ["the film was good and not bad", "a bad film, and not at all good so far said the man", "so"]
     together = Occlusion(model, words)(texts, 1)
@@ -304,7 +304,7 @@ def reformer(*kinds):
 TEXT = "the film was good and not bad at all said the man who saw it"
 
 
-def test_scores_that_depend_on_random_numbers_are_told_of():
+def test_scores_that_depend_on_random_numbers_are_reported():
     model, words = reformer("lsh", "lsh")
     with pytest.warns(StochasticModelWarning, match=r"score of one draw, seed=3\. Explain with several seeds"):
         first = Occlusion(model, words, seed=3)(TEXT, 1)
@@ -320,8 +320,8 @@ def test_gradients_that_a_model_refuses_are_refused():
     assert Occlusion(model, words)("the film was good", 1)[0].attributions.any()
 
 
-def test_an_input_table_that_is_none_is_not_taken():
-    """Perceiver names its latents as its input embeddings."""
+def test_latents_are_not_taken_for_input_embeddings():
+    """Perceiver returns its latents as input embeddings."""
     _, words = text_model("bert")
     torch.manual_seed(0)
     config = hf.PerceiverConfig(
@@ -342,7 +342,7 @@ def test_an_input_table_that_is_none_is_not_taken():
 
 
 @pytest.mark.parametrize("text", ["the film was good", "film"])
-def test_models_that_cannot_go_on_from_their_cache_run_whole(text):
+def test_models_that_cannot_resume_from_their_cache_do_not_use_it(text):
     _, words = text_model("bert")
     torch.manual_seed(0)
     sizes = {"emb_dim": 16, "n_layers": 2, "n_heads": 2, "pad_token_id": words.pad_token_id}

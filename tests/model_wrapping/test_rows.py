@@ -1,4 +1,4 @@
-"""Rows: taken, joined, and made of two where they run."""
+"""`Rows`: slicing, joining, and lazy blends."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ MASKS = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.25]])
 
 
 def halves(masks):
-    """Masks of the left and the right half as masks of pixels."""
+    """Masks of the left and right half, expanded to pixels."""
     return masks[:, None, None, :].expand(-1, 1, 2, -1)
 
 
@@ -33,7 +33,7 @@ def test_blended_rows_are_what_each_mask_says():
         assert torch.allclose(row, by_hand(mask))
 
 
-def test_one_mask_may_serve_stretches_of_rows_that_are_cut():
+def test_one_mask_may_serve_slices_of_rows():
     lines = LazyBlend(HERE, THERE, MASKS, lambda masks: masks[:, None, None, None, :], (3, 1, 2, 2))
     cut = Rows({}, {}, {"pixels": lines})
     assert cut.shape == blended().shape
@@ -42,12 +42,12 @@ def test_one_mask_may_serve_stretches_of_rows_that_are_cut():
 
 
 @pytest.mark.parametrize("chosen", [slice(1, 3), torch.tensor([3, 0])])
-def test_some_of_them_are_those_rows(chosen):
+def test_slices_are_those_rows(chosen):
     some = blended().take(chosen)
     assert torch.equal(Rows.join([some]).fields["pixels"], Rows.join([blended()]).fields["pixels"][chosen])
 
 
-def test_blends_and_made_rows_are_joined_in_order():
+def test_blends_and_materialized_rows_are_joined_in_order():
     made = Rows({"pixels": torch.rand(2, 3, 2, 2)})
     assert made.shape == blended().shape
     whole = Rows.join([blended(MASKS[:1]), made, blended(MASKS[1:])], torch.device("cpu")).fields["pixels"]
@@ -56,12 +56,12 @@ def test_blends_and_made_rows_are_joined_in_order():
     assert torch.equal(whole[[0, 3, 4, 5]], Rows.join([blended()]).fields["pixels"])
 
 
-def test_until_they_are_made_they_take_the_memory_of_their_masks():
+def test_lazy_blends_take_the_memory_of_their_masks():
     assert blended().nbytes == MASKS.nbytes
     assert Rows.join([blended()]).nbytes == 4 * HERE.nbytes
 
 
-def test_a_blend_can_be_put_beside_tensors_and_replaced():
+def test_blends_and_tensors_can_be_mixed_and_replaced():
     rows = Rows({"size": torch.ones(4, 2)}).replace(pixels=LazyBlend(HERE, THERE, MASKS, halves))
     assert len(rows) == 4
     assert rows.to(torch.device("cpu")).fields.keys() == {"size", "pixels"}

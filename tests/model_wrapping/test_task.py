@@ -1,4 +1,4 @@
-"""The task is told from the class, whatever the shell."""
+"""The task is detected from the class of the model, through any wrapper."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_a_class_derived_from_a_known_one():
     assert find_task(derived(model.config)) == "text-classification"
 
 
-def test_a_shell_of_compile():
+def test_a_compiled_model():
     model, tokenizer = text_model("bert")
     compiled = torch.compile(model, backend="eager")
     plain = Occlusion(model, tokenizer)(TEXTS[0], targets=0)[0]
@@ -34,7 +34,7 @@ def test_a_shell_of_compile():
 
 
 class Peft(nn.Module):
-    """What PEFT's shells look like from outside."""
+    """The interface of a model wrapped by PEFT."""
 
     def __init__(self, inner):
         super().__init__()
@@ -47,7 +47,7 @@ class Peft(nn.Module):
         return self.inner(**inputs)
 
 
-def test_a_shell_of_peft():
+def test_a_peft_model():
     model, tokenizer = text_model("bert")
     for method in (Occlusion, Saliency):
         plain = method(model, tokenizer)(TEXTS[0], targets=0)[0]

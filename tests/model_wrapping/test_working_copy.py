@@ -1,4 +1,4 @@
-"""A working copy shares every tensor with the user's model and nothing else."""
+"""Working copies share all tensors with the user's model and nothing else."""
 
 import copy
 import functools
@@ -24,15 +24,15 @@ from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.working_copy import WorkingCopy
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
-from tests.generators import GENERATORS, generator
-from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model, tokenizer
-from tests.two_towers import TWO_TOWERS, two_towers
+from tests.causal_lms import CAUSAL_LMS, causal_lm
+from tests.dual_encoders import DUAL_ENCODERS, dual_encoder_model
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_images, text_model, tokenizer
 
 MODELS = {
     **{f"text-{name}": lambda name=name: text_model(name)[0] for name in TEXT_MODELS},
     **{f"image-{name}": lambda name=name: image_model(name)[0] for name in IMAGE_MODELS},
-    **{f"generation-{name}": lambda name=name: generator(name)[0] for name in GENERATORS},
-    **{f"towers-{name}": lambda name=name: two_towers(name)[0] for name in TWO_TOWERS},
+    **{f"generation-{name}": lambda name=name: causal_lm(name)[0] for name in CAUSAL_LMS},
+    **{f"towers-{name}": lambda name=name: dual_encoder_model(name)[0] for name in DUAL_ENCODERS},
 }
 
 
@@ -72,7 +72,7 @@ def test_changes_within_settings_and_of_data_are_seen(change):
 
 
 def test_changes_of_a_generation_config_are_seen():
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     model = copy.deepcopy(model)
     explain = Occlusion(model, words, granularity="token")
     for count in (4, 2):
@@ -95,7 +95,7 @@ def test_tensors_are_shared_and_modules_are_not(name):
     for one, other in zip(model.parameters(), made.module.parameters(), strict=True):
         assert one.data_ptr() == other.data_ptr()
         assert not other.requires_grad
-    # What is one parameter in the model is one in the copy.
+    # Tied parameters stay tied in the copy.
     assert len({id(p) for _, p in model.named_parameters(remove_duplicate=False)}) == len(
         {id(p) for _, p in made.module.named_parameters(remove_duplicate=False)}
     )
@@ -131,7 +131,7 @@ def test_the_copy_follows_what_the_user_changes():
 
 
 class Counting(nn.Module):
-    """Writes to its buffer, its attributes and its containers whenever it runs."""
+    """Writes to its buffers, attributes and containers in every forward pass."""
 
     def __init__(self):
         super().__init__()
@@ -186,13 +186,13 @@ def _big_bird():
 
 @pytest.mark.filterwarnings("ignore:Attention type")
 def test_a_model_that_exchanges_its_own_parts_stays_as_it_was():
-    """BigBird runs short texts with another attention, and keeps that for good."""
+    """BigBird replaces its attention modules for short texts, permanently."""
     model, words = _big_bird()
     long, short = " ".join(["the plot was good and we saw a film"] * 7), "a film"
     state = ModuleState.of(model)
     alone = Occlusion(model, words, granularity="sentence")(long, 0)[0]
     assert state.is_current(model)
-    # Texts run in the order of their lengths: the short one first, with which the parts are exchanged.
+    # Texts run in the order of their lengths: the short one first, which makes the model replace its modules.
     together = Occlusion(model, words, granularity="sentence")([long, short], 0)[0]
     assert torch.allclose(together.attributions, alone.attributions, atol=1e-6)
     assert state.is_current(model)
@@ -210,12 +210,12 @@ def test_outputs_that_transformers_captures_are_counted_once(method):
 
     expected = states(copy.deepcopy(model))
     explainer = method(model, processor)
-    explainer(some_pictures())
+    explainer(some_images())
     assert states(model) == expected
-    # Hooks of transformers in the user's model are not added to again in the copy, nor from one call to the next.
+    # Hooks that transformers adds to the user's model are not added again to the copy, nor at the next call.
     model.config.output_hidden_states = True
     for _ in range(3):
-        explainer(some_pictures())
+        explainer(some_images())
         with explainer.setup.wrapper.lease() as lease:
             assert states(lease.wrapper.engine.module) == expected
     assert states(model) == expected
@@ -230,7 +230,7 @@ def test_a_model_in_training_mode_is_explained_without_dropout():
 
 
 class Closure(nn.Module):
-    """Runs its convolution through a function that was made with the module in it."""
+    """Runs its convolution through a closure over the module."""
 
     def __init__(self):
         super().__init__()
@@ -243,8 +243,8 @@ class Closure(nn.Module):
         return self.head(self.features(pixels).mean((2, 3)))
 
 
-class Hidden(nn.Module):
-    """The same where the structure does not tell: the function is an object's."""
+class HiddenClosure(nn.Module):
+    """The same with the closure inside an object, where the structure of the model does not show it."""
 
     def __init__(self):
         super().__init__()
@@ -265,7 +265,7 @@ class Hidden(nn.Module):
         return self.head(self.features(pixels).mean((2, 3)))
 
 
-@pytest.mark.parametrize("build", [Closure, Hidden])
+@pytest.mark.parametrize("build", [Closure, HiddenClosure])
 def test_modules_in_closures_are_found(build):
     torch.manual_seed(0)
     model = build()
@@ -283,13 +283,13 @@ def test_modules_in_closures_are_found(build):
                 one.train(training)
             assert torch.allclose(output.attributions[0, 0, 0], scores[0] - scores[1], atol=1e-5)
         assert {module.training for module in one.modules()} == {training}
-    # Hooks reach the model itself then.
+    # Hooks are then set on the model itself.
     (output,) = GradCam(model.eval(), task="image-classification", layer=model.convolution)(images[0], 0)
     assert output.attributions.isfinite().all()
     assert plain
 
 
-def test_what_can_neither_be_copied_nor_moved_is_refused():
+def test_models_that_can_neither_be_copied_nor_moved_are_refused():
     model = Closure().eval()
     wrapper = image_classification(model, None, Runtime(device="meta"))
     with pytest.raises(ModelError, match="move a model that cannot be copied"), wrapper.lease():
@@ -303,7 +303,7 @@ def test_torchscript_takes_no_hooks():
     with pytest.raises(CannotCopyError, match="TorchScript"):
         WorkingCopy(script)
     with pytest.raises(UnsupportedError, match="take no hooks"):
-        GuidedBackprop(script, processor, task="image-classification")(some_pictures()[0])
+        GuidedBackprop(script, processor, task="image-classification")(some_images()[0])
 
 
 def test_hooks_of_the_user_run_on_the_copy_as_on_the_model():
@@ -319,15 +319,15 @@ def test_hooks_of_the_user_run_on_the_copy_as_on_the_model():
 
     model.classifier.register_forward_hook(Recorder())
     model.classifier.register_forward_hook(functools.partial(lambda tag, *_: calls.append(tag), "tag"))
-    (output,) = Occlusion(model, processor)(some_pictures()[0])
+    (output,) = Occlusion(model, processor)(some_images()[0])
     assert "working_copy" not in output.info
     assert "tag" in calls
 
 
 def test_layers_are_named_by_the_users_module():
     model, processor = image_model("torchvision-resnet")
-    expected = GradCam(model, processor, layer="layer3")(some_pictures())
-    found = GradCam(model, processor, layer=model.layer3)(some_pictures())
+    expected = GradCam(model, processor, layer="layer3")(some_images())
+    found = GradCam(model, processor, layer=model.layer3)(some_images())
     assert torch.equal(as_tensors(found), as_tensors(expected))
 
 
@@ -350,8 +350,8 @@ def test_models_with_the_hooks_of_accelerate(tmp_path):
     assert {p.device.type for p in away.parameters()} == {"meta"}
 
 
-def test_fully_sharded_models_run_themselves(tmp_path):
-    """FSDP refuses to be copied: calls queue up."""
+def test_fully_sharded_models_run_without_a_copy(tmp_path):
+    """FSDP models cannot be copied: calls wait for each other."""
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_gloo_available():
         pytest.skip("This PyTorch has no gloo.")
@@ -386,7 +386,7 @@ def test_quantised_models_are_copied():
     assert "working_copy" not in output.info
 
 
-def test_compiled_shells_are_looked_through():
+def test_compiled_models_are_unwrapped():
     model, words = text_model("bert")
     compiled = torch.compile(model, backend="eager")
     expected = as_tensors(IntegratedGradients(model, words)(TEXTS, 0))

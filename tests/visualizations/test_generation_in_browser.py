@@ -1,4 +1,4 @@
-"""The page to explore, in a real browser, by mouse and by keyboard."""
+"""The interactive HTML in a real browser, by mouse and by keyboard."""
 
 import copy
 import shutil
@@ -9,8 +9,8 @@ import torch
 from playwright.sync_api import sync_playwright
 
 from interpreto import Occlusion, plot_attributions
+from tests.causal_lms import causal_lm
 from tests.conftest import loaded
-from tests.generators import generator
 from tests.visualizations.test_generation_page import HOSTILE, output
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,7 +28,7 @@ def browser():
 
 
 def opened(browser, path, content, **options):
-    """The page in a tab, and what went wrong there or was fetched."""
+    """The page in a tab, with its errors and network requests."""
     path.write_text(content, encoding="utf-8")
     tab = browser.new_page(**options)
     troubles = []
@@ -39,10 +39,10 @@ def opened(browser, path, content, **options):
     return tab, troubles
 
 
-def test_pointing_lights_up_the_sources_under_every_method(browser, tmp_path):
+def test_hovering_highlights_units_under_every_method(browser, tmp_path):
     tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions({"A": output(), "B": output()}))
     units = tab.locator("[data-u]")
-    # It opens with the first piece chosen.
+    # The first target is selected initially.
     assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
     tab.locator(".generation").first.locator("[data-t='0']").hover()
     assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
@@ -51,7 +51,7 @@ def test_pointing_lights_up_the_sources_under_every_method(browser, tmp_path):
     assert units.evaluate_all(PAINTED) == [True, True, True, True, True, False] * 2
     tab.mouse.move(0, 0)
     assert units.evaluate_all(PAINTED) == [True, True, True, True, False, False] * 2
-    # The strongest source has the strongest colour: red for what speaks for it, blue for what speaks against.
+    # The unit with the largest magnitude has the strongest colour: red for positive, blue for negative.
     tab.locator(".generation").last.locator("[data-t='0']").hover()
     colours = units.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")
     red, blue = (tuple(map(int, colours[unit][4:-1].split(","))) for unit in (3, 1))
@@ -62,7 +62,7 @@ def test_pointing_lights_up_the_sources_under_every_method(browser, tmp_path):
     tab.close()
 
 
-def test_a_click_keeps_a_piece_and_escape_lets_it_go(browser, tmp_path):
+def test_a_click_selects_a_unit_and_escape_deselects_it(browser, tmp_path):
     tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(output()))
     target, units = tab.locator("[data-t='1']"), tab.locator("[data-u]")
     target.click()
@@ -84,7 +84,7 @@ def test_a_tap_is_enough(browser, tmp_path):
     tab.close()
 
 
-def test_the_keyboard_steps_through_the_pieces(browser, tmp_path):
+def test_the_keyboard_steps_through_the_units(browser, tmp_path):
     tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions(output()))
     chosen = "all => all.map(e => e.classList.contains('chosen'))"
     targets = tab.locator("[data-t]")
@@ -100,7 +100,7 @@ def test_the_keyboard_steps_through_the_pieces(browser, tmp_path):
     tab.close()
 
 
-def test_hostile_pieces_are_shown_as_they_are(browser, tmp_path):
+def test_hostile_units_are_escaped(browser, tmp_path):
     tab, troubles = opened(browser, tmp_path / "page.html", plot_attributions({"A": output(), "<img src=x>": output()}))
     shown = tab.locator(".generation").first.locator(".text").evaluate("e => e.textContent")
     assert shown == "".join(HOSTILE)
@@ -130,7 +130,7 @@ def test_a_story_of_the_zoo(browser, tmp_path):
 
 
 def test_several_pages_and_one_shown_again_share_a_document(browser, tmp_path):
-    """As in a notebook, where a cell may run again."""
+    """As in a notebook, where a cell may be run again."""
     one = plot_attributions(output())
     again = "<script>" + one.split("<script>")[-1].split("</script>")[0] + "</script>"
     tab, troubles = opened(browser, tmp_path / "page.html", one + plot_attributions(output()) + again)
@@ -142,14 +142,14 @@ def test_several_pages_and_one_shown_again_share_a_document(browser, tmp_path):
         assert section.locator("[data-u]").evaluate_all(PAINTED) == [True, True, True, True, False, False]
         section.locator("[data-t='1']").hover()
         assert section.locator("[data-u]").evaluate_all(PAINTED) == [True, True, True, True, True, False]
-        # A second set of listeners would take a click back.
+        # A second set of listeners would undo a click.
         section.locator("[data-t='1']").click()
         assert section.locator("[data-t='1']").get_attribute("aria-pressed") == "true"
     tab.close()
 
 
 def test_turns_of_a_chat_are_apart(browser, tmp_path):
-    model, words = generator("gpt2")
+    model, words = causal_lm("gpt2")
     words = copy.deepcopy(words)
     words.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
     chat = [{"role": "system", "content": "You are kind."}, {"role": "user", "content": "Was the film good?"}]

@@ -1,4 +1,4 @@
-"""The page of a generated text: everything escaped, numbers as they are, a table without scripts."""
+"""The interactive HTML of a generated text: escaping, unchanged numbers, a table without scripts."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def output(method="Occlusion"):
 
 def test_hostile_tokens_are_escaped():
     page = plot_attributions({"A": output(), "B <i>": output()})
-    # Scripts are the two blocks of numbers and the one of the page, nothing of the texts.
+    # The scripts are two blocks of numbers and the page's own, none from the texts.
     assert len(re.findall("<script", page)) == 3
     assert len(re.findall("</script>", page)) == 3
     assert "<b>" not in page
@@ -51,14 +51,14 @@ def test_the_table_is_there_without_scripts():
     assert "<details open>" in page
 
 
-def test_targets_that_are_no_units_get_buttons():
+def test_targets_that_are_not_units_get_buttons():
     joint = output()
     page = plot_attributions(AttributionOutput(**{**vars(joint), "target_names": ("first", "second")}))
     assert page.count('class="target"') == 2
     assert "Explained:" in page
 
 
-def test_the_figure_has_a_line_per_target_and_blanks_where_nothing_is_said():
+def test_the_figure_has_a_line_per_target_and_blanks_for_nan():
     figure = matrix.draw(gather({"A": output(), "B": output()}))
     maps = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title(loc="left") for axes in maps] == ["A", "B"]

@@ -1,4 +1,4 @@
-"""Figures and pages, headless; hostile texts stay texts."""
+"""Figures and HTML pages, without a display; hostile texts are escaped."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ from interpreto import (
     zoo,
 )
 from interpreto.errors import OptionError
-from tests.models import image_model, light, some_pictures, text_model
+from tests.models import image_model, light, some_images, text_model
 
 HOSTILE = "</p><script>alert('x')</script> \"quoted\" & $x_1$ שלום 🙂\nnew line"
 
@@ -44,11 +44,11 @@ def texts():
 @pytest.fixture(scope="module")
 def images():
     model, processor = image_model("vit")
-    return {m.__name__: light(m)(model, processor)(some_pictures()[:2], targets=(0, 1)) for m in (KernelShap, Saliency)}
+    return {m.__name__: light(m)(model, processor)(some_images()[:2], targets=(0, 1)) for m in (KernelShap, Saliency)}
 
 
 class Page(HTMLParser):
-    """Collects what a browser would see."""
+    """Collects the tags, links and text of a page."""
 
     def __init__(self, page):
         super().__init__()
@@ -75,7 +75,7 @@ def test_texts_become_a_page_that_needs_nothing(texts):
     assert page._repr_html_() == page
 
 
-# Before 3.11 matplotlib draws Hebrew from left to right, and says so.
+# Before 3.11 matplotlib draws Hebrew from left to right, and warns.
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font", "ignore:Matplotlib currently does not support")
 @pytest.mark.parametrize("suffix", ["html", "png", "pdf", "svg"])
 def test_texts_are_written_in_every_format(texts, suffix, tmp_path):
@@ -95,7 +95,7 @@ def test_images_are_written_in_every_format(images, suffix, tmp_path):
 def test_every_map_has_a_colour_bar_of_its_own_scores(images):
     figure = plot_attributions(images)
     maps = [axes for axes in figure.axes if len(axes.images) == 2]
-    # Two samples and two targets in four lines, two methods in each.
+    # Two samples and two targets in four rows, two methods in each.
     assert len(maps) == 8
     for axes in maps:
         norm = axes.images[1].norm
@@ -104,7 +104,7 @@ def test_every_map_has_a_colour_bar_of_its_own_scores(images):
             assert norm.vmin == 0
         else:
             assert norm.vmin == -norm.vmax
-        # Colours end at the 99th percentile of the magnitudes, of up to 100 units at the highest.
+        # The colour scale ends at the 99th percentile of the magnitudes; for up to 100 units, at the maximum.
         assert norm.vmax == pytest.approx(np.percentile(np.abs(scores.data), 99, method="higher"))
     assert figure._repr_png_().startswith(b"\x89PNG")
 
@@ -116,15 +116,15 @@ def test_a_lone_result_and_a_list(images):
 
 def test_many_methods_go_over_several_lines():
     model, processor = image_model("vit")
-    (output,) = Saliency(model, processor)(some_pictures()[0])
+    (output,) = Saliency(model, processor)(some_images()[0])
     figure = plot_attributions({f"method {number}": output for number in range(9)})
     assert len({round(axes.get_position().y0, 2) for axes in figure.axes if axes.images}) >= 2
 
 
 @pytest.mark.parametrize(("count", "lines"), [(1, [2]), (3, [4]), (4, [3, 2]), (8, [3, 3, 3]), (12, [4, 3, 3, 3])])
-def test_no_picture_stands_alone_in_a_line(count, lines):
+def test_no_image_is_alone_in_a_row(count, lines):
     model, processor = image_model("vit")
-    (output,) = Saliency(model, processor)(some_pictures()[0])
+    (output,) = Saliency(model, processor)(some_images()[0])
     figure = plot_attributions({f"method {number}": output for number in range(count)})
     tops = [round(axes.get_subplotspec().rowspan.start) for axes in figure.axes if axes.images]
     assert [tops.count(line) for line in sorted(set(tops))] == lines
@@ -132,7 +132,7 @@ def test_no_picture_stands_alone_in_a_line(count, lines):
 
 def with_scores(scores, signed):
     model, processor = image_model("vit")
-    (output,) = Occlusion(model, processor, granularity=Grid(16, 16))(some_pictures()[0], 0)
+    (output,) = Occlusion(model, processor, granularity=Grid(16, 16))(some_images()[0], 0)
     info = {**output.info, "signed": signed}
     return dataclasses.replace(output, attributions=torch.as_tensor(scores).float().reshape(1, 16, 16), info=info)
 
@@ -144,13 +144,13 @@ def test_the_overlay_is_as_opaque_as_the_score_is_large(signed):
     figure = plot_attributions(with_scores(scores, signed), clip_percentile=100)
     axes = [axes for axes in figure.axes if axes.images][1]
     photo, drawn = axes.images
-    assert np.array_equal(np.asarray(photo.get_array())[..., :3], np.asarray(some_pictures()[0]))
+    assert np.array_equal(np.asarray(photo.get_array())[..., :3], np.asarray(some_images()[0]))
     colours = drawn.to_rgba(drawn.get_array())[0]
     assert colours[0, 3] == 1
     assert colours[1, 3] == pytest.approx(0.5, abs=0.01)
     assert colours[2, 3] == pytest.approx(1.0 if signed else 0.25, abs=0.01)
     assert colours[3, 3] == pytest.approx(0, abs=0.01)
-    # The bar has the colours of the map.
+    # The colour bar has the colour map of the heatmap.
     assert drawn.colorbar.cmap == drawn.cmap
 
 
@@ -178,9 +178,9 @@ def test_a_few_high_scores_do_not_hide_the_rest():
 
 def test_titles_say_class_probability_and_logit():
     model, processor = image_model("vit")
-    (output,) = Saliency(model, processor)(some_pictures()[0], 1)
+    (output,) = Saliency(model, processor)(some_images()[0], 1)
     with torch.no_grad():
-        logits = model(**processor(some_pictures()[0], return_tensors="pt")).logits[0]
+        logits = model(**processor(some_images()[0], return_tensors="pt")).logits[0]
     title = f"{output.target_names[0]} (p = {float(logits.softmax(-1)[1]):.2g}, logit {float(logits[1]):.3g})"
     figure = plot_attributions(output)
     assert figure.axes[0].get_title().replace("\n", " ") == title
@@ -191,7 +191,7 @@ def test_what_does_not_go_together(images, texts, tmp_path):
         plot_attributions({"one": texts["Saliency"], "other": images["Saliency"]})
     with pytest.raises(InterpretoError, match="same number of results; got 'one': 2, 'other': 1"):
         plot_attributions({"one": images["Saliency"], "other": images["Saliency"][:1]})
-    other = Occlusion(*image_model("vit"))(some_pictures()[0], targets=2)
+    other = Occlusion(*image_model("vit"))(some_images()[0], targets=2)
     with pytest.raises(InterpretoError, match="different targets of a sample"):
         plot_attributions({"one": images["Saliency"][0], "other": other})
     with pytest.raises(InterpretoError, match=r"Cannot write 'why.xyz'"):
@@ -199,8 +199,8 @@ def test_what_does_not_go_together(images, texts, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_maps_lie_where_the_model_looked():
-    """A centre crop leaves the sides of a wide picture without colour."""
+def test_maps_are_drawn_on_the_crop_that_the_model_reads():
+    """A centre crop leaves the sides of a wide image uncoloured."""
     import torch
     from torchvision.transforms import v2
 
@@ -222,7 +222,7 @@ def test_importing_brings_no_window_and_no_notebook():
     assert not [name for name in loaded if name.startswith("matplotlib.backends.backend_") and "agg" not in name]
 
 
-# Display of single maps
+# Single maps
 
 
 def test_grayscale_and_diverging():
@@ -243,13 +243,13 @@ def test_grayscale_and_diverging():
             function(scores[0, 0])
 
 
-def test_the_top_of_a_picture_is_made_of_whole_segments():
+def test_the_top_of_an_image_consists_of_full_segments():
     model, processor = zoo.load("shapes-vit")
     (output,) = XRAI(model, processor)(zoo.samples("shapes-vit", 1)[0].input, targets=(0, 1))
     for percent in (1.0, 10.0, 50.0, 100.0):
         masks = output.top_mask(percent)
         for mask, ranks in zip(masks, output.segments, strict=True):
-            # The picture is as large as what the model reads.
+            # The image has the size that the model reads.
             shown = ranks[mask].unique()
             assert torch.equal(shown, torch.arange(1, len(shown) + 1))
             assert torch.equal(mask, ranks <= len(shown))
@@ -259,7 +259,7 @@ def test_the_top_of_a_picture_is_made_of_whole_segments():
         output.top_mask(0.0)
 
 
-def test_the_top_of_other_maps_is_made_of_pixels(tmp_path):
+def test_the_top_of_other_maps_consists_of_pixels(tmp_path):
     model, processor = zoo.load("shapes-vit")
     outputs = Saliency(model, processor)([example.input for example in zoo.samples("shapes-vit", 2)])
     mask = outputs[0].top_mask(20.0)

@@ -1,4 +1,4 @@
-"""The zoo's models are as good as their cards say, and methods find the known reasons."""
+"""The zoo's models: accuracy as on their cards, and methods that find the known decisive inputs."""
 
 import re
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Rise, SmoothGrad, zoo
-from tests.conftest import enough, loaded
+from tests.conftest import loaded, reduced
 
 LEAST = {"digits-cnn": 0.97, "digits-vit": 0.97, "shapes-vit": 0.98, "reviews-bert": 0.98, "stories-gpt2": 0.98}
 CLASSIFIERS = [name for name in LEAST if name != "stories-gpt2"]
 
 
-def test_all_models_are_there():
+def test_all_models_are_listed():
     assert set(LEAST) <= set(zoo.names())
 
 
@@ -33,7 +33,7 @@ def test_accuracy(name):
     assert right >= LEAST[name]
 
 
-def test_stories_go_on_with_the_deciding_word():
+def test_stories_continue_with_the_decisive_word():
     model, tokenizer = loaded("stories-gpt2")
     examples = zoo.samples("stories-gpt2")
     right = 0
@@ -51,34 +51,34 @@ def test_the_models_are_small():
 
 
 def covered(output, mask):
-    """The share of the top patch that lies on the decisive object."""
+    """The share of the top patch that is on the decisive object."""
     boxes = output.elements.int()
     left, top, right, bottom = boxes[int(output.attributions[0].argmax())].tolist()
     return mask[top:bottom, left:right].mean()
 
 
-pytestmark = pytest.mark.usefixtures("as_users_run")
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 SHAPES = {
     "IntegratedGradients": (IntegratedGradients, {}, 200),
     "Occlusion": (Occlusion, {}, 200),
     "SmoothGrad": (SmoothGrad, {"noise_level": 0.25}, 200),
-    # With fewer samples than the published table, to keep the suite quick.
+    # Fewer samples than in the table of the docs, for a fast suite.
     "KernelShap": (KernelShap, {}, 60),
     "Rise": (Rise, {"n_samples": 1000}, 40),
 }
 
 
 def shares_of(name):
-    """How much of each image's top patch lies on the decisive shape."""
+    """The share of each image's top patch that is on the decisive shape."""
     method, options, count = SHAPES[name]
-    examples = zoo.samples("shapes-vit", enough(count, least=min(50, count // 2)))
+    examples = zoo.samples("shapes-vit", reduced(count, least=min(50, count // 2)))
     outputs = method(*loaded("shapes-vit"), **options)([example.input for example in examples])
     return torch.tensor([covered(o, example.truth) for o, example in zip(outputs, examples, strict=True)])
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_top_patch_touches_the_decisive_shape_and_mostly_a_quarter_of_it_lies_there(name):
+def test_the_top_patch_touches_the_decisive_shape_and_mostly_a_quarter_is_on_it(name):
     shares = shares_of(name)
     assert (shares > 0).double().mean() >= 0.95
     assert (shares >= 0.25).double().mean() >= 0.9
@@ -86,7 +86,7 @@ def test_the_top_patch_touches_the_decisive_shape_and_mostly_a_quarter_of_it_lie
 
 @pytest.mark.parametrize("method", [KernelShap, Occlusion, IntegratedGradients])
 def test_the_decisive_word_is_among_the_top_two(method):
-    examples = zoo.samples("reviews-bert", enough(200, least=20))
+    examples = zoo.samples("reviews-bert", reduced(200, least=20))
     outputs = method(*loaded("reviews-bert"))([example.input for example in examples])
     found = 0
     for output, example in zip(outputs, examples, strict=True):
@@ -96,8 +96,8 @@ def test_the_decisive_word_is_among_the_top_two(method):
 
 
 @pytest.mark.parametrize("method", [Occlusion, KernelShap, IntegratedGradients])
-def test_the_deciding_word_of_a_story_is_on_top(method):
-    examples = zoo.samples("stories-gpt2", enough(200, least=20))
+def test_the_decisive_word_of_a_story_is_on_top(method):
+    examples = zoo.samples("stories-gpt2", reduced(200, least=20))
     explain = method(*loaded("stories-gpt2"), inference_mode="softmax")
     outputs = explain([example.input for example in examples], targets=[example.label for example in examples])
     tops = [output.elements[int(output.attributions[0].nan_to_num(-torch.inf).argmax())] for output in outputs]
@@ -107,7 +107,7 @@ def test_the_deciding_word_of_a_story_is_on_top(method):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_integrated_gradients_are_complete(name):
-    examples = zoo.samples(name, enough(40, least=16))
+    examples = zoo.samples(name, reduced(40, least=16))
     gaps = {}
     for n_steps in (16, 64):
         outputs = IntegratedGradients(*loaded(name), n_steps=n_steps)([example.input for example in examples])

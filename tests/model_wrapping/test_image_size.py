@@ -1,4 +1,4 @@
-"""Images of another size: position embeddings are interpolated as the model's own library does it."""
+"""The option `image_size`: position embeddings are interpolated as in the model's library."""
 
 import copy
 
@@ -11,8 +11,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from interpreto import Occlusion
 from interpreto.model_wrapping.inputs.image_size import resolution_of
+from tests.dual_encoders import dual_encoder_model
 from tests.models import image_model
-from tests.two_towers import two_towers
 
 SIZE = 64
 
@@ -47,7 +47,7 @@ def of_open_clip(model):
 def test_scores_are_those_of_the_model_that_its_library_makes_for_the_size(name, at_other_size):
     pixels = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     if name == "open-clip":
-        model, _ = two_towers(name)
+        model, _ = dual_encoder_model(name)
         target = torch.rand(16, generator=torch.Generator().manual_seed(1))
         explain = Occlusion(model, (None, open_clip.SimpleTokenizer(context_length=16)), image_size=SIZE)
         image = nn.functional.normalize(at_other_size(model).encode_image(pixels)[0], dim=0)
@@ -61,8 +61,8 @@ def test_scores_are_those_of_the_model_that_its_library_makes_for_the_size(name,
     assert torch.allclose(found, expected.detach().to(found), rtol=1e-4, atol=1e-6)
 
 
-def test_tables_of_other_models_are_interpolated_without_antialiasing():
-    """As transformers and the releases of DINO and DeiT do."""
+def test_position_embeddings_of_other_models_are_interpolated_without_antialiasing():
+    """As in transformers and in the releases of DINO and DeiT."""
 
     class Own(nn.Module):
         def __init__(self):

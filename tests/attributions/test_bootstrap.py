@@ -1,4 +1,4 @@
-"""Bootstrap intervals cover what they promise."""
+"""Bootstrap intervals: coverage, pairing, seeds."""
 
 import math
 

@@ -1,10 +1,10 @@
-"""A tokenizer in plain Python, which cannot say where its tokens lie in the text."""
+"""A tokenizer in plain Python, which has no offsets of tokens."""
 
 from transformers import PreTrainedTokenizer
 
 
 class Letters(PreTrainedTokenizer):
-    """Words and marks apart; unknown words letter by letter; `swap` rewrites words on the way."""
+    """Splits words and punctuation, and unknown words into letters; `swap` maps words to replacements."""
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 as transformers has it
 

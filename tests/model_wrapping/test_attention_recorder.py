@@ -1,4 +1,4 @@
-"""The tap against eager attention, and what it leaves behind: nothing."""
+"""The attention recorder against eager attention, and that it leaves no changes."""
 
 import copy
 from dataclasses import replace
@@ -19,27 +19,27 @@ from interpreto.model_wrapping.targets import ClassTargets
 from interpreto.model_wrapping.tasks.image_classification import image_classification
 from interpreto.model_wrapping.tasks.text_classification import text_classification
 from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts, text_with_images
-from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import PROMPTS, TWO_TOWERS, two_towers
+from tests.dual_encoders import DUAL_ENCODERS, PROMPTS, dual_encoder_model
+from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_images, text_model
 
 
-class Spy:
-    """A rule that keeps what it sees."""
+class StoringRule:
+    """A rule that stores the captured attention."""
 
     def __call__(self, seen):
         self.seen = seen
         return torch.zeros(seen.layers[0].attention.shape[:1] + seen.layers[0].attention.shape[-1:])
 
 
-def looked(wrapper, samples, **probe):
-    """What is seen of a batch, and the scores."""
-    spy = Spy()
-    ask = AttentionRequest(spy, **probe)
+def captured(wrapper, samples, **request_options):
+    """The captured attention of a batch, and the scores."""
+    storing_rule = StoringRule()
+    request = AttentionRequest(storing_rule, **request_options)
     with wrapper.lease() as lease:
-        answers = lease.wrapper.engine.respond(
-            [ModelRequest(sample.rows, ClassTargets((0,), ("0",)), capture=ask) for sample in samples]
+        responses = lease.wrapper.engine.respond(
+            [ModelRequest(sample.rows, ClassTargets((0,), ("0",)), capture=request) for sample in samples]
         )
-    return spy.seen, torch.cat([answer.scores for answer in answers])
+    return storing_rule.seen, torch.cat([response.scores for response in responses])
 
 
 def eager(model):
@@ -60,7 +60,7 @@ BOTH = [name for name, (_, make, _) in CLASSIFIERS.items() if supports_both(make
 
 
 def left_padded(rows):
-    """Rows with their padding moved to the front."""
+    """Rows with their padding moved to the left."""
     mask = rows.fields["attention_mask"].bool()
     order = mask.long().argsort(dim=1, stable=True)
     return rows.replace(**{name: tensor.gather(1, order) for name, tensor in rows.fields.items()})
@@ -68,18 +68,18 @@ def left_padded(rows):
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_classifiers_are_seen_as_eager_attention_shows_them(name, side):
+def test_attention_of_classifiers_equals_eager_attention(name, side):
     wrap, make, inputs = CLASSIFIERS[name]
     model, processor = make(name)
     wrapper = wrap(model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in inputs or some_pictures()]
+    samples = [wrapper.prepare_one(raw) for raw in inputs or some_images()]
     if inputs is not None and model.config.pad_token_id is None:
-        # Such a model takes no padding from a user.
+        # These models refuse padding from the user.
         samples = samples[:1]
     rows = samples[0].rows.join([sample.rows for sample in samples])
     if side == "left" and inputs is not None:
         rows = left_padded(rows)
-    seen, scores = looked(wrapper, [replace(samples[0], rows=rows)])
+    seen, scores = captured(wrapper, [replace(samples[0], rows=rows)])
     twin = eager(model)
     output = twin(**rows.fields, output_attentions=True)
     attentions = [a for a in output.attentions if a is not None]
@@ -99,13 +99,13 @@ def test_there_are_classifiers_of_both_kinds():
     assert {"bert", "roberta", "gpt2", "llama", "vit"} <= set(BOTH)
 
 
-@pytest.mark.parametrize("name", [name for name in TWO_TOWERS if not name.startswith("open") and name != "siglip2"])
+@pytest.mark.parametrize("name", [name for name in DUAL_ENCODERS if not name.startswith("open") and name != "siglip2"])
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_towers_are_seen_as_eager_attention_shows_them(name, side):
-    model, processor = two_towers(name)
+def test_attention_of_dual_encoders_equals_eager_attention(name, side):
+    model, processor = dual_encoder_model(name)
     wrapper = (image_with_prompts if side == "image" else text_with_images)(model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in (some_pictures() if side == "image" else PROMPTS)]
-    seen, _ = looked(wrapper, samples)
+    samples = [wrapper.prepare_one(raw) for raw in (some_images() if side == "image" else PROMPTS)]
+    seen, _ = captured(wrapper, samples)
     rows = samples[0].rows.join([sample.rows for sample in samples])
     twin = eager(model)
     if side == "image":
@@ -122,7 +122,7 @@ def test_towers_are_seen_as_eager_attention_shows_them(name, side):
 
 
 def _windows(kind):
-    """Models whose relative positions arrive through the mask, some of them in shifted windows."""
+    """Models that pass relative positions through the attention mask, some of them in shifted windows."""
     if kind == "beit":
         sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
         config = hf.BeitConfig(**sizes, image_size=32, patch_size=8, use_relative_position_bias=True, num_labels=3)
@@ -134,7 +134,7 @@ def _windows(kind):
 
 
 @pytest.mark.parametrize("kind", ["beit", "swin", "swinv2"])
-def test_relative_positions_and_windows_are_seen(kind):
+def test_relative_positions_and_windows_are_recorded(kind):
     torch.manual_seed(0)
     model = _windows(kind)
     for parameter in model.parameters():
@@ -142,10 +142,12 @@ def test_relative_positions_and_windows_are_seen(kind):
             nn.init.normal_(parameter, std=0.2)
     model = model.eval()
     pixels = torch.rand(2, 3, 32, 32)
-    with torch.no_grad(), AttentionRecorder() as tap:
-        tap.open = True
+    with torch.no_grad(), AttentionRecorder() as recorder:
+        recorder.open = True
         found = model(pixel_values=pixels).logits
-        slopes = torch.autograd.grad(found[:, 0].sum(), [call.probabilities for call in tap.calls], allow_unused=True)
+        slopes = torch.autograd.grad(
+            found[:, 0].sum(), [call.probabilities for call in recorder.calls], allow_unused=True
+        )
     twin = eager(model)
     with torch.no_grad(), AttentionRecorder() as other:
         other.open = True
@@ -156,8 +158,8 @@ def test_relative_positions_and_windows_are_seen(kind):
     with torch.no_grad():
         assert torch.allclose(found.detach(), twin(pixel_values=pixels).logits, atol=1e-5)
         assert torch.allclose(found.detach(), model(pixel_values=pixels).logits, atol=1e-5)
-    assert len(tap.calls) == len(other.calls) == 2 * len(getattr(model.config, "depths", [1]))
-    for call, plain, slope, second in zip(tap.calls, other.calls, slopes, others, strict=True):
+    assert len(recorder.calls) == len(other.calls) == 2 * len(getattr(model.config, "depths", [1]))
+    for call, plain, slope, second in zip(recorder.calls, other.calls, slopes, others, strict=True):
         assert torch.allclose(call.probabilities, plain.probabilities, atol=1e-5)
         allowed = plain.probabilities > 1e-12
         assert (slope - second)[allowed].abs().max() <= 1e-4 * second.abs().max() + 1e-7
@@ -166,9 +168,9 @@ def test_relative_positions_and_windows_are_seen(kind):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_models_of_half_precision(dtype):
     model, processor = image_model("vit")
-    expected = LeGrad(model, processor)(some_pictures())
+    expected = LeGrad(model, processor)(some_images())
     half = copy.deepcopy(model).to(dtype)
-    for one, other in zip(LeGrad(half, processor)(some_pictures()), expected, strict=True):
+    for one, other in zip(LeGrad(half, processor)(some_images()), expected, strict=True):
         assert one.info["dtype"] == str(dtype).removeprefix("torch.")
         correlation = torch.corrcoef(torch.stack([one.attributions.flatten(), other.attributions.flatten()]))[0, 1]
         assert correlation > 0.95
@@ -192,8 +194,8 @@ def test_fused_attention_is_written_out(masked, heads):
         options["attn_mask"][0, 0, :, :2] = torch.finfo(torch.float32).min
         options["attn_mask"][0, 0, :2] = torch.finfo(torch.float32).min
     plain = functional.scaled_dot_product_attention(query, key, value, **options)
-    with torch.no_grad(), AttentionRecorder() as tap:
-        tap.open = True
+    with torch.no_grad(), AttentionRecorder() as recorder:
+        recorder.open = True
         found = functional.scaled_dot_product_attention(query, key, value, **options)
         assert torch.is_grad_enabled()
     real = torch.ones(2, 1, 5, 1)
@@ -201,7 +203,7 @@ def test_fused_attention_is_written_out(masked, heads):
         real[0, 0, :2] = 0
         assert not found[0, :, :2].any()
     assert ((found - plain) * real).abs().max() < 1e-6
-    (call,) = tap.calls
+    (call,) = recorder.calls
     assert call.probabilities.shape == (2, 4, 5, 5)
     assert call.probabilities.isfinite().all()
     assert torch.allclose(call.output, found)
@@ -212,11 +214,11 @@ def test_fused_attention_is_written_out(masked, heads):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_its_dtype(dtype):
     query = torch.randn(1, 2, 3, 4).to(dtype)
-    with torch.no_grad(), AttentionRecorder() as tap:
-        tap.open = True
+    with torch.no_grad(), AttentionRecorder() as recorder:
+        recorder.open = True
         found = functional.scaled_dot_product_attention(query, query, query)
     assert found.dtype == dtype
-    assert tap.calls[0].probabilities.dtype == torch.float32
+    assert recorder.calls[0].probabilities.dtype == torch.float32
 
 
 @pytest.mark.parametrize("average", [True, False])
@@ -227,20 +229,20 @@ def test_multi_head_attention_gives_the_weights_it_was_asked_for(average, batche
     given = torch.randn(3, 5, 8) if batched else torch.randn(5, 8)
     with torch.no_grad():
         plain, weights = module(given, given, given, average_attn_weights=average)
-        with AttentionRecorder() as tap:
-            tap.open = True
+        with AttentionRecorder() as recorder:
+            recorder.open = True
             found, opened = module(given, given, given, average_attn_weights=average)
             bare, none = module(given, given, given, need_weights=False)
     assert torch.allclose(plain, found, atol=1e-6)
     assert torch.allclose(plain, bare, atol=1e-6)
     assert torch.allclose(weights, opened, atol=1e-6)
     assert none is None
-    assert len(tap.calls) == 2
+    assert len(recorder.calls) == 2
     assert functional.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
 
 
-def test_a_tap_inside_a_tap_sees_its_own_calls_alone():
-    """What a function of the user explains inside of a tapped run does not reach the outer tap."""
+def test_nested_recorders_record_only_their_own_calls():
+    """An explanation inside a function of the user, during a recorded run, does not reach the outer recorder."""
     given = torch.randn(1, 2, 3, 4)
     with torch.no_grad(), AttentionRecorder() as outer:
         outer.open = True
@@ -253,7 +255,7 @@ def test_a_tap_inside_a_tap_sees_its_own_calls_alone():
     assert (len(outer.calls), len(inner.calls)) == (2, 2)
 
 
-def test_nothing_is_left_after_an_exception():
+def test_nothing_stays_changed_after_an_exception():
     model, processor = image_model("vit")
     model = copy.deepcopy(model)
     before = [dict(module.__dict__) for module in model.modules()]
@@ -265,19 +267,19 @@ def test_nothing_is_left_after_an_exception():
     from interpreto import AttentionSaliency
 
     with pytest.raises(OptionError, match="on purpose"):
-        AttentionSaliency(model, processor, rule=fails)(some_pictures())
+        AttentionSaliency(model, processor, rule=fails)(some_images())
     assert [dict(module.__dict__) for module in model.modules()] == before
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
     assert functional.scaled_dot_product_attention is torch._C._nn.scaled_dot_product_attention
     assert torch.is_grad_enabled()
-    assert LeGrad(model, processor)(some_pictures())[0].attributions.isfinite().all()
+    assert LeGrad(model, processor)(some_images())[0].attributions.isfinite().all()
 
 
-def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
+def test_only_requested_layers_are_kept_and_none_below_has_a_graph():
     model, processor = image_model("vit")
     wrapper = image_classification(model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in some_pictures()]
-    seen, _ = looked(wrapper, samples, layers=-1)
+    samples = [wrapper.prepare_one(raw) for raw in some_images()]
+    seen, _ = captured(wrapper, samples, layers=-1)
     assert len(seen.layers) == 1
     calls = []
     kept = AttentionRecorder._attention
@@ -288,44 +290,44 @@ def test_only_asked_layers_are_kept_and_none_below_has_a_graph():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AttentionRecorder, "_attention", counted)
-        looked(wrapper, samples, layers=-1)
+        captured(wrapper, samples, layers=-1)
     assert calls == [False]
 
 
-def test_frozen_weights_are_no_obstacle():
+def test_frozen_weights_are_supported():
     model, processor = image_model("vit")
     frozen = copy.deepcopy(model).requires_grad_(False)
-    expected = LeGrad(model, processor)(some_pictures())
-    for one, other in zip(LeGrad(frozen, processor)(some_pictures()), expected, strict=True):
+    expected = LeGrad(model, processor)(some_images())
+    for one, other in zip(LeGrad(frozen, processor)(some_images()), expected, strict=True):
         assert torch.equal(one.attributions, other.attributions)
 
 
-def test_models_loaded_eager_show_the_same():
+def test_models_loaded_with_eager_attention_give_the_same():
     model, processor = image_model("vit")
-    expected = LeGrad(model, processor)(some_pictures())
-    for one, other in zip(LeGrad(eager(model), processor)(some_pictures()), expected, strict=True):
+    expected = LeGrad(model, processor)(some_images())
+    for one, other in zip(LeGrad(eager(model), processor)(some_images()), expected, strict=True):
         assert torch.allclose(one.attributions, other.attributions, atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", "flex_attention"])
-def test_closed_kernels_are_exchanged_and_put_back(kernel):
+def test_unrecordable_attention_is_replaced_and_restored(kernel):
     model, processor = image_model("vit")
     closed = copy.deepcopy(model)
     for part in closed.modules():
         if getattr(part, "config", None) is not None:
             part.config._attn_implementation_internal = kernel
     wrapper = image_classification(closed, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in some_pictures()]
-    seen, _ = looked(wrapper, samples)
+    samples = [wrapper.prepare_one(raw) for raw in some_images()]
+    seen, _ = captured(wrapper, samples)
     assert len(seen.layers) == len(model.vit.layers)
     assert closed.config._attn_implementation == kernel
-    model_seen, _ = looked(image_classification(model, processor, Runtime()), samples)
+    model_seen, _ = captured(image_classification(model, processor, Runtime()), samples)
     for one, other in zip(seen.layers, model_seen.layers, strict=True):
         assert torch.equal(one.attention, other.attention)
 
 
-class Odd(nn.Module):
-    """Attention without a softmax, in a list of blocks."""
+class LinearAttentionModel(nn.Module):
+    """Linear attention (without a softmax) in a list of blocks."""
 
     class LinearAttention(nn.Module):
         def forward(self, hidden):
@@ -343,18 +345,18 @@ class Odd(nn.Module):
         return hidden.mean(1)
 
 
-def test_attention_that_cannot_be_seen_is_named():
+def test_attention_that_cannot_be_recorded_is_named():
     with pytest.raises(UnsupportedError, match=r"The attention of Odd cannot be seen: blocks\.0, blocks\.1 neither"):
-        LeGrad(Odd(), task="image-classification")(torch.rand(1, 3, 16, 16))
+        LeGrad(LinearAttentionModel(), task="image-classification")(torch.rand(1, 3, 16, 16))
 
 
 def test_layers_out_of_range():
     model, processor = image_model("vit")
     with pytest.raises(OptionError, match=r"layers=9 is out of range: the model has 2 blocks, 0 to 1"):
-        AttentionRollout(model, processor, layers=9)(some_pictures())
+        AttentionRollout(model, processor, layers=9)(some_images())
     with pytest.raises(OptionError, match="must be the number of a block"):
         AttentionRollout(model, processor, layers=[])
-    assert AttentionRollout(model, processor, layers=[-1])(some_pictures())
+    assert AttentionRollout(model, processor, layers=[-1])(some_images())
 
 
 def test_the_model_is_run_without_graphs():

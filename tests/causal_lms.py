@@ -1,4 +1,4 @@
-"""Tiny causal language models of many architectures, seeded, and a slow second way to score their continuations."""
+"""Tiny seeded causal language models of many architectures, and a slow reference for scores of continuations."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _WIDE = {
 }  # fmt: skip
 _GROUPED = {**_WIDE, "num_key_value_heads": 1, "head_dim": 8}
 
-GENERATORS: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
+CAUSAL_LMS: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
     "gpt2": ("gpt2", hf.GPT2LMHeadModel, hf.GPT2Config, {
         "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.4,
     }),
@@ -38,9 +38,9 @@ GENERATORS: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def generator(name: str, **changes: Any) -> tuple[Any, Any]:
+def causal_lm(name: str, **changes: Any) -> tuple[Any, Any]:
     """A model and its tokenizer."""
-    kind, model, config, options = GENERATORS[name]
+    kind, model, config, options = CAUSAL_LMS[name]
     words = tokenizer(kind)
     torch.manual_seed(0)
     ids = {f"{role}_token_id": getattr(words, f"{role}_token_id") for role in ("bos", "eos", "pad")}
@@ -48,7 +48,7 @@ def generator(name: str, **changes: Any) -> tuple[Any, Any]:
 
 
 def slow_scores(model: Any, ids: list[int], places: list[int]) -> list[float]:
-    """The log-probability of the token at each place of one text: no cache, no mask, one row at a time."""
+    """The log-probability of the token at each position of one text, without cache, mask or batch."""
     with torch.no_grad():
         outputs = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
     return [float(outputs[place - 1, ids[place]]) for place in places]

@@ -1,4 +1,4 @@
-"""Models with two towers: all methods, targets of every kind, and bad input."""
+"""Dual encoders (CLIP and similar): all methods, all kinds of targets, and bad input."""
 
 import copy
 
@@ -27,46 +27,46 @@ from interpreto import (
 )
 from interpreto.errors import InputError, ModelError, OptionError, TargetError, UnsupportedError
 from interpreto.loading import load
-from tests.models import image_model, light, some_pictures
-from tests.two_towers import PROMPTS, TWO_TOWERS, encoded, two_towers
+from tests.dual_encoders import DUAL_ENCODERS, PROMPTS, dual_encoder_model, encoded
+from tests.models import image_model, light, some_images
 
 ALL = {method.__name__: method for method in METHODS}
 
 
 FEW = ("Occlusion", "Saliency", *(method.__name__ for method in INTERNALS))
-"""What is tried on models that are like those on which every method is."""
-IMAGES = [(name, method) for name in TWO_TOWERS for method in (ALL if name in ("clip", "open-coca") else FEW)]
+"""The methods for models that are similar to those on which every method is tested."""
+IMAGES = [(name, method) for name in DUAL_ENCODERS for method in (ALL if name in ("clip", "open-coca") else FEW)]
 
 
 @pytest.mark.filterwarnings("ignore:n_samples=40 is fewer than two per unit")
 @pytest.mark.parametrize(("name", "method"), IMAGES)
 def test_all_methods_explain_images(name, method):
-    model, processor = two_towers(name)
-    outputs = light(ALL[method])(model, processor)(some_pictures(), PROMPTS)
+    model, processor = dual_encoder_model(name)
+    outputs = light(ALL[method])(model, processor)(some_images(), PROMPTS)
     for output in outputs:
         assert output.attributions.shape[0] == len(PROMPTS)
         assert output.target_names == PROMPTS
         assert output.attributions.isfinite().all()
     found = [bool(output.attributions.any()) for output in outputs]
-    # GradCam shows nothing where all weighted sums are negative, as they may be for one picture of a random model.
+    # Grad-CAM is 0 where all weighted sums are negative, as they may be for an image and a random model.
     assert any(found) if method == "GradCam" else all(found)
 
 
 @pytest.mark.parametrize(("name", "method"), [pair for pair in IMAGES if ALL[pair[1]] not in IMAGES_ONLY])
 def test_all_methods_explain_texts(name, method):
-    model, processor = two_towers(name)
-    pictures = tuple(some_pictures())
+    model, processor = dual_encoder_model(name)
+    pictures = tuple(some_images())
     for output in light(ALL[method])(model, processor, modality="text")(list(PROMPTS), pictures):
         assert "".join(output.elements).strip() in PROMPTS
         assert len(output.attributions) == len(pictures)
         assert output.attributions.isfinite().all()
 
 
-@pytest.mark.parametrize("name", TWO_TOWERS)
+@pytest.mark.parametrize("name", DUAL_ENCODERS)
 def test_scores_are_the_models_own_logits(name):
-    model, processor = two_towers(name)
+    model, processor = dual_encoder_model(name)
     transform, tokenizer = processor
-    pictures = some_pictures()
+    pictures = some_images()
     with torch.no_grad():
         if name.startswith("open"):
             pixels = torch.stack([transform(picture) for picture in pictures])
@@ -89,12 +89,12 @@ def test_scores_are_the_models_own_logits(name):
 
 @pytest.fixture
 def clip():
-    return two_towers("clip")
+    return dual_encoder_model("clip")
 
 
 def test_targets_of_every_kind(clip):
     model, processor = clip
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     explain = Occlusion(model, processor)
     both = explain(picture, PROMPTS[:2])[0]
     assert explain(picture, list(PROMPTS[:2]))[0].target_names == PROMPTS[:2]
@@ -115,45 +115,45 @@ def test_targets_of_every_kind(clip):
 
     found = explain(picture, likeness)[0]
     assert torch.allclose(found.attributions[0], both.attributions[1], atol=1e-5)
-    per_sample = explain(some_pictures()[:2], [PROMPTS[0], PROMPTS[1:]])
+    per_sample = explain(some_images()[:2], [PROMPTS[0], PROMPTS[1:]])
     assert [output.target_names for output in per_sample] == [PROMPTS[:1], PROMPTS[1:]]
 
 
 def test_a_softmax_is_taken_over_the_prompts(clip):
     model, processor = clip
-    output = Occlusion(model, processor, inference_mode="softmax")(some_pictures()[0], PROMPTS)[0]
+    output = Occlusion(model, processor, inference_mode="softmax")(some_images()[0], PROMPTS)[0]
     assert output.scores.sum() == pytest.approx(1.0)
     with pytest.raises(OptionError, match="constant on a model with one output"):
-        Occlusion(model, processor, inference_mode="softmax")(some_pictures()[0], PROMPTS[0])
+        Occlusion(model, processor, inference_mode="softmax")(some_images()[0], PROMPTS[0])
 
 
 def test_integrated_gradients_keep_their_sum(clip):
     model, processor = clip
-    output = IntegratedGradients(model, processor, n_steps=64)(some_pictures()[0], PROMPTS)[0]
+    output = IntegratedGradients(model, processor, n_steps=64)(some_images()[0], PROMPTS)[0]
     assert output.completeness_gap.abs().max() < 0.02 * output.attributions.abs().sum()
 
 
 def test_prompts_run_once_and_again_after_the_weights_have_changed():
-    model, processor = two_towers("clip")
+    model, processor = dual_encoder_model("clip")
     model = copy.deepcopy(model)
     explain = Occlusion(model, processor)
     calls = []
     handle = model.text_model.register_forward_hook(lambda *_: calls.append(1))
-    # The first run of a tower is observed, and compared with that of a batch.
-    explain(some_pictures(), ("a warm", "up"))
+    # The first run of a tower is a check that compares it with a batch.
+    explain(some_images(), ("a warm", "up"))
     calls.clear()
-    first = explain(some_pictures(), PROMPTS)
+    first = explain(some_images(), PROMPTS)
     assert len(calls) == 1
     handle.remove()
     with torch.no_grad():
         model.text_projection.weight.mul_(-1)
-    second = explain(some_pictures(), PROMPTS)
+    second = explain(some_images(), PROMPTS)
     assert torch.allclose(first[0].scores, -second[0].scores, atol=1e-4)
 
 
 def test_bad_targets_are_told_before_the_model_runs(clip):
     model, processor = clip
-    picture = some_pictures()[0]
+    picture = some_images()[0]
     ran = []
     handle = model.register_forward_pre_hook(lambda *_: ran.append(1))
     vision = model.vision_model.register_forward_pre_hook(lambda *_: ran.append(1))
@@ -181,7 +181,7 @@ def test_bad_targets_are_told_before_the_model_runs(clip):
 
 
 def test_processors_must_prepare_both():
-    model, processor = two_towers("clip")
+    model, processor = dual_encoder_model("clip")
     for given in (processor[0], processor[1]):
         with pytest.raises(ModelError, match="needs what prepares both"):
             Occlusion(model, given)
@@ -191,25 +191,25 @@ def test_processors_must_prepare_both():
 
 def test_words_are_never_hidden_by_the_token_that_ends_a_text(clip):
     model, processor = clip
-    output = Occlusion(model, processor, modality="text")("a red circle", some_pictures()[0])[0]
+    output = Occlusion(model, processor, modality="text")("a red circle", some_images()[0])[0]
     assert output.info["removal"] == "attention"
     with pytest.raises(OptionError, match=r"padding token|last token"):
         Occlusion(model, processor, modality="text", removal="unk")
-    other, tools = two_towers("open-clip")
-    assert Occlusion(other, tools, modality="text")("a cat", some_pictures()[0])[0].info["removal"] == "pad"
+    other, tools = dual_encoder_model("open-clip")
+    assert Occlusion(other, tools, modality="text")("a cat", some_images()[0])[0].info["removal"] == "pad"
     with pytest.raises(OptionError, match="needs an attention mask"):
         Occlusion(other, tools, modality="text", removal="attention")
 
 
 def test_results_are_saved_and_measured_again(clip, tmp_path):
     model, processor = clip
-    output = LeGrad(model, processor)(some_pictures()[0], PROMPTS[:2])[0]
+    output = LeGrad(model, processor)(some_images()[0], PROMPTS[:2])[0]
     output.save(tmp_path / "maps")
     loaded = AttributionOutput.load(tmp_path / "maps")
     assert loaded.targets == PROMPTS[:2]
     found = Deletion(model, processor, n_steps=4).evaluate(loaded)
-    assert found.mean == pytest.approx(Deletion(model, processor, n_steps=4).evaluate(output, some_pictures()[:1]).mean)
-    features = LeGrad(model, processor)(some_pictures()[0], torch.rand(16))[0]
+    assert found.mean == pytest.approx(Deletion(model, processor, n_steps=4).evaluate(output, some_images()[:1]).mean)
+    features = LeGrad(model, processor)(some_images()[0], torch.rand(16))[0]
     features.save(tmp_path / "features")
     with pytest.raises(InputError, match="saved by name alone"):
         Deletion(model, processor).evaluate(AttributionOutput.load(tmp_path / "features"))
@@ -218,7 +218,7 @@ def test_results_are_saved_and_measured_again(clip, tmp_path):
 def test_methods_are_compared(clip):
     model, processor = clip
     found = compare(
-        model, processor, some_pictures(), methods="le-grad,occlusion", metrics="deletion", targets=[*PROMPTS]
+        model, processor, some_images(), methods="le-grad,occlusion", metrics="deletion", targets=[*PROMPTS]
     )
     assert not found.failures
     assert {"LeGrad", "Occlusion"} <= set(found.methods)
@@ -227,15 +227,15 @@ def test_methods_are_compared(clip):
 @pytest.mark.parametrize("size", [64, (32, 48)])
 @pytest.mark.parametrize("name", ["clip", "siglip", "open-clip", "open-siglip"])
 def test_images_are_read_at_other_sizes(name, size):
-    model, processor = two_towers(name)
+    model, processor = dual_encoder_model(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     names = [sorted(module.__dict__) for module in model.modules()]
     height, width = (size, size) if isinstance(size, int) else size
     for method in (LeGrad, GradCam, Occlusion):
-        output = method(model, processor, image_size=size)(some_pictures()[0], PROMPTS[:2])[0]
+        output = method(model, processor, image_size=size)(some_images()[0], PROMPTS[:2])[0]
         assert output.attributions.shape == (2, height // 8, width // 8)
-    same = LeGrad(model, processor, image_size=32)(some_pictures()[0], PROMPTS[0])[0]
-    assert torch.equal(same.attributions, LeGrad(model, processor)(some_pictures()[0], PROMPTS[0])[0].attributions)
+    same = LeGrad(model, processor, image_size=32)(some_images()[0], PROMPTS[0])[0]
+    assert torch.equal(same.attributions, LeGrad(model, processor)(some_images()[0], PROMPTS[0])[0].attributions)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert [sorted(module.__dict__) for module in model.modules()] == names
 
@@ -245,7 +245,7 @@ def test_classifiers_read_other_sizes(name):
     model, processor = image_model(name)
     task = None if getattr(model, "config", None) is not None else "image-classification"
     own = {"processor": processor} if task is None else {"processor": open_clip.image_transform(32, is_train=False)}
-    output = LeGrad(model, own["processor"], task=task, image_size=(48, 64))(some_pictures()[0])[0]
+    output = LeGrad(model, own["processor"], task=task, image_size=(48, 64))(some_images()[0])[0]
     assert output.attributions.shape == (1, 6, 8)
 
 
@@ -265,12 +265,12 @@ def test_bad_sizes_are_told(clip):
 
 
 def test_models_load_by_name(tmp_path):
-    model, processor = two_towers("clip")
+    model, processor = dual_encoder_model("clip")
     model.save_pretrained(tmp_path / "hub")
     hf.CLIPProcessor(*processor).save_pretrained(tmp_path / "hub")
     loaded, tools = load(str(tmp_path / "hub"))
-    expected = LeGrad(model, processor)(some_pictures()[0], PROMPTS[0])[0]
-    found = LeGrad(loaded, tools)(some_pictures()[0], PROMPTS[0])[0]
+    expected = LeGrad(model, processor)(some_images()[0], PROMPTS[0])[0]
+    found = LeGrad(loaded, tools)(some_images()[0], PROMPTS[0])[0]
     assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
     with pytest.raises(ModelError, match="Say which weights: open_clip:ViT-B-32:WEIGHTS, with a file or one of openai"):
         load("open_clip:ViT-B-32")
@@ -287,17 +287,17 @@ def test_models_known_to_work_are_listed():
 
 
 def test_attention_of_blip_shows_probabilities_alone():
-    words = two_towers("clip")[1][1]
+    words = dual_encoder_model("clip")[1][1]
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = hf.BlipConfig(
         text_config={**sizes, "vocab_size": len(words), "encoder_hidden_size": 16, "bos_token_id": 0},
         vision_config={**sizes, "image_size": 32, "patch_size": 8},
         projection_dim=8,
     )
-    model, processor = hf.BlipModel(config).eval(), two_towers("clip")[1]
-    assert LeGrad(model, processor)(some_pictures()[0], "a red circle")[0].attributions.isfinite().all()
+    model, processor = hf.BlipModel(config).eval(), dual_encoder_model("clip")[1]
+    assert LeGrad(model, processor)(some_images()[0], "a red circle")[0].attributions.isfinite().all()
     with pytest.raises(UnsupportedError, match="has attention code of its own that shows probabilities alone"):
-        GradEclip(model, processor)(some_pictures()[0], "a red circle")
+        GradEclip(model, processor)(some_images()[0], "a red circle")
 
 
 def test_the_zoos_clip_knows_captions():
@@ -322,23 +322,23 @@ def test_targets_of_one_name_are_told_apart():
 
 
 def test_the_two_parts_of_a_processor_in_the_wrong_order():
-    model, processor = two_towers("open-coca")
+    model, processor = dual_encoder_model("open-coca")
     with pytest.raises(ModelError, match="in this order"):
         LeGrad(model, (processor[1], processor[0]))
     training = open_clip.image_transform(32, is_train=True)
     with pytest.raises(ModelError, match="draws at random"):
-        LeGrad(model, (training, processor[1]))(some_pictures()[0], "a film")
+        LeGrad(model, (training, processor[1]))(some_images()[0], "a film")
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "open-clip", "open-coca"])
 def test_tensors_and_embeddings_need_no_processor(name):
-    model, processor = two_towers(name)
+    model, processor = dual_encoder_model(name)
     wrapper = Occlusion(model, processor).setup.wrapper
-    pixels = wrapper.prepare_one(some_pictures()[0]).rows.fields["pixel_values"]
+    pixels = wrapper.prepare_one(some_images()[0]).rows.fields["pixel_values"]
     with torch.no_grad():
         (embedding,) = encoded(wrapper.dual_encoder, ["a film"])
     for method in (Occlusion, LeGrad):
-        expected = method(model, processor)(some_pictures()[0], "a film")[0].attributions
+        expected = method(model, processor)(some_images()[0], "a film")[0].attributions
         if name == "siglip" and method is LeGrad:
             with pytest.raises(ModelError, match="Prompts need the model's tokenizer, those that LeGrad adds"):
                 method(model)(pixels, embedding)

@@ -1,4 +1,4 @@
-"""Methods that look inside, against a second derivation: the blocks of CLIP and ViT written out by hand."""
+"""Methods that read internals against a second derivation: the blocks of CLIP and ViT written out by hand."""
 
 import copy
 import math
@@ -29,15 +29,15 @@ from interpreto.model_wrapping.internals.attention_recorder import AttentionReco
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
 from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts
-from tests.conftest import enough
-from tests.models import IMAGE_MODELS, TEXTS, image_model, some_pictures, text_model
-from tests.two_towers import PROMPTS, encoded, two_towers
+from tests.conftest import reduced
+from tests.dual_encoders import PROMPTS, dual_encoder_model, encoded
+from tests.models import IMAGE_MODELS, TEXTS, image_model, some_images, text_model
 
 HEADS = 4
 
 
 def block(layer, hidden, mask, merge=False):
-    """One block of transformers' CLIP: what it returns, and its inside with graphs."""
+    """One block of transformers' CLIP: its output, and its internals with their autograd graphs."""
     attention = layer.self_attn
     normed = layer.layer_norm1(hidden)
     heads = 1 if merge else HEADS
@@ -52,8 +52,8 @@ def block(layer, hidden, mask, merge=False):
     return hidden, {"A": probabilities, "q": q, "k": k, "v": v, "o": o, "out": attention.out_proj, "Z": hidden}
 
 
-class ByHand:
-    """A tower of CLIP, block by block."""
+class ReferenceTower:
+    """A tower of CLIP written out block by block, with the formulas of the methods."""
 
     def __init__(self, model, processor, side, raw):
         self.side = side
@@ -90,6 +90,7 @@ class ByHand:
             hidden, inside = block(layer, hidden.detach(), self.mask)
             if number >= first:
                 (slope,) = torch.autograd.grad(self.score(inside["Z"], other, self.side == "image"), inside["A"])
+                # The package sets gradients to 0 where the mask forbids attention.
                 slope = slope * (inside["A"] > 0)
                 total = total + slope.relu().mean((1, 2))
         return total[0]
@@ -106,6 +107,7 @@ class ByHand:
         count = insides[0]["A"].shape[-1]
         relevance = torch.eye(count)
         for slope, inside in zip(slopes, insides, strict=True):
+            # Chefer et al. 2021: R <- R + mean over heads of relu(gradient * A) @ R, from the identity.
             relevance = relevance + (slope * inside["A"]).relu().mean(1)[0] @ relevance
         return (relevance - torch.eye(count))[self.read]
 
@@ -113,6 +115,7 @@ class ByHand:
         _, insides = self.run()
         flow = torch.eye(insides[0]["A"].shape[-1])
         for inside in insides:
+            # Abnar and Zuidema 2020: the residual connection as an identity of equal weight, rows normalized to 1.
             step = inside["A"].mean(1)[0] + torch.eye(len(flow))
             flow = (step / step.sum(-1, keepdim=True)) @ flow
         return flow[self.read]
@@ -125,6 +128,7 @@ class ByHand:
             q, k, v = (inside[name].transpose(1, 2).flatten(2)[0] for name in "qkv")
             weights = torch.ones(len(v))
             if similarity:
+                # The loosened attention of Grad-ECLIP: cosine similarity of query and keys, scaled to [0, 1].
                 keys, query = inside["out"](k), inside["out"](q[self.read])
                 weights = functional.cosine_similarity(query[None], keys)
                 own = weights[self.inner]
@@ -142,17 +146,17 @@ class ByHand:
 
 
 def settings(side):
-    """A CLIP model, its processor, an input, what it is compared with, and the features of that."""
-    model, processor = two_towers("clip")
-    picture = some_pictures()[0]
+    """A CLIP model, its processor, an input, its targets, and the features of the targets."""
+    model, processor = dual_encoder_model("clip")
+    image = some_images()[0]
     with torch.no_grad():
         if side == "image":
             tokens = processor[1](list(PROMPTS), padding=True, return_tensors="pt")
             features = model.get_text_features(**tokens).pooler_output
-            return model, processor, picture, PROMPTS, functional.normalize(features, dim=-1)
-        pixels = processor[0](images=picture, return_tensors="pt")["pixel_values"]
+            return model, processor, image, PROMPTS, functional.normalize(features, dim=-1)
+        pixels = processor[0](images=image, return_tensors="pt")["pixel_values"]
         features = model.get_image_features(pixel_values=pixels).pooler_output
-        return model, processor, PROMPTS[1], (picture,), functional.normalize(features, dim=-1)
+        return model, processor, PROMPTS[1], (image,), functional.normalize(features, dim=-1)
 
 
 def explained(method, side, model, processor, raw, targets):
@@ -173,7 +177,7 @@ def assert_close(found, expected):
 def test_legrad(side, first):
     model, processor, raw, targets, features = settings(side)
     found = explained(lambda *a, **o: LeGrad(*a, layers=first, **o), side, model, processor, raw, targets)
-    hand = ByHand(model, processor, side, raw)
+    hand = ReferenceTower(model, processor, side, raw)
     for map_, other in zip(found, features, strict=True):
         assert_close(map_, hand.shown(hand.legrad(other, first)))
 
@@ -186,7 +190,7 @@ def test_grad_eclip(side, first, similarity, merge):
     model, processor, raw, targets, features = settings(side)
     options = {"layers": first, "similarity": similarity, "merge_heads": merge}
     found = explained(lambda *a, **o: GradEclip(*a, **options, **o), side, model, processor, raw, targets)
-    hand = ByHand(model, processor, side, raw)
+    hand = ReferenceTower(model, processor, side, raw)
     for map_, other in zip(found, features, strict=True):
         assert_close(map_, hand.shown(hand.eclip(other, first, similarity, merge)))
 
@@ -194,7 +198,7 @@ def test_grad_eclip(side, first, similarity, merge):
 @SIDES
 def test_rollout_and_raw_attention(side):
     model, processor, raw, targets, _ = settings(side)
-    hand = ByHand(model, processor, side, raw)
+    hand = ReferenceTower(model, processor, side, raw)
     found = explained(AttentionRollout, side, model, processor, raw, targets)
     for map_ in found:
         assert_close(map_, hand.shown(hand.rollout()))
@@ -206,7 +210,7 @@ def test_rollout_and_raw_attention(side):
 def test_generic_attention(side):
     model, processor, raw, targets, features = settings(side)
     found = explained(GenericAttention, side, model, processor, raw, targets)
-    hand = ByHand(model, processor, side, raw)
+    hand = ReferenceTower(model, processor, side, raw)
     for map_, other in zip(found, features, strict=True):
         assert_close(map_, hand.shown(hand.generic(other)))
 
@@ -230,7 +234,7 @@ def test_attention_saliency(side, rule, heads, layers):
 
     options = {"rule": own if rule == "callable" else rule, "head_reduce": heads, "layer_reduce": layers}
     found = explained(lambda *a, **o: AttentionSaliency(*a, **options, **o), side, model, processor, raw, targets)
-    hand = ByHand(model, processor, side, raw)
+    hand = ReferenceTower(model, processor, side, raw)
     reduce = {
         "sum": torch.sum,
         "mean": torch.mean,
@@ -271,7 +275,7 @@ def test_activations_and_discarding():
         assert int((found[0] > 0).sum()) <= kept + 1
 
 
-def test_a_rule_of_another_shape_is_told():
+def test_a_rule_of_another_shape_is_reported():
     model, processor, raw, targets, _ = settings("image")
     with pytest.raises(ModelError, match=r"must return a tensor of the shape of the attention"):
         AttentionSaliency(model, processor, rule=lambda a, g: a.sum(1))(raw, targets)
@@ -280,8 +284,8 @@ def test_a_rule_of_another_shape_is_told():
 
 
 def converted(model):
-    """A CLIP of OpenCLIP with the weights of one of transformers."""
-    theirs, _ = two_towers("open-clip")
+    """An OpenCLIP model with the weights of a CLIP of transformers."""
+    theirs, _ = dual_encoder_model("open-clip")
     config = model.config.vision_config
     made = CLIP(
         16,
@@ -326,8 +330,8 @@ def test_the_same_weights_in_open_clip_and_transformers_give_the_same_maps(metho
     assert (found.attributions - expected.attributions).abs().max() <= 1e-4 * max(scale, 1)
 
 
-def pooled_by_hand(name, model):
-    """The blocks of an image tower, what its pooler makes of hidden states, and which keys are patches."""
+def reference_pooler(name, model):
+    """The blocks of an image tower, its pooler as a function of hidden states, and which keys are patches."""
     if name == "siglip":
         tower = model.vision_model
         return tower.encoder.layers, lambda state: functional.normalize(tower.head(state), dim=-1), slice(None)
@@ -340,11 +344,14 @@ def pooled_by_hand(name, model):
 
 @pytest.mark.parametrize("name", ["siglip", "open-siglip", "open-coca"])
 def test_legrad_of_poolers(name):
-    """The pooler sees every block's output as it is, as in the released code; favourites of SigLIP are left out."""
-    model, processor = two_towers(name)
+    """The pooler is applied to every block's unnormalized output, as in the released code.
+
+    For SigLIP, positions with a high score for the empty prompt are suppressed.
+    """
+    model, processor = dual_encoder_model(name)
     wrapper = image_with_prompts(model, processor, Runtime())
-    sample = wrapper.prepare_one(some_pictures()[0])
-    blocks, pool, patches = pooled_by_hand(name, model)
+    sample = wrapper.prepare_one(some_images()[0])
+    blocks, pool, patches = reference_pooler(name, model)
     states = []
     handles = [block.register_forward_hook(lambda _m, _i, output: states.append(output)) for block in blocks]
     with torch.no_grad():
@@ -368,13 +375,13 @@ def test_legrad_of_poolers(name):
     if name != "open-coca":
         expected[(blank - blank.min()) / (blank.max() - blank.min()) > 0.8] = 0
     assert expected.any()
-    assert_close(LeGrad(model, processor)(some_pictures()[0], PROMPTS[0])[0].attributions[0], expected)
+    assert_close(LeGrad(model, processor)(some_images()[0], PROMPTS[0])[0].attributions[0], expected)
 
 
 def test_legrad_of_a_classifier_is_scored_by_its_own_head():
     model, processor = image_model("vit")
-    (output,) = LeGrad(model, processor, layers=0)(some_pictures()[0], targets=1)
-    pixels = processor(images=some_pictures()[0], return_tensors="pt")["pixel_values"]
+    (output,) = LeGrad(model, processor, layers=0)(some_images()[0], targets=1)
+    pixels = processor(images=some_images()[0], return_tensors="pt")["pixel_values"]
     twin = copy.deepcopy(model)
     twin.set_attn_implementation("eager")
     states = twin(pixel_values=pixels, output_hidden_states=True).hidden_states
@@ -412,7 +419,7 @@ def test_decoders_read_their_last_token():
 
 
 class Pooled(nn.Module):
-    """A small network of convolutions with a global average pool and a linear head."""
+    """A small convolutional network with a global average pool and a linear head."""
 
     def __init__(self, channels_last=False):
         super().__init__()
@@ -444,7 +451,7 @@ def test_layers_of_grad_cam_are_named():
     model, processor = image_model("torchvision-resnet")
 
     def cam(layer):
-        return GradCam(model, processor, task="image-classification", layer=layer)(some_pictures()[0])[0]
+        return GradCam(model, processor, task="image-classification", layer=layer)(some_images()[0])[0]
 
     assert torch.equal(cam("layer3").attributions, cam(model.layer3).attributions)
     assert cam("layer2").attributions.shape != cam("layer3").attributions.shape
@@ -454,17 +461,17 @@ def test_layers_of_grad_cam_are_named():
         cam("fc")
 
 
-def test_a_layer_after_which_nothing_is_read_is_told():
+def test_a_layer_after_which_nothing_is_read_is_reported():
     model, processor = image_model("vit")
     with pytest.raises(UnsupportedError, match=r"does not read the patches of vit\.layers\.1"):
-        GradCam(model, processor, layer="vit.layers.1")(some_pictures()[0])
+        GradCam(model, processor, layer="vit.layers.1")(some_images()[0])
 
 
 @pytest.mark.parametrize("name", list(IMAGE_MODELS))
 def test_grids_have_the_form_of_the_image(name):
     model, processor = image_model(name)
     task = None if getattr(model, "config", None) is not None else "image-classification"
-    (output,) = GradCam(model, processor, task=task)(some_pictures()[0])
+    (output,) = GradCam(model, processor, task=task)(some_images()[0])
     assert output.attributions.ndim == 3
     assert output.attributions.shape[1] == output.attributions.shape[2] > 1
     assert output.elements.shape == (output.attributions[0].numel(), 4)
@@ -483,7 +490,7 @@ def _deit_with_a_teacher():
 
 
 class ClassTokenLast(nn.Module):
-    """A transformer whose class token comes after the patches, which lie column by column."""
+    """A transformer whose class token comes after the patches, which are in column order."""
 
     def __init__(self):
         super().__init__()
@@ -503,14 +510,14 @@ class ClassTokenLast(nn.Module):
 
 
 @pytest.mark.parametrize("build", [_dinov2_with_registers, _deit_with_a_teacher, ClassTokenLast])
-def test_patches_are_found_wherever_they_lie(build):
-    """What a patch's pixels change when the first block begins is where the patch is said to lie."""
+def test_patch_positions_are_found(build):
+    """The position found for a patch is the one whose input to the first block changes with the patch's pixels."""
     torch.manual_seed(0)
     model = build().eval()
     wrapper = image_classification(model, None, Runtime())
     pixels = torch.rand(3, 32, 48 if build is ClassTokenLast else 32)
     sample = wrapper.prepare_one(pixels)
-    # On the model itself, whose blocks are looked at below.
+    # Run the user's model instead of a copy, because its own blocks are hooked below.
     with torch.no_grad():
         positions = wrapper.engine.capture.positions(sample.rows)
         anatomy = wrapper.engine.capture.anatomy(sample.rows)
@@ -531,10 +538,10 @@ def test_patches_are_found_wherever_they_lie(build):
         assert output.attributions.shape == (1, *positions.grid.shape)
 
 
-def test_the_granularity_may_be_another():
+def test_other_granularities():
     model, processor = image_model("vit")
-    fine = LeGrad(model, processor, granularity="pixel")(some_pictures()[0])[0]
-    coarse = LeGrad(model, processor)(some_pictures()[0])[0]
+    fine = LeGrad(model, processor, granularity="pixel")(some_images()[0])[0]
+    coarse = LeGrad(model, processor)(some_images()[0])[0]
     expected = functional.interpolate(coarse.attributions[None], size=(32, 32), mode="bilinear")[0]
     assert torch.allclose(fine.attributions, expected)
 
@@ -552,7 +559,7 @@ def test_language_models_are_refused_with_a_reason():
 )
 def test_prompts_find_the_objects_that_they_name(method, bound):
     model, processor = zoo.load("shapes-clip")
-    examples = zoo.samples("shapes-clip", enough(400, least=100))
+    examples = zoo.samples("shapes-clip", reduced(400, least=100))
     outputs = method(model, processor)([e.input for e in examples], [e.label for e in examples])
     masks = [torch.from_numpy(example.truth) for example in examples]
     swapped = [masks[number ^ 1] for number in range(len(masks))]
@@ -566,8 +573,8 @@ def test_prompts_find_the_objects_that_they_name(method, bound):
 
 def test_layers_that_can_be_used_are_listed():
     model, processor = zoo.load("shapes-clip")
-    picture = zoo.samples("shapes-clip", 1)[0].input
+    image = zoo.samples("shapes-clip", 1)[0].input
     with pytest.raises(OptionError, match=r"did you mean 'vision_model.encoder.layers.2'"):
-        GradCam(model, processor, layer="vision_model.encoder.layer.2")(picture, "a dog")
+        GradCam(model, processor, layer="vision_model.encoder.layer.2")(image, "a dog")
     with pytest.raises(OptionError, match=r"'vision_model.encoder.layers.0', 'vision_model.encoder.layers.1'"):
-        GradCam(model, processor, layer="nope")(picture, "a dog")
+        GradCam(model, processor, layer="nope")(image, "a dog")

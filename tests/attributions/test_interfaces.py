@@ -1,4 +1,4 @@
-"""The seams, tried on their hardest guests: an adaptive path, smoothing of anything, smooth masks over pixels."""
+"""The interfaces of methods, modalities and the scheduler: an adaptive path, nested smoothing, smooth masks."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,8 +27,8 @@ from tests.models import LinearImage, linear_text, setting
 
 @final
 @dataclass(frozen=True)
-class Guided(SmoothablePlan):
-    """Guided IG: at every step only features with small gradients move, so each ask needs the last answer."""
+class GuidedPlan(SmoothablePlan):
+    """Guided IG: at every step only features with small gradients move, so each request needs the last response."""
 
     modality: Any
     score_reducer: ScoreReducer
@@ -59,20 +59,20 @@ class Guided(SmoothablePlan):
     def _one(self, prepared, target):
         end = self.modality.read(prepared.sample)
         here = self.modality.baselines(prepared.sample, prepared.units, None, prepared.rng())[0].clone()
-        total, whole = torch.zeros_like(end), (end - here).abs().sum()
+        total, total_distance = torch.zeros_like(end), (end - here).abs().sum()
         for step in range(self.n_steps):
-            answer = yield ModelRequest(
+            response = yield ModelRequest(
                 self.modality.write(prepared.sample, prepared.units, here[None]), target, self.modality.field
             )
-            gradient = answer.gradients[0, 0]
-            wanted = whole * (1 - (step + 1) / self.n_steps)
-            # Each round moves the fraction with the smallest gradients until the distance is on schedule.
-            while (left := (end - here).abs().sum()) > wanted + 1e-5 * whole:
-                still = (end - here).abs() > 1e-9
-                threshold = gradient[still].abs().quantile(self.fraction)
-                chosen = still & (gradient.abs() <= threshold)
+            gradient = response.gradients[0, 0]
+            scheduled = total_distance * (1 - (step + 1) / self.n_steps)
+            # Each round moves the fraction with the smallest gradients, until the remaining distance is on schedule.
+            while (remaining := (end - here).abs().sum()) > scheduled + 1e-5 * total_distance:
+                unfinished = (end - here).abs() > 1e-9
+                threshold = gradient[unfinished].abs().quantile(self.fraction)
+                chosen = unfinished & (gradient.abs() <= threshold)
                 movable = (end - here)[chosen].abs().sum()
-                share = min(1.0, float((left - wanted) / movable))
+                share = min(1.0, float((remaining - scheduled) / movable))
                 move = torch.where(chosen, (end - here) * share, 0.0)
                 total, here = total + gradient * move, here + move
         return total
@@ -80,16 +80,16 @@ class Guided(SmoothablePlan):
 
 @final
 class GuidedIG(Explainer):
-    """A guest's class, written as a newcomer would."""
+    """A method defined outside the package."""
 
     def __init__(self, model, processor=None, *, n_steps: int = 20, fraction: float = 0.25, **options: Any) -> None:
         self.setup = Setup.create(IntegratedGradients, model, processor, options)
         modality = self.setup.path_perturbator(AtInput()).modality
-        self.plan = Guided(modality, self.setup.score_reducer("sum", preserve_sum=True), n_steps, fraction)
+        self.plan = GuidedPlan(modality, self.setup.score_reducer("sum", preserve_sum=True), n_steps, fraction)
 
 
-def test_an_adaptive_path_through_a_linear_model_gives_what_every_path_gives():
-    """Whatever the order in which features move, a linear model attributes w (x - x')."""
+def test_an_adaptive_path_through_a_linear_model_equals_a_straight_one():
+    """For any order in which features move, a linear model has attributions w (x - x')."""
     weights, pixels = torch.randn(2, 3, 8, 8), torch.randn(3, 8, 8)
     models = (
         (LinearImage(weights), None, pixels, {"task": "image-classification", "patch_size": 4}),
@@ -109,7 +109,7 @@ def test_an_adaptive_path_of_many_samples_is_that_of_each():
         assert torch.allclose(one.attributions, alone.attributions, atol=1e-5)
 
 
-def test_moving_everything_is_left_riemann_integration():
+def test_guided_ig_with_fraction_one_is_left_riemann_integration():
     model, processor, inputs = setting("image")
     (guided,) = GuidedIG(model, processor, n_steps=16, fraction=1.0)(inputs[0])
     (straight,) = IntegratedGradients(model, processor, n_steps=16, rule="riemann-left")(inputs[0])
@@ -121,11 +121,11 @@ def test_smoothing_wraps_integrated_gradients(modality):
     model, processor, inputs = setting(modality)
     of = partial(IntegratedGradients, n_steps=8)
     (output,) = SmoothGrad(model, processor, base_method=of, n_samples=6, noise_level=0.05)(inputs[0])
-    # One row for the sample itself, then eight nodes for every noisy copy.
+    # One evaluation of the sample, then eight nodes for every noisy copy.
     assert output.n_evaluations == 1 + 6 * 8
     (plain,) = of(model, processor)(inputs[0])
-    (still,) = SmoothGrad(model, processor, base_method=of, n_samples=2, noise_level=0.0)(inputs[0])
-    assert torch.allclose(still.attributions, plain.attributions, atol=1e-5)
+    (unfinished,) = SmoothGrad(model, processor, base_method=of, n_samples=2, noise_level=0.0)(inputs[0])
+    assert torch.allclose(unfinished.attributions, plain.attributions, atol=1e-5)
     assert not torch.allclose(output.attributions, plain.attributions, atol=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_smoothing_refuses_methods_without_gradients():
 
 
 def test_rise_on_pixels_never_holds_all_masks():
-    """4,000 masks of 64 x 64 pixels would be 65 MB; a batch of them is 0.5 MB."""
+    """4,000 masks of 64 x 64 pixels would take 65 MB; a batch of them takes 0.5 MB."""
     model, processor, inputs = setting("image")
     (output,) = Rise(model, processor, granularity="pixel", n_samples=60)(inputs[0])
     assert output.attributions.shape == (1, 32, 32)
@@ -157,39 +157,39 @@ def test_a_perturbator_refuses_a_pair_that_does_not_fit():
         Perturbator(OneAtATime(), PixelValues())
 
 
-def counting(value, count):
-    """A plan that asks `count` times for two rows and adds up what it hears."""
+def counting_plan(value, count):
+    """A plan that sends `count` requests of two rows and sums the scores."""
     total = 0.0
     for _ in range(count):
-        answer = yield ModelRequest(Rows({"x": torch.full((2, 1), float(value))}), AllOutputs())
-        total += float(answer.scores.sum())
+        response = yield ModelRequest(Rows({"x": torch.full((2, 1), float(value))}), AllOutputs())
+        total += float(response.scores.sum())
     return total
 
 
-def test_the_driver_packs_rows_of_many_plans_and_keeps_few_open():
-    sizes, opened = [], []
+def test_the_scheduler_packs_rows_of_many_plans_and_keeps_few_in_progress():
+    sizes, started = [], []
 
     def plans():
         for number in range(20):
-            opened.append(number)
-            yield counting(number, 3)
+            started.append(number)
+            yield counting_plan(number, 3)
 
-    def run(asks):
-        sizes.append(sum(len(ask.rows) for ask in asks))
-        # Rows of at most a batch wait, so that at most a batch's worth of plans is ahead of those that ended.
-        return [ModelResponse(ask.rows.fields["x"]) for ask in asks]
+    def run(requests):
+        sizes.append(sum(len(request.rows) for request in requests))
+        # Less than a batch of rows waits before a plan is started, so that few plans are in progress.
+        return [ModelResponse(request.rows.fields["x"]) for request in requests]
 
     found = run_plans(plans(), run, batch_size=5)
     assert found == [(6.0 * number, 6) for number in range(20)]
-    # Only the last plans cannot fill a batch any more.
+    # Only the last plans cannot fill a batch.
     assert sizes.count(5) >= 22
     assert max(sizes) == 5
     assert sum(sizes) == 120
 
 
-def test_light_rows_are_asked_for_some_batches_ahead_and_heavy_ones_are_not():
-    """What a model keeps of a run may be heavy however light the rows are, and so may gradients for many targets."""
-    ahead = {}
+def test_small_rows_are_prefetched_and_large_ones_are_not():
+    """A cache that a request returns may be large even if its rows are small, and so may gradients of many targets."""
+    n_started = {}
     for name, width, count, kind in (
         ("light", 1, 1, {}),
         ("heavy", 2**24, 1, {}),
@@ -197,67 +197,71 @@ def test_light_rows_are_asked_for_some_batches_ahead_and_heavy_ones_are_not():
         ("gradients", 2**14, 2, {"gradient_field": "x"}),
         ("many gradients", 2**14, 2**10, {"gradient_field": "x"}),
     ):
-        waiting, most = set(), []
+        waiting, n_waiting = set(), []
 
-        def plan(number, width=width, count=count, kind=kind, waiting=waiting, most=most):
+        def plan(number, width=width, count=count, kind=kind, waiting=waiting, n_waiting=n_waiting):
             waiting.add(number)
-            most.append(len(waiting))
+            n_waiting.append(len(waiting))
             yield ModelRequest(Rows({"x": torch.zeros(1, 1).expand(1, width)}), AllOutputs(count), **kind)
             waiting.remove(number)
 
         run_plans(
-            (plan(number) for number in range(40)), lambda asks: [ModelResponse(torch.zeros(1, 1)) for _ in asks], 2
+            (plan(number) for number in range(40)),
+            lambda requests: [ModelResponse(torch.zeros(1, 1)) for _ in requests],
+            2,
         )
-        ahead[name] = max(most)
-    assert ahead == {"light": 32, "heavy": 2, "kept": 2, "gradients": 32, "many gradients": 2}
+        n_started[name] = max(n_waiting)
+    assert n_started == {"light": 32, "heavy": 2, "kept": 2, "gradients": 32, "many gradients": 2}
 
 
-def test_an_ask_may_have_no_rows():
+def test_a_request_may_have_no_rows():
     def plan(count):
-        answer = yield ModelRequest(Rows({"x": torch.ones(count, 1)}), AllOutputs())
+        response = yield ModelRequest(Rows({"x": torch.ones(count, 1)}), AllOutputs())
         more = yield ModelRequest(Rows({"x": torch.ones(2, 1)}), AllOutputs())
-        return float(answer.scores.sum() + more.scores.sum())
+        return float(response.scores.sum() + more.scores.sum())
 
     found = run_plans(
-        (plan(count) for count in (0, 3, 0, 1)), lambda asks: [ModelResponse(ask.rows.fields["x"]) for ask in asks], 2
+        (plan(count) for count in (0, 3, 0, 1)),
+        lambda requests: [ModelResponse(request.rows.fields["x"]) for request in requests],
+        2,
     )
     assert found == [(2.0, 2), (5.0, 5), (2.0, 2), (3.0, 3)]
 
 
-def test_plans_run_together_are_one_plan():
+def test_joined_plans_are_one_plan():
     sizes = []
 
-    def run(asks):
-        sizes.append([len(ask.rows) for ask in asks])
-        return [ModelResponse(ask.rows.fields["x"]) for ask in asks]
+    def run(requests):
+        sizes.append([len(request.rows) for request in requests])
+        return [ModelResponse(request.rows.fields["x"]) for request in requests]
 
-    ((found, rows),) = run_plans([join_plans([counting(1, 1), counting(2, 3)])], run, batch_size=100)
+    ((found, rows),) = run_plans([join_plans([counting_plan(1, 1), counting_plan(2, 3)])], run, batch_size=100)
     assert found == [2.0, 12.0]
     assert rows == 8
     assert sizes == [[4], [2], [2]]
 
 
-def test_memory_that_runs_out_halves_the_batch():
+def test_running_out_of_memory_halves_the_batch():
     sizes = []
 
-    def run(asks):
-        count = sum(len(ask.rows) for ask in asks)
+    def run(requests):
+        count = sum(len(request.rows) for request in requests)
         if count > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(count)
-        return [ModelResponse(ask.rows.fields["x"]) for ask in asks]
+        return [ModelResponse(request.rows.fields["x"]) for request in requests]
 
-    found = run_plans([counting(number, 2) for number in range(4)], run, batch_size=8)
+    found = run_plans([counting_plan(number, 2) for number in range(4)], run, batch_size=8)
     assert found == [(4.0 * number, 4) for number in range(4)]
     assert set(sizes) <= {1, 2}
 
 
 def test_memory_that_never_suffices_is_an_error():
-    def run(asks):
+    def run(requests):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        run_plans([counting(1, 1)], run, batch_size=8)
+        run_plans([counting_plan(1, 1)], run, batch_size=8)
 
 
 def test_the_same_class_serves_both_modalities():
@@ -267,7 +271,7 @@ def test_the_same_class_serves_both_modalities():
         assert type(Saliency(model, processor)) is Saliency
 
 
-def test_recipes_compare_and_show_their_parts():
+def test_plans_compare_and_show_their_parts():
     model, processor, _ = setting("image")
     assert KernelShap(model, processor).plan == KernelShap(model, processor).plan
     assert KernelShap(model, processor, n_samples=64).plan != KernelShap(model, processor).plan
@@ -283,7 +287,7 @@ def test_masks_are_enlarged_bilinearly(size):
 
 
 def test_smooth_masks_are_shifted_pieces_of_an_enlarged_grid():
-    """RISE's masks one by one, as its authors make them, from the same random numbers."""
+    """RISE's masks one by one, as in its authors' code, from the same random numbers."""
     layout = Layout((8, 8), (60, 44))
     (masks,) = SmoothMasks(5, grid_size=7).masks(layout, torch.Generator().manual_seed(3), 5)
     rng = torch.Generator().manual_seed(3)
@@ -291,6 +295,8 @@ def test_smooth_masks_are_shifted_pieces_of_an_enlarged_grid():
     for mask in masks:
         drawn = torch.rand(7 * 7 + 2, generator=rng)
         coarse = (drawn[2:].reshape(1, 1, 7, 7) >= 0.5).float()
-        fine = torch.nn.functional.interpolate(coarse, size=(8 * tall, 8 * wide), mode="bilinear", align_corners=False)
+        upsampled = torch.nn.functional.interpolate(
+            coarse, size=(8 * tall, 8 * wide), mode="bilinear", align_corners=False
+        )
         y, x = int(drawn[0] * tall), int(drawn[1] * wide)
-        assert torch.allclose(mask, fine[0, 0, y : y + 60, x : x + 44], atol=1e-6)
+        assert torch.allclose(mask, upsampled[0, 0, y : y + 60, x : x + 44], atol=1e-6)

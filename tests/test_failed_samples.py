@@ -1,4 +1,4 @@
-"""Samples that cannot be explained, among others that can."""
+"""Samples that cannot be explained, in a list with others that can."""
 
 import numpy as np
 import pytest
@@ -19,17 +19,17 @@ from interpreto import (
     plot_attributions,
 )
 from interpreto.errors import InputError, OptionError
-from tests.generators import generator
-from tests.models import TEXTS, image_model, light, some_pictures, text_model
+from tests.causal_lms import causal_lm
+from tests.models import TEXTS, image_model, light, some_images, text_model
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Five images as files, of which the third is none."""
+    """Five image files, of which the third is invalid."""
     paths = []
     for number in range(5):
         paths.append(tmp_path / f"{number}.png")
-        some_pictures()[number % 3].save(paths[-1])
+        some_images()[number % 3].save(paths[-1])
     paths[2].write_text("no image")
     return paths
 
@@ -40,7 +40,7 @@ def maps(outputs):
 
 @pytest.mark.parametrize("method", [Occlusion, IntegratedGradients, Saliency])
 @pytest.mark.parametrize("batch_size", [2, 32])
-def test_what_fails_is_recorded_and_the_rest_goes_on(pictures, method, batch_size):
+def test_failures_are_recorded_and_the_run_continues(pictures, method, batch_size):
     explain = light(method, batch_size=batch_size)(*image_model("vit"))
     good = [path for number, path in enumerate(pictures) if number != 2]
     expected = maps(explain(good, 0))
@@ -57,7 +57,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(pictures, method, batch_siz
 
 
 @pytest.mark.parametrize("batch_size", [2, 32])
-def test_what_was_finished_comes_with_the_error(pictures, batch_size):
+def test_errors_carry_finished_results(pictures, batch_size):
     explain = light(Occlusion, batch_size=batch_size)(*image_model("vit"))
     with pytest.raises(InputError, match=r"2\.png") as caught:
         explain(pictures, 0)
@@ -72,13 +72,13 @@ def test_what_was_finished_comes_with_the_error(pictures, batch_size):
 def test_every_way_to_fail_is_recorded():
     model, tokenizer = text_model("bert")
     explain = Occlusion(model, tokenizer)
-    given = ["a good film", "", 7, "the plot", ("a", "b", "c"), "word " * 500]
-    outputs = explain(given, on_error="record")
+    inputs = ["a good film", "", 7, "the plot", ("a", "b", "c"), "word " * 500]
+    outputs = explain(inputs, on_error="record")
     kinds = [None if output.error is None else output.error.partition(":")[0] for output in outputs]
     assert kinds == [None, "InputError", "InputError", None, "InputError", "InputError"]
     with pytest.raises(InputError, match="Expected a text, got int") as caught:
-        explain(given)
-    # Texts are read before any is explained.
+        explain(inputs)
+    # All texts are read before any is explained.
     assert caught.value.outputs == []
 
 
@@ -109,7 +109,7 @@ def test_a_sample_on_which_the_model_fails_is_found_among_its_batch():
     assert len(caught.value.outputs) == 1
 
 
-def test_an_iterator_that_breaks_off_gives_back_what_it_gave():
+def test_errors_of_the_iterator_come_after_the_results_before_them():
     def texts():
         yield from TEXTS
         raise OSError("the connection is gone")
@@ -121,13 +121,13 @@ def test_an_iterator_that_breaks_off_gives_back_what_it_gave():
 
 
 def test_prompts_fail_alone_too():
-    explain = Occlusion(*generator("llama"))
+    explain = Occlusion(*causal_lm("llama"))
     outputs = explain(["The plot was", "", "A film"], " good", on_error="record")
     assert [output.error is None for output in outputs] == [True, False, True]
 
 
-@pytest.mark.usefixtures("as_users_run")
-def test_other_ways_to_go_on_are_refused():
+@pytest.mark.usefixtures("without_type_checks")
+def test_other_values_of_on_error_are_refused():
     explain = Occlusion(*text_model("bert"))
     for act in (explain, explain.explain, lambda *a, **o: list(explain.stream(*a, **o))):
         with pytest.raises(OptionError, match="on_error='ignore' must be 'raise' or 'record'"):
@@ -167,7 +167,7 @@ def test_recorded_errors_take_no_part_in_figures_and_metrics(pictures, tmp_path)
     assert "failed: InputError" in repr(loaded)
 
 
-def test_compare_raises_where_it_is_told_to(pictures):
+def test_compare_raises_on_request(pictures):
     arguments = {"metrics": [Entropy], "show_progress": False, "batch_size": 4}
     found = compare(*image_model("vit"), pictures, [Occlusion], **arguments)
     assert any("cannot be read" in failure.error for failure in found.failures)
@@ -176,7 +176,7 @@ def test_compare_raises_where_it_is_told_to(pictures):
     assert all(isinstance(output, AttributionOutput) for output in caught.value.outputs)
 
 
-def test_an_interrupt_carries_what_was_finished():
+def test_interrupts_carry_finished_results():
     images, calls = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")], []
 
     def stop(logits):

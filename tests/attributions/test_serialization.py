@@ -1,4 +1,4 @@
-"""Results survive the disk, stay small, and damage is told."""
+"""Saved results: round trip, size on disk, damage."""
 
 import json
 from functools import partial
@@ -19,7 +19,7 @@ from interpreto import (
     plot_attributions,
     plot_top,
 )
-from tests.models import light, some_pictures, text_model
+from tests.models import light, some_images, text_model
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def assert_same(one, other):
         assert np.array_equal(np.asarray(one.raw_input), np.asarray(other.raw_input))
 
 
-def test_what_is_saved_is_loaded(result, tmp_path):
+def test_save_and_load_is_a_round_trip(result, tmp_path):
     result.save(tmp_path / "result")
     assert_same(AttributionOutput.load(tmp_path / "result"), result)
     result.save(tmp_path / "result")
@@ -72,7 +72,7 @@ def test_results_are_small(shapes, reviews, tmp_path):
     assert sum(sizes.values()) - sizes["image.png"] - maps < 8_000
 
 
-def test_damage_is_told(result, tmp_path):
+def test_damage_is_reported(result, tmp_path):
     folder = result.save(tmp_path / "result")
     for name in ("output.json", "maps.safetensors"):
         whole = (folder / name).read_bytes()
@@ -124,14 +124,14 @@ def test_impossible_names_of_figures_are_refused(shapes, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     Path("plain").touch()
     Path("folder").mkdir()
-    output = Saliency(*shapes)(some_pictures()[0])
+    output = Saliency(*shapes)(some_images()[0])
     with pytest.raises(InterpretoError, match=r"must be a path|cannot be|is a file|is a folder"):
         draw(output, save_path=name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "plain"]
 
 
 def test_a_result_holds_nothing_large(setting):
-    """No embeddings, pixel tensors or graphs stay behind."""
+    """A result keeps no embeddings, pixel tensors or autograd graphs."""
     model, processor, inputs = setting
     (output,) = light(IntegratedGradients)(model, processor)(inputs[0])
     tensors = [value for value in vars(output).values() if isinstance(value, torch.Tensor)]

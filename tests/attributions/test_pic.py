@@ -1,4 +1,4 @@
-"""Performance information curves against the authors' own code, and by hand."""
+"""Performance information curves (PIC) against the authors' code, and written out by hand."""
 
 import zlib
 
@@ -11,20 +11,20 @@ from saliency.metrics import pic
 from interpreto import IntegratedGradients, Occlusion, Pic
 from interpreto.attributions.metrics.pic import THRESHOLDS
 from interpreto.errors import InputError, OptionError, TargetError
-from tests.generators import generator
+from tests.causal_lms import causal_lm
 from tests.models import TEXTS, text_model
 
 
-def beginning(shape):
-    """The random hundredth of the pixels that is told from the beginning."""
-    told = torch.zeros(shape).flatten().bool()
-    told[torch.randperm(len(told), generator=torch.Generator().manual_seed(0))[: len(told) // 100]] = True
-    return told.reshape(shape).numpy()
+def initially_revealed(shape):
+    """The random 1 % of the pixels that is revealed initially."""
+    caught = torch.zeros(shape).flatten().bool()
+    caught[torch.randperm(len(caught), generator=torch.Generator().manual_seed(0))[: len(caught) // 100]] = True
+    return caught.reshape(shape).numpy()
 
 
 @pytest.mark.parametrize("curve", ["sic", "aic"])
 def test_curves_are_those_of_the_authors(shapes, pictures, curve, monkeypatch):
-    # Their code calls what NumPy 2 has not.
+    # The authors' code calls functions that NumPy 2 removed.
     monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
     model, processor = shapes
     outputs = IntegratedGradients(model, processor, granularity="pixel", n_steps=8)(pictures)
@@ -38,7 +38,7 @@ def test_curves_are_those_of_the_authors(shapes, pictures, curve, monkeypatch):
                 logits = model(pixel_values=pixels).logits
             return (logits.softmax(-1)[:, target] if curve == "sic" else (logits.argmax(-1) == target).float()).tolist()
 
-        arguments = np.array(picture), output.attributions[0].numpy(), beginning((64, 64)), predict, THRESHOLDS
+        arguments = np.array(picture), output.attributions[0].numpy(), initially_revealed((64, 64)), predict, THRESHOLDS
         try:
             theirs.append(pic.compute_pic_metric(*arguments))
         except pic.ComputePicMetricError:
@@ -51,8 +51,8 @@ def test_curves_are_those_of_the_authors(shapes, pictures, curve, monkeypatch):
     assert np.allclose(measured.median_curve.y, median.curve_y, atol=1e-4)
 
 
-def test_texts_are_told_word_by_word():
-    """The curve of a text from its definition, one row at a time."""
+def test_texts_are_revealed_word_by_word():
+    """The curve of a text by its definition, one row at a time."""
     model, tokenizer = text_model("bert")
     (output,) = Occlusion(model, tokenizer, granularity="token")(TEXTS[1], targets=1)
     thresholds = (0.2, 0.5)
@@ -65,11 +65,11 @@ def test_texts_are_told_word_by_word():
     masks.append(np.ones(len(scores), bool))
     x, y = [], []
     for mask in masks:
-        told = np.array([True, *mask, True])
-        shown = [token if there else tokenizer.mask_token_id for token, there in zip(ids, told, strict=True)]
+        caught = np.array([True, *mask, True])
+        shown = [token if there else tokenizer.mask_token_id for token, there in zip(ids, caught, strict=True)]
         with torch.no_grad():
             y.append(float(model(input_ids=torch.tensor([shown])).logits.softmax(-1)[0, 1]))
-        names = [t for t, there in zip(tokenizer.convert_ids_to_tokens(ids), told, strict=True) if there]
+        names = [t for t, there in zip(tokenizer.convert_ids_to_tokens(ids), caught, strict=True) if there]
         x.append(len(zlib.compress(" ".join(names).encode(), 9)))
     if y[0] >= y[-1]:
         assert measured.values[0].isnan()
@@ -81,19 +81,19 @@ def test_texts_are_told_word_by_word():
 
 
 def test_generated_texts_have_curves_of_what_they_can_see():
-    model, tokenizer = generator("gpt2")
+    model, tokenizer = causal_lm("gpt2")
     outputs = Occlusion(model, tokenizer)([TEXTS[0]], targets=" good film")
     measured = Pic(model, tokenizer, min_score=0.0).evaluate(outputs)
     assert measured.values[0].shape == (2,)
     assert measured.n_evaluations > 2
 
 
-def test_a_constant_map_tells_everything_at_once(shapes, pictures):
+def test_a_constant_map_reveals_everything_at_once(shapes, pictures):
     model, processor = shapes
     (output,) = Occlusion(model, processor)(pictures[:1])
     flat = type(output)(**{**vars(output), "attributions": torch.zeros_like(output.attributions)})
     measured = Pic(model, processor).evaluate(flat)
-    # All pixels come with the first threshold, so that all points of the curve but one are the last.
+    # All pixels are revealed at the first threshold, so that all points of the curve but one are equal.
     assert float(measured.values[0]) == pytest.approx(0.5, abs=0.01)
 
 
@@ -113,7 +113,7 @@ def test_unsure_predictions_have_no_curve(shapes, pictures):
         ({"thresholds": ()}, "between 0 and 1"),
     ],
 )
-def test_wrong_options_are_told(shapes, options, words):
+def test_wrong_options_are_reported(shapes, options, words):
     with pytest.raises(OptionError, match=words):
         Pic(*shapes, **options)
 
@@ -123,7 +123,7 @@ def test_accuracy_needs_a_class(shapes, pictures):
     with pytest.raises(TargetError, match="class is predicted"):
         Pic(*shapes, curve="aic", min_score=-1e9).evaluate(output, pictures[0])
     with pytest.raises(OptionError, match="generated texts"):
-        Pic(*generator("gpt2"), curve="aic")
+        Pic(*causal_lm("gpt2"), curve="aic")
 
 
 def test_metrics_without_curves_have_no_median(shapes, pictures):

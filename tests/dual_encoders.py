@@ -1,4 +1,4 @@
-"""Tiny models with two towers, of transformers and OpenCLIP, with random weights."""
+"""Tiny dual encoders of transformers and OpenCLIP with random weights."""
 
 from functools import cache
 from typing import Any
@@ -83,7 +83,7 @@ def _open_siglip() -> tuple[Any, Any]:
     model = CustomTextCLIP(
         16, _seen(), _words(no_causal_mask=True, proj_bias=True, pool_type="last"), init_logit_bias=-10.0
     )
-    # OpenCLIP builds towers of timm by name; a small one of the same class takes its place.
+    # OpenCLIP builds timm towers by name; replace it by a small one of the same class.
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 4}
     trunk = timm.models.VisionTransformer(**sizes, global_pool="map", class_token=False, num_classes=0)
     model.visual = Trunk(trunk)
@@ -91,7 +91,7 @@ def _open_siglip() -> tuple[Any, Any]:
 
 
 class Trunk(nn.Module):
-    """A tower of timm as OpenCLIP holds it."""
+    """A timm tower as a submodule of OpenCLIP."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Trunk(nn.Module):
         return self.trunk(pixels)
 
 
-TWO_TOWERS = {
+DUAL_ENCODERS = {
     "clip": _hf(hf.CLIPModel, hf.CLIPConfig),
     "metaclip2": _hf(hf.MetaClip2Model, hf.MetaClip2Config),
     "clipseg": _hf(hf.CLIPSegModel, hf.CLIPSegConfig),
@@ -121,18 +121,18 @@ TWO_TOWERS = {
 
 
 @cache
-def two_towers(name: str) -> tuple[Any, Any]:
+def dual_encoder_model(name: str) -> tuple[Any, Any]:
     """A model in evaluation mode and `(image processor, tokenizer)`."""
     torch.manual_seed(0)
-    model, processor = TWO_TOWERS[name]()
+    model, processor = DUAL_ENCODERS[name]()
     for parameter in model.parameters():
-        # Some parts start at zero, which would explain nothing.
+        # Some parameters are initialized to zero, which would make all attributions zero.
         if not parameter.any() and parameter.ndim >= 2:
             nn.init.normal_(parameter)
     return model.eval(), processor
 
 
 def encoded(dual, prompts):
-    """Features of prompts, from the text tower alone."""
+    """Features of prompts, computed by the text tower."""
     rows = Rows.join(PromptTargets(dual).rows(prompts))
     return dual.text_features(rows.fields["input_ids"], rows.fields["attention_mask"])

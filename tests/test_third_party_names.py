@@ -1,6 +1,6 @@
-"""Names of transformers, PyTorch and OpenCLIP by which this package asks for things: a test of each fails when it goes.
+"""Names of transformers, PyTorch and OpenCLIP that the package relies on: a test of each fails when the name disappears.
 
-Where something is asked for by what it does (caches, positions, patches), the tests of that are elsewhere.
+Capabilities that are detected by behaviour (caches, positions, patches) are tested elsewhere.
 """
 
 import inspect
@@ -11,12 +11,12 @@ import transformers as hf
 from transformers.models.auto import modeling_auto
 
 from interpreto.model_wrapping.tasks.detection import _MAPPINGS
-from tests.generators import generator
+from tests.causal_lms import causal_lm
+from tests.dual_encoders import dual_encoder_model
 from tests.models import TEXT_MODELS, image_model, processor, text_model, tokenizer
-from tests.two_towers import two_towers
 
 BERT = text_model("bert")[0]
-LLAMA = generator("llama")[0]
+LLAMA = causal_lm("llama")[0]
 VIT = image_model("vit")[0]
 
 
@@ -37,14 +37,14 @@ NAMES = {
     "config.is_encoder_decoder": lambda: hf.BartConfig().is_encoder_decoder and not LLAMA.config.is_encoder_decoder,
     "config.max_position_embeddings": lambda: BERT.config.max_position_embeddings == 70,
     "config.rope_parameters": lambda: LLAMA.config.rope_parameters["rope_type"] == "default",
-    "config.layer_types": lambda: "sliding_attention" in generator("gemma3")[0].config.layer_types,
+    "config.layer_types": lambda: "sliding_attention" in causal_lm("gemma3")[0].config.layer_types,
     "config.model_type": lambda: BERT.config.model_type == "bert",
     "config.id2label": lambda: list(BERT.config.id2label) == [0, 1, 2],
     "config.name_or_path": lambda: hasattr(BERT.config, "name_or_path"),
     "config.patch_size": lambda: VIT.config.patch_size == 8,
     "config.image_size": lambda: VIT.config.image_size == 32,
     "config.depths": lambda: image_model("swin")[0].config.depths == [1, 1],
-    "config.vision_config": lambda: two_towers("clip")[0].config.vision_config.patch_size == 8,
+    "config.vision_config": lambda: dual_encoder_model("clip")[0].config.vision_config.patch_size == 8,
     "config._attn_implementation_internal": lambda: VIT.config._attn_implementation_internal in ("sdpa", "eager"),
     "model._supports_sdpa": lambda: VIT._supports_sdpa is True,
     "model._is_stateful": lambda: hf.MambaForCausalLM._is_stateful and not LLAMA._is_stateful,
@@ -53,12 +53,12 @@ NAMES = {
     "model.get_output_embeddings": lambda: LLAMA.get_output_embeddings() is LLAMA.lm_head,
     "model.generation_config": lambda: hasattr(LLAMA.generation_config, "eos_token_id"),
     "model.generate": lambda: LLAMA.generate(torch.tensor([[5, 6]]), max_new_tokens=1, pad_token_id=0).shape == (1, 3),
-    "model.text_model": lambda: two_towers("clip")[0].text_model is not None,
-    "model.vision_model": lambda: two_towers("clip")[0].vision_model is not None,
-    "model.get_image_features": lambda: callable(two_towers("clip")[0].get_image_features),
-    "model.get_text_features": lambda: callable(two_towers("clip")[0].get_text_features),
-    "model.logit_scale": lambda: two_towers("clip")[0].logit_scale.ndim == 0,
-    "model.logit_bias": lambda: two_towers("siglip")[0].logit_bias.numel() == 1,
+    "model.text_model": lambda: dual_encoder_model("clip")[0].text_model is not None,
+    "model.vision_model": lambda: dual_encoder_model("clip")[0].vision_model is not None,
+    "model.get_image_features": lambda: callable(dual_encoder_model("clip")[0].get_image_features),
+    "model.get_text_features": lambda: callable(dual_encoder_model("clip")[0].get_text_features),
+    "model.logit_scale": lambda: dual_encoder_model("clip")[0].logit_scale.ndim == 0,
+    "model.logit_bias": lambda: dual_encoder_model("siglip")[0].logit_bias.numel() == 1,
     "output.logits": lambda: BERT(torch.tensor([[5, 6]])).logits.shape == (1, 3),
     "output.pooler_output": lambda: "pooler_output" in BERT.bert(torch.tensor([[5, 6]])),
     "output.sequences": lambda: "sequences" in LLAMA.generate(
@@ -70,7 +70,7 @@ NAMES = {
     "forward(use_cache)": lambda: "use_cache" in forward_of(LLAMA),
     "forward(pixel_values)": lambda: "pixel_values" in forward_of(VIT),
     "forward(interpolate_pos_encoding)": lambda: "interpolate_pos_encoding" in forward_of(VIT),
-    "get_image_features(interpolate_pos_encoding)": lambda: two_towers("clip")[0].get_image_features(
+    "get_image_features(interpolate_pos_encoding)": lambda: dual_encoder_model("clip")[0].get_image_features(
         pixel_values=torch.rand(1, 3, 48, 48), interpolate_pos_encoding=True
     ) is not None,
     "cache.layers": lambda: len(cache().layers) == 1,
@@ -125,7 +125,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_there_and_means_what_it_meant(name):
+def test_names_exist_and_keep_their_meaning(name):
     assert NAMES[name]()
 
 
@@ -135,8 +135,8 @@ def test_tables_of_classes_by_task(mapping):
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_models_take_what_they_are_given_by_name(name):
-    """What `fields` leaves out because nothing declares it is nothing that the model reads."""
+def test_models_ignore_fields_that_they_do_not_declare(name):
+    """Fields that are left out because the forward does not declare them are not read by the model."""
     model, words = text_model(name)
     encoded = words("a good film", return_tensors="pt")
     assert set(encoded) <= set(words.model_input_names)
