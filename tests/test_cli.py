@@ -463,6 +463,6 @@ def test_warnings_take_one_line_each(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 0
     told = " ".join(capsys.readouterr().err.split())
     assert "warning: " in told
-    assert "has 2 frames or pages: the first one is explained." in told
+    assert "has 2 frames or pages: only the first one is explained." in told
     assert "UserWarning" not in told
     assert warnings.showwarning is before

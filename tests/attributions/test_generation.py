@@ -733,7 +733,7 @@ def test_messages_are_the_segments_of_a_chat_and_templates_may_refuse_it():
     with pytest.raises(InputError, match="Segments\\(\\) without spans"):
         Occlusion(model, words, segments={"a": (0, 8)})(chat)
     words.chat_template = "{{ raise_exception('no system message') }}"
-    with pytest.raises(InputError, match="refuses this chat: no system message"):
+    with pytest.raises(InputError, match="rejects this chat: no system message"):
         Occlusion(model, words)(chat)
 
 
@@ -891,7 +891,7 @@ def test_a_prompt_has_one_bos_token():
     (of_chat,), (of_text,) = (Saliency(model, words)(given, targets=CONTINUATION) for given in (chat, rendered))
     assert of_text.scores.tolist() == pytest.approx(of_chat.scores.tolist(), abs=1e-5)
     words.bos_token = None
-    with pytest.raises(OptionError, match="does not name"):
+    with pytest.raises(OptionError, match="does not define"):
         Saliency(generator("gpt2")[0], words, prepend_bos=True)(PROMPT)
 
 

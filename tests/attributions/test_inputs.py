@@ -409,9 +409,9 @@ def test_pairs_of_texts_are_tuples_in_a_list_or_named():
     assert torch.equal(alone.attributions, explain("good film", targets=0)[0].attributions)
     (row,) = explain({"text": "good film", "text_pair": None, "label": 1}, targets=0)
     assert torch.equal(row.attributions, alone.attributions)
-    with pytest.raises(InputError, match=r"must be strings; this one has 'text' \(int\)"):
+    with pytest.raises(InputError, match=r"must be strings; got 'text' \(int\)"):
         explain({"text": 3})
-    with pytest.raises(InputError, match="no 'text_pair'"):
+    with pytest.raises(InputError, match="'text_pair' is not supported"):
         Occlusion(*generator("gpt2"))({"text": "good film", "text_pair": "the plot"})
 
 

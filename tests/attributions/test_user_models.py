@@ -590,7 +590,9 @@ def test_an_encoder_with_a_decoder_reads_one_end_of_text():
     for given, output in zip((("a fine film",), ("a fine film", "so good")), outputs, strict=True):
         with torch.no_grad():
             assert torch.allclose(output.scores, model(**words(*given, return_tensors="pt")).logits[0, 1], atol=1e-4)
-    with pytest.raises(InputError, match=r"holds '</s>', by which the model finds the position.*2 times instead of 1"):
+    with pytest.raises(
+        InputError, match=r"contains '</s>', which marks the position that the model reads: 2 times instead of 1"
+    ):
         Occlusion(model, words)("a fine</s> film")
     with pytest.raises(OptionError, match="removal='</s>' is a token that begins or ends texts"):
         Occlusion(model, words, removal="</s>")
