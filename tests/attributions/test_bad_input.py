@@ -65,7 +65,7 @@ CASES = {
     "number as processor": (lambda: Saliency(VIT[0], 3), "needs an image processor or a transform, got int"),
     "contrast of a function": (
         lambda: Saliency(*VIT)(PICTURE, Contrast(lambda outputs: outputs[:, 0], 1)),
-        "A Contrast compares two classes, given as indices or labels",
+        "A Contrast compares two classes, passed as indices or labels",
     ),
     "contrast of a contrast": (
         lambda: Saliency(*VIT)(PICTURE, Contrast(Contrast(0, 1), 2)),
@@ -77,7 +77,7 @@ CASES = {
     ),
     "a label of two classes": (
         lambda: Saliency(labelled("crane", "dog", "crane"), VIT[1])(PICTURE, "crane"),
-        r"The label 'crane' is that of several classes, \[0, 2\]: give the index of one",
+        r"Several classes have the label 'crane', \[0, 2\]: pass the index of one",
     ),
     "fewer rows than inputs": (
         lambda: Occlusion(*VIT, model_output=lambda output: output.logits.mean(0, keepdim=True))(PICTURE),
@@ -119,11 +119,11 @@ CASES = {
         lambda: Saliency(*BERT)("a film", targets=Contrast("LABEL_0", "x")),
         "has no label 'x': choose from 'LABEL_0', 'LABEL_1', 'LABEL_2'",
     ),
-    "no target": (lambda: Saliency(*BERT)("a film", targets=()), "names no target"),
-    "target of a strange kind": (lambda: Saliency(*BERT)("a film", targets=1.5), "1.5 is no target; give a class index"),
+    "no target": (lambda: Saliency(*BERT)("a film", targets=()), "contains no target"),
+    "target of a strange kind": (lambda: Saliency(*BERT)("a film", targets=1.5), "1.5 is not a target; pass a class index"),
     "targets of the wrong length": (
         lambda: Saliency(*BERT)(TEXTS, targets=[0, 1]),
-        r"a list of 2 for 3 samples.*the same 2 targets of every sample give the tuple \(0, 1\)",
+        r"a list of 2 for 3 samples.*the same 2 targets of every sample pass the tuple \(0, 1\)",
     ),
     "too few targets in a stream": (
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1])),
@@ -202,7 +202,7 @@ CASES = {
     ),
     "inference mode of the wrong shape": (
         lambda: Saliency(*BERT, inference_mode=lambda logits: logits[:, 0])("a film"),
-        r"inference_mode must turn logits \(1, 3\) into scores \(rows, outputs\); it gave \(1,\)",
+        r"inference_mode must map logits \(1, 3\) to scores \(rows, outputs\); it returned \(1,\)",
     ),
     "gradients of an encoder with a decoder": (
         lambda: Saliency(_bart(), tokenizer("roberta")),

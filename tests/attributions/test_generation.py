@@ -385,9 +385,9 @@ def test_half_precision_models_run():
         (PROMPT, (), TargetError, "has no tokens"),
         (PROMPT, [399_999], TargetError, "are not token ids"),
         (PROMPT, " very" * 60, InputError, "the model reads at most 64: prompt and continuation together"),
-        (PROMPT, Contrast(" was", " was not very"), TargetError, "needs as many of both"),
-        (PROMPT, [" was", " is"], TargetError, "is no target of a language model"),
-        (PROMPT, slice(30, 40), TargetError, "chooses none"),
+        (PROMPT, Contrast(" was", " was not very"), TargetError, "must have the same number of tokens"),
+        (PROMPT, [" was", " is"], TargetError, "is not a target of a language model"),
+        (PROMPT, slice(30, 40), TargetError, "selects none"),
         (("a", "b"), None, InputError, "Expected a prompt, got tuple"),
         ([PROMPT, 3.5], None, InputError, "Expected a prompt, got float"),
         (b"the film", None, InputError, "Expected a prompt, got bytes"),
@@ -406,7 +406,7 @@ def test_options_of_generation_belong_to_generation(reviews):
     for option in ({"joint": True}, {"generation_kwargs": {}}, {"reuse_prefix": False}):
         with pytest.raises(OptionError, match="is for text-generation"):
             Occlusion(*reviews, **option)
-    with pytest.raises(OptionError, match="it goes without"):
+    with pytest.raises(OptionError, match="it cannot be combined with"):
         Occlusion(*generator("gpt2"), joint=True, inference_mode="softmax")
 
 
@@ -721,7 +721,7 @@ def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
     model, tokenizer = generator("gpt2")
     with pytest.raises(ModelError, match="does not depend on the input"):
         Saliency(model, tokenizer)(PROMPT, targets=lambda logits: logits[:, 0].detach())
-    with pytest.raises(TargetError, match="functions go without it"):
+    with pytest.raises(TargetError, match="cannot be combined with functions"):
         Occlusion(model, tokenizer, joint=True)(PROMPT, targets=lambda logits: logits[:, 0])
 
 

@@ -565,10 +565,10 @@ def test_torchscript_is_perturbed_and_differentiated_but_not_looked_into():
         expected = method(model, processor, patch_size=8)(picture)[0].attributions
         assert torch.allclose(method(traced, processor, **options)(picture)[0].attributions, expected, atol=1e-4)
     for method in (GradCam, LeGrad, GuidedBackprop):
-        with pytest.raises(UnsupportedError, match="TorchScript take no hooks"):
+        with pytest.raises(UnsupportedError, match="TorchScript do not support hooks"):
             method(traced, processor, **options)
     scripted = torch.jit.script(torchvision.models.squeezenet1_1(num_classes=3)).eval()
-    with pytest.raises(UnsupportedError, match="TorchScript take no hooks"):
+    with pytest.raises(UnsupportedError, match="TorchScript do not support hooks"):
         GradCam(scripted, processor, task="image-classification")
 
 
@@ -602,7 +602,9 @@ def test_an_encoder_with_a_decoder_reads_one_end_of_text():
 def test_tokens_without_an_embedding_are_refused(kind):
     model, words = OF_TASK[kind][0], copy.deepcopy(OF_TASK[kind][1])
     words.add_tokens(["zzqq"])
-    with pytest.raises(InputError, match=r"'zzqq' the id .* and the model has embeddings of .*resize_token_embeddings"):
+    with pytest.raises(
+        InputError, match=r"'zzqq' the id .* but the model has embeddings for .*resize_token_embeddings"
+    ):
         Occlusion(model, words)("a zzqq film")
     with pytest.raises(OptionError, match="removal='zzqq' cannot stand in for a token"):
         Occlusion(model, words, removal="zzqq")
@@ -662,7 +664,7 @@ def test_functions_of_texts_are_refused_what_they_cannot(act, error, message):
 def test_models_of_one_kind_of_text_read_no_pairs():
     model, words = OF_TASK["text"][:2]
     config = type(model.config)(**{**model.config.to_dict(), "type_vocab_size": 1})
-    with pytest.raises(InputError, match="have the types 0 to 1, and the model has embeddings of 1: pass one text"):
+    with pytest.raises(InputError, match="have types 0 to 1, but the model has embeddings for 1: pass one text"):
         Occlusion(type(model)(config).eval(), words)([("a film", "so good")])
 
 

@@ -302,7 +302,7 @@ def test_torchscript_takes_no_hooks():
     script = torch.jit.trace(model, torch.rand(2, 3, 32, 32))
     with pytest.raises(CannotCopyError, match="TorchScript"):
         WorkingCopy(script)
-    with pytest.raises(UnsupportedError, match="take no hooks"):
+    with pytest.raises(UnsupportedError, match="do not support hooks"):
         GuidedBackprop(script, processor, task="image-classification")(some_pictures()[0])
 
 
