@@ -186,7 +186,7 @@ def test_a_mask_of_another_length_is_refused():
 
 def test_half_a_surrogate_pair_is_refused():
     model, words_of = text_model("bert")
-    with pytest.raises(InputError, match=r"holds '\\ud83d' at 2, one half of a surrogate pair"):
+    with pytest.raises(InputError, match=r"contains '\\ud83d' at 2, one half of a surrogate pair"):
         Occlusion(model, words_of)("a \ud83d film")
 
 

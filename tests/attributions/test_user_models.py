@@ -672,5 +672,5 @@ def test_what_a_saturated_output_reads_is_not_made_up():
     model = copied("text")
     with torch.no_grad():
         model.bert.pooler.dense.bias.fill_(1e4)
-    with pytest.raises(UnsupportedError, match="which positions the output reads cannot be told"):
+    with pytest.raises(UnsupportedError, match="the positions that the output reads cannot be determined"):
         RawAttention(model, OF_TASK["text"][1])(TEXTS[0])
