@@ -151,7 +151,7 @@ CASES = {
         lambda: Saliency(*image_model("resnet"), granularity="patch")(PICTURE),
         "this model has none of its own; give patch_size=",
     ),
-    "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input hold NaN"),
+    "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input contain NaN"),
     "NaN in pixels": (lambda: Saliency(VIT[0])(torch.full((3, 32, 32), float("nan"))), "pixel values contain NaN"),
     "NaN in an image": (lambda: Saliency(*VIT)(np.full((9, 9, 3), np.nan)), "holds NaN"),
     "zero-size image": (lambda: Saliency(*VIT)(Image.new("RGB", (0, 5))), "no pixels: its size is 0 x 5"),

@@ -296,7 +296,7 @@ def test_attention_of_blip_shows_probabilities_alone():
     )
     model, processor = hf.BlipModel(config).eval(), two_towers("clip")[1]
     assert LeGrad(model, processor)(some_pictures()[0], "a red circle")[0].attributions.isfinite().all()
-    with pytest.raises(UnsupportedError, match="the attention code of .* exposes only probabilities"):
+    with pytest.raises(UnsupportedError, match=r"the attention code of .* exposes only probabilities"):
         GradEclip(model, processor)(some_pictures()[0], "a red circle")
 
 

@@ -363,7 +363,9 @@ class Standardizes(InPlaceImage):
 def test_scores_of_changed_copies_that_are_no_numbers_are_refused(method):
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
     explain = method(Standardizes().eval(), task="image-classification", granularity=Grid(2, 2))
-    with pytest.raises(ModelError, match=r"not a number \(NaN\) for \d+ of \d+ changed copies .*removal= or baseline="):
+    with pytest.raises(
+        ModelError, match=r"not a number \(NaN\) for \d+ of \d+ perturbed copies .*removal= or baseline="
+    ):
         explain(image, 0)
 
 
@@ -536,7 +538,7 @@ def test_missing_logits_of_other_classes_do_no_harm():
 )
 def test_scores_that_are_no_numbers_are_refused(value, targets, mode):
     explain = Occlusion(Masked(value).eval(), OF_TASK["image"][1], task="image-classification", inference_mode=mode)
-    with pytest.raises(ModelError, match="is not finite for the unchanged sample"):
+    with pytest.raises(ModelError, match="is not finite for the unperturbed sample"):
         explain(PICTURE, targets)
 
 

@@ -125,7 +125,7 @@ def test_swallowed_gradients_of_image_models_are_refused():
     model, processor = image_model("vit")
     other = swallowing(model)
     other.classifier = model.classifier
-    with pytest.raises(UnsupportedError, match="Quantised layers often let no gradient through"):
+    with pytest.raises(UnsupportedError, match="Quantised layers often have no gradient"):
         Saliency(other, processor)(some_pictures()[0], 0)
 
 
@@ -306,7 +306,9 @@ TEXT = "the film was good and not bad at all said the man who saw it"
 
 def test_scores_that_depend_on_random_numbers_are_told_of():
     model, words = reformer("lsh", "lsh")
-    with pytest.warns(StochasticModelWarning, match=r"score of one draw, seed=3\. Explain with several seeds"):
+    with pytest.warns(
+        StochasticModelWarning, match=r"score of one draw is explained, seed=3\. Explain with several seeds"
+    ):
         first = Occlusion(model, words, seed=3)(TEXT, 1)
     with pytest.warns(StochasticModelWarning):
         again = Occlusion(model, words, seed=3)(TEXT, 1)

@@ -155,7 +155,7 @@ def test_what_a_forward_writes_stays_in_the_copy():
     assert float(model.calls) == 0
 
 
-@pytest.mark.filterwarnings("ignore:What this model says of an input depends")
+@pytest.mark.filterwarnings("ignore:The scores of this model for an input depend")
 def test_a_call_does_not_depend_on_the_calls_before_it():
     class Remembering(nn.Module):
         def __init__(self):

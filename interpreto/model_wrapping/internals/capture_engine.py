@@ -67,8 +67,9 @@ class CaptureEngine:
         self._used_layer = ""
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Run the rows of requests as one batch, with at most one backward pass per target, and return scores of
-        positions.
+        """Run the rows of requests as one batch and return scores of positions.
+
+        There is at most one backward pass per target.
 
         Raises:
             UnsupportedError: if the model does not have the requested internals.

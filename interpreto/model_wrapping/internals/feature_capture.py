@@ -212,8 +212,8 @@ def default_layer(
         if is_used(spot, run):
             return spot
     raise UnsupportedError(
-        f"The output of {type(module).__name__} does not depend on a layer with spatial positions in a way that PyTorch "
-        "can differentiate: its head may be quantised, or read only another token. Use a perturbation method."
+        f"The output of {type(module).__name__} does not depend on a layer with spatial positions in a way that "
+        "PyTorch can differentiate: its head may be quantised, or read only another token. Use a perturbation method."
     )
 
 
