@@ -161,7 +161,7 @@ def rounding(model: nn.Module, autocast: torch.dtype | None) -> float:
 
 def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """The device and floating dtype that a model expects of its inputs."""
-    # The common case first: the general functions go through all parameters of quantized models.
+    # The first parameter usually has both; this runs for every batch.
     first = next(model.parameters(), None)
     if first is not None and first.is_floating_point() and first.device.type != "meta":
         return first.device, first.dtype

@@ -69,7 +69,7 @@ CASES = {
     ),
     "contrast of a contrast": (
         lambda: Saliency(*VIT)(PICTURE, Contrast(Contrast(0, 1), 2)),
-        r"Contrast\(fact=0, foil=1\) is none",
+        r"Contrast\(fact=0, foil=1\) is neither",
     ),
     "a target function that fails": (
         lambda: Saliency(*VIT)(PICTURE, lambda outputs: outputs[:, 99]),
@@ -153,10 +153,10 @@ CASES = {
     ),
     "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input contain NaN"),
     "NaN in pixels": (lambda: Saliency(VIT[0])(torch.full((3, 32, 32), float("nan"))), "pixel values contain NaN"),
-    "NaN in an image": (lambda: Saliency(*VIT)(np.full((9, 9, 3), np.nan)), "holds NaN"),
+    "NaN in an image": (lambda: Saliency(*VIT)(np.full((9, 9, 3), np.nan)), "contains NaN"),
     "zero-size image": (lambda: Saliency(*VIT)(Image.new("RGB", (0, 5))), "no pixels: its size is 0 x 5"),
     "zero-size array": (lambda: Saliency(*VIT)(np.zeros((0, 5, 3))), "and pixels; got"),
-    "values out of range": (lambda: Saliency(*VIT)(np.full((9, 9, 3), 200.0)), r"floats in \[0, 1\]; these float64 values lie"),
+    "values out of range": (lambda: Saliency(*VIT)(np.full((9, 9, 3), 200.0)), r"floats in \[0, 1\]; these float64 values are in"),
     "channels": (lambda: Saliency(*VIT)(np.zeros((9, 9, 2))), "1, 3 or 4 channels"),
     "no image": (lambda: Saliency(*VIT)(3.5), "Expected an image, got float"),
     "missing file": (lambda: Saliency(*VIT)("nowhere.png"), "There is no image file 'nowhere.png'"),

@@ -435,7 +435,7 @@ def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused(
 def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(targets):
     with pytest.raises(TargetError, match=r"more than once.*write \(.*multi-hot row"):
         Occlusion(*text_model("bert"))("good film", targets=targets)
-    with pytest.raises(TargetError, match="name class 0 more than once"):
+    with pytest.raises(TargetError, match="contain class 0 more than once"):
         Occlusion(*text_model("bert"))(["good film"] * 2, targets=[[0, 1, 0], 1])
     # A tuple says that there are several.
     assert len(Occlusion(*text_model("bert"))("good film", targets=(0, 0, 1))[0].targets) == 3

@@ -126,8 +126,8 @@ class SimilarityTargets:
 
     def _score(self, value: Any, place: tuple[int, ...], own: Tensor, scores: Tensor) -> Float[Tensor, " p"]:
         if place:
-            first, *others = place
-            return scores[:, first] - scores[:, others[0]] if others else scores[:, first]
+            index, *foil_index = place
+            return scores[:, index] - scores[:, foil_index[0]] if foil_index else scores[:, index]
         return called(value, own, "features")
 
 
@@ -189,14 +189,14 @@ def compared(
 
 def _distinct_names(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
     """Names of targets; different images or embeddings with the same name are numbered from the second on."""
-    names, seen = [], dict[str, list[int]]()
-    for other in others:
-        base_name = name(other)
+    names, ids_by_name = [], dict[str, list[int]]()
+    for target in others:
+        base_name = name(target)
         # The same object may occur twice, in two contrasts for example; it keeps its name.
-        ids = seen.setdefault(base_name, [])
-        if not isinstance(other, str) and id(other) not in ids:
-            ids.append(id(other))
-        number = 0 if isinstance(other, str) else ids.index(id(other))
+        ids = ids_by_name.setdefault(base_name, [])
+        if not isinstance(target, str) and id(target) not in ids:
+            ids.append(id(target))
+        number = 0 if isinstance(target, str) else ids.index(id(target))
         names.append(f"{base_name} ({number + 1})" if number else base_name)
     return names
 
@@ -214,7 +214,7 @@ def embeddings(targets: Any) -> Any:
     if not isinstance(targets, Tensor | np.ndarray):
         return targets
     values = torch.as_tensor(np.array(targets) if isinstance(targets, np.ndarray) else targets)
-    # Arrays with more axes are images.
+    # Arrays with three or four axes are images.
     if values.is_floating_point() and values.ndim in (1, 2):
         if not all_finite(values):
             raise TargetError("The embedding passed as a target contains NaN or infinite values.")

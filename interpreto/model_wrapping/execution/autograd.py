@@ -50,13 +50,16 @@ class Autograd:
                 parts = outputs(rows).split(sizes)
                 selected = _selected(requests, parts)
             returned = map(_on_cpu, parts) if requests[0].return_outputs else [None] * len(selected)
-            return [ModelResponse(_on_cpu(scores), outputs=own) for scores, own in zip(selected, returned, strict=True)]
+            return [
+                ModelResponse(_on_cpu(scores), outputs=request_outputs)
+                for scores, request_outputs in zip(selected, returned, strict=True)
+            ]
         # A clone, because rows may be views of a user's tensor or expanded without memory of their own.
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(module) if requests[0].guided else nullcontext():
-                made = with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
-            selected = _selected(requests, made.split(sizes))
+                all_outputs = with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
+            selected = _selected(requests, all_outputs.split(sizes))
             if not all(scores.requires_grad for scores in selected):
                 raise not_differentiable()
             gradients = _gradients(selected, leaf)
@@ -64,8 +67,8 @@ class Autograd:
         if not requests[0].guided and dtype_of(module) in (torch.float32, torch.float64):
             scores = partial(_scores_of_row, outputs, rows.take(slice(1)), requests[0], field)
             targets = requests[0].targets
-            own = gradients[:1, : selected[0].shape[1]]
-            self._gradient.check(scores, leaf.detach()[:1], own, getattr(targets, "values", None))
+            first_gradients = gradients[:1, : selected[0].shape[1]]
+            self._gradient.check(scores, leaf.detach()[:1], first_gradients, getattr(targets, "values", None))
         parts = gradients.split(sizes)
         return [
             ModelResponse(

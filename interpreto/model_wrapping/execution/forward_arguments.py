@@ -40,10 +40,13 @@ class ForwardArguments:
         """The arguments of a model's forward."""
         signatures = list(_signatures(model))
         declared = frozenset(
-            name for one in signatures for name, parameter in one.parameters.items() if parameter.kind not in _OPEN
+            name
+            for signature in signatures
+            for name, parameter in signature.parameters.items()
+            if parameter.kind not in _OPEN
         )
         # The outermost first, because it may pass its argument on under another name.
-        cache_names = [name for one in signatures for name in _caches(one)]
+        cache_names = [name for signature in signatures for name in _caches(signature)]
         fallbacks = CACHE_NAMES if _takes_any(signatures[0]) else ()
         return ForwardArguments(declared, tuple(dict.fromkeys([*cache_names, *fallbacks])), _takes_any(signatures[0]))
 

@@ -112,10 +112,10 @@ class _Steps:
     def compare(self, gradient: Float[Tensor, "..."], target: int) -> UnsupportedError | None:
         """The error for a gradient that is not that of the score; None if it is, or cannot be measured."""
         slopes = torch.einsum("k...,...->k", self.directions.double(), gradient.to(self.x).double()).cpu()
-        long, short = (self.changes(step, target, _DIRECTIONS) for step in _STEPS)
-        if long is None or short is None:
+        long_step, short_step = (self.changes(step, target, _DIRECTIONS) for step in _STEPS)
+        if long_step is None or short_step is None:
             return None
-        measured = long / self.length(_STEPS[0]), short / self.length(_STEPS[1])
+        measured = long_step / self.length(_STEPS[0]), short_step / self.length(_STEPS[1])
         if not _differ(*measured, _AGREEMENT):
             first_slopes = slopes[:_DIRECTIONS]
             return _wrong_gradient(measured[1], first_slopes) if _differ(measured[1], first_slopes, _WRONG) else None
@@ -127,13 +127,18 @@ class _Steps:
         # Long enough steps exceed the noise. The tolerance for the gradient is the difference between the slopes of two
         # such steps.
         for pair in pairwise(_LONGER_STEPS):
-            near, far = (self.changes(step, target, _MORE_DIRECTIONS) for step in pair)
-            if near is None or far is None or _root_mean_square(near) <= _SIGNAL_TO_NOISE * _root_mean_square(short):
+            short_changes, long_changes = (self.changes(step, target, _MORE_DIRECTIONS) for step in pair)
+            if (
+                short_changes is None
+                or long_changes is None
+                or _root_mean_square(short_changes) <= _SIGNAL_TO_NOISE * _root_mean_square(short_step)
+            ):
                 continue
-            measured = near / self.length(pair[0]), far / self.length(pair[1])
+            measured = short_changes / self.length(pair[0]), long_changes / self.length(pair[1])
             tolerance = _SIGNAL_TO_NOISE * float((measured[0] - measured[1]).norm())
             is_wrong = all(
-                float((one - slopes).norm()) > tolerance and _differ(one, slopes, _WRONG) for one in measured
+                float((pair_slopes - slopes).norm()) > tolerance and _differ(pair_slopes, slopes, _WRONG)
+                for pair_slopes in measured
             )
             return _wrong_gradient(measured[0], slopes) if is_wrong else None
         return None

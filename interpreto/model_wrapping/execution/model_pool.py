@@ -111,17 +111,17 @@ class Lease(Generic[Leased]):
 
     def _verify(self, request: ModelRequest) -> None:
         # Without gradients and captures the run is cheapest, and tests the same modules.
-        one = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
+        single_row = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
         with ExitStack() as stack:
             if self.copy is not None:
                 stack.enter_context(self.copy.checked())
             drawn = stack.enter_context(OwnGenerator(self.seed))
             switched = stack.enter_context(NoGradDetector())
-            scores = self.wrapper.engine.respond([one])[0].scores
+            scores = self.wrapper.engine.respond([single_row])[0].scores
         self.draws, self.switches_gradients = self.draws or drawn.used, self.switches_gradients or switched.used
         self.verified.add(self.wrapper.engine.part_of(request.rows))
         if drawn.used:
-            self._check_deterministic(one, scores)
+            self._check_deterministic(single_row, scores)
         if self.copy is not None:
             # Buffers that this run changed must not make the first call differ from later ones.
             self.copy.reset()
@@ -129,8 +129,8 @@ class Lease(Generic[Leased]):
     def _check_deterministic(self, one: ModelRequest, scores: Tensor) -> None:
         """Warn if the scores of a model change with its random numbers."""
         with OwnGenerator(self.seed + 1):
-            others = self.wrapper.engine.respond([one])[0].scores
-        if not alike(scores, others, self._rounding):
+            other_scores = self.wrapper.engine.respond([one])[0].scores
+        if not alike(scores, other_scores, self._rounding):
             warnings.warn(
                 "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
                 f"or dropout that is never switched off: the score of one draw is explained, seed={self.seed}. "

@@ -52,7 +52,7 @@ class ModuleState:
 
     def is_current(self, model: nn.Module) -> bool:
         """Whether a model is still in the state that was taken of it."""
-        # Written as one loop without function calls, because it runs over thousands of attributes before every call.
+        # Written as one loop without helper functions, because it runs over thousands of attributes before every call.
         modules = tuple(model.modules())
         if len(modules) != len(self.modules):
             return False

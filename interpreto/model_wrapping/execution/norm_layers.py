@@ -24,7 +24,7 @@ def keep_layout(module: nn.Module) -> None:
 
 
 def _enter(_part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(one.contiguous() if len(one) == 1 and one.stride(0) != one.numel() else one for one in given)
+    return tuple(x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x for x in given)
 
 
 def _leave(_part: nn.Module, _given: Any, output: Tensor) -> None:

@@ -205,7 +205,7 @@ def _copied(
         buffers = [(b, b.detach().clone()) for b in tensors if type(b) is Tensor and _is_small(b)]
     # deepcopy takes objects in its memo as already copied: parameters become aliases, and hooks of the user stay the
     # same objects.
-    memo: dict[int, Any] = {id(own): other for own, other in (*aliases, *buffers)}
+    memo: dict[int, Any] = {id(tensor): replacement for tensor, replacement in (*aliases, *buffers)}
     memo |= {id(hook): hook for hook in _hooks(original) if not _belongs_to_module(hook)}
     try:
         with torch.inference_mode(False), torch.no_grad(), _SharedTensors():

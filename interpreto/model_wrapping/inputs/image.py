@@ -49,7 +49,7 @@ def split_images(inputs: Any) -> Iterator[Any]:
             yield from split_images(item)
     else:
         raise InputError(
-            f"Expected an image, got {type(inputs).__name__}; give a PIL image, a path, bytes, an open file, an array "
+            f"Expected an image, got {type(inputs).__name__}; pass a PIL image, a path, bytes, an open file, an array "
             "or tensor, a mapping with 'pixel_values', or a list of these."
         )
 
@@ -121,7 +121,7 @@ def to_array(raw: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shaped[n
     if not isinstance(raw, Tensor):
         return np.asarray(raw)
     if raw.is_meta or raw.layout != torch.strided:
-        raise InputError(f"The tensor is {'on the meta device' if raw.is_meta else 'sparse'}: give a dense one.")
+        raise InputError(f"The tensor is {'on the meta device' if raw.is_meta else 'sparse'}: pass a dense one.")
     # NumPy has no bfloat16.
     return (raw.float() if raw.is_floating_point() else raw).detach().cpu().numpy()
 
@@ -238,9 +238,11 @@ def geometry_of(preprocess: Preprocess, size: tuple[int, int]) -> PreprocessingG
     crop_box = (
         None if horizontal is None or vertical is None else (horizontal[0], vertical[0], horizontal[1], vertical[1])
     )
-    live = _live(black, white)
+    is_image = _shows_image(black, white)
     # The median ignores the few edge pixels that a resize blends with padding.
-    black_white = (frames[0][:, live].median(1).values, frames[1][:, live].median(1).values) if live.any() else None
+    black_white = (
+        (frames[0][:, is_image].median(1).values, frames[1][:, is_image].median(1).values) if is_image.any() else None
+    )
     return PreprocessingGeometry(crop_box, black_white)
 
 
@@ -251,7 +253,7 @@ def black_white_of(values: Float[Tensor, "c H W"]) -> BlackWhite:
     return torch.full((len(values),), low), torch.full((len(values),), high)
 
 
-def _live(black: Float[Tensor, "H W"], white: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+def _shows_image(black: Float[Tensor, "H W"], white: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     # Padding has the same value for a black and for a white image, so that its difference is 0; pixels that a resize
     # blends with padding are excluded too.
     return (white - black) > 0.5 * (white - black).max()
@@ -263,26 +265,28 @@ def _ends(
     extent = size[1 - axis]
     ramp = np.round(255 * (np.arange(extent) + 0.5) / extent).astype(np.uint8)
     ramp_image = np.broadcast_to(ramp if axis == 1 else ramp[:, None], size[::-1])
-    live = _live(black, white)
+    is_image = _shows_image(black, white)
     # The output relative to black and white is the position along the ramp, whatever the normalization.
     grey_levels = (preprocess(Image.fromarray(ramp_image).convert("RGB")).mean(0) - black) / torch.where(
-        live, white - black, 1.0
+        is_image, white - black, 1.0
     )
-    counts = live.sum(1 - axis)
-    profile = ((grey_levels * live).sum(1 - axis) / counts.clamp(min=1)).double().numpy()
+    counts = is_image.sum(1 - axis)
+    profile = ((grey_levels * is_image).sum(1 - axis) / counts.clamp(min=1)).double().numpy()
     # The ends of the ramp are excluded: the filter of a resize is not linear at the border of an image.
-    inside = (profile > 0.02) & (profile < 0.98) & (counts > 0).numpy()
-    if inside.sum() < 2:
+    is_linear = (profile > 0.02) & (profile < 0.98) & (counts > 0).numpy()
+    if is_linear.sum() < 2:
         # A ramp of one to three pixels has too few levels to fit a line; such an image is assumed to be uncropped.
         return (0.0, float(extent)) if extent < 4 else None
     centres = np.arange(len(profile)) + 0.5
-    slope, start = np.polyfit(centres[inside], profile[inside], 1)
+    slope, start = np.polyfit(centres[is_linear], profile[is_linear], 1)
     # A processor that warps or flips parts of an image does not map the ramp to a line.
-    if np.abs(start + slope * centres - profile)[inside].max() > 0.03:
+    if np.abs(start + slope * centres - profile)[is_linear].max() > 0.03:
         return None
     ends = extent * start, extent * (start + slope * len(profile))
     # The ramp has only 256 levels, so the ends are accurate to about half a percent; ends that close to the border are
     # set to it.
     tolerance = max(1.0, 0.006 * extent)
-    left, right = (next((float(e) for e in (0, extent) if abs(end - e) < tolerance), float(end)) for end in ends)
-    return left, right
+    near_end, far_end = (
+        next((float(edge) for edge in (0, extent) if abs(end - edge) < tolerance), float(end)) for end in ends
+    )
+    return near_end, far_end

@@ -148,8 +148,8 @@ class CaptureEngine:
             return self.outputs(Rows.join([rows] * times))
 
         def places(length: int) -> tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]:
-            every = torch.ones(len(rows), length, dtype=torch.bool)
-            return self._displayable(rows, length), rows.fields["attention_mask"].bool() if self.ragged else every
+            ones = torch.ones(len(rows), length, dtype=torch.bool)
+            return self._displayable(rows, length), rows.fields["attention_mask"].bool() if self.ragged else ones
 
         return AttentionCapture(anatomy, probe, len(rows), again, places)
 
@@ -224,11 +224,11 @@ class CaptureEngine:
 
     def _feature_layer(self, probe: ActivationRequest, rows: Rows) -> FeatureLayer:
         assert self.pixels is not None
-        pixels, one = rows.fields[self.pixels][:1], rows.take(slice(1))
+        pixels, single_row = rows.fields[self.pixels][:1], rows.take(slice(1))
         size = tuple(pixels.shape[1:])
         positions, anatomy = self.positions(rows), self._blocks_or_reason(rows)
         if size not in self._layers:
-            self._layers[size] = feature_layers(self.module, partial(self._run_on, one), pixels, positions)
+            self._layers[size] = feature_layers(self.module, partial(self._run_on, single_row), pixels, positions)
         layers = self._layers[size]
         # If patches are merged between stages, the blocks do not share one grid.
         blocks = () if isinstance(anatomy, str) or len(set(anatomy.kinds)) > 1 else anatomy.names
@@ -237,10 +237,14 @@ class CaptureEngine:
         else:
             if size not in self._default:
                 preferred = (
-                    [] if isinstance(anatomy, str) or not blocks else self._before_last_block(anatomy, one, layers)
+                    []
+                    if isinstance(anatomy, str) or not blocks
+                    else self._before_last_block(anatomy, single_row, layers)
                 )
-                others = layers if isinstance(anatomy, str) else _hidden_states(anatomy, layers)
-                self._default[size] = default_layer(preferred, others, partial(self.outputs, one), self.module)
+                hidden_layers = layers if isinstance(anatomy, str) else _hidden_states(anatomy, layers)
+                self._default[size] = default_layer(
+                    preferred, hidden_layers, partial(self.outputs, single_row), self.module
+                )
             layer = self._default[size]
         self._used_layer = layer.name
         return layer
@@ -250,14 +254,14 @@ class CaptureEngine:
     ) -> list[FeatureLayer]:
         """The input of the last block, if it is on a grid: of its output, only the class token may be read."""
         assert self.pixels is not None
-        last, name = anatomy.blocks[-1], f"the input of {anatomy.names[-1]}"
+        last_block, name = anatomy.blocks[-1], f"the input of {anatomy.names[-1]}"
         length = length_before_last(anatomy, partial(self._run_on, one), one.fields[self.pixels])
         positions = None if length is None else self.positions(one, length)
         if positions is not None and positions.length == length:
-            return [FeatureLayer(last, name, partial(_at_positions, positions, anatomy.batch), use_input=True)]
+            return [FeatureLayer(last_block, name, partial(_at_positions, positions, anatomy.batch), use_input=True)]
         # After convolutions a patch is not a square of the image, so that positions cannot be located; the shape of the
         # grid is known from the block's output.
-        return [replace(spot, name=name, use_input=True) for spot in known if spot.name == anatomy.names[-1]]
+        return [replace(layer, name=name, use_input=True) for layer in known if layer.name == anatomy.names[-1]]
 
     def _on_grid(self, probe: CaptureRequest, rows: Rows, batch: Rows, found: Any) -> Float[Tensor, "p t ..."]:
         """Arrange scores of positions as a map of the image, or cut the padding of a text.
@@ -299,7 +303,7 @@ def _hidden_states(anatomy: BlockStructure, known: Sequence[FeatureLayer]) -> li
     """The layers that output hidden states: blocks and normalization layers, not the projections inside blocks."""
     prefixes = tuple(f"{name}." for name in anatomy.names)
     return [
-        spot for spot in known if not spot.name.startswith(prefixes) or "norm" in type(spot.module).__name__.lower()
+        layer for layer in known if not layer.name.startswith(prefixes) or "norm" in type(layer.module).__name__.lower()
     ]
 
 

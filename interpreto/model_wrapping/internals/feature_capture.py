@@ -154,7 +154,7 @@ def named_layer(
         OptionError: if the layer does not exist, or has no spatial positions; the message lists those that can be used.
     """
     requested = probe.layer
-    by_name = {spot.name: spot for spot in known}
+    by_name = {layer.name: layer for layer in known}
     if isinstance(requested, nn.Module):
         matches, shown_name = [], type(requested).__name__
     elif probe.kind:
@@ -168,10 +168,10 @@ def named_layer(
         return matches[0]
     if matches:
         raise OptionError(
-            f"layer={shown_name} matches several layers: {', '.join(spot.name for spot in matches[:_MAX_LISTED])}."
+            f"layer={shown_name} matches several layers: {', '.join(layer.name for layer in matches[:_MAX_LISTED])}."
         )
     # Most transformers read only the class token after their last block, so it is not suggested.
-    top_level = [spot.name for spot in known if spot.name.count(".") <= min(s.name.count(".") for s in known) + 1]
+    top_level = [layer.name for layer in known if layer.name.count(".") <= min(s.name.count(".") for s in known) + 1]
     usable = [name for name in blocks[:-1] if name in by_name] or top_level
     shown = ", ".join(repr(name) for name in usable[-_MAX_LISTED:]) or "none"
     if not isinstance(requested, str) or requested in dict(module.named_modules()):
@@ -205,12 +205,12 @@ def default_layer(
             differentiable way.
     """
     # A pooling layer has the features of the layer before it, at a lower resolution.
-    candidates = [spot for spot in known if not isinstance(spot.module, _POOLS)]
+    candidates = [layer for layer in known if not isinstance(layer.module, _POOLS)]
     if not first and not candidates:
         raise UnsupportedError(f"No layer of {type(module).__name__} has spatial positions: GradCam needs one.")
-    for spot in [*first, *reversed(candidates)]:
-        if is_used(spot, run):
-            return spot
+    for layer in [*first, *reversed(candidates)]:
+        if is_used(layer, run):
+            return layer
     raise UnsupportedError(
         f"The output of {type(module).__name__} does not depend on a layer with spatial positions in a way that "
         "PyTorch can differentiate: its head may be quantised, or read only another token. Use a perturbation method."

@@ -149,13 +149,13 @@ def _hidden_at(
     blocks: Sequence[nn.Module], batch: int, run: Run, images: Float[Tensor, "p c H W"], length: int | None = None
 ) -> Float[Tensor, "p l d"] | None:
     """The hidden states at the input of the first of these blocks that runs, or the first input of this length."""
-    found: list[Tensor | None] = []
+    inputs: list[Tensor | None] = []
 
     def enter(_module: Any, args: Any, kwargs: Any) -> None:
         hidden = first_tensor((args, kwargs))
         hidden = hidden.movedim(batch, 0) if hidden is not None and hidden.ndim == 3 else None
         if length is None or (hidden is not None and hidden.shape[1] == length):
-            found.append(hidden)
+            inputs.append(hidden)
             raise _ReachedError
 
     # The run is stopped by an exception once the input is known, which saves the rest of the model.
@@ -167,5 +167,5 @@ def _hidden_at(
     finally:
         for handle in handles:
             handle.remove()
-    hidden = found[0] if found else None
+    hidden = inputs[0] if inputs else None
     return hidden.float() if hidden is not None and len(hidden) == len(images) else None

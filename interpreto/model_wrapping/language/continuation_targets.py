@@ -95,13 +95,13 @@ class ContinuationResolver(TargetResolver):
                 "joint=True explains the log-probability of a continuation; it cannot be combined with functions."
             )
         # Functions of the next output all read the output after the prompt, for they have no tokens of their own.
-        last = len(given.ids)
-        requested = [(min(place, last), token) for place, token in enumerate(given.asked) if token is not None]
-        names = [self._name(given, place, token) for place, token in requested]
+        n_tokens = len(given.ids)
+        requested = [(min(index, n_tokens), token) for index, token in enumerate(given.asked) if token is not None]
+        names = [self._name(given, index, token) for index, token in requested]
         count = len(requested)
         return TokenTargets(
             tuple(token for _, token in requested),
-            torch.tensor([begin + place for place, _ in requested]),
+            torch.tensor([begin + index for index, _ in requested]),
             # With joint=True all tokens belong to target 0, so that their log-probabilities are summed.
             torch.zeros(count, dtype=torch.long) if self.runtime.joint else torch.arange(count),
             ("".join(names),) if self.runtime.joint else tuple(names),

@@ -85,19 +85,23 @@ def warn_of_seam(spec: Any, prompt: TextSample) -> None:
         # The prompt ends in a token of the chat template, after which a word may begin.
         return
     texts = (spec.fact, spec.foil) if isinstance(spec, Contrast) else (spec,)
-    end = prompt.texts[-1]
-    for said in texts:
-        if not isinstance(said, str) or not said or not end:
+    before = prompt.texts[-1]
+    for string in texts:
+        if not isinstance(string, str) or not string or not before:
             continue
-        if _spaced(said[0]) and not (end[-1].isspace() or _opens_word(end[-1])):
-            problem, fix = "begins with a letter and the prompt does not end in white space", f"targets={' ' + said!r}"
-        elif end[-1] == said[0] == " ":
-            problem, fix = "begins with a space and the prompt ends in one", f"targets={said.lstrip(' ')!r}"
+        if _spaced(string[0]) and not (before[-1].isspace() or _opens_word(before[-1])):
+            problem, fix = (
+                "begins with a letter and the prompt does not end in white space",
+                f"targets={' ' + string!r}",
+            )
+        elif before[-1] == string[0] == " ":
+            problem, fix = "begins with a space and the prompt ends in one", f"targets={string.lstrip(' ')!r}"
         else:
             continue
         warnings.warn(
-            f"The target {said[:40]!r} {problem}, so that together they read {(end + said)[-len(said) - 12 :][:52]!r}: "
-            f"no space is added or removed. If a new word is meant, pass {fix}; token ids do not cause this warning.",
+            f"The target {string[:40]!r} {problem}, so that together they read "
+            f"{(before + string)[-len(string) - 12 :][:52]!r}: no space is added or removed. If a new word is meant, "
+            f"pass {fix}; token ids do not cause this warning.",
             stacklevel=2,
         )
 

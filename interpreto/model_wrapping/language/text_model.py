@@ -146,8 +146,8 @@ class TextModel:
         """
         n_tokens, n_embeddings = len(self.tokenizer), self.vocabulary_size
         largest = max(ids, default=0)
-        # Without this check PyTorch fails with an index error on a CPU, and with an assertion that ends the process on
-        # a GPU.
+        # Without this check PyTorch raises an index error on a CPU; on a GPU a failed assertion makes the device
+        # unusable for the rest of the process.
         if n_embeddings is not None and n_tokens > largest >= n_embeddings:
             token = self.tokenizer.convert_ids_to_tokens(largest)
             raise InputError(
