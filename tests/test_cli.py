@@ -481,6 +481,6 @@ def test_warnings_take_one_line_each(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 0
     caught = " ".join(capsys.readouterr().err.split())
     assert "warning: " in caught
-    assert "has 2 frames or pages: the first one is explained." in caught
+    assert "has 2 frames or pages: only the first one is explained." in caught
     assert "UserWarning" not in caught
     assert warnings.showwarning is before

@@ -1,4 +1,4 @@
-"""What may be asked of a model's inside, and what is then seen."""
+"""Requests for internals of a model, and the captured values that rules receive."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,17 +13,18 @@ from interpreto.errors import OptionError
 
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
-    """One attention of a batch of rows, in float32.
+    """The attention of one layer for a batch of rows, in float32.
 
     Attributes:
         attention: The probabilities.
-        gradient: Of each row's score for them, 0 where a mask forbids; None where no gradients were asked for.
-        query: With heads, as all that follows; None where values were not asked for.
-        key: Keys.
-        value: Values.
-        output: What the heads give, before they are joined.
-        output_gradient: Of each row's score for that.
-        project: What joins the heads: from `p l h*d` to the width of the hidden states.
+        gradient: The gradient of each row's score with respect to them, 0 where a mask forbids attention; None if no
+            gradients were requested.
+        query: Queries per head; None, as the fields below, if values were not requested.
+        key: Keys per head.
+        value: Values per head.
+        output: The outputs of the heads, before they are joined.
+        output_gradient: The gradient of each row's score with respect to these outputs.
+        project: The projection that joins the heads: from `p l h*d` to the width of the hidden states.
     """
 
     attention: Float[Tensor, "p h q k"]
@@ -38,14 +39,14 @@ class AttentionLayer:
 
 @dataclass(frozen=True, eq=False)
 class CapturedAttention:
-    """The inside of a batch of rows, for one target of each.
+    """The captured attention of a batch of rows, for one target of each row.
 
     Attributes:
-        layers: The asked blocks, the first one first.
-        poolers: Attention after the last block, where there is one: as many as objectives.
-        find_reads: Tells what `reads` is.
-        displayable: Which positions can be shown to a person: patches, words of the text.
-        not_padding: Which positions are there for this row: all but the padding that longer rows of its batch made.
+        layers: The requested blocks, from first to last.
+        poolers: Attention pooling after the last block, if there is any: one layer per objective.
+        find_reads: Computes `readout_weights`.
+        displayable: Which positions can be displayed: patches, and words of the text.
+        not_padding: Which positions of each row are not padding to the longest row of the batch.
     """
 
     layers: tuple[AttentionLayer, ...]
@@ -56,42 +57,42 @@ class CapturedAttention:
 
     @cached_property
     def readout_weights(self) -> Float[Tensor, "p l"]:
-        """With which weights the output reads the positions after the last block; each row sums to 1.
+        """The weights with which the output reads the positions after the last block; each row sums to 1.
 
-        One position where that is a class token or the end of a text, all alike where a model takes the mean, and the
-        attention of the pooler where there is one.
+        They are 1 for a class token or the end of a text, uniform if the model takes the mean over positions, and the
+        attention probabilities of a pooler.
         """
         return self.find_reads()
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """From what was seen to scores of positions: what a method is."""
+    """Computes scores of positions from captured attention; a method is a rule and a request."""
 
     def __call__(self, captured: CapturedAttention, /) -> Float[Tensor, "p l"]: ...
 
 
 Readout = Literal["model", "mean"]
-_LAST = 2
-"""How many blocks are looked at where no layers are named."""
+_DEFAULT_LAST_BLOCKS = 2
+"""Number of blocks that are captured by default."""
 
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """Attention of some blocks, and what becomes of it.
+    """A request for the attention of some blocks, and the rule that is applied to it.
 
     Attributes:
-        rule: From what was seen to scores of positions.
-        layers: From this block on, or these; negative ones count from the end. None takes the last two, as far as
-            there are so many.
-        gradients: Whether gradients are wanted.
-        values: Whether queries, keys, values and outputs are.
-        per_block_objective: Whether the score is computed from every block's output, as if it were the last one, and
-            is differentiated for the attention of that block alone.
-        readout: For `per_block_objective`, whether the score is read from the positions that the model reads ("model"),
+        rule: Computes scores of positions from the captured attention.
+        layers: The first block, or a list of blocks; negative numbers count from the end. None requests the last two,
+            or all if there are fewer.
+        gradients: Whether gradients are captured.
+        values: Whether queries, keys, values and outputs are captured.
+        per_block_objective: Whether the score is computed from the output of every block, as if it were the last one,
+            and differentiated with respect to the attention of this block only.
+        readout: With `per_block_objective`, whether the score is read from the positions that the model reads ("model")
             or from the mean over all positions ("mean").
-        merge: Whether all heads are computed as one; the scores are then not the model's.
-        objective: From the targets of a request to those that are differentiated; None for the targets themselves.
+        merge: Whether all heads are computed as one; the scores are then not those of the model.
+        objective: Maps the targets of a request to those that are differentiated; None for the targets themselves.
     """
 
     rule: Rule
@@ -104,33 +105,33 @@ class AttentionRequest:
     objective: Callable[[Any], Any] | None = field(default=None, repr=False)
 
     def chosen(self, count: int) -> tuple[int, ...]:
-        """The asked ones of so many blocks.
+        """The requested blocks of a model with `count` blocks.
 
         Raises:
-            OptionError: if there is no such block.
+            OptionError: if one of them does not exist.
         """
         if self.layers is None:
-            return tuple(range(max(0, count - _LAST), count))
-        given = (self.layers,) if isinstance(self.layers, int) else self.layers
-        for layer in given:
+            return tuple(range(max(0, count - _DEFAULT_LAST_BLOCKS), count))
+        layers = (self.layers,) if isinstance(self.layers, int) else self.layers
+        for layer in layers:
             if not -count <= layer < count:
                 raise OptionError(
-                    f"layers={_said(self.layers)} is out of range: the model has {count} blocks, 0 to {count - 1} "
+                    f"layers={_shown(self.layers)} is out of range: the model has {count} blocks, 0 to {count - 1} "
                     f"(or {-count} to -1, counted from the end)."
                 )
-        inside = sorted({layer % count for layer in given})
-        return tuple(range(inside[0], count)) if isinstance(self.layers, int) else tuple(inside)
+        blocks = sorted({layer % count for layer in layers})
+        return tuple(range(blocks[0], count)) if isinstance(self.layers, int) else tuple(blocks)
 
 
 @dataclass(frozen=True)
 class ActivationRequest:
-    """The features of a layer, weighted by their gradients.
+    """A request for the activations of a layer, weighted by their gradients.
 
     Attributes:
-        rule: From features `p c h w` and their gradients to a map `p h w`.
-        layer: A module or its name; None for the last one with places: the last stage of a network of convolutions,
-            what enters the last block of a transformer.
-        kind: Where the user gave a module of the model, its class; `layer` is then its full name.
+        rule: Computes a map `p h w` from activations `p c h w` and their gradients.
+        layer: A module or its name; None for the last layer with spatial positions: the last stage of a convolutional
+            network, the input of the last block of a transformer.
+        kind: The class name of the module, if the user passed a module of the model; `layer` is then its full name.
     """
 
     rule: Callable[[Float[Tensor, "p c h w"], Float[Tensor, "p c h w"]], Float[Tensor, "p h w"]] = field(repr=False)
@@ -138,9 +139,10 @@ class ActivationRequest:
     kind: str = ""
 
     def named_in(self, model: nn.Module | None) -> "ActivationRequest":
-        """The same with a module of the model called by its name, by which a copy of the model knows it too."""
+        """A copy that refers to a module of the model by its name, which also exists in a working copy."""
         if not isinstance(self.layer, nn.Module) or model is None:
             return self
+        # Modules are compared by identity: a working copy has other modules of the same names.
         name = next((name for name, module in model.named_modules() if module is self.layer), "")
         return replace(self, layer=name, kind=type(self.layer).__name__) if name else self
 
@@ -148,5 +150,5 @@ class ActivationRequest:
 CaptureRequest = AttentionRequest | ActivationRequest
 
 
-def _said(layers: int | Sequence[int]) -> str:
+def _shown(layers: int | Sequence[int]) -> str:
     return str(layers if isinstance(layers, int) else list(layers))

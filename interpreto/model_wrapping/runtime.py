@@ -21,28 +21,30 @@ INFERENCE_MODES: dict[InferenceMode, Callable[[Tensor], Tensor]] = {
     "log_softmax": lambda logits: logits.log_softmax(-1),
 }
 ModelOutput = str | int | Callable[[Any], Any] | None
-"""Which part of what a model returns is its logits."""
+"""Which part of a model's output are the logits: a key, an index, or a function."""
 DEFAULT_MODE: InferenceMode = "logits"
-"""The score that is explained where neither the user nor the task says."""
+"""The explained score if neither the user nor the task sets it."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device, precision and explained score, the options that concern the model alone.
+    """Options that concern only the model: device, precision and explained score.
 
     Attributes:
         device: Where the model runs during a call; None leaves it where it is.
-        autocast: A floating dtype such as `torch.bfloat16` to compute in, None for the model's own.
-        inference_mode: A name in `INFERENCE_MODES` or a function from logits `p k` to scores `p k`; None takes the
-            task's own.
-        truncation: Whether texts longer than the model's positions are cut; otherwise they are an error.
-        generation_kwargs: For language models, what `generate` is called with beyond the model's own config.
-        prepend_bos: For language models, whether a prompt whose tokenizer adds no beginning-of-sequence token gets one.
+        autocast: A floating dtype such as `torch.bfloat16` to compute in; None for the model's own.
+        inference_mode: A name in `INFERENCE_MODES` or a function from logits `p k` to scores `p k`; None for the
+            default of the task.
+        truncation: Whether texts longer than the model's limit are truncated; otherwise they are an error.
+        generation_kwargs: For language models, arguments of `generate` in addition to the model's own config.
+        prepend_bos: For language models, whether to prepend a beginning-of-sequence token if the tokenizer does not add
+            one.
         target_granularity: For language models, which tokens are one target; "sequence" for the whole continuation.
-        reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text.
+        reuse_prefix: For language models, whether rows reuse the keys and values of the unperturbed text up to the
+            first position that differs.
         image_size: Height and width of the images that the model reads, or one number for both; None for its own.
-        model_output: For classifiers, which part of what the model returns is its logits: a key, a place, or a
-            function; None where it returns a tensor, or something with "logits".
+        model_output: For classifiers, which part of the model's output are the logits: a key, an index, or a function;
+            None for a model that returns a tensor, or an output with "logits".
     """
 
     device: torch.device | str | None = None
@@ -66,7 +68,7 @@ class Runtime:
 
     @property
     def size(self) -> Size | None:
-        """Height and width of images where the user named them."""
+        """Height and width of images, if the user has set them."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
@@ -80,7 +82,11 @@ class Runtime:
         return "log_softmax" if self.explains_sequence else self.inference_mode or DEFAULT_MODE
 
     def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """The scores that are explained."""
+        """The explained scores of logits.
+
+        Raises:
+            OptionError: if the model has one output, whose softmax is constant, or a function returns another shape.
+        """
         mode = self.mode
         if isinstance(mode, str) and mode != "logits" and logits.shape[-1] == 1:
             raise OptionError(
@@ -92,14 +98,14 @@ class Runtime:
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(logits):
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise OptionError(
-                f"inference_mode must turn logits {tuple(logits.shape)} into scores (rows, outputs); it gave {shape}. "
-                "To explain one output, name it in targets=."
+                f"inference_mode must map logits {tuple(logits.shape)} to scores (rows, outputs); it returned {shape}. "
+                "To explain one output, pass its index as targets=."
             )
         return scores
 
 
 def unwrap_model(model: Any) -> Any:
-    """The model inside the shells of torch.compile, DataParallel and DistributedDataParallel."""
+    """The model inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
     while True:
         inner = getattr(model, "_orig_mod", model)
         if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -110,53 +116,59 @@ def unwrap_model(model: Any) -> Any:
 
 
 def why_no_hooks(model: nn.Module) -> str:
-    """Why modules of a model cannot be watched while they run, as a sentence; empty where they can."""
+    """Why hooks cannot be registered on modules of a model, as a sentence; empty if they can."""
     scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
-    return "modules of TorchScript take no hooks: give the model as it was before it was compiled." if scripted else ""
+    return (
+        "modules of TorchScript do not support hooks: pass the model as it was before it was compiled."
+        if scripted
+        else ""
+    )
 
 
 def unwrapped(model: Any) -> Any:
-    """The model inside those shells and that of PEFT."""
+    """The model inside those wrappers and that of PEFT."""
     inner = unwrap_model(model)
     base = getattr(inner, "get_base_model", None)
     return base() if callable(base) else inner
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model expects its inputs."""
+    """The device on which a model expects its inputs."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     return _execution_device(model) if device.type == "meta" else device
 
 
 def _execution_device(model: nn.Module) -> torch.device:
-    """Where accelerate runs a model whose weights it keeps elsewhere until they are needed."""
+    """The device on which accelerate runs a model whose weights are offloaded until they are used."""
     for module in model.modules():
         hook = getattr(module, "_hf_hook", None)
-        for one in (hook, *getattr(hook, "hooks", ())):
-            if (device := getattr(one, "execution_device", None)) is not None:
+        # A SequentialHook contains several hooks.
+        for part in (hook, *getattr(hook, "hooks", ())):
+            if (device := getattr(part, "execution_device", None)) is not None:
                 return torch.device(device)
     return torch.device("meta")
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating type that a model expects."""
+    """The floating dtype that a model expects."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 EXACT = 5e-5
-"""By how much scores in float32 may differ, as a share of their size."""
+"""Relative tolerance of scores in float32."""
 
 
 def rounding(model: nn.Module, autocast: torch.dtype | None) -> float:
-    """By how much a model's scores may differ between two ways of computing them, as a share of their size."""
+    """Relative tolerance between two ways of computing a model's scores, such as two batch sizes."""
     if autocast is not None or dtype_of(model) not in (torch.float32, torch.float64):
         return 5e-2
-    # Accelerators multiply in fewer bits by default.
+    # Accelerators may multiply float32 in TF32, with 10 bits of mantissa.
     return EXACT if device_of(model).type == "cpu" else 1e-3
 
 
 def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model expects its inputs, and of which floating type."""
+    """The device and floating dtype that a model expects of its inputs."""
+    # The first parameter usually has both; this runs for every batch.
     first = next(model.parameters(), None)
     if first is not None and first.is_floating_point() and first.device.type != "meta":
         return first.device, first.dtype

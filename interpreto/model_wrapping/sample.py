@@ -1,4 +1,4 @@
-"""One sample of the user, prepared: what the model reads, and what a person sees."""
+"""One sample of the user, prepared: the model's inputs, and what is displayed."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from torch import Tensor
 from interpreto.model_wrapping.rows import Rows
 
 EMBEDDINGS = "embeddings"
-"""The field of rows that replaces the model's own token embeddings."""
+"""The field of rows with token embeddings that replace the model's own."""
 PIXELS = "pixel_values"
-"""The field of rows that has an image's pixel values."""
+"""The field of rows with pixel values."""
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """What is left of texts that have more tokens than the model reads.
+    """What remains of texts that were truncated.
 
     Attributes:
-        kept: How many of the texts' own tokens are read.
-        total: How many they have.
-        side: Where tokens were cut away, "left" or "right".
-        read: First and last character, the last one excluded, of what is read of each text.
+        kept: Number of tokens of the texts that are read.
+        total: Number of tokens of the texts.
+        side: Where tokens were removed, "left" or "right".
+        read: Start and end of the part of each text that is read, in characters.
     """
 
     kept: int
@@ -38,19 +38,19 @@ class Truncation:
 
 @dataclass(frozen=True, eq=False)
 class TextSample:
-    """A tokenised text or pair of texts.
+    """A tokenized text or pair of texts.
 
     Attributes:
         rows: The model's inputs, one row, without padding.
         texts: The text, or both texts of a pair, as the user wrote them.
-        raw: What the user gave, for display: a string or a tuple of two.
-        spans: Where each token lies in its text, in characters; None where that cannot be known.
-        no_spans: Why that cannot be known, as a clause; empty where it is.
-        sequence: Which text a token belongs to; -1 for tokens that the tokenizer added.
-        tokens: The tokens' own names.
-        generated: How many of the tokens, the last ones, follow the prompt of a language model.
-        roles: Who says each of the texts, for the messages of a chat; empty for other texts.
-        truncation: What was cut away of texts that are too long for the model; None where nothing was.
+        raw: The user's input for display: a string or a tuple of two.
+        spans: Start and end of each token in its text, in characters; None if they are unknown.
+        no_spans: Why spans are unknown, as a clause; empty if they are known.
+        sequence: The text to which each token belongs; -1 for tokens that the tokenizer added.
+        tokens: The strings of the tokens in the vocabulary.
+        generated: Number of tokens, at the end, that follow the prompt of a language model.
+        roles: The role of each text in a chat; empty for other texts.
+        truncation: What remains of texts that are too long for the model; None if they are complete.
     """
 
     rows: Rows
@@ -66,7 +66,7 @@ class TextSample:
 
     @property
     def read(self) -> tuple[tuple[int, int], ...]:
-        """First and last character, the last one excluded, of what is read of each text."""
+        """Start and end of the part of each text that is read, in characters."""
         return self.truncation.read if self.truncation else tuple((0, len(text)) for text in self.texts)
 
 
@@ -76,12 +76,12 @@ class ImageSample:
 
     Attributes:
         rows: The model's inputs, one row.
-        raw: The picture for display, RGB.
-        size: Height and width that the model reads, in its own pixels.
-        crop_box: Left, top, right and bottom of what the model sees, in pixels of the raw picture; it may lie partly
-            outside where the processor pads.
-        patch: Height and width of the model's patches in its own pixels, None where it has none.
-        black_white: What the model reads where the picture is black, and where it is white, per channel.
+        raw: The image for display, RGB.
+        size: Height and width of the pixel values.
+        crop_box: Left, top, right and bottom of the part that the model reads, in pixels of the raw image; it may
+            extend beyond the image if the processor pads.
+        patch: Height and width of the model's patches, in pixels of the pixel values; None if it has no patches.
+        black_white: The pixel values of black and of white, per channel.
     """
 
     rows: Rows

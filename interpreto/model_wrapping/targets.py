@@ -1,4 +1,4 @@
-"""Which outputs of a classifier are explained."""
+"""Targets of classifiers: the outputs that are explained."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Score = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Contrast:
-    """The difference of two targets: why `for_` rather than `against`?
+    """The score of a fact minus that of a foil: why `fact` rather than `foil`?
 
-    Two continuations of a language model are compared token by token, each token of `against` behind the same tokens as
-    that of `for_` at its place: the prompt and the earlier tokens of `for_`.
+    Two continuations of a language model are compared token by token. Each token of `foil` is scored after the same
+    tokens as its counterpart in `fact`: the prompt and the earlier tokens of `fact`.
     """
 
     fact: Any
@@ -29,14 +29,14 @@ class Contrast:
 
 @dataclass(frozen=True)
 class SavedTarget:
-    """A target of which a file knows nothing but the name: an image or an embedding that a sample was compared with."""
+    """A target of which a file contains only the name: an image or an embedding that a sample was compared with."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class ClassTargets:
-    """Classes, contrasts of classes, or functions of the model's outputs, each with its name."""
+    """Classes, contrasts of classes, or functions of the model's outputs, with their names."""
 
     values: tuple[int | Contrast | Score, ...]
     names: tuple[str, ...]
@@ -57,11 +57,11 @@ class ClassTargets:
         """None: classes are not part of a sample."""
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "ClassTargets":
-        """The same: classes do not belong to units."""
+        """The same targets: classes do not belong to units."""
         return self
 
     def without_cache(self) -> "ClassTargets":
-        """The same: there is no cache."""
+        """The same targets: there is no cache."""
         return self
 
     def part(self, start: int, stop: int) -> "ClassTargets":
@@ -69,14 +69,14 @@ class ClassTargets:
         return ClassTargets(self.values[start:stop], self.names[start:stop])
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
-        """Targeted scores of rows.
+        """Scores of the targets in the outputs of rows.
 
         Raises:
-            TargetError: if a function returns anything but one score per row.
+            TargetError: if a function does not return one score per row.
         """
         classes = [value for value in self.values if isinstance(value, int)]
         if len(classes) == len(self.values) == 1:
-            # A slice is several times faster to take than a list of one.
+            # Taking a slice is several times faster than indexing with a list.
             return outputs[:, classes[0] : classes[0] + 1]
         if len(classes) == len(self.values):
             return outputs[:, classes]
@@ -85,7 +85,7 @@ class ClassTargets:
 
 @dataclass(frozen=True)
 class AllOutputs:
-    """All outputs of the model, as they are."""
+    """All outputs of the model as targets."""
 
     count: int = 0
 
@@ -93,7 +93,7 @@ class AllOutputs:
         return self.count
 
     def part(self, start: int, stop: int) -> "AllOutputs":
-        """All outputs are one thing."""
+        """All outputs: they cannot be split."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
@@ -115,7 +115,7 @@ class DeferredTargets:
         return 0
 
     def part(self, start: int, stop: int) -> "DeferredTargets":
-        """All of them: how many there are is not known yet."""
+        """All targets: their number is not yet known."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
@@ -127,7 +127,7 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
     """The score of one target in the model's outputs.
 
     Raises:
-        TargetError: if a function returns anything but one score per row.
+        TargetError: if a function does not return one score per row.
     """
     if isinstance(value, Contrast):
         return outputs[:, value.fact] - outputs[:, value.foil]
@@ -137,15 +137,16 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
 
 
 def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs") -> Float[Tensor, " p"]:
-    """What a target function makes of the model's outputs.
+    """Call a target function on the model's outputs.
 
     Raises:
-        TargetError: if the function raises an exception, which is the cause of the error, or it is anything but one
-            score per row.
+        TargetError: if the function raises an exception, which is the cause of the error, or does not return one score
+            per row.
     """
     try:
-        # A copy: some functions change their argument in place.
+        # A copy, for some functions change their argument in place.
         scores = function(outputs.clone())
+    # The scheduler reacts to this error by running smaller batches.
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -153,66 +154,66 @@ def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs"
             f"The target function raised {type(error).__name__} for {what} of shape {tuple(outputs.shape)}: {error}"
         ) from error
     if not isinstance(scores, Tensor) or scores.shape != outputs.shape[:1]:
-        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TargetError(
-            f"A target function must return one score per row, shape ({len(outputs)},); it returned {found} for "
+            f"A target function must return one score per row, shape ({len(outputs)},); it returned {returned} for "
             f"{what} of shape {tuple(outputs.shape)}."
         )
     return scores
 
 
 def continuation_of(tokens: Iterable[Any]) -> Any:
-    """Tokens as one continuation, in the user's form: of contrasts, one contrast of all facts and all foils."""
-    listed = tuple(tokens)
-    contrasts = [token for token in listed if isinstance(token, Contrast)]
-    if listed and len(contrasts) == len(listed):
+    """Tokens as one continuation in the user's form; contrasts become one contrast of all facts and all foils."""
+    items = tuple(tokens)
+    contrasts = [token for token in items if isinstance(token, Contrast)]
+    if items and len(contrasts) == len(items):
         return Contrast([token.fact for token in contrasts], [token.foil for token in contrasts])
-    return listed
+    return items
 
 
 def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> ClassTargets:
-    """One sample's targets from what the user said and the model's outputs for it.
+    """Resolve one sample's targets from the user's specification and the model's outputs for the sample.
 
     Raises:
-        TargetError: if a class is out of range or a label unknown.
+        TargetError: if a class is out of range or a label is unknown.
     """
     return named(int(outputs.argmax()) if spec is None else spec, labels)
 
 
 def named(spec: Any, labels: Sequence[str]) -> ClassTargets:
-    """The targets that a user names.
+    """Resolve targets that do not depend on the model's outputs.
 
     Raises:
-        TargetError: if a class is out of range or a label unknown.
+        TargetError: if a class is out of range or a label is unknown.
     """
     if isinstance(spec, str) and spec == "all":
         spec = tuple(range(len(labels)))
-    several = spec if isinstance(spec, tuple) else (spec,)
-    if not several:
-        raise TargetError("targets=() names no target; None explains the predicted class.")
-    values = tuple(_value(item, labels) for item in several)
+    items = spec if isinstance(spec, tuple) else (spec,)
+    if not items:
+        raise TargetError("targets=() contains no target; pass None to explain the predicted class.")
+    values = tuple(_value(item, labels) for item in items)
     return ClassTargets(values, tuple(_name(value, labels) for value in values))
 
 
 def several(listed: list[Any]) -> tuple[Any, ...]:
-    """Several targets of one sample, given as a list.
+    """Several targets of one sample, passed as a list.
 
     Raises:
-        TargetError: if it names a class twice, as a multi-hot row does; the message shows both readings.
+        TargetError: if a class is repeated, as in a multi-hot row; the message shows both interpretations.
     """
     values = tuple(without_tensors(item) for item in listed)
     classes = [value for value in values if isinstance(value, int)]
     repeated = sorted({value for value in classes if classes.count(value) > 1})
     if not repeated:
         return values
-    once = tuple(dict.fromkeys(values))
+    unique = tuple(dict.fromkeys(values))
     hint = ""
     if set(classes) <= {0, 1} and len(classes) == len(values):
-        row = tuple(place for place, value in enumerate(classes) if value)
-        hint = f" If this is a multi-hot row, write the classes that are set: {row!r}."
+        set_classes = tuple(number for number, value in enumerate(classes) if value)
+        hint = f" If this is a multi-hot row, pass the classes that are set: {set_classes!r}."
     raise TargetError(
-        f"The targets of one sample, {values[:20]!r}, name class {repeated[0]} more than once. For the classes "
-        f"themselves write {once!r}.{hint}"
+        f"The targets of one sample, {values[:20]!r}, contain class {repeated[0]} more than once. For the classes "
+        f"themselves pass {unique!r}.{hint}"
     )
 
 
@@ -220,25 +221,27 @@ def _value(item: Any, labels: Sequence[str]) -> Any:
     if isinstance(item, Contrast):
         for part in (item.fact, item.foil):
             if callable(part) or isinstance(part, Contrast):
-                raise TargetError(f"A Contrast compares two classes, given as indices or labels; {part!r} is none.")
+                raise TargetError(f"A Contrast compares two classes, passed as indices or labels; {part!r} is neither.")
         return Contrast(_value(item.fact, labels), _value(item.foil, labels))
     if isinstance(item, str):
         if item not in labels:
             raise TargetError(f"The model has no label {item!r}: {choices(item, labels)}")
-        places = [place for place, label in enumerate(labels) if label == item]
-        if len(places) > 1:
-            raise TargetError(f"The label {item!r} is that of several classes, {places}: give the index of one.")
-        return places[0]
+        classes = [index for index, label in enumerate(labels) if label == item]
+        if len(classes) > 1:
+            raise TargetError(f"Several classes have the label {item!r}, {classes}: pass the index of one.")
+        return classes[0]
+    # bool is a subclass of int in Python, but True is not meant as class 1.
     if isinstance(item, bool) or not (callable(item) or isinstance(item, int | np.integer)):
         raise TargetError(
-            f"{item!r} is no target; give a class index, a label, Contrast(a, b), 'all' or a function of the outputs."
+            f"{item!r} is not a target; pass a class index, a label, Contrast(a, b), 'all' or a function of the "
+            "outputs."
         )
     if callable(item):
         return item
     if not 0 <= item < len(labels):
-        known = ", ".join(repr(label) for label in labels[:20])
+        names = ", ".join(repr(label) for label in labels[:20])
         raise TargetError(
-            f"Target {item} is out of range: the model has {len(labels)} outputs, 0 to {len(labels) - 1} ({known})."
+            f"Target {item} is out of range: the model has {len(labels)} outputs, 0 to {len(labels) - 1} ({names})."
         )
     return int(item)
 
@@ -250,30 +253,31 @@ def _name(value: int | Contrast | Score, labels: Sequence[str]) -> str:
 
 
 def per_sample(targets: Any, count: int, is_single: bool) -> list[Any]:
-    """What each of `count` samples is explained for; `alone` says that the user gave one sample without a list.
+    """The targets of each of `count` samples; `is_single` says that the user passed one sample rather than a list.
 
-    A list or 1-d tensor has one entry per sample; a tuple and a row of a 2-d tensor are several targets; anything
-    else serves every sample.
+    A list or 1-d tensor has one entry per sample; a tuple or a row of a 2-d tensor is several targets of a sample;
+    anything else is the target of every sample.
 
     Raises:
-        TargetError: if the lengths do not match; the message shows both readings.
+        TargetError: if the lengths do not match; the message shows both interpretations.
     """
-    given = without_tensors(targets)
-    if not isinstance(given, list):
-        return [given] * count
-    if is_single and len(given) != 1:
-        return [several(given)]
-    if len(given) != count:
+    specs = without_tensors(targets)
+    if not isinstance(specs, list):
+        return [specs] * count
+    # For a single sample a list can only mean several targets of it.
+    if is_single and len(specs) != 1:
+        return [several(specs)]
+    if len(specs) != count:
         raise TargetError(
-            f"targets is a list of {len(given)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
-            f"sample; to explain the same {len(given)} targets of every sample give the tuple {tuple(given)!r}."
+            f"targets is a list of {len(specs)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
+            f"sample; to explain the same {len(specs)} targets of every sample pass the tuple {tuple(specs)!r}."
         )
-    entries = [without_tensors(item) for item in given]
+    entries = [without_tensors(item) for item in specs]
     return [several(item) if isinstance(item, list) else item for item in entries]
 
 
 def without_tensors(targets: Any) -> Any:
-    """Tensors and arrays as nested lists and ints; a single row of a 2-d one as a tuple that serves every sample."""
+    """Convert tensors and arrays to nested lists and ints; a 2-d one with a single row to a tuple for every sample."""
     if isinstance(targets, Tensor | np.ndarray | np.generic):
         listed = targets.tolist()
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
@@ -281,7 +285,7 @@ def without_tensors(targets: Any) -> Any:
         return type(targets)(
             without_tensors(item) if isinstance(item, Tensor | np.generic) else item for item in targets
         )
-    # Columns of data frames, of whatever library.
+    # Columns of data frames: pandas, polars, NumPy-like and pyarrow.
     for name in ("to_list", "tolist", "to_pylist"):
         if callable(listed := getattr(targets, name, None)):
             return without_tensors(listed())
@@ -290,8 +294,9 @@ def without_tensors(targets: Any) -> Any:
 
 
 def labels_of(config: Any, count: int) -> tuple[str, ...]:
-    """The names of a classifier's outputs: `id2label` where it fits, else their numbers."""
-    known = getattr(config, "id2label", None)
-    if isinstance(known, Mapping) and len(known) == count and all(str(index).isdecimal() for index in known):
-        return tuple(str(known[index]) for index in sorted(known, key=int))
+    """The names of a classifier's outputs: `id2label` if it matches the number of outputs, else their indices."""
+    id2label = getattr(config, "id2label", None)
+    # Keys are strings in a config that was loaded from JSON without transformers.
+    if isinstance(id2label, Mapping) and len(id2label) == count and all(str(index).isdecimal() for index in id2label):
+        return tuple(str(id2label[index]) for index in sorted(id2label, key=int))
     return tuple(str(index) for index in range(count))

@@ -59,17 +59,17 @@ CASES = {
     "unknown task": (lambda: Saliency(*BERT, task="text-clasification"), "did you mean 'text-classification'"),
     "unknown modality": (lambda: Saliency(*BERT, modality="image"), "modality='image' does not go with text"),
     "no tokenizer": (lambda: Saliency(BERT[0]), r"needs its tokenizer: Method\(model, tokenizer\)"),
-    "no processor": (lambda: Saliency(VIT[0])(PICTURE), "Without a processor an image is what the model reads"),
+    "no processor": (lambda: Saliency(VIT[0])(PICTURE), "Without a processor an image must be a preprocessed tensor"),
     "image processor for a text": (lambda: Saliency(BERT[0], processor()), "needs a tokenizer, got ViTImageProcessor"),
     "tokenizer for an image": (lambda: Saliency(VIT[0], tokenizer("bert")), "needs an image processor or a transform"),
     "number as processor": (lambda: Saliency(VIT[0], 3), "needs an image processor or a transform, got int"),
     "contrast of a function": (
         lambda: Saliency(*VIT)(PICTURE, Contrast(lambda outputs: outputs[:, 0], 1)),
-        "A Contrast compares two classes, given as indices or labels",
+        "A Contrast compares two classes, passed as indices or labels",
     ),
     "contrast of a contrast": (
         lambda: Saliency(*VIT)(PICTURE, Contrast(Contrast(0, 1), 2)),
-        r"Contrast\(fact=0, foil=1\) is none",
+        r"Contrast\(fact=0, foil=1\) is neither",
     ),
     "a target function that fails": (
         lambda: Saliency(*VIT)(PICTURE, lambda outputs: outputs[:, 99]),
@@ -77,7 +77,7 @@ CASES = {
     ),
     "a label of two classes": (
         lambda: Saliency(labelled("crane", "dog", "crane"), VIT[1])(PICTURE, "crane"),
-        r"The label 'crane' is that of several classes, \[0, 2\]: give the index of one",
+        r"Several classes have the label 'crane', \[0, 2\]: pass the index of one",
     ),
     "fewer rows than inputs": (
         lambda: Occlusion(*VIT, model_output=lambda output: output.logits.mean(0, keepdim=True))(PICTURE),
@@ -85,11 +85,11 @@ CASES = {
     ),
     "positions of tokens": (
         lambda: Saliency(*BERT)({"input_ids": [[2, 9, 3]], "position_ids": [[5, 6, 7]]}),
-        "The model would read 'position_ids' of this tokenised text, and here only input_ids",
+        "The model reads 'position_ids' of this tokenised text, but only input_ids",
     ),
     "a mask for fewer texts": (
         lambda: Saliency(*BERT)({"input_ids": [[2, 9, 3], [2, 8, 3]], "attention_mask": [[1, 1, 1]]}),
-        "There are input ids of 2 texts, and 'attention_mask' for 1: give one row per text",
+        "There are input ids for 2 texts, but 'attention_mask' for 1: pass one row per text",
     ),
     "half of a surrogate pair in a continuation": (
         lambda: Saliency(*causal_lm("gpt2"))("the film was", " a\ud800"),
@@ -119,11 +119,11 @@ CASES = {
         lambda: Saliency(*BERT)("a film", targets=Contrast("LABEL_0", "x")),
         "has no label 'x': choose from 'LABEL_0', 'LABEL_1', 'LABEL_2'",
     ),
-    "no target": (lambda: Saliency(*BERT)("a film", targets=()), "names no target"),
-    "target of a strange kind": (lambda: Saliency(*BERT)("a film", targets=1.5), "1.5 is no target; give a class index"),
+    "no target": (lambda: Saliency(*BERT)("a film", targets=()), "contains no target"),
+    "target of a strange kind": (lambda: Saliency(*BERT)("a film", targets=1.5), "1.5 is not a target; pass a class index"),
     "targets of the wrong length": (
         lambda: Saliency(*BERT)(TEXTS, targets=[0, 1]),
-        r"a list of 2 for 3 samples.*the same 2 targets of every sample give the tuple \(0, 1\)",
+        r"a list of 2 for 3 samples.*the same 2 targets of every sample pass the tuple \(0, 1\)",
     ),
     "too few targets in a stream": (
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1])),
@@ -151,12 +151,12 @@ CASES = {
         lambda: Saliency(*image_model("resnet"), granularity="patch")(PICTURE),
         "this model has none of its own; give patch_size=",
     ),
-    "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input hold NaN"),
-    "NaN in pixels": (lambda: Saliency(VIT[0])(torch.full((3, 32, 32), float("nan"))), "pixel values hold NaN"),
-    "NaN in an image": (lambda: Saliency(*VIT)(np.full((9, 9, 3), np.nan)), "holds NaN"),
+    "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input contain NaN"),
+    "NaN in pixels": (lambda: Saliency(VIT[0])(torch.full((3, 32, 32), float("nan"))), "pixel values contain NaN"),
+    "NaN in an image": (lambda: Saliency(*VIT)(np.full((9, 9, 3), np.nan)), "contains NaN"),
     "zero-size image": (lambda: Saliency(*VIT)(Image.new("RGB", (0, 5))), "no pixels: its size is 0 x 5"),
-    "zero-size array": (lambda: Saliency(*VIT)(np.zeros((0, 5, 3))), "some pixels; got"),
-    "values out of range": (lambda: Saliency(*VIT)(np.full((9, 9, 3), 200.0)), r"floats in \[0, 1\]; these float64 values lie"),
+    "zero-size array": (lambda: Saliency(*VIT)(np.zeros((0, 5, 3))), "and pixels; got"),
+    "values out of range": (lambda: Saliency(*VIT)(np.full((9, 9, 3), 200.0)), r"floats in \[0, 1\]; these float64 values are in"),
     "channels": (lambda: Saliency(*VIT)(np.zeros((9, 9, 2))), "1, 3 or 4 channels"),
     "no image": (lambda: Saliency(*VIT)(3.5), "Expected an image, got float"),
     "missing file": (lambda: Saliency(*VIT)("nowhere.png"), "There is no image file 'nowhere.png'"),
@@ -202,7 +202,7 @@ CASES = {
     ),
     "inference mode of the wrong shape": (
         lambda: Saliency(*BERT, inference_mode=lambda logits: logits[:, 0])("a film"),
-        r"inference_mode must turn logits \(1, 3\) into scores \(rows, outputs\); it gave \(1,\)",
+        r"inference_mode must map logits \(1, 3\) to scores \(rows, outputs\); it returned \(1,\)",
     ),
     "gradients of an encoder with a decoder": (
         lambda: Saliency(_bart(), tokenizer("roberta")),

@@ -388,9 +388,9 @@ def test_half_precision_models_run():
         (PROMPT, (), TargetError, "has no tokens"),
         (PROMPT, [399_999], TargetError, "are not token ids"),
         (PROMPT, " very" * 60, InputError, "the model reads at most 64: prompt and continuation together"),
-        (PROMPT, Contrast(" was", " was not very"), TargetError, "needs as many of both"),
-        (PROMPT, [" was", " is"], TargetError, "is no target of a language model"),
-        (PROMPT, slice(30, 40), TargetError, "chooses none"),
+        (PROMPT, Contrast(" was", " was not very"), TargetError, "must have the same number of tokens"),
+        (PROMPT, [" was", " is"], TargetError, "is not a target of a language model"),
+        (PROMPT, slice(30, 40), TargetError, "selects none"),
         (("a", "b"), None, InputError, "Expected a prompt, got tuple"),
         ([PROMPT, 3.5], None, InputError, "Expected a prompt, got float"),
         (b"the film", None, InputError, "Expected a prompt, got bytes"),
@@ -724,7 +724,7 @@ def test_functions_need_gradients_where_these_are_taken_and_are_not_joint():
     model, tokenizer = causal_lm("gpt2")
     with pytest.raises(ModelError, match="does not depend on the input"):
         Saliency(model, tokenizer)(PROMPT, targets=lambda logits: logits[:, 0].detach())
-    with pytest.raises(TargetError, match="functions go without it"):
+    with pytest.raises(TargetError, match="functions of the outputs have none"):
         Occlusion(model, tokenizer, target_granularity="sequence")(PROMPT, targets=lambda logits: logits[:, 0])
 
 
@@ -736,7 +736,7 @@ def test_messages_are_the_segments_of_a_chat_and_templates_may_refuse_it():
     with pytest.raises(InputError, match="Segments\\(\\) without spans"):
         Occlusion(model, words, segments={"a": (0, 8)})(chat)
     words.chat_template = "{{ raise_exception('no system message') }}"
-    with pytest.raises(InputError, match="refuses this chat: no system message"):
+    with pytest.raises(InputError, match="rejects this chat: no system message"):
         Occlusion(model, words)(chat)
 
 
@@ -894,7 +894,7 @@ def test_a_prompt_has_one_bos_token():
     (of_chat,), (of_text,) = (Saliency(model, words)(given, targets=CONTINUATION) for given in (chat, rendered))
     assert of_text.scores.tolist() == pytest.approx(of_chat.scores.tolist(), abs=1e-5)
     words.bos_token = None
-    with pytest.raises(OptionError, match="does not name"):
+    with pytest.raises(OptionError, match="does not define"):
         Saliency(causal_lm("gpt2")[0], words, prepend_bos=True)(PROMPT)
 
 

@@ -457,13 +457,13 @@ def test_layers_of_grad_cam_are_named():
     assert cam("layer2").attributions.shape != cam("layer3").attributions.shape
     with pytest.raises(OptionError, match=r"no layer='layer9'.*layer3"):
         cam("layer9")
-    with pytest.raises(OptionError, match=r"layer='fc' has no features with places.*layer3"):
+    with pytest.raises(OptionError, match=r"layer='fc' has no spatial positions.*layer3"):
         cam("fc")
 
 
 def test_a_layer_after_which_nothing_is_read_is_reported():
     model, processor = image_model("vit")
-    with pytest.raises(UnsupportedError, match=r"does not read the patches of vit\.layers\.1"):
+    with pytest.raises(UnsupportedError, match=r"does not depend on the patches of vit\.layers\.1"):
         GradCam(model, processor, layer="vit.layers.1")(some_images()[0])
 
 

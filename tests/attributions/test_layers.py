@@ -74,7 +74,10 @@ def test_a_detached_backbone_is_explained_by_what_comes_after():
 
 
 def test_an_output_without_gradients_is_refused():
-    with pytest.raises(UnsupportedError, match="rests on no layer with places in a way that PyTorch can differentiate"):
+    with pytest.raises(
+        UnsupportedError,
+        match="does not depend on a layer with spatial positions in a way that PyTorch can differentiate",
+    ):
         GradCam(WithDecoder(detached=True).eval(), **TASK)(PIXELS, 0)
 
 
@@ -110,7 +113,7 @@ def test_hiera_is_read_where_its_patches_lie_in_order():
     assert output.info["layer"].startswith("hiera.encoder.stages.3")
     # Patches are a stride apart, and are merged three times: 4 * 2**3 = 32 pixels.
     assert Saliency(model)(torch.rand(3, 64, 64), 0)[0].attributions.shape == (1, 2, 2)
-    with pytest.raises(OptionError, match="has no features with places"):
+    with pytest.raises(OptionError, match="has no spatial positions"):
         GradCam(model, layer="hiera.encoder.stages.2")(torch.rand(3, 64, 64), 0)
 
 
@@ -174,7 +177,7 @@ def test_window_attention_has_no_patch_positions():
 
     model, _ = image_model("swin")
     windowed = "swin.encoder.layers.0.blocks.0.attention"
-    with pytest.raises(OptionError, match="has no features with places"):
+    with pytest.raises(OptionError, match="has no spatial positions"):
         GradCam(copy.deepcopy(model), layer=windowed)(PIXELS, 0)
 
 
@@ -209,7 +212,7 @@ class Joined(nn.Module):
 
 def test_a_layer_beside_which_the_output_is_read_is_refused():
     model = ReturnsPatchesToo().eval()
-    with pytest.raises(UnsupportedError, match=r"does not rest on join in a way .* Take another layer"):
+    with pytest.raises(UnsupportedError, match=r"does not depend on join in a way .* Use another layer"):
         GradCam(model, **TASK, layer="join")(PIXELS, 0)
     (output,) = GradCam(model, **TASK)(PIXELS, 0)
     assert output.info["layer"] == "features"

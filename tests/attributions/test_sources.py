@@ -71,7 +71,7 @@ def test_the_first_of_several_frames_is_explained_with_a_warning(tmp_path):
     path = tmp_path / "pages.tiff"
     # Pillow keeps the options of an earlier format on the image.
     PICTURE.copy().save(path, save_all=True, append_images=[OTHER.copy()])
-    with pytest.warns(UserWarning, match="pages.tiff' has 2 frames or pages: the first one is explained"):
+    with pytest.warns(UserWarning, match="pages.tiff' has 2 frames or pages: only the first one is explained"):
         assert torch.equal(maps(path), maps(PICTURE))
     with pytest.warns(UserWarning, match="in bytes has 2 frames"):
         maps(path.read_bytes())
@@ -90,7 +90,7 @@ def test_large_pictures_are_refused_as_pillow_does(tmp_path, monkeypatch):
     Image.new("1", (90, 90)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     with pytest.raises(
-        InputError, match=r"large.png' is larger than Pillow reads: Image size \(8100 pixels\).*MAX_IMAGE"
+        InputError, match=r"large.png' exceeds Pillow's size limit: Image size \(8100 pixels\).*MAX_IMAGE"
     ):
         maps(path)
 
@@ -124,31 +124,31 @@ BROKEN = {
     "a file that is cut": (broken_file, "cut.png' cannot be read as an image: image file is truncated"),
     "closed picture": (closed_picture, "closed.png' cannot be read as an image: Operation on closed image"),
     "closed file": (closed_file, "in BytesIO cannot be read as an image: I/O operation on closed file"),
-    "no picture": (lambda folder: b"nothing", "in bytes cannot be read as an image: it has no format that Pillow knows"),
+    "no picture": (lambda folder: b"nothing", "in bytes cannot be read as an image: Pillow does not recognize its format"),
     "no bytes": (lambda folder: b"", "in bytes cannot be read as an image"),
-    "file of text": (lambda folder: io.StringIO("a"), r"was opened as text: open it with open\(path, 'rb'\)"),
+    "file of text": (lambda folder: io.StringIO("a"), r"was opened in text mode: open it with open\(path, 'rb'\)"),
     "URL": (lambda folder: "https://example.com/a/cat.jpg", "'https://example.com/a/cat.jpg' is a URL, and nothing is downloaded"),
     "data URL": (lambda folder: "data:image/png;base64,iVBORw0KGgo=", "is a URL"),
     "bucket": (lambda folder: "s3://bucket/cat.jpg", "'s3://bucket/cat.jpg' is a URL"),
-    "pipe": (fifo, "pipe' is a pipe or a device, no file"),
+    "pipe": (fifo, "pipe' is a pipe or a device, not a file"),
     "device": (lambda folder: "/dev/zero", "'/dev/zero' is a pipe or a device"),
-    "folder": (lambda folder: folder, "is a folder: give the images in it as a list of paths"),
+    "folder": (lambda folder: folder, "is a folder: pass a list of the paths of the images in it"),
     "empty path": (lambda folder: "", "The path of an image is empty"),
     "null byte": (lambda folder: "a\0b.png", "cannot be opened: embedded null byte"),
     "long path": (lambda folder: "a" * 5000, "cannot be opened: .*too long"),
     "0-d array": (lambda folder: np.array(3.0), r"An array without axes, array\(3.\), is not a list of samples"),
-    "0-d tensor in a list": (lambda folder: [torch.tensor(3.0)], r"An image array has the shape H W, H W c or c H W.*got \(\)"),
-    "five axes": (lambda folder: np.zeros((1, 1, 3, 4, 4)), "An image array has the shape"),
-    "array of words": (lambda folder: np.array([["a", "b"]]), "An image array holds numbers; this one holds <U1"),
+    "0-d tensor in a list": (lambda folder: [torch.tensor(3.0)], r"An image array must have the shape H W, H W c or c H W.*got \(\)"),
+    "five axes": (lambda folder: np.zeros((1, 1, 3, 4, 4)), "An image array must have the shape"),
+    "array of words": (lambda folder: np.array([["a", "b"]]), "An image array must contain numbers; this one contains <U1"),
     "array of objects": (lambda folder: np.array([PICTURE, None], dtype=object), "Expected an image, got NoneType"),
-    "complex numbers": (lambda folder: np.zeros((4, 4), complex), "holds numbers; this one holds complex128"),
+    "complex numbers": (lambda folder: np.zeros((4, 4), complex), "must contain numbers; this one contains complex128"),
     "no tensor": (lambda folder: torch.zeros(3, 4, 4, device="meta"), "on the meta device"),
     "sparse tensor": (lambda folder: torch.zeros(4, 4).to_sparse(), "The tensor is sparse"),
-    "number as pixel values": (lambda folder: {"pixel_values": torch.tensor(3.0)}, r"'pixel_values' must be a tensor.*got the shape \(\)"),
+    "number as pixel values": (lambda folder: {"pixel_values": torch.tensor(3.0)}, r"'pixel_values' must be a tensor.*got shape \(\)"),
     "no pixel values": (lambda folder: {"pixel_values": None}, "'pixel_values' must be a tensor or array.*got NoneType"),
-    "ragged pixel values": (lambda folder: {"pixel_values": [[[0.0], [0.0, 1.0]]]}, "is a list that is no array of numbers"),
-    "other size": (lambda folder: {"pixel_values": torch.zeros(1, 3, 40, 40)}, "reads pixel values 3 x 32 x 32; these are 3 x 40 x 40"),
-    "other channels": (lambda folder: {"pixel_values": torch.zeros(1, 32, 32)}, "reads pixel values 3 x 32 x 32; these are 1 x 32 x 32"),
+    "ragged pixel values": (lambda folder: {"pixel_values": [[[0.0], [0.0, 1.0]]]}, "is a list that cannot be converted to an array of numbers"),
+    "other size": (lambda folder: {"pixel_values": torch.zeros(1, 3, 40, 40)}, "expects pixel values 3 x 32 x 32; these are 3 x 40 x 40"),
+    "other channels": (lambda folder: {"pixel_values": torch.zeros(1, 32, 32)}, "expects pixel values 3 x 32 x 32; these are 1 x 32 x 32"),
 }  # fmt: skip
 
 
@@ -167,11 +167,11 @@ def test_what_is_no_image_is_told(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("timm-vit", (3, 40, 40), "reads pixel values 3 x 32 x 32"),
-        ("deit", (3, 40, 32), "reads pixel values 3 x 32 x 32"),
-        ("resnet", (5, 32, 32), "reads pixel values 3 x H x W; these are 5 x 32 x 32"),
-        ("torchvision-resnet", (1, 32, 32), "reads pixel values 3 x H x W; these are 1 x 32 x 32"),
-        ("convnext", (4, 32, 32), "reads pixel values 3 x H x W; these are 4 x 32 x 32"),
+        ("timm-vit", (3, 40, 40), "expects pixel values 3 x 32 x 32"),
+        ("deit", (3, 40, 32), "expects pixel values 3 x 32 x 32"),
+        ("resnet", (5, 32, 32), "expects pixel values 3 x H x W; these are 5 x 32 x 32"),
+        ("torchvision-resnet", (1, 32, 32), "expects pixel values 3 x H x W; these are 1 x 32 x 32"),
+        ("convnext", (4, 32, 32), "expects pixel values 3 x H x W; these are 4 x 32 x 32"),
     ],
 )
 def test_pixel_values_that_the_model_cannot_read_are_refused_before_it_runs(name, wrong, message):
@@ -213,7 +213,7 @@ DRAWING = {
 def test_transforms_that_draw_at_random_are_refused(name):
     torch.manual_seed(0)
     explain = Saliency(VIT[0], transforms.Compose(DRAWING[name]))
-    with pytest.raises(ModelError, match="The transform draws at random what the model sees"):
+    with pytest.raises(ModelError, match="The transform is random: it returns a different result"):
         explain(PICTURE)
 
 
@@ -224,14 +224,14 @@ def test_transforms_that_draw_without_effect_are_used():
 
 
 TOKENISED = {
-    "number": ({"input_ids": torch.tensor(3)}, "Input ids have one axis, or two for several texts; these have 0"),
+    "number": ({"input_ids": torch.tensor(3)}, "Input ids must have one axis, or two for several texts; these have 0"),
     "three axes": ({"input_ids": torch.ones(1, 1, 4, dtype=torch.long)}, "these have 3"),
-    "words": ({"input_ids": ["a", "b"]}, "'input_ids' of a tokenised text must be whole numbers"),
+    "words": ({"input_ids": ["a", "b"]}, "'input_ids' of a tokenised text must be integers"),
     "text": ({"input_ids": "a film"}, "must be a list, a tensor or an array; got str"),
-    "fractions": ({"input_ids": torch.tensor([[2.0, 5.0, 3.0]])}, "must be a list of whole numbers; got torch.float32"),
+    "fractions": ({"input_ids": torch.tensor([[2.0, 5.0, 3.0]])}, "must be a list of integers; got torch.float32"),
     "negative": ({"input_ids": [[2, -5, 3]]}, r"\[-5\] are not token ids: the tokenizer has \d+ tokens"),
     "too large": ({"input_ids": [[2, 5, 99999, 3]]}, r"\[99999\] are not token ids"),
-    "short mask": ({"input_ids": [[2, 5, 6, 3]], "attention_mask": [[1, 1, 1]]}, "attention mask has 3 entries and there are 4"),
+    "short mask": ({"input_ids": [[2, 5, 6, 3]], "attention_mask": [[1, 1, 1]]}, "attention mask has 3 entries, but there are 4"),
     "short types": ({"input_ids": [[2, 5, 6, 3]], "token_type_ids": [[0, 0]]}, "list of token types has 2 entries"),
 }  # fmt: skip
 

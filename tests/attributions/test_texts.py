@@ -147,7 +147,7 @@ def test_padding_that_may_be_the_end_of_a_text_is_not_guessed():
     words_of.pad_token = words_of.eos_token
     end = words_of.eos_token_id
     ids = words_of("a good film")["input_ids"]
-    with pytest.raises(InputError, match="both for padding and as a token of texts: give their 'attention_mask'"):
+    with pytest.raises(InputError, match="both for padding and as a token of texts: pass an 'attention_mask'"):
         Saliency(model, words_of)({"input_ids": [end, end, end, *ids]}, " and")
     (one,) = Saliency(model, words_of, granularity="token")({"input_ids": [end, *ids]}, " and")
     at = model(torch.tensor([[end, *ids]])).logits[0, -1].log_softmax(-1)
@@ -180,13 +180,13 @@ def test_a_masked_token_of_a_prompt_keeps_its_position():
 
 def test_a_mask_of_another_length_is_refused():
     model, words_of = text_model("bert")
-    with pytest.raises(InputError, match="The attention mask has 2 entries and there are 5 input ids"):
+    with pytest.raises(InputError, match="The attention mask has 2 entries, but there are 5 input ids"):
         Occlusion(model, words_of)({"input_ids": words_of("a good film")["input_ids"], "attention_mask": [1, 1]})
 
 
 def test_half_a_surrogate_pair_is_refused():
     model, words_of = text_model("bert")
-    with pytest.raises(InputError, match=r"holds '\\ud83d' at 2, one half of a surrogate pair"):
+    with pytest.raises(InputError, match=r"contains '\\ud83d' at 2, one half of a surrogate pair"):
         Occlusion(model, words_of)("a \ud83d film")
 
 
@@ -207,7 +207,7 @@ def test_offsets_that_cannot_be_true_are_not_used():
     expected, found = (Occlusion(model, one, granularity="word")(text)[0] for one in (words_of, lying))
     assert found.elements == expected.elements
     assert torch.allclose(found.attributions, expected.attributions)
-    with pytest.raises(InputError, match="the offsets that Lying gives cannot be true"):
+    with pytest.raises(InputError, match="Lying returns impossible offsets"):
         Occlusion(model, lying, granularity="word")("e\u0301t good 😀 xyz\u0301 film")
     (by_token,) = Occlusion(model, lying, granularity="token")("e\u0301t good 😀 film")
     assert len(by_token.elements) == by_token.attributions.shape[1]

@@ -363,7 +363,9 @@ class Standardizes(InPlaceImage):
 def test_scores_of_perturbed_inputs_that_are_not_finite_are_refused(method):
     image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
     explain = method(Standardizes().eval(), task="image-classification", granularity=Grid(2, 2))
-    with pytest.raises(ModelError, match=r"not a number \(NaN\) for \d+ of \d+ changed copies .*removal= or baseline="):
+    with pytest.raises(
+        ModelError, match=r"not a number \(NaN\) for \d+ of \d+ perturbed copies .*removal= or baseline="
+    ):
         explain(image, 0)
 
 
@@ -540,7 +542,7 @@ def test_missing_logits_of_other_classes_do_no_harm():
 )
 def test_scores_that_are_not_finite_are_refused(value, targets, mode):
     explain = Occlusion(FixedLogit(value).eval(), OF_TASK["image"][1], task="image-classification", inference_mode=mode)
-    with pytest.raises(ModelError, match="is not finite for the unchanged sample"):
+    with pytest.raises(ModelError, match="is not finite for the unperturbed sample"):
         explain(PICTURE, targets)
 
 
@@ -569,10 +571,10 @@ def test_torchscript_has_scores_and_gradients_but_no_internals():
         expected = method(model, processor, patch_size=8)(picture)[0].attributions
         assert torch.allclose(method(traced, processor, **options)(picture)[0].attributions, expected, atol=1e-4)
     for method in (GradCam, LeGrad, GuidedBackprop):
-        with pytest.raises(UnsupportedError, match="TorchScript take no hooks"):
+        with pytest.raises(UnsupportedError, match="TorchScript do not support hooks"):
             method(traced, processor, **options)
     scripted = torch.jit.script(torchvision.models.squeezenet1_1(num_classes=3)).eval()
-    with pytest.raises(UnsupportedError, match="TorchScript take no hooks"):
+    with pytest.raises(UnsupportedError, match="TorchScript do not support hooks"):
         GradCam(scripted, processor, task="image-classification")
 
 
@@ -594,7 +596,9 @@ def test_an_encoder_with_a_decoder_reads_one_end_of_text():
     for given, output in zip((("a fine film",), ("a fine film", "so good")), outputs, strict=True):
         with torch.no_grad():
             assert torch.allclose(output.scores, model(**words(*given, return_tensors="pt")).logits[0, 1], atol=1e-4)
-    with pytest.raises(InputError, match=r"holds '</s>', by which the model finds the position.*2 times instead of 1"):
+    with pytest.raises(
+        InputError, match=r"contains '</s>', which marks the position that the model reads: 2 times instead of 1"
+    ):
         Occlusion(model, words)("a fine</s> film")
     with pytest.raises(OptionError, match="removal='</s>' is a token that begins or ends texts"):
         Occlusion(model, words, removal="</s>")
@@ -604,7 +608,9 @@ def test_an_encoder_with_a_decoder_reads_one_end_of_text():
 def test_tokens_without_an_embedding_are_refused(kind):
     model, words = OF_TASK[kind][0], copy.deepcopy(OF_TASK[kind][1])
     words.add_tokens(["zzqq"])
-    with pytest.raises(InputError, match=r"'zzqq' the id .* and the model has embeddings of .*resize_token_embeddings"):
+    with pytest.raises(
+        InputError, match=r"'zzqq' the id .* but the model has embeddings for .*resize_token_embeddings"
+    ):
         Occlusion(model, words)("a zzqq film")
     with pytest.raises(OptionError, match="removal='zzqq' cannot stand in for a token"):
         Occlusion(model, words, removal="zzqq")
@@ -664,7 +670,7 @@ def test_functions_of_texts_are_refused_what_they_cannot(act, error, message):
 def test_models_of_one_kind_of_text_read_no_pairs():
     model, words = OF_TASK["text"][:2]
     config = type(model.config)(**{**model.config.to_dict(), "type_vocab_size": 1})
-    with pytest.raises(InputError, match="have the types 0 to 1, and the model has embeddings of 1: pass one text"):
+    with pytest.raises(InputError, match="have types 0 to 1, but the model has embeddings for 1: pass one text"):
         Occlusion(type(model)(config).eval(), words)([("a film", "so good")])
 
 
@@ -672,5 +678,5 @@ def test_a_saturated_output_does_not_give_a_wrong_query_position():
     model = copied("text")
     with torch.no_grad():
         model.bert.pooler.dense.bias.fill_(1e4)
-    with pytest.raises(UnsupportedError, match="which positions the output reads cannot be told"):
+    with pytest.raises(UnsupportedError, match="the positions that the output reads cannot be determined"):
         RawAttention(model, OF_TASK["text"][1])(TEXTS[0])

@@ -155,7 +155,7 @@ def test_what_a_forward_writes_stays_in_the_copy():
     assert float(model.calls) == 0
 
 
-@pytest.mark.filterwarnings("ignore:What this model says of an input depends")
+@pytest.mark.filterwarnings("ignore:The scores of this model for an input depend")
 def test_a_call_does_not_depend_on_the_calls_before_it():
     class Remembering(nn.Module):
         def __init__(self):
@@ -302,7 +302,7 @@ def test_torchscript_takes_no_hooks():
     script = torch.jit.trace(model, torch.rand(2, 3, 32, 32))
     with pytest.raises(CannotCopyError, match="TorchScript"):
         WorkingCopy(script)
-    with pytest.raises(UnsupportedError, match="take no hooks"):
+    with pytest.raises(UnsupportedError, match="do not support hooks"):
         GuidedBackprop(script, processor, task="image-classification")(some_images()[0])
 
 

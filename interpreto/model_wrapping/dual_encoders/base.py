@@ -1,4 +1,4 @@
-"""Models with an image tower and a text tower that meet in one space: transformers and OpenCLIP."""
+"""Dual encoders of transformers and OpenCLIP: an image tower and a text tower with a shared embedding space."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -23,20 +23,20 @@ from interpreto.model_wrapping.runtime import dtype_of
 from interpreto.model_wrapping.sample import EMBEDDINGS
 from interpreto.typing import Size, Tokenizer
 
-_ALWAYS_FULL = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
-"""Models that were trained on texts filled up to their full length, and read the last position."""
-_PATCHED = ("siglip2",)
-"""Models that want their images cut into patches, in the form of each picture (NaFlex)."""
+_PADDED_TO_FULL_LENGTH = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
+"""Model types that were trained on texts padded to full length, and read the last position."""
+_NAFLEX = ("siglip2",)
+"""Model types that read images as patches, in their own aspect ratio (NaFlex)."""
 
 
 class DualEncoder(ABC):
     """A model with an image tower and a text tower.
 
     Attributes:
-        model: The whole model.
-        text: Its text tower and tokenizer; None if no processor was given.
+        model: The model.
+        text: Its text tower and tokenizer; None if no processor was passed.
         images: The image processor or transform.
-        full_length: The length that texts are padded to; None if they may have any length.
+        full_length: The length to which texts are padded; None if they may have any length.
     """
 
     model: Any
@@ -51,56 +51,56 @@ class DualEncoder(ABC):
 
     @property
     def has_sigmoid_loss(self) -> bool:
-        """Whether similarities have a bias, as in models that are trained with a sigmoid loss (SigLIP)."""
+        """Whether similarities have a bias, as in models trained with a sigmoid loss (SigLIP)."""
         return getattr(self.model, "logit_bias", None) is not None
 
     @property
     def has_attentional_pooler(self) -> bool:
-        """Whether the image tower of OpenCLIP ends in an attentional pooler of its own (CoCa)."""
+        """Whether the image tower is one of OpenCLIP that ends in an attentional pooler (CoCa)."""
         return getattr(getattr(self.model, "visual", None), "attn_pool", None) is not None
 
     @property
     @abstractmethod
     def scale(self) -> float:
-        """The factor of a cosine."""
+        """The factor of the cosine similarity (inverse temperature)."""
 
     @property
     def bias(self) -> float:
-        """The bias that is added to it."""
+        """The bias that is added to the scaled cosine similarity."""
         bias = getattr(self.model, "logit_bias", None)
         return 0.0 if bias is None else float(bias.detach())
 
     @abstractmethod
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
-        """Images in the common space, of any length."""
+        """Embeddings of images in the shared space, not normalized."""
 
     @abstractmethod
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
-        """Texts in the common space, of any length."""
+        """Embeddings of texts in the shared space, not normalized."""
 
     @property
     @abstractmethod
     def image_forward(self) -> Any:
-        """What is called with images."""
+        """The function that is called with images."""
 
     def image_preprocessor(self, size: Size | None) -> tuple[ImagePreprocessor, Resolution]:
-        """What prepares images of a size, or of the model's own, and what changes in the model to run them."""
+        """The preprocessor for images of a size, or of the model's own, and the changes to the model that it needs."""
         tower = self.image_tower
         patch = patch_size(tower)
         shape = PixelShape.of(tower, self.image_forward, size, patch)
         return ImagePreprocessor(self.images, patch, size, shape), resolution_of(tower, self.image_forward, size, patch)
 
     def padded(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> tuple[Tensor, Tensor]:
-        """Texts padded to the length that the model was trained with."""
-        missing = 0 if self.full_length is None else self.full_length - ids.shape[1]
-        if missing <= 0:
+        """Texts padded to the length with which the model was trained."""
+        n_missing = 0 if self.full_length is None else self.full_length - ids.shape[1]
+        if n_missing <= 0:
             return ids, mask
-        return nn.functional.pad(ids, (0, missing), value=self.pad_token), nn.functional.pad(mask, (0, missing))
+        return nn.functional.pad(ids, (0, n_missing), value=self.pad_token), nn.functional.pad(mask, (0, n_missing))
 
     @property
     @abstractmethod
     def image_tower(self) -> Any:
-        """The part that reads images."""
+        """The part of the model that reads images."""
 
     @property
     def require_text(self) -> TextModel:
@@ -111,26 +111,26 @@ class DualEncoder(ABC):
         """
         if self.text is None:
             raise ModelError(
-                "Prompts need the model's tokenizer, those that LeGrad adds for a model with a pooler too: "
-                "Method(model, processor). Without one images are tensors that the model reads, and targets are "
-                "embeddings of the space that both towers share."
+                "Prompts need the model's tokenizer, including those that LeGrad adds for a model with a pooler: pass "
+                "Method(model, processor). Without a processor, images must be preprocessed tensors, and targets must "
+                "be embeddings of the space that both towers share."
             )
         return self.text
 
     @property
     def pad_token(self) -> int:
-        """The token that texts are padded with."""
+        """The token with which texts are padded."""
         return int(self.require_text.padding["input_ids"])
 
     def token_ids(self, text: str) -> list[int]:
-        """The ids of a text, with what the tokenizer puts around it."""
+        """The token ids of a text, with the special tokens that the tokenizer adds."""
         check_characters(text)
         return list(tokenized(self.require_text.tokenizer, text, truncation=False, verbose=False)["input_ids"])
 
 
 @final
 class TransformersDualEncoder(DualEncoder):
-    """CLIP, SigLIP, ALIGN and their kin in transformers."""
+    """CLIP, SigLIP, ALIGN and similar models of transformers."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
@@ -139,20 +139,24 @@ class TransformersDualEncoder(DualEncoder):
         tower = getattr(model, "text_model", None)
         if config is None or tower is None or getattr(model, "get_image_features", None) is None:
             raise ModelError(
-                f"{type(model).__name__} has no text tower and image tower of its own whose features are compared."
+                f"{type(model).__name__} does not have separate text and image towers whose features are compared."
             )
-        self.side = config.vision_config.patch_size if config.model_type in _PATCHED else None
-        full = config.model_type in _ALWAYS_FULL
+        self.side = config.vision_config.patch_size if config.model_type in _NAFLEX else None
+        is_padded = config.model_type in _PADDED_TO_FULL_LENGTH
         if tokenizer is None:
             return
-        plain = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
-        self.text = plain.reading_end(_ends(tower, tokenizer))
-        self.full_length = plain.config.max_position_embeddings if full else None
+        # CLIP finds the end of a text by a token with which it also pads; AltCLIP, built on XLM-R, counts positions by
+        # padding.
+        text = TextModel.of(tower, tokenizer, reads_padding=config.model_type in ("clip", "metaclip_2", "altclip"))
+        self.text = text.reading_end(_ends(tower, tokenizer))
+        self.full_length = text.config.max_position_embeddings if is_padded else None
 
     @property
     def scale(self) -> float:
         if getattr(self.model, "logit_scale", None) is None:
+            # ALIGN has a temperature instead of a scale.
             return float(1 / self.model.temperature.detach())
+        # The parameter is the logarithm of the scale; it may be in half precision.
         return float(self.model.logit_scale.detach().float().exp())
 
     @property
@@ -172,25 +176,26 @@ class TransformersDualEncoder(DualEncoder):
         ids, mask = self.padded(ids, mask)
         fields: Mapping[str, Any] = {"input_ids": ids}
         if self.full_length is None:
+            # SigLIP was trained without an attention mask: it attends to padding.
             fields = {**fields, "attention_mask": mask}
         return _features(self.model.get_text_features(**fields))
 
 
 @final
 class OpenClipDualEncoder(DualEncoder):
-    """Models of OpenCLIP, and of OpenAI's first release, which have `encode_image` and `encode_text`."""
+    """Models of OpenCLIP and of OpenAI's original release, which have `encode_image` and `encode_text`."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.images, tokenizer = parts_of(processor)
-        # CoCa gives features of length 1 unless it is told not to.
-        named = "normalize" in inspect.signature(model.encode_image).parameters
-        self.plain = {"normalize": False} if named else {}
+        # CoCa returns normalized features by default.
+        has_normalize = "normalize" in inspect.signature(model.encode_image).parameters
+        self.plain = {"normalize": False} if has_normalize else {}
         if tokenizer is None:
             return
-        part = text_part(model)
-        self.full_length = int(part.context_length)
-        # A tokenizer of transformers serves as well.
+        tower = text_part(model)
+        self.full_length = int(tower.context_length)
+        # A tokenizer of transformers is accepted too.
         adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full_length)
         self.text = TextModel(
             model,
@@ -203,7 +208,7 @@ class OpenClipDualEncoder(DualEncoder):
             False,
             "",
             ends=frozenset(adapted.all_special_ids),
-            table=part.embedding,
+            table=tower.embedding,
         )
 
     @property
@@ -213,6 +218,7 @@ class OpenClipDualEncoder(DualEncoder):
     @property
     def image_tower(self) -> Any:
         visual = self.model.visual
+        # OpenCLIP wraps towers of timm, whose model is the trunk.
         return getattr(visual, "trunk", visual)
 
     @property
@@ -220,6 +226,7 @@ class OpenClipDualEncoder(DualEncoder):
         return self.image_tower.forward
 
     def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+        # OpenCLIP does not cast images to the precision of the model.
         return self.model.encode_image(pixels.to(dtype_of(self.model)), **self.plain, **options)
 
     def text_features(self, ids: Int[Tensor, "p l"], mask: Int[Tensor, "p l"]) -> Float[Tensor, "p d"]:
@@ -227,10 +234,10 @@ class OpenClipDualEncoder(DualEncoder):
 
 
 def dual_encoder_of(model: Any, processor: Any) -> DualEncoder:
-    """A model with two towers and what prepares its inputs.
+    """Wrap a dual encoder and its processor.
 
     Raises:
-        ModelError: if the model has no two towers, or something that prepares inputs is missing.
+        ModelError: if the model does not have two towers, or a part of the processor is missing.
     """
     if getattr(model, "encode_image", None) is not None and getattr(model, "encode_text", None) is not None:
         return OpenClipDualEncoder(model, processor)
@@ -238,10 +245,10 @@ def dual_encoder_of(model: Any, processor: Any) -> DualEncoder:
 
 
 def parts_of(processor: Any) -> tuple[Any, Any]:
-    """What prepares images, and what prepares texts; nothing where both are given as the model reads them.
+    """Split a processor into that for images and the tokenizer; None for both if inputs are preprocessed.
 
     Raises:
-        ModelError: if it is not one of each.
+        ModelError: if it does not contain one of each.
     """
     if processor is None:
         return None, None
@@ -250,13 +257,14 @@ def parts_of(processor: Any) -> tuple[Any, Any]:
     images, tokenizer = getattr(processor, "image_processor", None), getattr(processor, "tokenizer", None)
     if images is None or tokenizer is None:
         raise ModelError(
-            "A model that compares images with texts needs what prepares both: its processor, or a tuple (transform, "
-            f"tokenizer) as OpenCLIP gives them. Got {type(processor).__name__}."
+            "A model that compares images with texts needs a processor for both, or a tuple (transform, tokenizer) "
+            f"from OpenCLIP. Got {type(processor).__name__}."
         )
     return images, tokenizer
 
 
 def _features(output: Any) -> Float[Tensor, "p d"]:
+    # Since transformers 5 these functions return an output object instead of a tensor.
     return output if isinstance(output, Tensor) else output.pooler_output
 
 

@@ -1,4 +1,4 @@
-"""Targets of models with two towers: what samples are compared with is encoded once for all of them."""
+"""Targets of dual encoders: prompts or images that samples are compared with, encoded once for all samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
@@ -30,13 +30,13 @@ from interpreto.model_wrapping.targets import AllOutputs
 
 
 class OtherSide(ABC):
-    """What samples are compared with: prompts for images, images for texts."""
+    """The modality that samples are compared with: prompts for images, images for texts."""
 
     expected: ClassVar[str]
-    """What targets are, for error messages."""
+    """A description of valid targets, for error messages."""
 
     def mark(self, targets: Any) -> Any:
-        """The user's targets with everything of the other side in a form of its own."""
+        """The user's targets, with those of this modality wrapped in a type of their own."""
         return targets
 
     @abstractmethod
@@ -44,16 +44,16 @@ class OtherSide(ABC):
         """Check one target.
 
         Raises:
-            TargetError: if it is not of the other side.
+            TargetError: if it is not of this modality.
         """
 
     @abstractmethod
     def key(self, target: Any) -> Hashable:
-        """What identifies a target, to encode it once."""
+        """A key that identifies a target, so that it is encoded once."""
 
     @abstractmethod
     def name(self, target: Any) -> str:
-        """What a target is called."""
+        """The name of a target."""
 
     @abstractmethod
     def rows(self, targets: Sequence[Any]) -> list[Rows]:
@@ -66,8 +66,8 @@ class EncodedTargetResolver(TargetResolver):
 
     Args:
         dual: The model.
-        other_side: What samples are compared with.
-        runtime: Which score is explained.
+        other_side: The modality that samples are compared with.
+        runtime: The explained score.
     """
 
     def __init__(self, dual: DualEncoder, other_side: OtherSide, runtime: Runtime) -> None:
@@ -84,14 +84,15 @@ class EncodedTargetResolver(TargetResolver):
 
     def prefetch(self, specs: Sequence[Any]) -> PlanRun[None]:
         targets = [target for spec in specs for target in self._listed(spec) if not isinstance(target, Embedding)]
-        fresh = {self.other_side.key(target): target for target in targets}
-        fresh = {key: target for key, target in fresh.items() if key not in self._features}
-        if not fresh:
+        to_encode = {self.other_side.key(target): target for target in targets}
+        to_encode = {key: target for key, target in to_encode.items() if key not in self._features}
+        if not to_encode:
             return
-        rows = self.other_side.rows(list(fresh.values()))
+        # One request per target, for prompts differ in length. Together they can share batches.
+        rows = self.other_side.rows(list(to_encode.values()))
         requests = [ModelRequest(row, AllOutputs()) for row in rows]
         response: ModelResponse = yield ModelRequest.combine(requests)
-        self._features.update(zip(fresh, (one.scores[0] for one in response.flattened), strict=True))
+        self._features.update(zip(to_encode, (part.scores[0] for part in response.flattened), strict=True))
 
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
@@ -104,8 +105,8 @@ class EncodedTargetResolver(TargetResolver):
 
     def encoded(self, spec: Any) -> PlanRun[SimilarityTargets]:
         yield from self.prefetch([spec])
-        how = Similarity(self.dual.scale, self.dual.bias, self.runtime.explained)
-        return compared(self._several(spec), self._features_of(self._listed(spec)), how, self._name)
+        similarity = Similarity(self.dual.scale, self.dual.bias, self.runtime.explained)
+        return compared(self._several(spec), self._features_of(self._listed(spec)), similarity, self._name)
 
     def clear(self) -> None:
         self._features = {}
@@ -114,7 +115,7 @@ class EncodedTargetResolver(TargetResolver):
         return several(spec, self.other_side.expected)
 
     def _listed(self, spec: Any) -> list[Any]:
-        """All that one sample is compared with."""
+        """All prompts, images and embeddings that one sample is compared with."""
         return flattened(self._several(spec))
 
     def _name(self, target: Any) -> str:
@@ -126,13 +127,19 @@ class EncodedTargetResolver(TargetResolver):
         Raises:
             TargetError: if embeddings have another width than the model's.
         """
-        found = [
-            one.values if isinstance(one, Embedding) else self._features[self.other_side.key(one)] for one in targets
+        features = [
+            target.values if isinstance(target, Embedding) else self._features[self.other_side.key(target)]
+            for target in targets
         ]
-        widths = {len(values) for values in found}
+        widths = {len(values) for values in features}
         if len(widths) > 1:
-            own = {len(values) for values in self._features.values()}
-            known = f"Embeddings of this model have {min(own)} numbers" if own else "Embeddings differ in length"
-            given = ", ".join(map(str, sorted(widths - own)))
-            raise TargetError(f"{known}; those given have {given}.")
-        return torch.stack(found) if found else torch.zeros(0, 1)
+            model_widths = {len(values) for values in self._features.values()}
+            expected = (
+                f"Embeddings of this model have {min(model_widths)} numbers"
+                if model_widths
+                else "Embeddings differ in length"
+            )
+            # Without encoded prompts the width of the model's own is unknown here; `select` checks it.
+            others = ", ".join(map(str, sorted(widths - model_widths)))
+            raise TargetError(f"{expected}; those passed have {others}.")
+        return torch.stack(features) if features else torch.zeros(0, 1)

@@ -1,4 +1,4 @@
-"""Images that texts are compared with."""
+"""Images as targets, with which texts are compared."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from interpreto.model_wrapping.targets import Contrast
 @final
 @dataclass(frozen=True, eq=False)
 class ImageTarget:
-    """An image that texts are compared with.
+    """An image with which texts are compared.
 
     Attributes:
         raw: The image in the user's form.
@@ -39,11 +39,11 @@ class ImageTargets(OtherSide):
     """Images, encoded by the image tower.
 
     Attributes:
-        preprocessor: Prepares them.
+        preprocessor: Converts them to pixel values.
     """
 
     preprocessor: ImagePreprocessor
-    expected = "images that the text is compared with, or their embeddings; a tuple is several"
+    expected = "images that the text is compared with, or their embeddings; a tuple is several targets"
 
     def mark(self, targets: Any) -> Any:
         if isinstance(targets, Contrast):
@@ -51,7 +51,7 @@ class ImageTargets(OtherSide):
         if isinstance(targets, list | tuple):
             return type(targets)(map(self.mark, targets))
         if isinstance(targets, np.ndarray | Tensor) and targets.ndim == 4:
-            # Four axes are several images, for every sample.
+            # An array with four axes is several images, all of them targets of every sample.
             return tuple(map(ImageTarget, targets))
         if is_source(targets) or isinstance(targets, np.ndarray | Tensor | dict):
             return ImageTarget(targets)
@@ -62,6 +62,7 @@ class ImageTargets(OtherSide):
             raise TargetError(f"A target of the type {type(target).__name__} is not an image: pass {self.expected}.")
 
     def key(self, target: Any) -> Hashable:
+        # Images are compared by identity: comparing pixels would cost more than encoding them twice.
         return id(target)
 
     def name(self, target: Any) -> str:

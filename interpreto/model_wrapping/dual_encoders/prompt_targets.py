@@ -1,4 +1,4 @@
-"""Prompts that images are compared with."""
+"""Prompts as targets, with which images are compared."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ class PromptTargets(OtherSide):
     """
 
     dual: DualEncoder
-    expected = "prompts such as 'a photo of a cat', or their embeddings; a tuple is several"
+    expected = "prompts such as 'a photo of a cat', or their embeddings; a tuple is several targets"
 
     def check(self, target: Any) -> None:
         if not isinstance(target, str):
+            # A repr with a memory address says nothing to a user.
             shown = type(target).__name__ if "0x" in repr(target) else repr(target)
             raise TargetError(
                 f"{shown} is not a prompt: pass {self.expected}. Images are targets where a text is explained: "
@@ -35,6 +36,7 @@ class PromptTargets(OtherSide):
             )
         if not target.strip():
             raise TargetError("A prompt is empty: there is nothing to compare the image with.")
+        # Checked here, because a truncated prompt would silently be another target.
         try:
             check_length(len(self.dual.token_ids(target)), self.dual.require_text.limit, "use a shorter prompt")
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Targets of models with two towers: what the other side gives is compared with."""
+"""Targets of dual encoders: similarities with features of the other modality."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from interpreto.typing import Scores
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Features of the other side that the user has already."""
+    """Features of the other modality that the user has computed."""
 
     values: Float[Tensor, " d"]
     name: str
@@ -26,12 +26,12 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """How two vectors of features become a logit, and logits become what is explained.
+    """How two feature vectors give a logit, and logits give the explained score.
 
     Attributes:
-        scale: What the cosine is multiplied with.
-        bias: What is added.
-        explained: From logits `p k` of all targets to the scores that are explained.
+        scale: The factor of the cosine similarity.
+        bias: The bias that is added.
+        explained: Maps logits `p k` of all targets to the scores that are explained.
     """
 
     scale: float
@@ -44,15 +44,15 @@ class Similarity:
 
 @dataclass(frozen=True, eq=False)
 class SimilarityTargets:
-    """What one sample is compared with.
+    """The prompts, images or embeddings with which one sample is compared.
 
     Attributes:
-        values: What each target is: a prompt, an image, an `Embedding`, a `Contrast` of these, or a function of the
-            normalised features.
-        names: What to call them.
-        places: Of each target among `features`: one, two of a contrast, or none of a function.
-        features: Of all that is compared with, normalised.
-        similarity: How it is compared.
+        values: The targets: prompts, images, `Embedding`s, `Contrast`s of these, or functions of the normalized
+            features.
+        names: Names of the targets.
+        places: The indices of each target among `features`: one, two for a contrast, or none for a function.
+        features: Normalized features of everything that the sample is compared with.
+        similarity: Computes scores from features.
         normalize: Whether a sample's features are scaled to length 1 before they are compared.
     """
 
@@ -76,14 +76,14 @@ class SimilarityTargets:
         """None: all positions can influence a similarity."""
 
     def own_positions(self, length: int) -> None:
-        """None: what a sample is compared with is not part of it."""
+        """None: targets are not part of the sample."""
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "SimilarityTargets":
-        """The same: similarities do not belong to units."""
+        """The same targets: similarities do not belong to units."""
         return self
 
     def without_cache(self) -> "SimilarityTargets":
-        """The same: there is no cache."""
+        """The same targets: there is no cache."""
         return self
 
     def part(self, start: int, stop: int) -> "SimilarityTargets":
@@ -92,63 +92,72 @@ class SimilarityTargets:
         return replace(self, values=self.values[chosen], names=self.names[chosen], places=self.places[chosen])
 
     def unnormalized(self) -> "SimilarityTargets":
-        """The same without scaling a sample's features to length 1."""
+        """The same targets, for features that are not scaled to length 1."""
         return replace(self, normalize=False)
 
     def as_logits(self) -> "SimilarityTargets":
-        """The same with logits as scores."""
-        return replace(self, similarity=replace(self.similarity, explained=_unchanged))
+        """The same targets with logits as scores."""
+        return replace(self, similarity=replace(self.similarity, explained=_identity))
 
     def select(self, outputs: Float[Tensor, "p d"]) -> Scores:
-        """Targeted scores of rows from their features.
+        """Scores of the targets from the features of rows.
 
         Raises:
-            TargetError: if an embedding has another width, or a function returns anything but one score per row.
+            TargetError: if an embedding has another width, or a function does not return one score per row.
         """
         if len(self.features) and self.features.shape[1] != outputs.shape[1]:
             raise TargetError(
-                f"Embeddings of this model have {outputs.shape[1]} numbers; those given have {self.features.shape[1]}."
+                f"Embeddings of this model have {outputs.shape[1]} numbers; those passed have {self.features.shape[1]}."
             )
-        own = functional.normalize(outputs.float(), dim=-1) if self.normalize else outputs.float()
-        scores = self.similarity(own, self.features.to(own)) if len(self.features) else own
+        # In float32: half precision may round cosines by more than they change when a unit is masked.
+        sample_features = functional.normalize(outputs.float(), dim=-1) if self.normalize else outputs.float()
+        scores = (
+            self.similarity(sample_features, self.features.to(sample_features))
+            if len(self.features)
+            else sample_features
+        )
         return torch.stack(
-            [self._score(value, place, own, scores) for value, place in zip(self.values, self.places, strict=True)], 1
+            [
+                self._score(value, place, sample_features, scores)
+                for value, place in zip(self.values, self.places, strict=True)
+            ],
+            1,
         )
 
     def _score(self, value: Any, place: tuple[int, ...], own: Tensor, scores: Tensor) -> Float[Tensor, " p"]:
         if place:
-            first, *others = place
-            return scores[:, first] - scores[:, others[0]] if others else scores[:, first]
+            index, *foil_index = place
+            return scores[:, index] - scores[:, foil_index[0]] if foil_index else scores[:, index]
         return called(value, own, "features")
 
 
-def _unchanged(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+def _identity(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
     return logits
 
 
 def several(spec: Any, expected: str) -> tuple[Any, ...]:
-    """One sample's targets, one after the other.
+    """The targets of one sample as a tuple.
 
     Raises:
-        TargetError: if there is none; `expected` says what they are.
+        TargetError: if there are none; `expected` describes valid targets.
     """
     if spec is None or (isinstance(spec, str) and spec == "all"):
-        raise TargetError(f"This model compares an image with a text and predicts no class: name targets=, {expected}.")
-    found = spec if isinstance(spec, tuple) else (spec,)
-    if not found:
-        raise TargetError(f"targets names nothing: the list is empty. Give {expected}.")
-    return found
+        raise TargetError(f"This model compares an image with a text and predicts no class: pass targets=, {expected}.")
+    targets = spec if isinstance(spec, tuple) else (spec,)
+    if not targets:
+        raise TargetError(f"targets is empty: pass {expected}.")
+    return targets
 
 
 def flattened(targets: tuple[Any, ...]) -> list[Any]:
-    """All that is compared with, contrasts taken apart; functions compare with nothing."""
-    found: list[Any] = []
+    """Everything that a sample is compared with, contrasts as fact and foil; functions are left out."""
+    items: list[Any] = []
     for target in targets:
         if isinstance(target, Contrast):
-            found += [target.fact, target.foil]
+            items += [target.fact, target.foil]
         elif isinstance(target, Embedding) or not callable(target):
-            found.append(target)
-    return found
+            items.append(target)
+    return items
 
 
 def compared(
@@ -157,18 +166,19 @@ def compared(
     similarity: Similarity,
     name: Callable[[Any], str],
 ) -> SimilarityTargets:
-    """Targets, with the features of their `flattened` form in order."""
-    labels = _told_apart(flattened(targets), name)
-    places, names, place = [], [], 0
+    """Targets with the features of their `flattened` form, in the same order."""
+    labels = _distinct_names(flattened(targets), name)
+    places, names, index = [], [], 0
     for target in targets:
         if isinstance(target, Contrast):
-            places.append((place, place + 1))
-            names.append(" - ".join(labels[place : place + 2]))
-            place += 2
+            places.append((index, index + 1))
+            names.append(" - ".join(labels[index : index + 2]))
+            # A contrast takes two features, a function none.
+            index += 2
         elif isinstance(target, Embedding) or not callable(target):
-            places.append((place,))
-            names.append(labels[place])
-            place += 1
+            places.append((index,))
+            names.append(labels[index])
+            index += 1
         else:
             places.append(())
             names.append(getattr(target, "__name__", type(target).__name__))
@@ -177,24 +187,25 @@ def compared(
     )
 
 
-def _told_apart(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
-    """Names of what is compared with; of several of one name that are no texts, all but the first are numbered."""
-    names, seen = [], dict[str, list[int]]()
-    for other in others:
-        own = name(other)
-        alike = seen.setdefault(own, [])
-        if not isinstance(other, str) and id(other) not in alike:
-            alike.append(id(other))
-        place = 0 if isinstance(other, str) else alike.index(id(other))
-        names.append(f"{own} ({place + 1})" if place else own)
+def _distinct_names(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
+    """Names of targets; different images or embeddings with the same name are numbered from the second on."""
+    names, ids_by_name = [], dict[str, list[int]]()
+    for target in others:
+        base_name = name(target)
+        # The same object may occur twice, in two contrasts for example; it keeps its name.
+        ids = ids_by_name.setdefault(base_name, [])
+        if not isinstance(target, str) and id(target) not in ids:
+            ids.append(id(target))
+        number = 0 if isinstance(target, str) else ids.index(id(target))
+        names.append(f"{base_name} ({number + 1})" if number else base_name)
     return names
 
 
 def embeddings(targets: Any) -> Any:
-    """A user's tensors and arrays of features as embeddings: two axes are several, for every sample.
+    """Convert a user's tensors and arrays of features to embeddings; two axes are several targets for every sample.
 
     Raises:
-        TargetError: if a number of them is NaN or infinite.
+        TargetError: if a value is NaN or infinite, or an embedding is zero.
     """
     if isinstance(targets, Contrast):
         return Contrast(embeddings(targets.fact), embeddings(targets.foil))
@@ -203,14 +214,13 @@ def embeddings(targets: Any) -> Any:
     if not isinstance(targets, Tensor | np.ndarray):
         return targets
     values = torch.as_tensor(np.array(targets) if isinstance(targets, np.ndarray) else targets)
+    # Arrays with three or four axes are images.
     if values.is_floating_point() and values.ndim in (1, 2):
         if not all_finite(values):
-            raise TargetError("The embedding given as a target holds NaN or infinite numbers.")
+            raise TargetError("The embedding passed as a target contains NaN or infinite values.")
         if not values.reshape(-1, values.shape[-1]).any(-1).all():
-            raise TargetError(
-                "The embedding given as a target is zero everywhere: it has no direction to compare with."
-            )
-        found = [Embedding(row.detach().cpu().float(), f"embedding {number}") for number, row in enumerate(
+            raise TargetError("The embedding passed as a target is zero: it has no direction to compare with.")
+        rows = [Embedding(row.detach().cpu().float(), f"embedding {number}") for number, row in enumerate(
             values.reshape(-1, values.shape[-1]))]  # fmt: skip
-        return found[0] if values.ndim == 1 else tuple(found)
+        return rows[0] if values.ndim == 1 else tuple(rows)
     return targets

@@ -1,1 +1,1 @@
-"""How a model is run: working copies, precision, gradients and the checks of its numbers."""
+"""How a model is run: working copies, precision, gradients, and checks of its outputs."""

@@ -24,7 +24,7 @@ from interpreto.model_wrapping.runtime import device_of, dtype_of
 
 @final
 class Autograd:
-    """Responds with the scores of a PyTorch model, and their gradients.
+    """Computes the scores of a PyTorch model and their gradients.
 
     Args:
         module: The model.
@@ -38,8 +38,8 @@ class Autograd:
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         """Run the rows of requests that share a batch key as one batch.
 
-        Gradients are those of each row's own score, one backward pass per target, and exist only for the requested
-        field: weights may be frozen and get no gradient.
+        Gradients are those of each row's own score, with one backward pass per target, and only with respect to the
+        requested field: weights may be frozen and get no gradient.
         """
         module, outputs = self.module, self.outputs
         rows = Rows.join([request.rows for request in requests], device_of(module))
@@ -48,30 +48,35 @@ class Autograd:
         if field is None:
             with torch.no_grad():
                 parts = outputs(rows).split(sizes)
-                found = _selected(requests, parts)
-            kept = map(_on_cpu, parts) if requests[0].return_outputs else [None] * len(found)
-            return [ModelResponse(_on_cpu(scores), outputs=own) for scores, own in zip(found, kept, strict=True)]
+                selected = _selected(requests, parts)
+            returned = map(_on_cpu, parts) if requests[0].return_outputs else [None] * len(selected)
+            return [
+                ModelResponse(_on_cpu(scores), outputs=request_outputs)
+                for scores, request_outputs in zip(selected, returned, strict=True)
+            ]
+        # A clone, because rows may be views of a user's tensor or expanded without memory of their own.
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(module) if requests[0].guided else nullcontext():
-                made = with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
-            found = _selected(requests, made.split(sizes))
-            if not all(scores.requires_grad for scores in found):
+                all_outputs = with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
+            selected = _selected(requests, all_outputs.split(sizes))
+            if not all(scores.requires_grad for scores in selected):
                 raise not_differentiable()
-            gradients = _gradients(found, leaf)
+            gradients = _gradients(selected, leaf)
+        # Guided gradients differ from finite differences on purpose, and half precision is too coarse to compare.
         if not requests[0].guided and dtype_of(module) in (torch.float32, torch.float64):
-            scores = partial(_scores, outputs, rows.take(slice(1)), requests[0], field)
+            scores = partial(_scores_of_row, outputs, rows.take(slice(1)), requests[0], field)
             targets = requests[0].targets
-            own = gradients[:1, : found[0].shape[1]]
-            self._gradient.check(scores, leaf.detach()[:1], own, getattr(targets, "values", None))
+            first_gradients = gradients[:1, : selected[0].shape[1]]
+            self._gradient.check(scores, leaf.detach()[:1], first_gradients, getattr(targets, "values", None))
         parts = gradients.split(sizes)
         return [
             ModelResponse(
                 _on_cpu(scores.detach()),
-                # Rows of other samples may have been longer, or explained for more targets.
+                # Rows of other samples in the batch may be longer, or explained for more targets.
                 part[:, : scores.shape[1], : request.rows.fields[field].shape[1]],
             )
-            for scores, part, request in zip(found, parts, requests, strict=True)
+            for scores, part, request in zip(selected, parts, requests, strict=True)
         ]
 
 
@@ -79,14 +84,14 @@ def _on_cpu(values: Tensor) -> Tensor:
     return at_least_float32(values).cpu()
 
 
-def _scores(
+def _scores_of_row(
     outputs: Callable[[Rows], Float[Tensor, "p k"]],
     one: Rows,
     request: ModelRequest,
     field: str,
     x: Float[Tensor, "p ..."],
 ) -> Float[Tensor, "p t"]:
-    """The scores of a request's targets for copies of one row that differ in a field."""
+    """The scores of a request's targets for copies of one row with other values of a field."""
     return request.targets.select(outputs(one.expand(len(x), **{field: x})))
 
 
@@ -98,6 +103,7 @@ def _gradients(found: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor, "p .
     count = max(scores.shape[1] for scores in found)
     stacked = []
     for target in range(count):
+        # Rows of a batch do not influence each other, so the gradient of their sum is that of each row's own score.
         total = torch.stack([scores[:, target].sum() for scores in found if target < scores.shape[1]]).sum()
         stacked.append(gradient_of(total, leaf, target + 1 < count).float())
     return torch.stack(stacked, dim=1)

@@ -1,4 +1,4 @@
-"""What is found out once about a model by running it: whether rows may share a batch, and be padded in it."""
+"""Checks of a model, made once by running it: whether rows may share a batch, and whether they may be padded."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,21 +12,21 @@ from interpreto.errors import BatchWarning, ModelError
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Respond
 from interpreto.model_wrapping.targets import AllOutputs
 
-_LENGTHS = 8
-"""Of how many lengths rows are looked at alone and padded, at most."""
+_MAX_LENGTHS = 8
+"""Maximum number of lengths for which rows are compared alone and padded."""
 _TOLERANCE = 1e-4
-"""By how much scores of one row may differ between batches; half precision rounds more, and runs lengths apart."""
+"""Relative tolerance between batches; half precision exceeds it, so that rows of different lengths run separately."""
 
 
 @dataclass
 class PaddingCheck:
-    """Keeps rows of different lengths apart where padding changes what a model says of the shorter ones.
+    """Runs rows of different lengths separately if padding changes a model's scores.
 
-    Some models read padding in spite of the attention mask: by convolutions, by pooling, by embeddings of neighbours.
+    Some models read padding in spite of the attention mask: through convolutions, pooling, or embeddings of neighbours.
 
     Attributes:
-        invariant: Whether a padded row scores as it does alone; None as long as none was padded.
-        checked_length: The longest row that was looked at: of rows more than twice as long nothing is known.
+        invariant: Whether a padded row scores as it does alone; None before the first padded batch.
+        checked_length: The longest row of the check; it is repeated for rows more than twice as long.
     """
 
     invariant: bool | None = None
@@ -41,25 +41,25 @@ class PaddingCheck:
         """
         lengths = sorted({request.rows.length for request in requests if len(request.rows)})
         if len(lengths) > 1 and self.invariant is not False and lengths[-1] > 2 * self.checked_length:
-            self.invariant, self.checked_length = _scores_alike(requests, run), lengths[-1]
+            self.invariant, self.checked_length = _is_padding_invariant(requests, run), lengths[-1]
         if len(lengths) < 2 or self.invariant:
             return run(requests)
-        found: dict[int, ModelResponse] = {}
+        responses: dict[int, ModelResponse] = {}
         for length in lengths:
-            places = [place for place, request in enumerate(requests) if request.rows.length == length]
-            found |= dict(zip(places, run([requests[place] for place in places]), strict=True))
-        return [found[place] for place in range(len(requests))]
+            indices = [index for index, request in enumerate(requests) if request.rows.length == length]
+            responses |= dict(zip(indices, run([requests[index] for index in indices]), strict=True))
+        return [responses[index] for index in range(len(requests))]
 
 
 @dataclass
 class BatchCheck:
-    """Runs rows one at a time where what a model says of a row depends on the other rows of its batch.
+    """Runs rows one at a time if a model's scores of a row depend on the other rows of its batch.
 
-    Some models do: dynamically quantised layers share a scale, normalisations without running statistics share a mean,
-    and dropout that is never switched off draws another mask for each row.
+    This is the case for dynamically quantised layers, which share a scale, for normalization without running
+    statistics, which shares a mean, and for dropout that is never switched off, which draws another mask for each row.
 
     Attributes:
-        invariant: Whether a row scores as it does alone; None as long as no rows shared a batch.
+        invariant: Whether a row scores as it does alone; None before the first batch with several rows.
     """
 
     invariant: bool | None = None
@@ -71,13 +71,13 @@ class BatchCheck:
         tolerance: float,
         remembered: Callable[[], AbstractContextManager[None]],
     ) -> list[ModelResponse]:
-        """Run requests that share a batch key, rows one at a time if their batch matters.
+        """Run requests that share a batch key, one row at a time if the batch matters.
 
         Args:
             requests: The requests.
             run: Runs requests as one batch.
-            tolerance: By how much a score may differ between batches by rounding, as a share of it.
-            remembered: A context after which the model has forgotten what ran in it.
+            tolerance: Relative tolerance of scores between batches.
+            remembered: A context that restores the model's buffers when it ends.
         """
         if (
             self.invariant
@@ -86,19 +86,20 @@ class BatchCheck:
         ):
             return run(requests)
         if self.invariant is None:
-            place = max(place for place, request in enumerate(requests) if len(request.rows))
-            last = requests[place].rows.take(slice(len(requests[place].rows) - 1, None))
+            index = max(index for index, request in enumerate(requests) if len(request.rows))
+            # The last row: what depends on earlier rows of a batch shows there. Both runs start from the same buffers.
+            last = requests[index].rows.take(slice(len(requests[index].rows) - 1, None))
             with remembered():
-                (alone,) = run([replace(requests[place], rows=last, gradient_field=None, capture=None)])
+                (single,) = run([replace(requests[index], rows=last, gradient_field=None, capture=None)])
             with remembered():
-                together = run(requests)
-            self.invariant = alike(alone.scores, together[place].scores[-1:], tolerance)
+                batch = run(requests)
+            self.invariant = alike(single.scores, batch[index].scores[-1:], tolerance)
             if self.invariant:
-                return together
+                return batch
             warnings.warn(
-                "What this model says of an input depends on the other inputs of its batch or on earlier ones, as with "
-                "dynamic quantisation, dropout that is never switched off, or normalisation without running "
-                "statistics: inputs are run one at a time, which takes longer.",
+                "The scores of this model for an input depend on the other inputs of its batch or on earlier ones, as "
+                "with dynamic quantisation, dropout that is never switched off, or normalisation without running "
+                "statistics: inputs are run one at a time, which is slower.",
                 BatchWarning,
                 stacklevel=2,
             )
@@ -113,7 +114,7 @@ class BatchCheck:
 
 
 def check_numbers(requests: Sequence[ModelRequest], responses: Sequence[ModelResponse]) -> None:
-    """Refuse scores of changed inputs that are not numbers: no attribution could be made of them.
+    """Check that scores of perturbed inputs are not NaN, from which no attribution can be computed.
 
     Raises:
         ModelError: if one is NaN.
@@ -122,27 +123,28 @@ def check_numbers(requests: Sequence[ModelRequest], responses: Sequence[ModelRes
         if not isinstance(request.targets, AllOutputs) and bool(response.scores.isnan().any()):
             raise ModelError(
                 f"The model's score is not a number (NaN) for {int(response.scores.isnan().any(-1).sum())} of "
-                f"{len(response.scores)} changed copies of the input, as where it divides by the deviation of an input "
-                "that has become constant: choose another removal= or baseline=."
+                f"{len(response.scores)} perturbed copies of the input, as when it divides by the standard deviation "
+                "of an input that has become constant: choose another removal= or baseline=."
             )
 
 
 def alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."], tolerance: float = _TOLERANCE) -> bool:
-    """Whether scores are the same but for rounding; outputs that a model masks are infinite in both."""
-    known = one.isfinite() & other.isfinite()
-    one, other = one.where(known, 0), other.where(known, 0)
+    """Whether scores are equal up to rounding; outputs that the model masks are infinite in both, and are ignored."""
+    is_finite = one.isfinite() & other.isfinite()
+    one, other = one.where(is_finite, 0), other.where(is_finite, 0)
+    # Relative to the largest score, as rounding is, but absolute for scores below 1.
     return bool((one - other).abs().max() <= tolerance * (1 + one.abs().max()))
 
 
-def _scores_alike(requests: Sequence[ModelRequest], run: Respond) -> bool:
-    """Whether rows of several lengths say the same alone and beside the longest.
+def _is_padding_invariant(requests: Sequence[ModelRequest], run: Respond) -> bool:
+    """Whether rows of several lengths have the same scores alone and padded to the longest.
 
-    What a model makes of padding may depend on how much there is, as where it reads windows of a fixed size.
+    The effect of padding may depend on its amount, as for models that read windows of a fixed size.
     """
     rows = {request.rows.length: request.rows for request in requests if len(request.rows)}
     lengths = sorted(rows)
-    step = -(-len(lengths) // _LENGTHS)
+    step = -(-len(lengths) // _MAX_LENGTHS)
     chosen = [*lengths[:-1:step], lengths[-1]]
     single = [ModelRequest(rows[length].take(slice(1)), AllOutputs()) for length in chosen]
-    beside = run(single)
-    return all(alike(run([one])[0].scores, both.scores) for one, both in zip(single[:-1], beside[:-1], strict=True))
+    padded = run(single)
+    return all(alike(run([one])[0].scores, both.scores) for one, both in zip(single[:-1], padded[:-1], strict=True))

@@ -1,4 +1,4 @@
-"""Whether numbers are finite."""
+"""Checks that scores and features are finite."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from interpreto.errors import ModelError
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether no number is NaN or infinite: both show in the extremes, which are found in one pass."""
+    """Whether no value is NaN or infinite; both propagate to the minimum and maximum, which one pass computes."""
     if not values.numel():
         return True
     low, high = torch.aminmax(values)
@@ -19,33 +19,33 @@ def all_finite(values: Tensor) -> bool:
 
 
 def check_scores(scores: Float[Tensor, "p t"], names: Sequence[str]) -> None:
-    """Refuse targets whose score of an unchanged sample is no finite number; other outputs may be anything.
+    """Check that the target scores of an unperturbed sample are finite; other outputs are not checked.
 
     Args:
-        scores: Of the targets.
-        names: Of the targets.
+        scores: The scores of the targets.
+        names: The names of the targets.
 
     Raises:
-        ModelError: if one is not.
+        ModelError: if a score is NaN or infinite.
     """
     if all_finite(scores):
         return
     target = int((~scores.isfinite()).any(0).nonzero()[0, 0])
     raise ModelError(
-        f"The model's score of {names[target]!r} is not finite for the unchanged sample ({float(scores[0, target])}): "
-        "its weights or the input hold NaN or overflow, or the model masks this output, so no attribution would mean "
-        "anything."
+        f"The model's score of {names[target]!r} is not finite for the unperturbed sample "
+        f"({float(scores[0, target])}): its weights or the input contain NaN or overflow, or the model masks this "
+        "output, so attributions would be meaningless."
     )
 
 
 def check_features(features: Float[Tensor, "p d"]) -> None:
-    """Refuse features of an unchanged sample that are no finite numbers.
+    """Check that the features of an unperturbed sample are finite.
 
     Raises:
-        ModelError: if they are not.
+        ModelError: if a value is NaN or infinite.
     """
     if not all_finite(features):
         raise ModelError(
-            f"The model's features of the unchanged sample are not finite ({features[0].tolist()[:4]}...): its weights "
-            "or the input hold NaN or overflow, so no attribution would mean anything."
+            f"The model's features of the unperturbed sample are not finite ({features[0].tolist()[:4]}...): its "
+            "weights or the input contain NaN or overflow, so attributions would be meaningless."
         )

@@ -1,6 +1,7 @@
-"""What a model's forward takes: by all names that a thing has had, wherever they are declared.
+"""The arguments of a model's forward, under all names that they have had, wherever they are declared.
 
-Libraries rename arguments and move them from a head to the body of a model, which the head hands on as `**kwargs`.
+Libraries rename arguments and move them from a head to the body of a model, to which the head passes them as
+`**kwargs`.
 """
 
 import inspect
@@ -13,18 +14,18 @@ import torch
 _NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 CACHE_NAMES = ("cache", "past_key_values")
-"""What transformers has called the keys and values of earlier positions: since 5.24, and before."""
+"""The names of the key/value cache in transformers: since 5.24, and before."""
 
 
 @final
 @dataclass(frozen=True)
 class ForwardArguments:
-    """Keyword arguments of a forward.
+    """The keyword arguments of a forward.
 
     Attributes:
-        names: All that are declared, by the forward itself and by those that it hands `**kwargs` on to.
-        caches: Under which names a cache may be taken, the likeliest first.
-        takes_any: Whether the forward takes arguments of any name.
+        names: All declared arguments, of the forward itself and of those to which it passes `**kwargs`.
+        caches: The names under which a cache may be accepted, the most likely first.
+        takes_any: Whether the forward accepts arguments of any name.
     """
 
     names: frozenset[str]
@@ -36,27 +37,30 @@ class ForwardArguments:
 
     @staticmethod
     def of(model: Any) -> "ForwardArguments":
-        """What the forward of a model takes."""
+        """The arguments of a model's forward."""
         signatures = list(_signatures(model))
         declared = frozenset(
-            name for one in signatures for name, parameter in one.parameters.items() if parameter.kind not in _OPEN
+            name
+            for signature in signatures
+            for name, parameter in signature.parameters.items()
+            if parameter.kind not in _OPEN
         )
-        # The outermost first, for it may give what it takes another name further in.
-        found = [name for one in signatures for name in _caches(one)]
-        others = CACHE_NAMES if _takes_any(signatures[0]) else ()
-        return ForwardArguments(declared, tuple(dict.fromkeys([*found, *others])), _takes_any(signatures[0]))
+        # The outermost first, because it may pass its argument on under another name.
+        cache_names = [name for signature in signatures for name in _caches(signature)]
+        fallbacks = CACHE_NAMES if _takes_any(signatures[0]) else ()
+        return ForwardArguments(declared, tuple(dict.fromkeys([*cache_names, *fallbacks])), _takes_any(signatures[0]))
 
 
 def _caches(signature: inspect.Signature) -> list[str]:
-    """Parameters that take a cache: by their name or, where that is none that a release has had, by their type."""
-    known = [name for name in CACHE_NAMES if name in signature.parameters]
-    return known + [name for name, one in signature.parameters.items() if "Cache" in str(one.annotation)]
+    """Parameters that accept a cache: by their name, or by the name of their type."""
+    by_name = [name for name in CACHE_NAMES if name in signature.parameters]
+    return by_name + [name for name, parameter in signature.parameters.items() if "Cache" in str(parameter.annotation)]
 
 
 def _signatures(model: Any) -> Iterator[inspect.Signature]:
-    """The signature of a model's forward and, as far as it hands on what it does not know, of what is behind it."""
+    """The signatures of a model's forward and, as long as `**kwargs` are passed on, of those behind it."""
     if isinstance(model, torch.jit.ScriptModule):
-        # The first argument of its schema is the module.
+        # The first argument of a TorchScript schema is the module.
         names = [argument.name for argument in model.forward.schema.arguments[1:]]
         yield inspect.Signature([inspect.Parameter(name, _NAMED) for name in names])
         return
@@ -66,11 +70,12 @@ def _signatures(model: Any) -> Iterator[inspect.Signature]:
         return
     for kind in type(model).__mro__[1:]:
         if "forward" in vars(kind):
-            # The first parameter of a function of a class is the model.
+            # The first parameter of an unbound method is the model.
             inherited = inspect.signature(vars(kind)["forward"])
             yield inherited.replace(parameters=list(inherited.parameters.values())[1:])
             if not _takes_any(inherited):
                 break
+    # Heads of transformers pass `**kwargs` to their body.
     body = getattr(model, "base_model", model)
     if body is not model and getattr(body, "forward", None) is not None:
         yield from _signatures(body)

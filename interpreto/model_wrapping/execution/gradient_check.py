@@ -1,4 +1,4 @@
-"""Gradients of a model: taken, or refused where there are none or they are not those of its score."""
+"""Gradients of a model: computed, or refused if they do not exist or are not those of its score."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -12,21 +12,21 @@ from torch import Tensor
 from interpreto.errors import ModelError, UnsupportedError
 
 _DIRECTIONS, _MORE_DIRECTIONS = 3, 12
-"""Along how many random directions the score is measured: where it is exact, and where it is noisy."""
-_TARGETS = 16
-"""For how many targets, or sets of them, gradients are checked."""
+"""Number of random directions along which the score is measured, for an exact and for a noisy score."""
+_MAX_TARGETS = 16
+"""Maximum number of targets, or sets of targets, whose gradients are checked."""
 _STEPS = (1e-2, 1e-3)
-"""Lengths of the two steps as shares of the input's."""
+"""Lengths of the two steps, relative to the norm of the input."""
 _TINY_STEP, _LONGER_STEPS = 1e-4, (1e-2, 3e-2, 0.1, 0.3)
-"""The step by which noise is found, and those of which the first two that rise above it are taken."""
-_AGREEMENT, _MISSED = 0.2, 0.5
-"""By which share slopes of both steps may differ to be believed, and by which the gradient differs to be refused."""
+"""The step that detects noise, and longer steps, of which the first pair that exceeds the noise is used."""
+_AGREEMENT, _WRONG = 0.2, 0.5
+"""Relative difference up to which the slopes of both steps agree, and beyond which a gradient is wrong."""
 _ROUNDING = 20
-"""A change of the score below so many times its rounding error says nothing."""
+"""A change of the score below this multiple of its rounding error is ignored."""
 _NEARBY = 0.1
-"""How far from the input the gradient is looked at once more, as a share of the input's length."""
-_CLEAR = 2
-"""How many times the noise a change, or a miss of the gradient, must be to count in a noisy score."""
+"""Distance of the second point at which the gradient is checked, relative to the norm of the input."""
+_SIGNAL_TO_NOISE = 2
+"""Multiple of the noise that a change, or an error of the gradient, must exceed in a noisy score."""
 
 Found = TypeVar("Found")
 
@@ -35,11 +35,11 @@ Found = TypeVar("Found")
 class GradientCheck:
     """Compares a model's gradient with finite differences of its score, once for each of the first few targets.
 
-    Quantised layers may let no gradient through, so that it is 0 but for what goes past them; a head of its own may let
-    none through for some classes.
+    The gradient of quantised layers may be 0 except through skip connections; a custom head may have no gradient for
+    some classes.
 
     Attributes:
-        done: The targets for which it was compared.
+        done: The targets that have been checked.
     """
 
     done: set[Hashable] = field(default_factory=set)
@@ -51,33 +51,33 @@ class GradientCheck:
         gradients: Float[Tensor, "1 t ..."],
         targets: Hashable = None,
     ) -> None:
-        """Refuse gradients that are not those of the scores.
+        """Check that gradients are those of the scores.
 
         Args:
             scores: From inputs `p s` to their scores.
             x: One input.
-            gradients: Of its scores.
-            targets: What the scores are those of.
+            gradients: The gradients of its scores.
+            targets: Identifies the scores.
 
         Raises:
-            UnsupportedError: if the score changes otherwise than the gradient says along random directions, at the
-                input and at a point nearby.
+            UnsupportedError: if finite differences along random directions contradict the gradient, at the input and at
+                a point nearby.
         """
-        # Nothing is a share of an input that is zero, as baselines are: the next one tells.
-        if targets in self.done or len(self.done) >= _TARGETS or not x.any():
+        # Steps are relative to the input, so a zero input, such as a baseline, cannot be checked; the next one is.
+        if targets in self.done or len(self.done) >= _MAX_TARGETS or not x.any():
             return
         self.done.add(targets)
         steps = _Steps(scores, x)
         for target, gradient in enumerate(gradients[0]):
             error = steps.compare(gradient, target)
-            # Pixels of one colour tie under max pooling, and PyTorch follows one of them: there the score has a kink
-            # and changes otherwise than any gradient says. At a point nearby it has none.
+            # Pixels of one colour tie under max pooling, for which PyTorch uses the gradient of one of them. The score
+            # has a kink there, so finite differences contradict every gradient; at a point nearby it is smooth.
             if error is not None and steps.nearby().compare_own(target) is not None:
                 raise error
 
 
 class _Steps:
-    """Changes of scores along random directions, which targets share.
+    """Finite differences of scores along random directions, shared by all targets.
 
     Args:
         scores: From inputs to their scores.
@@ -92,58 +92,66 @@ class _Steps:
         self._nearby: _Steps | None = None
 
     def length(self, step: float) -> float:
-        """A step as a share of the input's length."""
+        """The length of a step that is relative to the norm of the input."""
         return step * float(self.x.norm())
 
     def changes(self, step: float, target: int, count: int) -> Float[Tensor, " k"] | None:
-        """How much a step along each of so many directions changes a score; None if all is lost in rounding."""
+        """Half the difference of a score between steps in both directions; None if it is within rounding for all."""
         if (step, count) not in self._found:
-            moved = self.length(step) * self.directions[:count]
+            steps = self.length(step) * self.directions[:count]
             with torch.no_grad():
-                found = self.scores(torch.cat([self.x + moved, self.x - moved])).double().cpu()
-            self._found[step, count] = found.unflatten(0, (2, count))
+                results = self.scores(torch.cat([self.x + steps, self.x - steps])).double().cpu()
+            self._found[step, count] = results.unflatten(0, (2, count))
         ahead, behind = self._found[step, count][..., target]
+        # Central differences, whose error is of second order in the step.
         changes = (ahead - behind) / 2
         size = torch.maximum(ahead.abs().max(), behind.abs().max())
-        known = changes.abs() > _ROUNDING * torch.finfo(self.x.dtype).eps * (1 + size)
-        return changes if bool(known.any()) else None
+        is_significant = changes.abs() > _ROUNDING * torch.finfo(self.x.dtype).eps * (1 + size)
+        return changes if bool(is_significant.any()) else None
 
     def compare(self, gradient: Float[Tensor, "..."], target: int) -> UnsupportedError | None:
-        """The error for a gradient that is not that of the score."""
+        """The error for a gradient that is not that of the score; None if it is, or cannot be measured."""
         slopes = torch.einsum("k...,...->k", self.directions.double(), gradient.to(self.x).double()).cpu()
-        long, short = (self.changes(step, target, _DIRECTIONS) for step in _STEPS)
-        if long is None or short is None:
+        long_step, short_step = (self.changes(step, target, _DIRECTIONS) for step in _STEPS)
+        if long_step is None or short_step is None:
             return None
-        measured = long / self.length(_STEPS[0]), short / self.length(_STEPS[1])
-        if not _far(*measured, _AGREEMENT):
-            few = slopes[:_DIRECTIONS]
-            return _wrong_gradient(measured[1], few) if _far(measured[1], few, _MISSED) else None
-        # Where the steps disagree the score is too steep to be measured, or its layers round, as quantised ones do:
-        # then slopes do not settle however short the steps are.
+        measured = long_step / self.length(_STEPS[0]), short_step / self.length(_STEPS[1])
+        if not _differ(*measured, _AGREEMENT):
+            first_slopes = slopes[:_DIRECTIONS]
+            return _wrong_gradient(measured[1], first_slopes) if _differ(measured[1], first_slopes, _WRONG) else None
+        # If the steps disagree, the score either is too steep to be measured, or is rounded, as by quantised layers:
+        # then slopes do not converge however short the steps are.
         tiny = self.changes(_TINY_STEP, target, _DIRECTIONS)
-        if tiny is None or not _far(tiny / self.length(_TINY_STEP), measured[1], _MISSED):
+        if tiny is None or not _differ(tiny / self.length(_TINY_STEP), measured[1], _WRONG):
             return None
-        # Steps that are long enough rise above the noise; the gradient may be as far from them as they are from each
-        # other.
+        # Long enough steps exceed the noise. The tolerance for the gradient is the difference between the slopes of two
+        # such steps.
         for pair in pairwise(_LONGER_STEPS):
-            near, far = (self.changes(step, target, _MORE_DIRECTIONS) for step in pair)
-            if near is None or far is None or _root_mean_square(near) <= _CLEAR * _root_mean_square(short):
+            short_changes, long_changes = (self.changes(step, target, _MORE_DIRECTIONS) for step in pair)
+            if (
+                short_changes is None
+                or long_changes is None
+                or _root_mean_square(short_changes) <= _SIGNAL_TO_NOISE * _root_mean_square(short_step)
+            ):
                 continue
-            measured = near / self.length(pair[0]), far / self.length(pair[1])
-            apart = _CLEAR * float((measured[0] - measured[1]).norm())
-            missed = all(float((one - slopes).norm()) > apart and _far(one, slopes, _MISSED) for one in measured)
-            return _wrong_gradient(measured[0], slopes) if missed else None
+            measured = short_changes / self.length(pair[0]), long_changes / self.length(pair[1])
+            tolerance = _SIGNAL_TO_NOISE * float((measured[0] - measured[1]).norm())
+            is_wrong = all(
+                float((pair_slopes - slopes).norm()) > tolerance and _differ(pair_slopes, slopes, _WRONG)
+                for pair_slopes in measured
+            )
+            return _wrong_gradient(measured[0], slopes) if is_wrong else None
         return None
 
     def nearby(self) -> "_Steps":
-        """Steps from a random point near the input."""
+        """Finite differences from a random point near the input."""
         if self._nearby is None:
             noise = torch.randn(self.x.shape, generator=torch.Generator().manual_seed(1)).to(self.x)
             self._nearby = _Steps(self.scores, self.x + self.length(_NEARBY) * noise / noise.norm())
         return self._nearby
 
     def compare_own(self, target: int) -> UnsupportedError | None:
-        """The error for the gradient that the model has at this very input."""
+        """The error for the gradient that the model has at this input."""
         leaf = self.x.detach().clone().requires_grad_()
         with torch.enable_grad():
             gradient = gradient_of(self.scores(leaf)[0, target], leaf, keep_graph=False)
@@ -157,7 +165,7 @@ def _root_mean_square(values: Float[Tensor, " k"]) -> float:
 def _wrong_gradient(measured: Float[Tensor, " k"], slopes: Float[Tensor, " k"]) -> UnsupportedError:
     return UnsupportedError(
         "The gradient of this model is not that of its score: along random directions the score changes by "
-        f"{_listed(measured)} per unit, and the gradient says {_listed(slopes)}. {_REMEDY}"
+        f"{_listed(measured)} per unit, but the gradient predicts {_listed(slopes)}. {_REMEDY}"
     )
 
 
@@ -165,54 +173,55 @@ def _listed(slopes: Float[Tensor, " k"]) -> str:
     return ", ".join(f"{slope:.3g}" for slope in slopes[:_DIRECTIONS].tolist())
 
 
-def _far(one: Float[Tensor, " k"], other: Float[Tensor, " k"], share: float) -> bool:
-    """Whether two lists of slopes differ by more than a share of the larger."""
+def _differ(one: Float[Tensor, " k"], other: Float[Tensor, " k"], share: float) -> bool:
+    """Whether two vectors of slopes differ by more than a fraction of the larger norm."""
     return float((one - other).norm()) > share * float(torch.maximum(one.norm(), other.norm()))
 
 
 _REMEDY = (
-    "Quantised layers often let no gradient through, nor does what was detached or computed in "
-    "torch.inference_mode(): load the model without quantisation, take such parts out, or use a method that hides "
-    "parts (Occlusion, KernelShap, Lime, Sobol, Rise)."
+    "Quantised layers often have no gradient, and neither has what was detached or computed in "
+    "torch.inference_mode(): load the model without quantisation, remove such parts, or use a perturbation method "
+    "(Occlusion, KernelShap, Lime, Sobol, Rise)."
 )
 
 
 def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | None = None) -> Tensor:
-    """The gradient of an output for a leaf.
+    """The gradient of an output with respect to a leaf.
 
     Raises:
-        ModelError: if no gradient connects them.
+        ModelError: if the output does not depend on the leaf.
         UnsupportedError: if the backward pass fails.
     """
     try:
-        (found,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
+        (gradient,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:
-        # Reentrant checkpoints, operators without a backward pass, results changed in place, a model's own functions.
+        # Reentrant checkpoints, operators without a backward pass, in-place changes, custom autograd functions.
         raise UnsupportedError(f"PyTorch cannot differentiate this model ({error}). {_REMEDY}") from error
-    if found is None:
+    if gradient is None:
         raise not_differentiable()
-    return found
+    return gradient
 
 
 def with_gradients(run: Callable[[], Found]) -> Found:
-    """Run a model with gradients.
+    """Run a model with gradients enabled.
 
     Raises:
-        UnsupportedError: if it runs only without.
+        UnsupportedError: if it runs only without gradients.
     """
     try:
         return run()
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:
-        # An error that comes without gradients too is the model's own. Modes that keep gradients on are not asked here.
+        # An error that also occurs without gradients is that of the model, and is raised by this run. Inference mode,
+        # because function modes that keep gradients enabled do not intercept it.
         with torch.inference_mode():
             run()
         raise UnsupportedError(f"This model runs only without gradients ({error}). {_REMEDY}") from error
 
 
 def not_differentiable() -> ModelError:
-    """The error for a score that no gradient connects with the input."""
+    """The error for a score that does not depend on the input in a differentiable way."""
     return ModelError(f"The score does not depend on the input in a way that PyTorch can differentiate. {_REMEDY}")

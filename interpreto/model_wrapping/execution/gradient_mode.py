@@ -1,16 +1,16 @@
-"""Gradients through models whose forward switches them off."""
+"""Gradients through models whose forward disables them."""
 
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-_SET: Any = torch._C._set_grad_enabled
-"""What `torch.no_grad`, `torch.enable_grad` and `torch.set_grad_enabled` call."""
+_SET_GRAD_ENABLED: Any = torch._C._set_grad_enabled
+"""The function behind `torch.no_grad`, `torch.enable_grad` and `torch.set_grad_enabled`."""
 
 
 class NoGradDetector(TorchFunctionMode):
-    """Notices whether a forward switches gradients off, as for a backbone that is not trained.
+    """Detects whether a forward disables gradients, as for a frozen backbone.
 
     Attributes:
         used: Whether it did.
@@ -21,14 +21,15 @@ class NoGradDetector(TorchFunctionMode):
         self.used = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.used = self.used or (func is _SET and not args[0])
+        self.used = self.used or (func is _SET_GRAD_ENABLED and not args[0])
         return func(*args, **(kwargs or {}))
 
 
 class KeepGradientsEnabled(TorchFunctionMode):
-    """Keeps gradients on while a forward runs: parameters that are not trained still pass gradients to the input."""
+    """Keeps gradients enabled while a forward runs: frozen parameters still pass gradients to the input."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _SET and not args[0]:
+        # The call is skipped; the exit of a no_grad context restores the previous mode and passes.
+        if func is _SET_GRAD_ENABLED and not args[0]:
             return None
         return func(*args, **(kwargs or {}))

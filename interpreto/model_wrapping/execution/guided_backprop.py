@@ -1,4 +1,4 @@
-"""Guided backpropagation: only positive gradients pass activations."""
+"""Guided backpropagation: activations pass on only positive gradients."""
 
 import re
 import warnings
@@ -39,40 +39,40 @@ _NAMES = re.compile("relu|gelu|silu|swish|mish", re.IGNORECASE)
 
 
 class _Guided(TorchFunctionMode):
-    """Watches for activations; functions are answered as they are, whatever is done in place."""
+    """Adds a hook to the output of every activation function; the function itself is unchanged, in place or not."""
 
     def __init__(self) -> None:
         TorchFunctionMode.__init__(self)
         self.relu, self.others = False, set[str]()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         if func in _RELU or func in _LIKE_RELU:
-            self.let_pass(found, func.__name__.strip("_"))
-        return found
+            self.let_pass(output, func.__name__.strip("_"))
+        return output
 
     def let_pass(self, found: Any, name: str) -> None:
-        """From now on only what is positive reaches whatever made this tensor."""
-        # A module and the function that it calls are one.
+        """Pass only positive gradients through this tensor from now on."""
+        # A module and the function that it calls have one name.
         kind = name.lower().removesuffix("activation")
         if kind in ("relu", "relu6"):
             self.relu = True
         else:
             self.others.add(kind)
         if isinstance(found, Tensor) and found.requires_grad:
-            # A hook on the tensor, for it sees the gradients of all that reads it summed up, in place or not.
+            # A hook on the tensor gets the sum of the gradients of all its uses, also after in-place operations.
             found.register_hook(lambda gradient: gradient.clamp(min=0))
 
 
 @contextmanager
 def guided(module: nn.Module) -> Iterator[None]:
-    """While it is entered, a model's runs leave graphs in which only positive gradients pass activations.
+    """A context in which a model's runs build graphs whose activations pass on only positive gradients.
 
-    ReLU is meant by the method; GELU, SiLU and their kin are treated alike, with a warning. They are found as
-    functions, and as modules of their own where a library writes them out.
+    The method is defined for ReLU; GELU, SiLU and similar activations are treated alike, with a warning. They are found
+    as functions, and as modules if a library implements them with other operations.
 
     Raises:
-        UnsupportedError: if no activation was met.
+        UnsupportedError: if the model has no activation.
     """
     mode = _Guided()
 
@@ -88,16 +88,16 @@ def guided(module: nn.Module) -> Iterator[None]:
             handle.remove()
     name = type(module).__name__
     if not mode.relu and not mode.others:
-        raise UnsupportedError(f"{name} uses no ReLU, GELU or SiLU at which GuidedBackprop could hold gradients back.")
+        raise UnsupportedError(f"{name} has no ReLU, GELU or SiLU, which GuidedBackprop needs.")
     if mode.others:
         warnings.warn(
-            f"GuidedBackprop is meant for ReLU; {name} uses {', '.join(sorted(mode.others))}, where negative gradients "
-            "are held back alike: read its maps with care.",
+            f"GuidedBackprop is defined for ReLU; {name} uses {', '.join(sorted(mode.others))}, whose negative "
+            "gradients are set to 0 as well: interpret its maps with care.",
             stacklevel=3,
         )
 
 
 def _is_activation(part: nn.Module) -> bool:
-    """Whether a module is an activation alone: no weights, nothing inside, and the name of one."""
-    inside = any(True for _ in part.children()) or any(True for _ in part.parameters())
-    return not inside and _NAMES.search(type(part).__name__) is not None
+    """Whether a module is only an activation: by its name, and without parameters or submodules."""
+    has_content = any(True for _ in part.children()) or any(True for _ in part.parameters())
+    return not has_content and _NAMES.search(type(part).__name__) is not None

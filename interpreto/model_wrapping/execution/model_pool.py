@@ -22,7 +22,7 @@ from interpreto.model_wrapping.parts import Engine
 from interpreto.model_wrapping.runtime import EXACT, Runtime, device_of, rounding
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
-"""One per module of models that cannot be copied: two such models may share some of their modules."""
+"""A lock per module of models that cannot be copied: two such models may share modules."""
 _LOCKS_LOCK = threading.Lock()
 
 
@@ -45,12 +45,12 @@ class Lease(Generic[Leased]):
     """A wrapper for the duration of one call.
 
     Attributes:
-        wrapper: On a working copy, or on the user's own model if that cannot be copied.
+        wrapper: A wrapper of a working copy, or of the user's own model if it cannot be copied.
         copy: The working copy.
-        seed: Start of the randomness of a model that draws random numbers in its forward.
-        verified: The parts of the model of which one run has been observed.
+        seed: The seed of a model that draws random numbers in its forward.
+        verified: The parts of the model of which one run has been checked.
         draws: Whether one of these runs drew random numbers.
-        switches_gradients: Whether one of these runs switched gradients off.
+        switches_gradients: Whether one of these runs disabled gradients.
         reason: Why there is no working copy.
         padding: Whether rows of different lengths may share a batch.
         batch: Whether rows may share a batch at all, for each part of the model.
@@ -70,7 +70,7 @@ class Lease(Generic[Leased]):
         """Run the rows of requests that share a batch key as one batch.
 
         Raises:
-            CannotCopyError: if the first run shows that the copy does not behave like the model.
+            CannotCopyError: if the first run shows that the copy behaves differently from the model.
         """
         engine, rows = self.wrapper.engine, requests[0].rows
         if engine.module is not None and len(rows) and engine.part_of(rows) not in self.verified:
@@ -86,7 +86,7 @@ class Lease(Generic[Leased]):
 
     def _rows(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if self.wrapper.engine.module is None:
-            # The user's functions are not called more often than documented, so that batches are not checked.
+            # A user's function is not called more often than documented, so its batches are not checked.
             return self._run(requests)
         remember = self.copy.remembered if self.copy is not None else nullcontext
         check = self.batch.setdefault(self.wrapper.engine.part_of(requests[0].rows), BatchCheck())
@@ -96,41 +96,44 @@ class Lease(Generic[Leased]):
         if self.copy is not None:
             self.copy.reset_submodules()
         with ExitStack() as stack:
+            # Every batch starts from the same seed, so that scores do not depend on the batches before it.
             if self.draws:
                 stack.enter_context(OwnGenerator(self.seed))
+            # Frozen backbones often run under no_grad, which would cut the gradient of the input.
             if self.switches_gradients and (requests[0].gradient_field is not None or requests[0].capture is not None):
                 stack.enter_context(KeepGradientsEnabled())
             return self.wrapper.engine.respond(requests)
 
     def notes(self) -> dict[str, Any]:
-        """What the record of a result should say of how the model was run."""
-        own = {} if self.copy is not None or not self.reason else {"working_copy": f"none: {self.reason}"}
-        return {**own, **self.wrapper.engine.notes()}
+        """How the model was run, for the record of a result."""
+        copy_note = {} if self.copy is not None or not self.reason else {"working_copy": f"none: {self.reason}"}
+        return {**copy_note, **self.wrapper.engine.notes()}
 
     def _verify(self, request: ModelRequest) -> None:
-        one = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
+        # Without gradients and captures the run is cheapest, and tests the same modules.
+        single_row = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
         with ExitStack() as stack:
             if self.copy is not None:
                 stack.enter_context(self.copy.checked())
             drawn = stack.enter_context(OwnGenerator(self.seed))
             switched = stack.enter_context(NoGradDetector())
-            scores = self.wrapper.engine.respond([one])[0].scores
+            scores = self.wrapper.engine.respond([single_row])[0].scores
         self.draws, self.switches_gradients = self.draws or drawn.used, self.switches_gradients or switched.used
         self.verified.add(self.wrapper.engine.part_of(request.rows))
         if drawn.used:
-            self._check_deterministic(one, scores)
+            self._check_deterministic(single_row, scores)
         if self.copy is not None:
-            # What this run left behind must not make the first call differ from later ones.
+            # Buffers that this run changed must not make the first call differ from later ones.
             self.copy.reset()
 
     def _check_deterministic(self, one: ModelRequest, scores: Tensor) -> None:
-        """Warn of a model whose scores change with its random numbers."""
+        """Warn if the scores of a model change with its random numbers."""
         with OwnGenerator(self.seed + 1):
-            others = self.wrapper.engine.respond([one])[0].scores
-        if not alike(scores, others, self._rounding):
+            other_scores = self.wrapper.engine.respond([one])[0].scores
+        if not alike(scores, other_scores, self._rounding):
             warnings.warn(
                 "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
-                f"or dropout that is never switched off: what is explained is the score of one draw, seed={self.seed}. "
+                f"or dropout that is never switched off: the score of one draw is explained, seed={self.seed}. "
                 "Explain with several seeds and compare.",
                 StochasticModelWarning,
                 stacklevel=2,
@@ -141,15 +144,15 @@ class Lease(Generic[Leased]):
 class ModelPool(Generic[Leased]):
     """Working copies of one model.
 
-    A copy serves one call at a time, and is made if none is free. It is made again once the user has changed the
-    structure of the model; the values of parameters are always the user's own. After an exception a copy is discarded.
-    A model that cannot be copied runs itself, one call at a time: calls wait for a lock per module, and the state of
-    the model is restored afterwards.
+    A copy serves one call at a time, and a new one is made if none is free. Copies are replaced after the user has
+    changed the structure of the model; the values of parameters are always those of the user's model. After an
+    exception a copy is discarded. A model that cannot be copied runs itself, one call at a time: calls wait for a lock
+    per module, and the state of the model is restored afterwards.
 
     Args:
         model: The user's model.
-        wrap: Makes a wrapper of a copy.
-        device: The device that copies run on; None for the model's own.
+        wrap: Creates a wrapper of a copy.
+        device: The device on which copies run; None for the model's own.
 
     Attributes:
         reason: Why there are no copies; empty if there are.
@@ -162,7 +165,7 @@ class ModelPool(Generic[Leased]):
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process makes copies of its own.
+        # Copies and locks are not pickled; another process makes its own.
         return {"model": self.model, "wrap": self.wrap, "device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -173,13 +176,13 @@ class ModelPool(Generic[Leased]):
         """Lease a wrapper to one call.
 
         Raises:
-            ModelError: if the model should move to another device but cannot.
+            ModelError: if the model cannot be moved to the requested device.
         """
         target = self._target_device()
-        lease = None if self.reason else self._taken()
+        lease = None if self.reason else self._free_or_new()
         if lease is None:
-            with self._own_model(target, seed) as own:
-                yield own
+            with self._own_model(target, seed) as own_lease:
+                yield own_lease
             return
         lease.seed = seed
         copy = lease.copy
@@ -194,9 +197,10 @@ class ModelPool(Generic[Leased]):
         if target is not None:
             copy.release_device()
         with self._lock:
+            # Reached only without an exception, after which the state of a copy would be unknown.
             self._free.append(lease)
 
-    def _taken(self) -> Lease[Leased] | None:
+    def _free_or_new(self) -> Lease[Leased] | None:
         """A free copy, or a new one; None if the model cannot be copied."""
         while True:
             with self._lock:
@@ -205,6 +209,7 @@ class ModelPool(Generic[Leased]):
                 break
             copy = lease.copy
             assert copy is not None
+            # Outdated copies are dropped, and the loop tries the next free one.
             if copy.is_current():
                 copy.reset()
                 return lease
@@ -216,30 +221,31 @@ class ModelPool(Generic[Leased]):
         return Lease(self.wrap(copy.module), copy)
 
     def _target_device(self) -> torch.device | None:
-        """Another device than the model's, where calls are to run on one.
+        """The device to which copies are moved; None if they run where the model is.
 
         Raises:
             ModelError: if the model is sharded or quantised.
         """
         if self.device is None:
             return None
+        # Resolves "cuda" to the current device, so that it equals the device of a tensor.
         target = torch.empty(0, device=self.device).device
         if target == device_of(self.model):
             return None
         if _is_pinned(self.model):
             raise ModelError(
-                f"device={str(target)!r} would move a model that is sharded or quantised; leave device=None to run it "
+                f"device={str(target)!r} would move a model that is sharded or quantised; pass device=None to run it "
                 "where it is."
             )
         return target
 
     @contextmanager
     def _own_model(self, target: torch.device | None, seed: int) -> Iterator[Lease[Leased]]:
-        """The user's own model under a lock, put back afterwards."""
+        """The user's own model under a lock, restored afterwards."""
         if target is not None:
             raise ModelError(
                 f"device={str(target)!r} would move a model that cannot be copied ({self.reason}): move it yourself, "
-                "and leave device=None."
+                "and pass device=None."
             )
         with ExitStack() as stack:
             for lock in _locks(self.model):
@@ -252,12 +258,12 @@ class ModelPool(Generic[Leased]):
                 finally:
                     state.restore()
             finally:
-                # A second time for an interrupt that came right before the first or during it.
+                # Repeated in case a KeyboardInterrupt arrived right before the first restore or during it.
                 state.restore()
 
 
 def _locks(model: nn.Module) -> list[AbstractContextManager[Any]]:
-    """The locks of all modules, in an order that is the same for every model."""
+    """The locks of all modules, in an order that is the same for all models, which avoids deadlocks."""
     with _LOCKS_LOCK:
         return [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(model.modules(), key=id)]
 

@@ -1,4 +1,4 @@
-"""The Python state of a model's modules: whether it has changed, and how to put it back."""
+"""The Python state of a model's modules: detecting changes, and restoring it."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig
 
 _SIMPLE = (bool, int, float, complex, str, bytes, tuple)
-"""Types whose values are compared by value: a number that is assigned again is another object."""
+"""Types that are compared by value: an equal number that is assigned again may be another object."""
 _CONTAINERS = (dict, OrderedDict, list, set)
-"""Types of containers whose contents are compared; others are taken as a whole."""
+"""Types of containers whose contents are compared; other objects are compared by identity."""
 _ABSENT = object()
 
 
@@ -23,11 +23,11 @@ class ModuleState:
 
     Attributes:
         modules: All modules.
-        attributes: Of each module, its attributes.
-        containers: Dictionaries, lists and sets among the attributes and within one another, with what they contain:
-            parameters, buffers, submodules and hooks are kept in such.
-        configs: Configs of transformers, dataclasses and namespaces among these, with their own attributes.
-        training: Of each module, whether it is in training mode; TorchScript keeps that elsewhere.
+        attributes: The attributes of each module.
+        containers: Dictionaries, lists and sets among the attributes and inside one another, with their contents:
+            parameters, buffers, submodules and hooks are stored in such containers.
+        configs: Configs of transformers, dataclasses and namespaces among these, with their attributes.
+        training: Whether each module is in training mode; TorchScript does not store this in `__dict__`.
     """
 
     modules: tuple[nn.Module, ...]
@@ -38,10 +38,10 @@ class ModuleState:
 
     @staticmethod
     def of(model: nn.Module) -> "ModuleState":
-        """The state of a model now."""
+        """The current state of a model."""
         modules = tuple(model.modules())
         attributes = tuple(dict(module.__dict__) for module in modules)
-        values = _holders(value for own in attributes for value in own.values())
+        values = _holders(value for module_attributes in attributes for value in module_attributes.values())
         return ModuleState(
             modules,
             attributes,
@@ -51,8 +51,8 @@ class ModuleState:
         )
 
     def is_current(self, model: nn.Module) -> bool:
-        """Whether a model, whose state this is, is still in it."""
-        # One loop without calls: it runs over thousands of attributes before every call of an explainer.
+        """Whether a model is still in the state that was taken of it."""
+        # Written as one loop without helper functions, because it runs over thousands of attributes before every call.
         modules = tuple(model.modules())
         if len(modules) != len(self.modules):
             return False
@@ -60,15 +60,15 @@ class ModuleState:
             if len(now) != len(before):
                 return False
             for key, value in before.items():
-                found = now.get(key, _ABSENT)
-                if found is not value and not (
-                    type(found) is type(value) and isinstance(value, _SIMPLE) and found == value
+                current = now.get(key, _ABSENT)
+                if current is not value and not (
+                    type(current) is type(value) and isinstance(value, _SIMPLE) and current == value
                 ):
                     return False
         return all(_equal(now, before) for now, before in self._collections())
 
     def restore(self) -> None:
-        """Put the model back into this state, and touch nothing that is in it already."""
+        """Restore the state, without touching what has not changed."""
         for now, before in self._namespaces(self.modules):
             for key in [key for key in list(now) if key not in before]:
                 del now[key]
@@ -77,6 +77,7 @@ class ModuleState:
                     now[key] = value
         for now, before in self._collections():
             if not _equal(now, before):
+                # In place, because other objects may refer to the same list or set.
                 now.clear()
                 now.extend(before) if isinstance(now, list) else now.update(before)
         for module, training in zip(self.modules, self.training, strict=True):
@@ -84,45 +85,46 @@ class ModuleState:
                 module.training = training
 
     def _namespaces(self, modules: tuple[nn.Module, ...]) -> list[tuple[Any, dict[Any, Any]]]:
-        """Every dictionary of the modules now and as it was: attributes, configs, and dictionaries among them."""
-        found: list[tuple[Any, dict[Any, Any]]] = [
-            (module.__dict__, own) for module, own in zip(modules, self.attributes, strict=True)
+        """All dictionaries as they are and as they were: attributes, configs, and dictionaries among them."""
+        pairs: list[tuple[Any, dict[Any, Any]]] = [
+            (module.__dict__, attributes) for module, attributes in zip(modules, self.attributes, strict=True)
         ]
-        found += [(config.__dict__, own) for config, own in self.configs]
-        return found + [pair for pair in self.containers if isinstance(pair[1], dict)]
+        pairs += [(config.__dict__, attributes) for config, attributes in self.configs]
+        return pairs + [pair for pair in self.containers if isinstance(pair[1], dict)]
 
     def _collections(self) -> list[tuple[Any, Any]]:
-        """Every list and set now and as it was, but for those that were and are empty."""
+        """All lists and sets as they are and as they were, except those that were and are empty."""
         return [pair for pair in self.containers if not isinstance(pair[1], dict) and any(pair)]
 
 
 def _holders(values: Iterable[Any]) -> list[Any]:
-    """Containers and configs among values, and within one another."""
-    found: dict[int, Any] = {}
-    left = list(values)
-    while left:
-        value = left.pop()
-        if id(value) in found:
+    """Containers and configs among values, and inside one another."""
+    holders: dict[int, Any] = {}
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        # Containers may refer to each other in cycles.
+        if id(value) in holders:
             continue
         if type(value) in _CONTAINERS:
-            left.extend(value.values() if isinstance(value, dict) else value)
+            pending.extend(value.values() if isinstance(value, dict) else value)
         elif _is_config(value):
-            left.extend(value.__dict__.values())
+            pending.extend(value.__dict__.values())
         else:
             continue
-        found[id(value)] = value
-    return list(found.values())
+        holders[id(value)] = value
+    return list(holders.values())
 
 
 def _is_config(value: Any) -> bool:
-    """Whether it is an object that holds nothing but settings."""
+    """Whether an object contains only settings."""
     if isinstance(value, PreTrainedConfig | GenerationConfig | SimpleNamespace):
         return True
     return is_dataclass(value) and not isinstance(value, type | nn.Module) and "__dict__" in dir(value)
 
 
 def _equal(now: Any, before: Any) -> bool:
-    """Whether two lists or sets have the same entries: tensors are compared by identity."""
+    """Whether two lists or sets have the same entries; tensors are compared by identity."""
     if isinstance(now, set):
         return now == before
     return len(now) == len(before) and all(

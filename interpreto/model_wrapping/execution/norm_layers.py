@@ -1,4 +1,4 @@
-"""Gradients of batch and instance normalisation for a batch of one."""
+"""Gradients of batch and instance normalization for a batch of one row."""
 
 from typing import Any
 
@@ -8,15 +8,14 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 def keep_layout(module: nn.Module) -> None:
-    """Let normalisation layers get their inputs and gradients in a layout for which PyTorch differentiates them right.
+    """Give normalization layers inputs and gradients in a memory layout for which PyTorch's gradient is correct.
 
-    On a CPU the backward pass of `batch_norm` reads a gradient in the wrong order if it lies channels last, the input
-    does not, and the batch has one row, whose stride means nothing (seen in torch 2.6 and 2.14). That is so wherever
-    tokens are made of a normalised feature map by `flatten(2).transpose(1, 2)`, as many hybrids of convolutions and
-    attention do.
+    On a CPU the backward pass of `batch_norm` reads a gradient in the wrong order if it is channels last, the input is
+    not, and the batch has one row, whose stride is meaningless (seen in torch 2.6 and 2.14). This happens if tokens are
+    made of a normalized feature map by `flatten(2).transpose(1, 2)`, as in many hybrids of convolutions and attention.
 
     Args:
-        module: A working copy, or a model whose state is put back after the call; hooks are left on it.
+        module: A working copy, or a model whose state is restored after the call; hooks are left on it.
     """
     for part in module.modules():
         if isinstance(part, _BatchNorm | _InstanceNorm):
@@ -25,7 +24,7 @@ def keep_layout(module: nn.Module) -> None:
 
 
 def _enter(_part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(one.contiguous() if len(one) == 1 and one.stride(0) != one.numel() else one for one in given)
+    return tuple(x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x for x in given)
 
 
 def _leave(_part: nn.Module, _given: Any, output: Tensor) -> None:

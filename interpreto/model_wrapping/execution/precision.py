@@ -1,4 +1,4 @@
-"""Autocast, kept in float32 where a lower precision costs more than it gains."""
+"""Autocast, except for operations in which a lower precision costs more than it saves."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,28 +11,29 @@ from torch.overrides import TorchFunctionMode
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Numbers in float32, or in float64 where they are: in half precision small differences of scores are lost."""
+    """Values in float32, or in float64 if they are: half precision loses small differences of scores."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def precision(model: nn.Module, autocast: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
-    """Compute in `autocast` where it was asked for, all but what `_Exact` keeps."""
+    """Compute in `autocast` if it is set, except for the operations of `_Exact`."""
     return nullcontext() if autocast is None else _lower(model, autocast, device)
 
 
 @contextmanager
 def _lower(model: nn.Module, autocast: torch.dtype, device: torch.device) -> Iterator[None]:
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    # The last linear layer in the order of registration is usually the head.
     with torch.autocast(device.type, dtype=autocast), _Exact(linear[-1].weight if linear else None, device.type):
         yield
 
 
 class _Exact(TorchFunctionMode):
-    """Leave autocast for two operations.
+    """Disable autocast for two operations.
 
-    The last linear layer: rounding its output to bfloat16, 8 bits, would drown the small differences between rows that
-    attributions are made of. Attention on a CPU where gradients are taken: its backward pass in bfloat16 takes
-    two to three times as long as in float32 (measured with torch 2.13).
+    The last linear layer, because rounding its output to bfloat16, with 8 bits, would hide the small differences
+    between rows on which attributions are based. Attention on a CPU with gradients, because its backward pass in
+    bfloat16 takes two to three times as long as in float32 (measured with torch 2.13).
     """
 
     def __init__(self, weight: Tensor | None, device: str) -> None:
@@ -40,14 +41,15 @@ class _Exact(TorchFunctionMode):
         self.weight, self.device = weight, device
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._kept(func, args):
+        if not self._needs_float32(func, args):
             return func(*args, **(kwargs or {}))
         with torch.autocast(self.device, enabled=False):
             return func(*map(_exact, args), **{name: _exact(value) for name, value in (kwargs or {}).items()})
 
-    def _kept(self, func: Any, args: Any) -> bool:
+    def _needs_float32(self, func: Any, args: Any) -> bool:
         if func is functional.linear:
             weight = self.weight
+            # The layer is recognized by its weight: a function mode does not see modules.
             return weight is not None and weight.dtype == torch.float32 and len(args) > 1 and args[1] is weight
         if func is not functional.scaled_dot_product_attention or self.device != "cpu":
             return False

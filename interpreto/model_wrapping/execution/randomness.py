@@ -1,4 +1,4 @@
-"""Random numbers of a model from a generator of our own, so that PyTorch's global one is neither read nor moved."""
+"""Random numbers of a model from our own generators, without reading or advancing PyTorch's global one."""
 
 import random
 from typing import Any
@@ -16,24 +16,28 @@ _TAKES_GENERATOR = {
 }  # fmt: skip
 _LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 _DROPOUT = {functional.dropout, torch.dropout}
-_TAKES_NONE = {
+_GLOBAL_ONLY = {
     functional.gumbel_softmax, functional.rrelu, functional.alpha_dropout, functional.feature_alpha_dropout,
     functional.dropout1d, functional.dropout2d, functional.dropout3d,
 }  # fmt: skip
-"""Functions that draw from the global generator alone: it is put back right behind them."""
+"""Functions without a generator argument: they run with the global generator, which is restored right after."""
 
 
 def generator_states() -> tuple[object, ...]:
-    """The states of the global generators of PyTorch, Python and NumPy, which transforms draw from."""
-    own = np.random.get_state(legacy=False)["state"]
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), (own["key"].tobytes(), own["pos"])
+    """The states of the global generators of PyTorch, Python and NumPy, from which transforms draw."""
+    numpy_state = np.random.get_state(legacy=False)["state"]
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        (numpy_state["key"].tobytes(), numpy_state["pos"]),
+    )
 
 
 class OwnGenerator(TorchFunctionMode):
-    """While it is on, random functions of this thread draw from generators that start at a seed, one per device.
+    """A context in which random functions of this thread draw from our own generators, one per device.
 
-    Sampling in `generate` and models that draw in their forward would otherwise move the global generator, which other
-    threads read.
+    Sampling in `generate` and models that draw in their forward would otherwise advance the global generator, which
+    other threads use too.
     """
 
     def __init__(self, seed: int) -> None:
@@ -43,7 +47,7 @@ class OwnGenerator(TorchFunctionMode):
 
     @property
     def used(self) -> bool:
-        """Whether anything was drawn."""
+        """Whether any random number was drawn."""
         return bool(self.generators)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -51,15 +55,17 @@ class OwnGenerator(TorchFunctionMode):
         if func in _TAKES_GENERATOR and options.get("generator") is None:
             return func(*args, **options, generator=self._generator(_device(args, options)))
         if func in _LIKE:
+            # rand and randn accept a generator in every release of PyTorch, their _like variants do not.
             like = args[0] if args else options.pop("input")
             options = {"dtype": like.dtype, "device": like.device, **options}
             options.pop("memory_format", None)
             return _LIKE[func](like.shape, **options, generator=self._generator(torch.device(options["device"])))
         if func in _DROPOUT:
             return self._dropout(*args, **options)
-        if func in _TAKES_NONE:
+        if func in _GLOBAL_ONLY:
             device = _device(args, options)
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                # The state for this call is derived from our own generator, so that results depend on its seed only.
                 seed = int(torch.randint(2**31, (), generator=self._generator(torch.device("cpu"))))
                 torch.default_generator.manual_seed(seed)
                 if device.type == "cuda":
@@ -73,10 +79,12 @@ class OwnGenerator(TorchFunctionMode):
         values, training = input, training if train is None else train
         if not training or p in (0, 1):
             return functional.dropout(values, p, training, inplace)
-        kept = torch.empty_like(values).bernoulli_(1 - p, generator=self._generator(values.device)) / (1 - p)
-        return values.mul_(kept) if inplace else values * kept
+        # Dropout takes no generator. Kept values are scaled by 1 / (1 - p), as PyTorch does.
+        scaled_mask = torch.empty_like(values).bernoulli_(1 - p, generator=self._generator(values.device)) / (1 - p)
+        return values.mul_(scaled_mask) if inplace else values * scaled_mask
 
     def _generator(self, device: torch.device) -> torch.Generator:
+        # A generator belongs to one device.
         if device not in self.generators:
             self.generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self.generators[device]

@@ -1,4 +1,4 @@
-"""What PyTorch keeps per thread and a run of ours changes: put back even where an interrupt comes between two lines."""
+"""PyTorch's per-thread state that runs change, and its restoration even after an interrupt between two lines."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 from torch.overrides import _get_current_function_mode_stack, _pop_mode
 
 _DEVICES = ("cpu", "cuda")
-"""Types of devices that autocast is used on."""
+"""Device types for which autocast is used."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ThreadState:
 
     @staticmethod
     def now() -> "ThreadState":
-        """The state of this thread."""
+        """The current state of this thread."""
         return ThreadState(
             torch.is_grad_enabled(),
             len(_get_current_function_mode_stack()),
@@ -29,13 +29,13 @@ class ThreadState:
         )
 
     def restore(self) -> None:
-        """Put this thread back into this state; where it is in it already, nothing is done."""
+        """Restore this state of the thread; unchanged parts are left alone."""
         while len(_get_current_function_mode_stack()) > self.modes:
             _pop_mode()
         torch.set_grad_enabled(self.gradients)
         for device, (enabled, dtype) in zip(_DEVICES, self.autocast, strict=True):
             if torch.is_autocast_enabled(device) != enabled:
-                # Weights that autocast has converted belong to the context that was left.
+                # Weights that autocast has converted and cached belong to the context that was interrupted.
                 torch.clear_autocast_cache()
             torch.set_autocast_enabled(device, enabled)
             torch.set_autocast_dtype(device, dtype)
@@ -43,9 +43,9 @@ class ThreadState:
 
 @contextmanager
 def restored_thread_state() -> Iterator[None]:
-    """Leave the thread as it was.
+    """Restore the state of the thread when the context ends.
 
-    Contexts restore what they changed, but an interrupt between the change and the context's own `try` passes them by.
+    Contexts restore what they change, but not if an interrupt arrives between the change and the context's own `try`.
     """
     state = ThreadState.now()
     try:
@@ -54,5 +54,5 @@ def restored_thread_state() -> Iterator[None]:
         finally:
             state.restore()
     finally:
-        # A second time for an interrupt that came right before the first or during it.
+        # Repeated in case a KeyboardInterrupt arrived right before the first restore or during it.
         state.restore()

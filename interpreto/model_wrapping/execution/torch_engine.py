@@ -15,7 +15,7 @@ from interpreto.model_wrapping.runtime import Runtime, provenance
 
 @runtime_checkable
 class CapturesInternals(Protocol):
-    """Responds to requests that ask for internals."""
+    """Runs a model for requests that capture internals."""
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]: ...
 
@@ -29,9 +29,9 @@ class TorchEngine(Engine):
     Args:
         module: The model.
         forward: From rows to outputs `p k`.
-        capture: Responds to requests with a `capture`.
+        capture: Runs the model for requests with a `capture`.
         config: The model's config, for the record.
-        runtime: How the model is run.
+        runtime: The options of running the model.
         part_of: The part of the model that runs given rows; None if all rows run the whole model.
         gradient_obstacle: Why there are no gradients for the input, as a sentence; empty if there are.
         may_read_padding: Whether padding may change scores.

@@ -1,8 +1,8 @@
-"""Working copies: the Python structure of a user's model, copied, with the tensors of the original.
+"""Working copies: a copy of the Python structure of a user's model that shares the tensors of the original.
 
-A run of an explainer adds hooks, switches modes, changes attributes of modules and configs. All of that happens to a
-copy, so that the user's model is the same before, during and after a call, in every thread, whatever interrupts the
-call, and calls of several threads run side by side. Copying takes no memory beyond the Python objects.
+Running an explainer adds hooks, switches modes, and changes attributes of modules and configs. All of this happens to a
+copy, so that the user's model is the same before, during and after a call, in every thread, even if the call is
+interrupted, and calls of several threads run concurrently. A copy takes no memory beyond its Python objects.
 """
 
 import copy
@@ -21,18 +21,18 @@ from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.norm_layers import keep_layout
 from interpreto.model_wrapping.runtime import unwrap_model
 
-_PRIVATE_BUFFER = 2**22
-"""Buffers of at most so many bytes are copied too, for a forward may write to them."""
-_COUNTED = 2**16
-"""Buffers of at most so many bytes are read anew in every call, for not every write to them is counted (`.data`)."""
+_MAX_COPIED_BYTES = 2**22
+"""Buffers up to this number of bytes are copied too, because a forward may write to them."""
+_MAX_REREAD_BYTES = 2**16
+"""Buffers up to this number of bytes are read again in every call: writes to `.data` do not increase the version."""
 _COMPILED = "_compiled_call_impl"
-"""Where a module that was compiled in place keeps the compiled call."""
+"""The attribute in which a module that was compiled in place stores the compiled call."""
 _ATTEMPTS = 10
-"""How often copying is tried while other threads change the attributes of the model."""
+"""Number of attempts to copy a model whose attributes other threads change at the same time."""
 
 
 class _SharedTensors(TorchFunctionMode):
-    """Lets `copy.deepcopy` of this thread hand on tensors themselves."""
+    """Makes `copy.deepcopy` of this thread share tensors instead of copying them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.__deepcopy__, Tensor.clone):
@@ -41,7 +41,7 @@ class _SharedTensors(TorchFunctionMode):
 
 
 class _OriginalParameterDetector(TorchFunctionMode):
-    """Notices whether functions of PyTorch are called with parameters of the original."""
+    """Detects whether functions of PyTorch are called with parameters of the original."""
 
     def __init__(self, parameters: set[int]) -> None:
         TorchFunctionMode.__init__(self)
@@ -50,8 +50,9 @@ class _OriginalParameterDetector(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not self.seen:
             for value in (*args, *(kwargs or {}).values()):
-                several = value if isinstance(value, list | tuple) else (value,)
-                self.seen = self.seen or any(id(one) in self.parameters for one in several)
+                # Fused recurrent layers take a list of weights.
+                values = value if isinstance(value, list | tuple) else (value,)
+                self.seen = self.seen or any(id(tensor) in self.parameters for tensor in values)
         return func(*args, **(kwargs or {}))
 
 
@@ -59,8 +60,8 @@ class _OriginalParameterDetector(TorchFunctionMode):
 class WorkingCopy:
     """A copy of a model in evaluation mode that shares its parameters.
 
-    Plain parameters are aliases without gradients: what the user does to `requires_grad` or `data` of the originals
-    does not reach a run under way. Parameters of other classes (quantisation libraries) are the originals themselves.
+    Plain parameters are aliases without gradients: changes of `requires_grad` or `data` of the originals do not affect
+    a run in progress. Parameters of other classes (quantization libraries) are the originals themselves.
 
     Args:
         original: The user's model.
@@ -74,7 +75,7 @@ class WorkingCopy:
 
     def __init__(self, original: nn.Module) -> None:
         self.original = original
-        if reason := _reason_against(original):
+        if reason := _copy_obstacle(original):
             raise CannotCopyError(reason)
         for attempt in range(_ATTEMPTS):
             try:
@@ -82,106 +83,110 @@ class WorkingCopy:
                 self.module, self._aliases, self._buffers = _copied(original)
                 break
             except RuntimeError as error:
+                # "dictionary changed size during iteration": another thread has changed the model, so copying is
+                # repeated.
                 if "during iteration" not in str(error) or attempt + 1 == _ATTEMPTS:
                     raise CannotCopyError(f"{type(error).__name__}: {error}") from error
         prepare(self.module)
-        self._counted = [pair for pair in self._buffers if _counts_writes(pair[0])]
-        # Of parameters, which are aliases, only those made in inference mode are copies.
-        self._uncounted = [pair for pair in self._aliases if pair[0].is_inference()]
-        self._uncounted += [pair for pair in self._buffers if not _counts_writes(pair[0])]
+        self._versioned = [pair for pair in self._buffers if _has_version(pair[0])]
+        # Aliases share memory with their parameters, except for those made in inference mode, which are copies.
+        self._unversioned = [pair for pair in self._aliases if pair[0].is_inference()]
+        self._unversioned += [pair for pair in self._buffers if not _has_version(pair[0])]
         self._versions = self._versions_now()
-        self._placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
-        self._at_home = self._state = ModuleState.of(self.module)
-        self._away: torch.device | None = None
+        self._parameter_locations = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
+        self._state_on_original_device = self._state = ModuleState.of(self.module)
+        self._target_device: torch.device | None = None
         self._submodules = [
             (m._modules, name, part) for m in self.module.modules() for name, part in m._modules.items()
         ]
 
     def is_current(self) -> bool:
-        """Whether the user has changed nothing of the original but the values of its parameters and buffers."""
-        placed = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
-        return placed == self._placed and self._state_of_original.is_current(self.original)
+        """Whether the user has changed nothing of the original except the values of parameters and buffers."""
+        locations = [(p.data_ptr(), p.dtype, p.shape) for p, _ in self._aliases]
+        return locations == self._parameter_locations and self._state_of_original.is_current(self.original)
 
     def reset(self) -> None:
-        """Put the structure of the copy back to what it was, with the present values of the original's buffers."""
-        away = self._away
-        if away is not None:
+        """Restore the structure of the copy, with the current values of the original's buffers."""
+        device = self._target_device
+        if device is not None:
             self.release_device()
         self._state.restore()
         if self._versions_now() != self._versions:
-            for buffer, own in self._counted:
-                own.copy_(buffer)
+            for buffer, copied in self._versioned:
+                copied.copy_(buffer)
             self._versions = self._versions_now()
-        for original, own in self._uncounted:
-            own.copy_(original)
-        if away is not None:
-            self.move(away)
+        for original, copied in self._unversioned:
+            copied.copy_(original)
+        if device is not None:
+            self.move(device)
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
-        """Put the values of small buffers, to which a forward may write, back afterwards."""
-        before = [own.clone() for _, own in self._buffers]
+        """Restore the values of small buffers, to which a forward may write, when the context ends."""
+        saved = [copied.clone() for _, copied in self._buffers]
         try:
             yield
         finally:
-            for (_, own), values in zip(self._buffers, before, strict=True):
-                own.copy_(values)
+            for (_, copied), values in zip(self._buffers, saved, strict=True):
+                copied.copy_(values)
 
     def reset_submodules(self) -> None:
-        """Put submodules back that a forward has exchanged (BigBird does, for short texts), for the next batch."""
+        """Restore submodules that a forward has replaced (BigBird does, for short texts), for the next batch."""
         if not all(parts.get(name) is part for parts, name, part in self._submodules):
             self._state.restore()
 
     def _versions_now(self) -> list[tuple[int, int]]:
-        """Counters that rise when something is written to a buffer."""
-        return [(buffer._version, own._version) for buffer, own in self._counted]
+        """Counters that increase when a buffer is written to."""
+        return [(buffer._version, copied._version) for buffer, copied in self._versioned]
 
     def move(self, device: torch.device) -> None:
-        """Run on another device than the original, with copies of its tensors there, until `release_device`."""
-        self._away = device
+        """Run on another device than the original, with copies of its tensors, until `release_device`."""
+        self._target_device = device
         self.module.to(device)
         self._state = ModuleState.of(self.module)
 
     def release_device(self) -> None:
-        """Point the parameters at those of the original again, after the copy was moved to another device."""
+        """Make the parameters share memory with the original again, after the copy was on another device."""
         for parameter, alias in self._aliases:
             alias.data = _values(parameter)
-        self._state, self._away = self._at_home, None
+        self._state, self._target_device = self._state_on_original_device, None
         self._state.restore()
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """A run of the copy in which no module of the original may take part.
+        """A context in which no module of the original may run.
 
-        A module that is called through a closure is not copied with the model: hooks on its copy would stay silent.
+        A module that is called through a closure is not copied with the model, so that hooks on its copy would never
+        run.
 
         Raises:
             CannotCopyError: if one did.
         """
-        watch = _OriginalParameterDetector({id(parameter) for parameter, _ in self._aliases})
+        detector = _OriginalParameterDetector({id(parameter) for parameter, _ in self._aliases})
         cause = None
         try:
-            with watch:
+            with detector:
                 yield
         except Exception as error:
-            if not watch.seen:
+            # A mix of original and copied modules may also fail, on two devices for example; then the closure is the
+            # cause.
+            if not detector.seen:
                 raise
             cause = error
-        if watch.seen:
+        if detector.seen:
             raise CannotCopyError("its forward calls modules through a closure") from cause
 
 
 def prepare(module: nn.Module) -> None:
-    """Make a model ready to be explained.
+    """Prepare a model for explanation.
 
-    It is in evaluation mode, names the parts of what it returns, which its config may forbid, and its normalisation
-    layers get what they differentiate right. Compiled parts are replaced by what was compiled, which would be traced
-    anew for every method, hooks included.
+    Sets evaluation mode and `return_dict` of configs, and adds the hooks of `keep_layout`. Compiled submodules are
+    replaced by the original ones, which would otherwise be traced again for every method and its hooks.
     """
     for part in list(module.modules()):
         for name, child in list(part.named_children()):
-            if (plain := unwrap_model(child)) is not child:
-                setattr(part, name, plain)
+            if (inner := unwrap_model(child)) is not child:
+                setattr(part, name, inner)
     module.eval()
     for part in module.modules():
         config: Any = getattr(part, "config", None)
@@ -196,9 +201,11 @@ def _copied(
     """The copy, plain parameters with their aliases, and small buffers with their copies."""
     with torch.inference_mode(False), torch.no_grad():
         aliases = [(p, _alias(p)) for p in original.parameters() if type(p) is nn.Parameter and type(p.data) is Tensor]
-        held = (*original.buffers(), *_plain_tensors(original))
-        buffers = [(b, b.detach().clone()) for b in held if type(b) is Tensor and _is_small(b)]
-    memo: dict[int, Any] = {id(own): other for own, other in (*aliases, *buffers)}
+        tensors = (*original.buffers(), *_plain_tensors(original))
+        buffers = [(b, b.detach().clone()) for b in tensors if type(b) is Tensor and _is_small(b)]
+    # deepcopy takes objects in its memo as already copied: parameters become aliases, and hooks of the user stay the
+    # same objects.
+    memo: dict[int, Any] = {id(tensor): replacement for tensor, replacement in (*aliases, *buffers)}
     memo |= {id(hook): hook for hook in _hooks(original) if not _belongs_to_module(hook)}
     try:
         with torch.inference_mode(False), torch.no_grad(), _SharedTensors():
@@ -206,35 +213,36 @@ def _copied(
     except RuntimeError:
         raise
     except Exception as error:
-        # Anything that cannot be copied may hang on a model: locks, sockets, process groups.
+        # Attributes of a model may be objects that cannot be copied: locks, sockets, process groups.
         raise CannotCopyError(f"{type(error).__name__}: {error}") from error
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
     alias = nn.Parameter(_values(parameter), requires_grad=False)
+    # Libraries attach attributes to parameters, which an alias must have too.
     for name, value in parameter.__dict__.items():
         setattr(alias, name, value)
     return alias
 
 
 def _values(parameter: nn.Parameter) -> Tensor:
-    """The values of a parameter: its own, or a copy where they were made in inference mode, which autograd refuses."""
+    """The values of a parameter: shared, or copied if they were made in inference mode, which autograd refuses."""
     return parameter.detach().clone() if parameter.is_inference() else parameter.detach()
 
 
 def _is_small(buffer: Tensor) -> bool:
-    return buffer.device.type != "meta" and buffer.nbytes <= _PRIVATE_BUFFER
+    return buffer.device.type != "meta" and buffer.nbytes <= _MAX_COPIED_BYTES
 
 
-def _counts_writes(buffer: Tensor) -> bool:
-    """Whether its version tells of writes; tensors that were made in inference mode have none."""
-    return not buffer.is_inference() and buffer.nbytes > _COUNTED
+def _has_version(buffer: Tensor) -> bool:
+    """Whether writes to a buffer increase its version; tensors made in inference mode have none."""
+    return not buffer.is_inference() and buffer.nbytes > _MAX_REREAD_BYTES
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Tensors that modules hold as plain attributes, to which a forward may write as it does to buffers."""
-    found = {id(value): value for module in model.modules() for value in module.__dict__.values()}
-    for value in found.values():
+    """Tensors that modules store as plain attributes, to which a forward may write as it does to buffers."""
+    values = {id(value): value for module in model.modules() for value in module.__dict__.values()}
+    for value in values.values():
         if type(value) is Tensor and value.grad_fn is None and not value.requires_grad:
             yield value
 
@@ -247,33 +255,33 @@ def _hooks(model: nn.Module) -> Iterator[Any]:
 
 
 def _belongs_to_module(hook: Any) -> bool:
-    """Whether a hook must be copied with the module that it is bound to; others are the user's, and called as is."""
+    """Whether a hook is bound to a module and must be copied with it; other hooks are called unchanged."""
     if isinstance(hook, partial):
         return any(isinstance(value, nn.Module) for value in (*hook.args, *hook.keywords.values()))
     return isinstance(hook, MethodType) and isinstance(hook.__self__, nn.Module)
 
 
-def _reason_against(model: nn.Module) -> str:
-    """Why a copy would not be one, as far as the structure tells; empty where it does not."""
+def _copy_obstacle(model: nn.Module) -> str:
+    """Why a model cannot be copied, judged by its structure; empty if there is no obstacle."""
     modules = {id(module) for module in model.modules()}
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             return "it is a TorchScript module"
         for name, value in dict(module.__dict__).items():
             if name == _COMPILED:
-                # A copy is made without it.
+                # The compiled call is not copied.
                 continue
-            if isinstance(value, FunctionType) and any(id(one) in modules for one in _closed_over(value)):
+            if isinstance(value, FunctionType) and any(id(one) in modules for one in _closure_values(value)):
                 return f"{value.__qualname__} of {type(module).__name__} calls modules through a closure"
     return ""
 
 
-def _closed_over(function: FunctionType) -> Iterator[Any]:
+def _closure_values(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
-            held = cell.cell_contents
-            yield from held if isinstance(held, list | tuple) else (held,)
+            content = cell.cell_contents
+            yield from content if isinstance(content, list | tuple) else (content,)
         except ValueError:
-            # A name that is bound later.
+            # The cell is empty: the name is bound later.
             continue
     yield from function.__defaults__ or ()

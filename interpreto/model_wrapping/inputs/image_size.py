@@ -1,4 +1,4 @@
-"""Images of another size than a model was made for: position embeddings interpolated, for as long as a run takes."""
+"""Images of another size than the model's own: position embeddings are interpolated for the duration of a run."""
 
 import inspect
 import math
@@ -20,20 +20,20 @@ from interpreto.model_wrapping.inputs.naflex import SHAPES
 from interpreto.typing import Size
 
 INTERPOLATE = "interpolate_pos_encoding"
-"""How transformers asks a model to interpolate by itself."""
+"""The argument of a forward in transformers that makes the model interpolate by itself."""
 _MOST_EXTRA = 16
-"""Positions beside those of the patches, at most."""
+"""Maximum number of positions that are not patches."""
 
 
 @dataclass(frozen=True, eq=False)
 class Resolution:
-    """What a run at another size takes.
+    """The changes to a model that let it read images of another size.
 
     Attributes:
-        options: What the model's forward is called with besides.
-        tables: Position embeddings, by the module that holds them and their name there.
-        grids: How many patches these are for, and how many they are to serve; None where there are none.
-        sides: Attributes that say the size, by module and name, and what replaces them.
+        options: Additional arguments of the model's forward.
+        tables: Position embeddings, as the module that has them and their name in it.
+        grids: The current grid of patches of these tables, and the new one; None without tables.
+        sides: Attributes that contain the size, as module, name and new value.
     """
 
     options: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Resolution:
     sides: tuple[tuple[nn.Module, str, Any], ...] = ()
 
     def applied(self) -> AbstractContextManager[Mapping[str, Any]]:
-        """Let the model read the other size; afterwards it is as it was."""
+        """A context in which the model reads images of the other size; the model is restored afterwards."""
         return self._changed() if self.tables or self.sides else nullcontext(self.options)
 
     @contextmanager
@@ -65,68 +65,69 @@ class Resolution:
 
 
 NATIVE = Resolution({})
-"""The size that a model was made for."""
+"""No changes: images have the model's own size."""
 
 
 def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> Resolution:
-    """What it takes to run an image tower at another size.
+    """The changes that let an image tower read another size.
 
     Args:
         tower: The part of the model that reads images.
-        forward: What is called with the images.
-        size: Height and width of these; None for the model's own.
-        patch: Of the model's patches.
+        forward: The function that is called with the images.
+        size: Height and width of the images; None for the model's own.
+        patch: Height and width of the model's patches.
 
     Raises:
-        OptionError: if the size is not a multiple of the patches.
-        UnsupportedError: if the model has no position embeddings that could be interpolated.
+        OptionError: if the size is not a multiple of the patch size.
+        UnsupportedError: if the model has no position embeddings that can be interpolated.
     """
     if size is None:
         return NATIVE
-    taken = arguments_of(tower, forward)
-    if SHAPES in taken:
+    arguments = arguments_of(tower, forward)
+    if SHAPES in arguments:
         raise OptionError(
-            "image_size= is not for a model that reads pictures in their own form: say how fine with "
-            "max_num_patches in its processor."
+            "image_size= does not apply to a model that keeps the aspect ratio of images (NaFlex): set max_num_patches "
+            "of its processor."
         )
     native = native_size(tower)
     if size == native:
         return NATIVE
     if patch is not None and (size[0] % patch[0] or size[1] % patch[1]):
-        near = tuple(round(side / part) * part for side, part in zip(size, patch, strict=True))
+        nearest = tuple(round(side / part) * part for side, part in zip(size, patch, strict=True))
         raise OptionError(
-            f"image_size={size} is not divisible by the model's patches of {patch[0]} x {patch[1]} pixels; the nearest "
-            f"that is: {near}."
+            f"image_size={size} is not divisible by the model's patch size, {patch[0]} x {patch[1]} pixels; the "
+            f"nearest size that is: {nearest}."
         )
-    if INTERPOLATE in taken:
+    if INTERPOLATE in arguments:
         return Resolution({INTERPOLATE: True})
     if patch is None or interpolates(tower):
-        # Convolutions read any size, and so does a model that interpolates unasked (DINOv2).
+        # Convolutions read any size, and some transformers (DINOv2) interpolate without an argument.
         return NATIVE
     if native is None:
-        raise UnsupportedError(f"The size that {type(tower).__name__} was made for is not known: leave image_size out.")
-    old = native[0] // patch[0], native[1] // patch[1]
-    new = size[0] // patch[0], size[1] // patch[1]
-    found = list(position_tables(tower, old))
-    if not found:
+        raise UnsupportedError(f"The native image size of {type(tower).__name__} is unknown: omit image_size.")
+    old_grid = native[0] // patch[0], native[1] // patch[1]
+    new_grid = size[0] // patch[0], size[1] // patch[1]
+    tables = list(position_tables(tower, old_grid))
+    if not tables:
         raise UnsupportedError(
-            f"{type(tower).__name__} has no table of absolute positions that could be interpolated to "
-            f"image_size={size}: leave it out."
+            f"{type(tower).__name__} has no absolute position embeddings that could be interpolated to "
+            f"image_size={size}: omit it."
         )
+    # A rotary embedding of timm stores the grid for which its angles were computed in `feat_shape`.
     if any(getattr(module, "feat_shape", None) is not None for module in tower.modules()):
         raise UnsupportedError(
-            f"{type(tower).__name__} turns its positions by angles of a grid of one size, besides the table of "
-            "absolute ones: leave image_size out."
+            f"{type(tower).__name__} has rotary position embeddings for a grid of fixed size, in addition to absolute "
+            "ones: omit image_size."
         )
-    return Resolution({}, tuple(found), (old, new), tuple(_sides(tower, native, size)))
+    return Resolution({}, tuple(tables), (old_grid, new_grid), tuple(_sides(tower, native, size)))
 
 
 def arguments_of(tower: nn.Module, forward: Any) -> Mapping[str, inspect.Parameter]:
-    """What is taken by the function that is called with images, and what it hands on to the tower."""
-    taken = inspect.signature(forward).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        return {**inspect.signature(tower.forward).parameters, **taken}
-    return taken
+    """The parameters of the function that is called with images, and those of the tower if it accepts `**kwargs`."""
+    parameters = inspect.signature(forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return {**inspect.signature(tower.forward).parameters, **parameters}
+    return parameters
 
 
 def interpolates(tower: nn.Module) -> bool:
@@ -135,23 +136,25 @@ def interpolates(tower: nn.Module) -> bool:
 
 
 def native_size(tower: nn.Module) -> Size | None:
-    """The size that a tower was made for."""
+    """The image size that a tower was built for; None if it is unknown."""
+    # transformers has the size in the config, torchvision on the model, timm on the patch embedding.
     holders = (getattr(tower, "config", None), tower, getattr(tower, "patch_embed", None))
     for holder in holders:
         for name in ("image_size", "img_size"):
-            found = getattr(holder, name, None)
-            if isinstance(found, int):
-                return found, found
-            if isinstance(found, tuple | list) and len(found) == 2:
-                return found[0], found[1]
+            size = getattr(holder, name, None)
+            if isinstance(size, int):
+                return size, size
+            if isinstance(size, tuple | list) and len(size) == 2:
+                return size[0], size[1]
     return None
 
 
 def position_tables(tower: nn.Module, grid: Size) -> Iterator[tuple[nn.Module, str]]:
-    """Position embeddings: parameters with a row for every patch, and perhaps some for other tokens."""
+    """Position embeddings: parameters with one row per patch, and possibly some for other tokens."""
     count = math.prod(grid)
     for module in tower.modules():
         for name, table in module._parameters.items():
+            # pos_embed in timm, positional_embedding in OpenCLIP, pos_embedding in torchvision.
             if table is None or not name.startswith("pos") or table.ndim < 2:
                 continue
             length = table.shape[-2]
@@ -166,46 +169,48 @@ _INTERPOLATIONS = {
     # torchvision.models.vision_transformer.interpolate_embeddings
     "torchvision": {"align_corners": True, "antialias": False},
 }
-"""How libraries interpolate position embeddings bicubically, where it is not as transformers and DINO do it."""
+"""Options of bicubic interpolation in libraries that do it differently from transformers and DINO."""
 
 
 def _interpolation_of(module: nn.Module) -> Mapping[str, bool]:
-    """How the library that a module's class comes from interpolates its positions."""
+    """How the library that defines a module's class interpolates position embeddings."""
     packages = [cls.__module__.partition(".")[0] for cls in type(module).__mro__]
-    found = (_INTERPOLATIONS[name] for name in packages if name in _INTERPOLATIONS)
-    return next(found, {"align_corners": False, "antialias": False})
+    options = (_INTERPOLATIONS[name] for name in packages if name in _INTERPOLATIONS)
+    return next(options, {"align_corners": False, "antialias": False})
 
 
 def _interpolated(table: Float[Tensor, "... l d"], old: Size, new: Size, how: Mapping[str, bool]) -> nn.Parameter:
-    """A table at another resolution, bicubically; rows of tokens that are no patches come first and stay."""
-    extra = table.shape[-2] - math.prod(old)
+    """Interpolate a table to another grid; rows of tokens other than patches come first, and are kept."""
+    n_extra = table.shape[-2] - math.prod(old)
     rows = table.detach().reshape(-1, table.shape[-1])
-    grid = rows[extra:].reshape(*old, -1).permute(2, 0, 1)[None].float()
-    moved = functional.interpolate(grid, size=new, mode="bicubic", **how)[0].permute(1, 2, 0).flatten(0, 1)
-    whole = rows.new_empty(extra + len(moved), rows.shape[1])
-    whole[:extra], whole[extra:] = rows[:extra], moved.to(rows)
-    return nn.Parameter(whole.reshape(*table.shape[:-2], *whole.shape), requires_grad=False)
+    # In float32, as timm does: some devices cannot interpolate half precision bicubically.
+    grid = rows[n_extra:].reshape(*old, -1).permute(2, 0, 1)[None].float()
+    patch_rows = functional.interpolate(grid, size=new, mode="bicubic", **how)[0].permute(1, 2, 0).flatten(0, 1)
+    new_table = rows.new_empty(n_extra + len(patch_rows), rows.shape[1])
+    new_table[:n_extra], new_table[n_extra:] = rows[:n_extra], patch_rows.to(rows)
+    return nn.Parameter(new_table.reshape(*table.shape[:-2], *new_table.shape), requires_grad=False)
 
 
 def _sides(tower: nn.Module, native: Size, size: Size) -> Iterator[tuple[nn.Module, str, Any]]:
-    """Attributes of modules that say the native size: they check images by it."""
+    """Attributes of modules that contain the native size, which they compare with the size of each image."""
     for module in tower.modules():
         for name in ("image_size", "img_size"):
-            given = module.__dict__.get(name)
-            if given == native[0] and native[0] == native[1] and isinstance(given, int):
-                # One number stands for both sides; a check of either sees what it expects only if both are alike.
+            value = module.__dict__.get(name)
+            if value == native[0] and native[0] == native[1] and isinstance(value, int):
+                # One number is compared with both the height and the width, so for an image that is not square it must
+                # equal either.
                 yield module, name, size[0] if size[0] == size[1] else _Either(size)
-            elif isinstance(given, tuple) and tuple(given) == native:
+            elif isinstance(value, tuple) and tuple(value) == native:
                 yield module, name, size
 
 
 class _Either(int):
-    """A size that is equal to either side of an image that is no square."""
+    """A size that equals both the height and the width of an image that is not square."""
 
     def __new__(cls, size: Size) -> "_Either":
-        made = int.__new__(cls, size[0])
-        made.size = size
-        return made
+        side = int.__new__(cls, size[0])
+        side.size = size
+        return side
 
     size: Size
 
@@ -217,42 +222,44 @@ class _Either(int):
 
 
 def resized(processor: Any, size: Size) -> Any:
-    """A transform of torchvision, timm or OpenCLIP that makes images of another size, in the way it does now.
+    """A copy of a transform of torchvision, timm or OpenCLIP that produces images of another size.
 
-    Where it cuts the middle out of a larger picture it still does, from a picture larger by as much.
+    The ratio of resize to crop is kept: a transform that crops the centre of a larger image still does.
 
     Raises:
-        OptionError: if it is none that could be changed.
+        OptionError: if the transform cannot be changed.
     """
     square = size[0] == size[1]
     if isinstance(processor, ImageClassification):
         preset = copy(processor)
         preset.crop_size = list(size)
-        scaled = round(size[0] * min(_pair(processor.resize_size)) / min(_pair(processor.crop_size)))
-        preset.resize_size = [scaled] if square else list(size)
+        short_edge = round(size[0] * min(_pair(processor.resize_size)) / min(_pair(processor.crop_size)))
+        # A resize to a short edge keeps the aspect ratio, so that a crop to another aspect ratio would lose content:
+        # without a square size the image is resized to it directly.
+        preset.resize_size = [short_edge] if square else list(size)
         return preset
     steps = getattr(processor, "transforms", None)
     if not isinstance(processor, transforms.Compose | v2.Compose) or steps is None:
         raise OptionError(
-            f"image_size= cannot change how {type(processor).__name__} prepares images: give a transform that makes "
-            "them of that size, or a Compose of transforms with a Resize."
+            f"image_size= cannot change how {type(processor).__name__} prepares images: pass a transform that produces "
+            "that size, or a Compose of transforms with a Resize."
         )
     crop = next((_pair(step.size) for step in steps if isinstance(step, transforms.CenterCrop | v2.CenterCrop)), None)
-    changed = []
+    new_steps = []
     for step in steps:
         if isinstance(step, transforms.CenterCrop | v2.CenterCrop):
-            changed += [transforms.CenterCrop(size)] if square else []
+            new_steps += [transforms.CenterCrop(size)] if square else []
         elif isinstance(step, transforms.Resize | v2.Resize):
-            short = min(_pair(step.size))
-            scaled = round(size[0] * short / min(crop)) if crop is not None and square else None
-            target = list(size) if scaled is None else scaled
-            how: Any = step.interpolation
-            changed.append(transforms.Resize(target, how, antialias=bool(step.antialias)))
+            old_short_edge = min(_pair(step.size))
+            short_edge = round(size[0] * old_short_edge / min(crop)) if crop is not None and square else None
+            new_size = list(size) if short_edge is None else short_edge
+            interpolation: Any = step.interpolation
+            new_steps.append(transforms.Resize(new_size, interpolation, antialias=bool(step.antialias)))
         else:
-            changed.append(step)
-    if not any(isinstance(step, transforms.Resize) for step in changed):
+            new_steps.append(step)
+    if not any(isinstance(step, transforms.Resize) for step in new_steps):
         raise OptionError("image_size= needs a transform with a Resize to change; this one has none.")
-    return transforms.Compose(changed)
+    return transforms.Compose(new_steps)
 
 
 def _pair(size: Any) -> Size:
@@ -261,15 +268,15 @@ def _pair(size: Any) -> Size:
 
 
 def processed_at(processor: Any, size: Size) -> Mapping[str, Any]:
-    """Options of an image processor of transformers that make it prepare images of another size.
+    """Options of an image processor of transformers that make it produce images of another size.
 
-    Where it cuts the middle out of a larger picture it still does, from a picture larger by as much; for a size that
-    is no square the picture is resized as a whole.
+    The ratio of resize to crop is kept: a processor that crops the centre of a larger image still does. For a size that
+    is not square the image is resized without cropping.
     """
-    exact = {"size": {"height": size[0], "width": size[1]}, "do_center_crop": False}
+    resize_only = {"size": {"height": size[0], "width": size[1]}, "do_center_crop": False}
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
-    short = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
-    if size[0] != size[1] or not crop or not short:
-        return exact if crop else {"size": exact["size"]}
-    scaled = round(size[0] * short / min(dict(crop)["height"], dict(crop)["width"]))
-    return {"size": {"shortest_edge": scaled}, "crop_size": {"height": size[0], "width": size[1]}}
+    short_edge = dict(getattr(processor, "size", None) or {}).get("shortest_edge")
+    if size[0] != size[1] or not crop or not short_edge:
+        return resize_only if crop else {"size": resize_only["size"]}
+    new_short_edge = round(size[0] * short_edge / min(dict(crop)["height"], dict(crop)["width"]))
+    return {"size": {"shortest_edge": new_short_edge}, "crop_size": {"height": size[0], "width": size[1]}}

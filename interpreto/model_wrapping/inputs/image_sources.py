@@ -14,13 +14,13 @@ from interpreto.errors import InputError
 from interpreto.typing import BYTES
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
-_PREVIEWED = ("MPO",)
-"""Formats of cameras whose further frames are previews of the first."""
-_SHOWN = 80
+_WITH_PREVIEWS = ("MPO",)
+"""Formats of cameras whose later frames are previews of the first."""
+_MAX_CHARACTERS = 80
 
 
 def is_source(given: Any) -> bool:
-    """Whether something is one image that can be opened: a path, bytes, an open file, or a PIL image."""
+    """Whether a value is one image that can be opened: a path, bytes, an open file, or a PIL image."""
     return isinstance(given, str | os.PathLike | Image.Image | BYTES) or _is_file(given)
 
 
@@ -29,12 +29,12 @@ def _is_file(given: Any) -> bool:
 
 
 def is_url(given: str) -> bool:
-    """Whether a string is the address of something elsewhere."""
+    """Whether a string is a URL."""
     return _URL.match(given) is not None
 
 
 def opened(source: Any) -> Image.Image:
-    """The image behind a path, bytes, an open file or a PIL image, loaded, and turned as the camera was held.
+    """Load the image of a path, bytes, an open file or a PIL image, with its EXIF orientation applied.
 
     Raises:
         InputError: if it cannot be read.
@@ -43,39 +43,40 @@ def opened(source: Any) -> Image.Image:
     if isinstance(source, str | os.PathLike):
         _check_path(source)
     if isinstance(source, io.TextIOBase):
-        raise InputError(f"{name} was opened as text: open it with open(path, 'rb').")
+        raise InputError(f"{name} was opened in text mode: open it with open(path, 'rb').")
     if isinstance(source, BYTES):
         source = io.BytesIO(source)
     try:
         if isinstance(source, Image.Image):
-            frames, image = _loaded(source)
+            n_frames, image = _loaded(source)
         else:
             with Image.open(source) as file:
-                frames, image = _loaded(file)
+                n_frames, image = _loaded(file)
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{name} is larger than Pillow reads: {_first_line(error)} Make it smaller, or raise "
+            f"{name} exceeds Pillow's size limit: {_first_line(error)} Resize it, or increase "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} cannot be read as an image: it has no format that Pillow knows.") from error
+        raise InputError(f"{name} cannot be read as an image: Pillow does not recognize its format.") from error
     except Exception as error:
-        # Pillow raises almost anything for files that are cut off or damaged.
+        # Pillow raises exceptions of many types for truncated or corrupt files.
         raise InputError(f"{name} cannot be read as an image: {_first_line(error)}") from error
-    if frames > 1:
-        warnings.warn(f"{name} has {frames} frames or pages: the first one is explained.", stacklevel=2)
+    if n_frames > 1:
+        warnings.warn(f"{name} has {n_frames} frames or pages: only the first one is explained.", stacklevel=2)
     return image
 
 
 def _loaded(image: Image.Image) -> tuple[int, Image.Image]:
-    """How many frames there are, where nobody chose one of them, and the image."""
-    chosen = image.tell() or image.format in _PREVIEWED
-    # A copy, for closing the file closes the image with it.
-    return 1 if chosen else getattr(image, "n_frames", 1), ImageOps.exif_transpose(image)
+    """The number of frames, or 1 if the user has already selected one of them, and the image."""
+    # Any frame but the first was selected by the user with seek().
+    is_one_frame = image.tell() or image.format in _WITH_PREVIEWS
+    # exif_transpose returns a loaded copy: closing the file would close the image as well.
+    return 1 if is_one_frame else getattr(image, "n_frames", 1), ImageOps.exif_transpose(image)
 
 
 def _name(source: Any) -> str:
-    """An image in messages."""
+    """The name of an image in messages."""
     if isinstance(source, str | os.PathLike):
         return repr(_shortened(source))
     if isinstance(source, Image.Image):
@@ -85,37 +86,38 @@ def _name(source: Any) -> str:
 
 
 def _shortened(path: Any) -> str:
-    """A path in messages: its end tells most."""
-    written = str(path)
-    return written if len(written) <= 2 * _SHOWN else f"...{written[-_SHOWN:]}"
+    """A path in messages, cut to its end, which identifies the file."""
+    text = str(path)
+    return text if len(text) <= 2 * _MAX_CHARACTERS else f"...{text[-_MAX_CHARACTERS:]}"
 
 
 def _check_path(path: Any) -> None:
-    """Refuse what is no file that can be opened.
+    """Check that a path is a file that can be opened.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is not.
     """
-    written = str(path)
-    if not written:
+    text = str(path)
+    if not text:
         raise InputError("The path of an image is empty.")
     if isinstance(path, str) and is_url(path):
         raise InputError(
-            f"{_shortened(path)!r} is a URL, and nothing is downloaded here: download the image, and give the path of "
-            "the file, or its bytes."
+            f"{_shortened(path)!r} is a URL, and nothing is downloaded: download the image, and pass the path of the "
+            "file, or its bytes."
         )
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
-        raise InputError(f"There is no image file {_shortened(written)!r}.") from None
+        raise InputError(f"There is no image file {_shortened(text)!r}.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{_shortened(written)!r} cannot be opened: {_first_line(error)}") from None
+        raise InputError(f"{_shortened(text)!r} cannot be opened: {_first_line(error)}") from None
     if stat.S_ISDIR(mode):
-        raise InputError(f"{_shortened(written)!r} is a folder: give the images in it as a list of paths.")
+        raise InputError(f"{_shortened(text)!r} is a folder: pass a list of the paths of the images in it.")
+    # Reading from a pipe would block until something is written to it.
     if not stat.S_ISREG(mode):
-        raise InputError(f"{_shortened(written)!r} is a pipe or a device, no file: read it, and give its bytes.")
+        raise InputError(f"{_shortened(text)!r} is a pipe or a device, not a file: read it, and pass its bytes.")
 
 
 def _first_line(error: Exception) -> str:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return f"{said[: 2 * _SHOWN]}."
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return f"{line[: 2 * _MAX_CHARACTERS]}."

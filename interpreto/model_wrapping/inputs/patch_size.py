@@ -1,40 +1,44 @@
-"""The size of a model's patches, found by structure."""
+"""The patch size of a model, from its config and structure."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-# ConvNeXt calls the stride of its stem a patch size and MobileViT that of its blocks; units of theirs are no patches.
+# ConvNeXt calls the stride of its stem a patch size, and MobileViT that of its blocks; these are not patches of the
+# image.
 _CONVOLUTIONAL = ("convnext", "convnextv2", "focalnet", "mobilevit", "mobilevitv2", "poolformer", "van")
-# LeViT names depths, but its patch size is that of the last stage already.
+# LeViT has `depths`, but its patch size is already that of the last stage.
 _UNMERGED = ("levit",)
 
 
 def patch_size(model: Any) -> tuple[int, int] | None:
-    """Height and width of the patches that a model works on, None where it has none.
+    """Height and width of the patches of a model in pixels; None if it has no patches.
 
-    Models that merge patches on the way (Swin) are read at their last stage, which is what their output rests on.
+    Models that merge patches between stages (Swin) have the patch size of their last stage, from which the output is
+    computed.
     """
     config = getattr(model, "config", None)
     if config is not None and getattr(config, "model_type", None) in _CONVOLUTIONAL:
         return None
-    # transformers in the config, torchvision on the model, timm on its embedding.
+    # transformers has it in the config, torchvision on the model, timm on the patch embedding.
     embedding = getattr(model, "patch_embed", None)
-    holder = next((one for one in (config, model, embedding) if _has_size(one)), None)
+    holder = next((part for part in (config, model, embedding) if _has_size(part)), None)
     stages = getattr(model, "feature_info", None)
     reduction = int(stages[-1].get("reduction", 0)) if isinstance(stages, list) and stages else 0
     if holder is not None and holder is embedding and reduction:
-        # The embedding's own size may be that of patches which overlap, or counted in features of a network before it.
+        # Patches of the embedding may overlap, or may be counted in features of a convolutional stem; the reduction of
+        # the last stage is in pixels.
         return reduction, reduction
-    found = getattr(holder, "patch_size", None)
-    # Patches that overlap lie a stride apart.
-    found = getattr(config, "patch_stride", None) or found
-    if found is None or isinstance(found, nn.Module):
+    size = getattr(holder, "patch_size", None)
+    # Overlapping patches are one stride apart.
+    size = getattr(config, "patch_stride", None) or size
+    if size is None or isinstance(size, nn.Module):
         return None
-    height, width = (int(s) for s in found) if isinstance(found, Sequence) else (int(found),) * 2
-    merged = 2 ** (_stages(config, model) - 1)
-    return height * merged, width * merged
+    height, width = (int(side) for side in size) if isinstance(size, Sequence) else (int(size),) * 2
+    # Every stage after the first merges 2 x 2 patches.
+    merge_factor = 2 ** (_stages(config, model) - 1)
+    return height * merge_factor, width * merge_factor
 
 
 def _has_size(holder: Any) -> bool:
@@ -42,7 +46,7 @@ def _has_size(holder: Any) -> bool:
 
 
 def _stages(config: Any, model: Any) -> int:
-    """How often patches are merged, plus one."""
+    """The number of stages between which patches are merged."""
     if getattr(config, "model_type", None) in _UNMERGED:
         return 1
     depths = getattr(config, "depths", None)

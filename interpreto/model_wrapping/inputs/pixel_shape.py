@@ -1,4 +1,4 @@
-"""What a model's pixel values must be like."""
+"""The shape of pixel values that a model expects."""
 
 import re
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from interpreto.typing import Size
 
 @dataclass(frozen=True)
 class PixelShape:
-    """What a model's pixel values must be like; None where anything will do.
+    """The shape of pixel values that a model expects; None for an axis of any length.
 
     Attributes:
-        channels: How many channels they have.
-        size: Their height and width.
+        channels: Number of channels.
+        size: Height and width.
     """
 
     channels: int | None = None
@@ -32,48 +32,51 @@ class PixelShape:
 
     @staticmethod
     def of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> "PixelShape":
-        """What an image tower reads, at a size that was named or at its own.
+        """The shape that an image tower expects, at a size that the user requested or at its own.
 
-        Only what is known of models of transformers, timm and torchvision is told.
+        Only models of transformers, timm and torchvision are known; nothing is required of others.
 
         Args:
             tower: The part of the model that reads images.
-            forward: What is called with the images.
-            size: Height and width that were named; None for the model's own.
-            patch: Of the model's patches.
+            forward: The function that is called with the images.
+            size: The height and width that the user requested; None for the model's own.
+            patch: Height and width of the model's patches.
         """
         channels = getattr(getattr(tower, "config", None), "num_channels", None)
         if channels is None and re.match(r"timm\.|torchvision\.", type(tower).__module__):
+            # In these libraries the first convolution is applied to the image itself.
             channels = next((part.in_channels for part in tower.modules() if isinstance(part, nn.Conv2d)), None)
         if size is not None or patch is None:
             return PixelShape(channels, size)
-        native, asks_first = native_size(tower), INTERPOLATE in arguments_of(tower, forward)
-        if native is None or (interpolates(tower) and not asks_first):
+        native, needs_argument = native_size(tower), INTERPOLATE in arguments_of(tower, forward)
+        # A tower that interpolates without an argument reads any size.
+        if native is None or (interpolates(tower) and not needs_argument):
             return PixelShape(channels)
-        return PixelShape(channels, native if asks_first or _is_strict(tower, native, patch) else None)
+        return PixelShape(channels, native if needs_argument or _is_strict(tower, native, patch) else None)
 
     def check(self, values: Float[Tensor, "c H W"]) -> None:
-        """Refuse pixel values that the model cannot read.
+        """Check that the model can read pixel values.
 
         Raises:
-            InputError: if it cannot.
+            InputError: if they have another number of channels or another size.
         """
         channels, *sides = values.shape
         if self.channels in (None, channels) and self.size in (None, tuple(sides)):
             return
-        wanted = [str(self.channels or "c"), *map(str, self.size or ("H", "W"))]
+        expected = [str(self.channels or "c"), *map(str, self.size or ("H", "W"))]
         raise InputError(
-            f"The model reads pixel values {' x '.join(wanted)}; these are {' x '.join(map(str, values.shape))}. "
-            "Prepare them as the model's processor does, or name their size with image_size=."
+            f"The model expects pixel values {' x '.join(expected)}; these are {' x '.join(map(str, values.shape))}. "
+            "Preprocess them as the model's processor does, or pass their size as image_size=."
         )
 
 
 ANY_SHAPE = PixelShape()
-"""Of functions and own modules nothing is known."""
+"""No requirements, for functions and modules of the user, about which nothing is known."""
 
 
 def _is_strict(tower: nn.Module, native: Size, patch: Size) -> bool:
-    """Whether a tower reads images of its own size alone: it has a position for each patch, and does not say else."""
+    """Whether a tower reads only its own size: it has one position per patch, and does not declare otherwise."""
     grid = native[0] // patch[0], native[1] // patch[1]
+    # timm's dynamic_img_size interpolates, and switches this check of the patch embedding off.
     flexible = getattr(getattr(tower, "patch_embed", None), "strict_img_size", None) is False
     return not flexible and any(position_tables(tower, grid))

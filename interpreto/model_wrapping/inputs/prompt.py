@@ -22,10 +22,12 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample, TextSample
 from interpreto.typing import BYTES
 
-_MARK = "\ue000message\ue001"
-"""Stands for what a message says, to see where a template puts it; of letters that no text uses."""
+_PLACEHOLDER = "\ue000message\ue001"
+"""A placeholder for the content of a message, to locate it in a rendered template; in private-use characters."""
 
-_KINDS = "a string, token ids, a tokenised mapping with 'input_ids', a chat (a list of messages with 'role'), or a list"
+_ACCEPTED = (
+    "a string, token ids, a tokenised mapping with 'input_ids', a chat (a list of messages with 'role'), or a list"
+)
 
 
 @final
@@ -34,9 +36,9 @@ class PromptReader(InputReader):
     """Reads prompts of a language model: texts, token ids and chats.
 
     Attributes:
-        text: The model that reads them.
+        text: The model and its tokenizer.
         padding: The value that pads each field when rows are joined.
-        prepend_bos: Whether a text for which the tokenizer adds no beginning-of-sequence token gets one.
+        prepend_bos: Whether to prepend a beginning-of-sequence token if the tokenizer does not add one.
     """
 
     modality = "text"
@@ -57,12 +59,12 @@ class PromptReader(InputReader):
 
 
 def is_one_prompt(inputs: Any) -> bool:
-    """Whether the user gave one prompt rather than several."""
+    """Whether the user passed one prompt rather than several."""
     return is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and is_one_text(inputs))
 
 
 def is_chat(item: Any) -> bool:
-    """Whether it is the messages of a chat."""
+    """Whether a value is the list of messages of a chat."""
     return (
         isinstance(item, Sequence)
         and len(item) > 0
@@ -71,57 +73,59 @@ def is_chat(item: Any) -> bool:
 
 
 def _is_ids(item: Any) -> bool:
-    """Token ids of one prompt."""
+    """Whether a value is the token ids of one prompt."""
     if isinstance(item, Tensor | np.ndarray):
-        array = isinstance(item, np.ndarray)
-        whole = item.dtype.kind in "iu" if array else not item.is_floating_point() and item.dtype != torch.bool
-        return item.ndim == 1 and whole
+        is_array = isinstance(item, np.ndarray)
+        is_integer = item.dtype.kind in "iu" if is_array else not item.is_floating_point() and item.dtype != torch.bool
+        return item.ndim == 1 and is_integer
+    # bool is a subclass of int in Python.
     is_list = isinstance(item, list | range) and bool(item)
     return is_list and all(isinstance(token, int) and not isinstance(token, bool) for token in item)
 
 
 def split_prompts(inputs: Any) -> Iterator[Any]:
-    """The prompts one by one.
+    """Yield the prompts one by one.
 
     Raises:
-        InputError: if something in there is no prompt.
+        InputError: if an entry is not a prompt.
     """
     if is_chat(inputs):
         yield list(inputs)
     elif _is_ids(inputs):
+        # Cloned, so that later changes by the user have no effect.
         yield {"input_ids": torch.as_tensor(inputs).clone()}
     elif isinstance(inputs, str):
         yield inputs
     elif isinstance(inputs, Mapping):
         if inputs.get("text_pair") is not None:
-            raise InputError("A prompt of a language model is one text: there is no 'text_pair' for it.")
+            raise InputError("A prompt of a language model is one text: 'text_pair' is not supported.")
         yield from split_texts(inputs)
     elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | BYTES):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
-                raise _no_prompt(item)
+                raise _not_a_prompt(item)
             yield from split_prompts(item)
     else:
-        raise _no_prompt(inputs)
+        raise _not_a_prompt(inputs)
 
 
-def _no_prompt(item: Any) -> InputError:
-    return InputError(f"Expected a prompt, got {type(item).__name__}; give {_KINDS} of these.")
+def _not_a_prompt(item: Any) -> InputError:
+    return InputError(f"Expected a prompt, got {type(item).__name__}; pass {_ACCEPTED} of these.")
 
 
 def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepend_bos: bool = False) -> TextSample:
-    """Tokenise a prompt, or take its tokens as they were given.
+    """Tokenize a prompt, or use its token ids as they are.
 
-    A text that spells out the beginning-of-sequence token, as a rendered chat does, gets no second one.
+    A text that begins with the beginning-of-sequence token, as a rendered chat does, does not get a second one.
 
     Args:
-        raw: A text, tokens or a chat.
-        text: The model that is to read it.
-        padding: What fills up each field when rows are joined.
-        prepend_bos: Whether a text for which the tokenizer adds no beginning-of-sequence token gets one.
+        raw: A text, token ids or a chat.
+        text: The model and its tokenizer.
+        padding: The value that pads each field when rows are joined.
+        prepend_bos: Whether to prepend a beginning-of-sequence token if the tokenizer does not add one.
 
     Raises:
-        InputError: if it is empty, longer than the model can read, or a chat for which there is no template.
+        InputError: if the prompt is empty, longer than the model can read, or a chat without a template.
         OptionError: if there is no beginning-of-sequence token to prepend.
     """
     if isinstance(raw, list):
@@ -131,6 +135,7 @@ def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepen
         return sample
     bos = text.tokenizer.bos_token_id
     ids = sample.rows.fields["input_ids"][0].tolist()
+    # The tokenizer has added its own in front of the one that is part of the text.
     if bos is not None and ids[:2] == [bos, bos] and raw.lstrip().startswith(text.tokenizer.bos_token):
         return _without_first(sample)
     return _with_bos(sample, text) if prepend_bos and ids[0] != bos else sample
@@ -145,16 +150,17 @@ def _without_first(sample: TextSample) -> TextSample:
 
 
 def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
-    """A prompt with a beginning-of-sequence token before it, which belongs to no unit."""
+    """A prompt with a beginning-of-sequence token in front, which belongs to no unit."""
     tokenizer = text.tokenizer
     bos = tokenizer.bos_token_id
     if bos is None:
         raise OptionError(
-            "prepend_bos=True needs a beginning-of-sequence token, which this tokenizer does not name; set its "
-            "bos_token, or leave prepend_bos= out."
+            "prepend_bos=True needs a beginning-of-sequence token, which this tokenizer does not define; set its "
+            "bos_token, or omit prepend_bos=."
         )
     ids = torch.cat([torch.tensor([bos]), sample.rows.fields["input_ids"][0]])
     check_length(len(ids), text.limit, "shorten the prompt")
+    # The mask and type of the new token are those of the token after it.
     fields = {name: torch.cat([field[:, :1], field], 1) for name, field in sample.rows.fields.items()}
     return replace(
         sample,
@@ -166,56 +172,64 @@ def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
 
 
 def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
-    """A chat in the words of the model's template; the contents of its messages are the texts, all else is added."""
+    """Render a chat with the model's template, and tokenize it.
+
+    The texts of the sample are the contents of the messages; all other tokens count as added.
+    """
     tokenizer = text.tokenizer
     if not getattr(tokenizer, "chat_template", None):
-        raise InputError("This tokenizer has no chat template, so that a chat cannot be put into words; give a string.")
+        raise InputError("This tokenizer has no chat template, so a chat cannot be rendered as text; pass a string.")
     if not tokenizer.is_fast:
-        raise InputError("A chat needs a fast tokenizer, which says where tokens lie in the text.")
-    spoken = [message for message in messages if _content(message).strip()]
-    if not spoken:
+        raise InputError("A chat needs a fast tokenizer, which returns the offsets of tokens in the text.")
+    non_empty = [message for message in messages if _content(message).strip()]
+    if not non_empty:
         raise InputError("All messages of the chat are empty: there is nothing to explain.")
-    check_text([_content(message) for message in spoken])
-    goes_on = messages[-1]["role"] == "assistant"
+    check_text([_content(message) for message in non_empty])
+    # A final message of the assistant is a prefix of its answer: the model continues it.
+    is_continued = messages[-1]["role"] == "assistant"
 
     def rendered_as(chat: list[Mapping[str, Any]]) -> str:
         try:
             return tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+                chat, tokenize=False, add_generation_prompt=not is_continued, continue_final_message=is_continued
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise InputError(
-                f"The tokenizer's chat template refuses this chat: {error}. Render it yourself and give it as a string."
+                f"The tokenizer's chat template rejects this chat: {error}. Render it yourself and pass a string."
             ) from error
 
+    # Rendered twice: the second time with placeholders, between which is what the template adds.
     rendered = rendered_as(messages)
-    frame = rendered_as([_with_content(m, _MARK) if m in spoken else m for m in messages]).split(_MARK)
+    frame = rendered_as([_with_content(m, _PLACEHOLDER) if m in non_empty else m for m in messages]).split(_PLACEHOLDER)
+    # The template writes special tokens as text, so the tokenizer must not add them again.
     encoding: Any = tokenized(tokenizer, rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = torch.tensor(encoding["input_ids"])
     check_length(len(ids), text.limit, "shorten the chat")
     offsets = torch.tensor(encoding["offset_mapping"])
-    places = _places([_content(message) for message in spoken], frame, rendered)
+    stretches = _message_spans([_content(message) for message in non_empty], frame, rendered)
     special = special_tokens(tokenizer, ids)
     sequence, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
-    for number, (start, end) in enumerate(places):
-        inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
-        sequence[inside] = number
-        spans[inside] = offsets[inside].clamp(start, end) - start
-    said = tuple(rendered[start:end] for start, end in places)
+    for number, (start, end) in enumerate(stretches):
+        # A token that overlaps the border of a message belongs to it; its span is cut to the message.
+        is_inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
+        sequence[is_inside] = number
+        spans[is_inside] = offsets[is_inside].clamp(start, end) - start
+    texts = tuple(rendered[start:end] for start, end in stretches)
     names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
-    roles = tuple(str(message["role"]) for message in spoken)
-    return TextSample(rows_of({}, ids, (), padding), said, rendered, spans, "", sequence, names, roles=roles)
+    roles = tuple(str(message["role"]) for message in non_empty)
+    return TextSample(rows_of({}, ids, (), padding), texts, rendered, spans, "", sequence, names, roles=roles)
 
 
 def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
+    # Templates of multimodal models expect a list of parts such as {'type': 'text', 'text': ...}.
     if isinstance(content, Sequence) and all(
         isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
     ):
         return "".join(part["text"] for part in content)
-    raise InputError(f"A message needs a text as its 'content'; this one has {type(content).__name__}.")
+    raise InputError(f"The 'content' of a message must be a text; this one is {type(content).__name__}.")
 
 
 def _with_content(message: Mapping[str, Any], said: str) -> Mapping[str, Any]:
@@ -223,43 +237,48 @@ def _with_content(message: Mapping[str, Any], said: str) -> Mapping[str, Any]:
     return {**message, "content": said if isinstance(content, str) else [{**content[0], "text": said}]}
 
 
-def _places(contents: Sequence[str], frame: Sequence[str], rendered: str) -> list[tuple[int, int]]:
-    """Where the messages stand in the chat as the template puts it; templates strip white space.
+def _message_spans(contents: Sequence[str], frame: Sequence[str], rendered: str) -> list[tuple[int, int]]:
+    """The first and last character of each message in the rendered chat.
+
+    Templates may strip white space, so a message is searched both as it is and stripped.
 
     Args:
-        contents: What the messages say.
-        frame: What the template puts before, between and behind them.
+        contents: The texts of the messages.
+        frame: The text that the template adds before, between and after them.
         rendered: The chat.
 
     Raises:
-        InputError: if the template rewrites a message.
+        InputError: if the template changes a message in another way.
     """
-    found, end = [], 0
+    spans, end = [], 0
     for number, content in enumerate(contents):
         start = end + len(frame[number]) if number < len(frame) else 0
-        behind = frame[number + 1] if number + 1 < len(frame) else None
-        ends = [start + len(said) for said in (content, content.strip()) if rendered.startswith(said, start)]
-        ends = [place for place in ends if behind is not None and rendered.startswith(behind, place)]
+        suffix = frame[number + 1] if number + 1 < len(frame) else None
+        ends = [start + len(text) for text in (content, content.strip()) if rendered.startswith(text, start)]
+        ends = [candidate for candidate in ends if suffix is not None and rendered.startswith(suffix, candidate)]
         if not ends:
             raise InputError(
-                f"The chat template rewrites the message {content[:40]!r}, so that its words cannot be found again; "
-                "render the chat yourself and give it as a string."
+                f"The chat template rewrites the message {content[:40]!r}, so its words cannot be located; "
+                "render the chat yourself and pass a string."
             )
         end = ends[0]
-        found.append((start, end))
-    return found
+        spans.append((start, end))
+    return spans
 
 
 def continued(
     prompt: TextSample, ids: Int[Tensor, " m"], said: str, spans: Int[Tensor, "m 2"], text: TextModel
 ) -> TextSample:
-    """A prompt and what follows it, joined as ids: nothing is tokenised again."""
-    whole = torch.cat([prompt.rows.fields["input_ids"][0], ids])
-    check_length(len(whole), text.limit, "prompt and continuation together must fit; shorten one of them")
+    """A prompt and its continuation, joined as token ids.
+
+    They are not tokenized together: tokens across the seam could change.
+    """
+    all_ids = torch.cat([prompt.rows.fields["input_ids"][0], ids])
+    check_length(len(all_ids), text.limit, "prompt and continuation together must fit; shorten one of them")
     mask = prompt.rows.fields["attention_mask"]
     mask = torch.cat([mask, mask.new_ones(1, len(ids))], dim=1)
     return TextSample(
-        rows_of({}, whole, (), prompt.rows.padding).replace(attention_mask=mask),
+        rows_of({}, all_ids, (), prompt.rows.padding).replace(attention_mask=mask),
         (*prompt.texts, said),
         (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
         None if prompt.spans is None else torch.cat([prompt.spans, spans]),

@@ -1,4 +1,4 @@
-"""The user's texts, one by one and as samples."""
+"""Reading a user's texts, pairs of texts and tokenized mappings."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -22,13 +22,14 @@ from interpreto.typing import BYTES
 @final
 @dataclass(frozen=True, eq=False)
 class TextReader(InputReader):
-    """Reads texts, pairs of texts and tokenised mappings.
+    """Reads texts, pairs of texts and tokenized mappings.
 
     Attributes:
-        text: The model that reads them.
+        text: The model and its tokenizer.
         padding: The value that pads each field when rows are joined.
-        truncation: Whether texts longer than the model reads are cut.
-        counts_ends: Whether a text may have only the end tokens that the tokenizer adds, because the model reads one.
+        truncation: Whether texts longer than the model's limit are truncated.
+        counts_ends: Whether a text may contain no end tokens but those of the tokenizer, because the model searches for
+            them.
         takes_pairs: Whether a pair of texts can be one sample.
     """
 
@@ -42,7 +43,7 @@ class TextReader(InputReader):
     takes_pairs: bool = True
 
     def is_single(self, inputs: Any) -> bool:
-        # Without pairs a tuple is not ambiguous: it is refused when it is split.
+        # A model without pairs refuses a tuple when it is split, with a clearer message than that of is_one_text.
         return (self.takes_pairs or not isinstance(inputs, tuple)) and is_one_text(inputs)
 
     def split(self, inputs: Any) -> Iterator[Raw]:
@@ -61,10 +62,10 @@ class TextReader(InputReader):
 
 
 def is_one_text(inputs: Any) -> bool:
-    """Whether the user gave one text rather than several.
+    """Whether the user passed one text rather than several.
 
     Raises:
-        InputError: if it can be read in both ways.
+        InputError: if the input is ambiguous.
     """
     if isinstance(inputs, tuple):
         raise _tuple_of_texts(inputs)
@@ -85,11 +86,11 @@ def _is_flat(ids: Any) -> bool:
     """Whether token ids are those of one text.
 
     Raises:
-        InputError: if they are no list of numbers, and no list of such lists.
+        InputError: if they are neither a list of numbers nor a list of such lists.
     """
     if isinstance(ids, Tensor | np.ndarray):
         if ids.ndim not in (1, 2):
-            raise InputError(f"Input ids have one axis, or two for several texts; these have {ids.ndim}.")
+            raise InputError(f"Input ids must have one axis, or two for several texts; these have {ids.ndim}.")
         return ids.ndim == 1
     if not isinstance(ids, Sequence) or isinstance(ids, str):
         raise InputError(f"Input ids must be a list, a tensor or an array; got {type(ids).__name__}.")
@@ -97,13 +98,13 @@ def _is_flat(ids: Any) -> bool:
 
 
 def split_texts(inputs: Any) -> Iterator[Raw]:
-    """The texts one by one.
+    """Yield the texts one by one.
 
     Raises:
-        InputError: if something in there is no text, pair of texts or tokenised mapping.
+        InputError: if an entry is not a text, a pair of texts or a tokenized mapping.
     """
     if isinstance(inputs, Mapping) and "text" in inputs and "input_ids" not in inputs:
-        yield _of_named(inputs)
+        yield _named_texts(inputs)
     elif isinstance(inputs, Mapping):
         yield from _split_mapping(inputs)
     elif isinstance(inputs, str) or _is_pair(inputs):
@@ -111,30 +112,30 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
     elif isinstance(inputs, Iterable) and not isinstance(inputs, BYTES):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or _is_pair(item)):
-                raise _no_text(item)
+                raise _not_a_text(item)
             yield from split_texts(item)
     else:
-        raise _no_text(inputs)
+        raise _not_a_text(inputs)
 
 
-def _of_named(inputs: Mapping[str, Any]) -> Raw:
-    """A text, or a pair of texts, by the names of datasets and pipelines; what else is in there is left."""
-    known = {name: inputs[name] for name in ("text", "text_pair") if inputs.get(name) is not None}
-    if "text" not in known or not all(isinstance(part, str) for part in known.values()):
-        found = ", ".join(
+def _named_texts(inputs: Mapping[str, Any]) -> Raw:
+    """A text or a pair of texts from a mapping with the names of datasets and pipelines; other entries are ignored."""
+    texts = {name: inputs[name] for name in ("text", "text_pair") if inputs.get(name) is not None}
+    if "text" not in texts or not all(isinstance(part, str) for part in texts.values()):
+        types = ", ".join(
             f"{name!r} ({type(inputs[name]).__name__})" for name in ("text", "text_pair") if name in inputs
         )
-        raise InputError(f"'text' and 'text_pair' of a mapping must be strings; this one has {found}.")
-    return (known["text"], known["text_pair"]) if "text_pair" in known else known["text"]
+        raise InputError(f"'text' and 'text_pair' of a mapping must be strings; got {types}.")
+    return (texts["text"], texts["text_pair"]) if "text_pair" in texts else texts["text"]
 
 
 def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
 
 
-def _no_text(item: Any) -> InputError:
+def _not_a_text(item: Any) -> InputError:
     return InputError(
-        f"Expected a text, got {type(item).__name__}; give a string, a tuple of two strings in a list (a pair), "
+        f"Expected a text, got {type(item).__name__}; pass a string, a tuple of two strings in a list (a pair), "
         "{'text': ..., 'text_pair': ...}, a tokenised mapping with 'input_ids', or a list of these."
     )
 
@@ -142,34 +143,36 @@ def _no_text(item: Any) -> InputError:
 def _split_mapping(inputs: Mapping[str, Any]) -> Iterator[Mapping[str, Tensor]]:
     if "input_ids" not in inputs:
         raise InputError(f"A tokenised mapping needs 'input_ids'; it has {', '.join(map(repr, inputs))}.")
-    given = {name: inputs[name] for name in FIELDS if name in inputs}
-    # Whether a model would read the others is not known here.
+    known_fields = {name: inputs[name] for name in FIELDS if name in inputs}
+    # Other fields are kept: encoding refuses those that the model would read.
     others = {name: value for name, value in inputs.items() if name not in FIELDS and value is not None}
-    rows = [given] if _is_flat(given["input_ids"]) else _rows_of(given)
+    rows = [known_fields] if _is_flat(known_fields["input_ids"]) else _rows_of(known_fields)
     for row in rows:
-        # Copied, so that what the user does to the tensors later does not matter.
+        # Cloned, so that later changes by the user have no effect.
         yield {**{name: _whole_numbers(name, value) for name, value in row.items()}, **others}
 
 
 def _rows_of(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The fields of each of several tokenised texts."""
+    """The fields of each of several tokenized texts."""
     count = len(given["input_ids"])
     for name, values in given.items():
-        found = len(values) if isinstance(values, Sized) else 0
-        if found != count:
-            raise InputError(f"There are input ids of {count} texts, and {name!r} for {found}: give one row per text.")
+        n_values = len(values) if isinstance(values, Sized) else 0
+        if n_values != count:
+            raise InputError(
+                f"There are input ids for {count} texts, but {name!r} for {n_values}: pass one row per text."
+            )
     return [{name: values[row] for name, values in given.items()} for row in range(count)]
 
 
 def _whole_numbers(name: str, given: Any) -> Int[Tensor, " l"]:
-    """A field of one tokenised text."""
+    """A field of one tokenized text, as integers."""
     try:
         numbers = torch.as_tensor(given).clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name!r} of a tokenised text must be whole numbers: {error}.") from error
+        raise InputError(f"{name!r} of a tokenised text must be integers: {error}.") from error
     if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex():
         raise InputError(
-            f"{name!r} of a tokenised text must be a list of whole numbers; got {numbers.dtype} of the shape "
+            f"{name!r} of a tokenised text must be a list of integers; got {numbers.dtype} of shape "
             f"{tuple(numbers.shape)}."
         )
     return numbers.long()

@@ -1,4 +1,4 @@
-"""Checks of a text before a model reads it."""
+"""Checks of texts before they are sent to a model."""
 
 from collections.abc import Sequence
 
@@ -9,55 +9,56 @@ from interpreto.model_wrapping.sample import TextSample
 
 
 def check_text(texts: Sequence[str]) -> None:
-    """Refuse texts that are empty, or hold half of a surrogate pair.
+    """Check that texts are not empty, and are valid Unicode.
 
     Raises:
-        InputError: if they are.
+        InputError: if they are empty, or contain half of a surrogate pair.
     """
     if not any(part.strip() for part in texts):
-        whole = texts[0] if len(texts) == 1 else tuple(texts)
-        raise InputError(f"The text {whole!r} is empty: there is nothing to explain.")
-    for written in texts:
-        check_characters(written)
+        shown = texts[0] if len(texts) == 1 else tuple(texts)
+        raise InputError(f"The text {shown!r} is empty: there is nothing to explain.")
+    for text in texts:
+        check_characters(text)
 
 
 def check_characters(written: str) -> None:
-    """Refuse a text that holds half of a surrogate pair.
+    """Check that a text is valid Unicode; a fast tokenizer fails on anything else.
 
     Raises:
-        InputError: if it does.
+        InputError: if it contains half of a surrogate pair.
     """
     try:
         written.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The text holds {written[error.start]!r} at {error.start}, one half of a surrogate pair, which is no "
-            "character: decode it with errors='replace', or repair its source."
+            f"The text contains {written[error.start]!r} at {error.start}, one half of a surrogate pair, which is not "
+            "a character: decode it with errors='replace', or repair its source."
         ) from error
 
 
 def check_ends(sample: TextSample, text: TextModel) -> None:
-    """Refuse a text with more end tokens than the tokenizer puts around it, where the model reads one of them.
+    """Check that a text has only the end tokens that the tokenizer adds, for a model that searches for one.
 
     Raises:
-        InputError: if it has.
+        InputError: if it has more.
     """
-    plain = tokenized(text.tokenizer, *["a"] * len(sample.texts))["input_ids"]
+    # A text of one letter has exactly the end tokens that the tokenizer adds.
+    reference_ids = tokenized(text.tokenizer, *["a"] * len(sample.texts))["input_ids"]
     ids = sample.rows.fields["input_ids"][0].tolist()
-    added, found = (sum(token in text.ends for token in one) for one in (plain, ids))
-    if found > added:
+    n_expected, n_ends = (sum(token in text.ends for token in token_ids) for token_ids in (reference_ids, ids))
+    if n_ends > n_expected:
         shown = ", ".join(repr(text.tokenizer.convert_ids_to_tokens(token)) for token in sorted(text.ends))
         raise InputError(
-            f"The text holds {shown}, by which the model finds the position that it reads: {found} times instead of "
-            f"{added}, so that it would be another one. Leave it out of the text."
+            f"The text contains {shown}, which marks the position that the model reads: {n_ends} times instead of "
+            f"{n_expected}, so that the model would read another position. Remove it from the text."
         )
 
 
 def check_length(length: int, limit: int, cure: str) -> None:
-    """Refuse a text that does not fit the model.
+    """Check that a text fits the model.
 
     Raises:
-        InputError: if it is too long; `cure` says what to do.
+        InputError: if it is too long; `cure` tells the user what to do.
     """
     if length > limit:
         raise InputError(f"The text has {length} tokens but the model reads at most {limit}: {cure}.")

@@ -1,7 +1,8 @@
-"""Tokenizers of a wrapper's own.
+"""Copies of users' tokenizers, called by one thread at a time.
 
-A fast tokenizer keeps the truncation and padding of its last call: another thread's call between setting and using
-them cuts the wrong text, or cuts none. So the user's tokenizer is copied, and calls of the copy wait for one another.
+A fast tokenizer stores the truncation and padding of its last call. If another thread calls it between setting and
+using them, the wrong text is truncated, or none. The user's tokenizer is therefore copied, and calls of a copy are
+serialized by a lock.
 """
 
 import copy
@@ -12,37 +13,37 @@ from weakref import WeakSet
 
 from interpreto.typing import Tokenizer
 
-_OWN: WeakSet[Any] = WeakSet()
-"""Copies, which need not be copied again."""
+_COPIES: WeakSet[Any] = WeakSet()
+"""Copies made here, which need not be copied again."""
 _LOCK = threading.Lock()
 
 
 def tokenized(tokenizer: Any, *texts: str, **options: Any) -> Mapping[str, Any]:
-    """What a tokenizer makes of a text or a pair of texts."""
+    """The encoding of a text or a pair of texts."""
     with _LOCK:
         return tokenizer(*texts, **options)
 
 
 def with_own_tokenizer(processor: Any) -> Any:
-    """A user's tokenizer as a copy; of a processor that has more, `(image processor, tokenizer)`."""
+    """A copy of a user's tokenizer; `(image processor, tokenizer)` for a processor that contains both."""
     if isinstance(processor, tuple) and len(processor) == 2:
         return processor[0], _copied(processor[1])
     if isinstance(processor, Tokenizer):
         return _copied(processor)
-    inner, images = (getattr(processor, name, None) for name in ("tokenizer", "image_processor"))
-    if not isinstance(inner, Tokenizer):
+    tokenizer, image_processor = (getattr(processor, name, None) for name in ("tokenizer", "image_processor"))
+    if not isinstance(tokenizer, Tokenizer):
         return processor
-    return _copied(inner) if images is None else (images, _copied(inner))
+    return _copied(tokenizer) if image_processor is None else (image_processor, _copied(tokenizer))
 
 
 def _copied(tokenizer: Any) -> Any:
-    if tokenizer is None or tokenizer in _OWN:
+    if tokenizer is None or tokenizer in _COPIES:
         return tokenizer
     try:
         with _LOCK:
-            own = copy.deepcopy(tokenizer)
+            copied = copy.deepcopy(tokenizer)
     except TypeError:
-        # One that holds what cannot be copied is used itself; calls of ours still wait for one another.
+        # A tokenizer that cannot be copied is used itself; our own calls are still serialized.
         return tokenizer
-    _OWN.add(own)
-    return own
+    _COPIES.add(copied)
+    return copied

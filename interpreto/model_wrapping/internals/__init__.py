@@ -1,1 +1,1 @@
-"""What a model computes on its way: attention probabilities, values, features of layers, and gradients for these."""
+"""Internals of a model: attention probabilities, values and activations of layers, and their gradients."""

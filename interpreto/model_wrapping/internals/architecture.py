@@ -1,4 +1,4 @@
-"""Where attention happens in a model, found by watching one run of it."""
+"""Finding the transformer blocks of a model, by observing where one run computes attention."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,20 +12,21 @@ from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.internals.attention_recorder import AttentionRecorder
 
-_SHOWN = 6
+_MAX_LISTED = 6
 
 
 @dataclass(frozen=True, eq=False)
 class BlockStructure:
-    """The blocks that hidden states go through, and what comes after them.
+    """The blocks that hidden states pass through, and the modules after them.
 
     Attributes:
-        names: Of the blocks, in the order in which they run; one that runs several times (ALBERT) is there as often.
+        names: Names of the blocks in the order in which they run; one that runs several times (ALBERT) is repeated.
         blocks: The modules of these names.
-        kinds: To which tower each block belongs: a list of modules of which it is one.
-        pooler: The module after the last block in which attention makes one vector of all positions; None where none.
-        norms: Normalisations after the last block that are no part of the pooler.
-        batch: Which axis of the hidden states holds the rows.
+        kinds: The module list that contains each block, which tells towers and stages apart.
+        pooler: The module after the last block that pools all positions into one vector by attention; None if there is
+            none.
+        norms: Normalization layers after the last block that are not part of the pooler.
+        batch: The batch axis of the hidden states.
     """
 
     names: tuple[str, ...]
@@ -40,11 +41,11 @@ class BlockStructure:
 
 
 Path = tuple[tuple[str, int], ...]
-"""The modules inside which something happens, from the outermost, with how often each has run."""
+"""The modules that are running, from the outermost, with the number of the current call of each."""
 
 
 class _FirstCalls(TorchFunctionMode):
-    """Notices where attention happens, and leaves it as it is."""
+    """Records in which modules attention is computed, without changing it."""
 
     def __init__(self) -> None:
         TorchFunctionMode.__init__(self)
@@ -58,22 +59,23 @@ class _FirstCalls(TorchFunctionMode):
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The hidden states among what a block takes or returns."""
+    """The hidden states among a block's inputs or outputs: the first tensor, searched depth first."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, tuple | list):
-        return next((found for part in output if (found := first_tensor(part)) is not None), None)
+        return next((tensor for part in output if (tensor := first_tensor(part)) is not None), None)
     return first_tensor(tuple(output.values())) if isinstance(output, dict) else None
 
 
 def replaced(output: Any, old: Any, new: Any) -> Any:
-    """What a block takes or returns, with other hidden states."""
+    """A block's inputs or outputs with other hidden states."""
     if output is old:
         return new
     if isinstance(output, tuple):
         parts = [replaced(part, old, new) for part in output]
-        named = getattr(output, "_fields", None) is not None
-        return type(output)(*parts) if named else tuple(parts)
+        is_named_tuple = getattr(output, "_fields", None) is not None
+        # A named tuple takes its fields as separate arguments.
+        return type(output)(*parts) if is_named_tuple else tuple(parts)
     if isinstance(output, list):
         return [replaced(part, old, new) for part in output]
     if isinstance(output, dict):
@@ -82,77 +84,83 @@ def replaced(output: Any, old: Any, new: Any) -> Any:
 
 
 def discover_blocks(module: nn.Module, run: Callable[[], object], rows: int) -> BlockStructure | str:
-    """Watch a run and say where its attention is, or why there is none that could be watched.
+    """Run a model once and find its blocks, or the reason why none can be observed.
 
     Args:
         module: The model.
         run: Runs it on some rows.
-        rows: How many these are; a number that no other axis has tells the axes of hidden states apart.
+        rows: Number of rows; the axis of this length in the hidden states is the batch axis.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    with _FirstCalls() as spotter, _followed(module, spotter.path, shapes):
+    with _FirstCalls() as locator, _tracked(module, locator.path, shapes):
         run()
-    seen = spotter.seen
-    if not seen:
-        return _why_none(module, shapes)
+    attention_paths = locator.seen
+    if not attention_paths:
+        return _why_no_attention(module, shapes)
     lists = {name for name, part in module.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential)}
-    busy = _busy(module, seen, lists)
+    attending_lists = _lists_with_attention(module, attention_paths, lists)
     entries: list[tuple[str, int]] = []
-    after: list[Path] = []
-    for path in seen:
-        block = _block(path, busy)
+    paths_after: list[Path] = []
+    for path in attention_paths:
+        block = _block_of(path, attending_lists)
         if block is None:
-            after.append(path)
+            paths_after.append(path)
         else:
-            after = []
+            # Attention outside blocks, but before another block, is not a pooler.
+            paths_after = []
             if block not in entries:
                 entries.append(block)
     if not entries:
         return (
-            f"{type(module).__name__} has attention in {_listed([path[-1][0] for path in seen])} alone, in no list of "
-            "blocks whose hidden states could be followed."
+            f"{type(module).__name__} has attention only in {_listed([path[-1][0] for path in attention_paths])}, "
+            "outside a list of blocks, so its hidden states cannot be followed."
         )
     names = tuple(name for name, _ in entries)
     shape = shapes[names[0]]
+    # Some models (XLNet, older releases of OpenCLIP) keep positions first: `l p c`.
     batch = 1 if len(shape) == 3 and shape[1] == rows != shape[0] else 0
     kinds = tuple(name.rpartition(".")[0] for name in names)
-    around = (name for path in after for name, _ in path if not names[0].startswith(f"{name}."))
-    pooler = next(around, None)
-    ended = list(shapes)
-    later = ended[ended.index(names[-1]) + 1 :]
+    # The outermost module that attends after the last block, unless it contains the blocks as well.
+    candidates = (name for path in paths_after for name, _ in path if not names[0].startswith(f"{name}."))
+    pooler = next(candidates, None)
+    # Insertion order of `shapes` is the order in which modules first ended.
+    finished = list(shapes)
+    later_names = finished[finished.index(names[-1]) + 1 :]
     norms = tuple(
         part
-        for name in later
+        for name in later_names
         if "norm" in type(part := module.get_submodule(name)).__name__.lower()
         and not (pooler and name.startswith(f"{pooler}."))
     )
     return BlockStructure(names, tuple(map(module.get_submodule, names)), kinds, pooler, norms, batch)
 
 
-def _busy(module: nn.Module, seen: Sequence[Path], lists: set[str]) -> dict[str, bool]:
-    """The lists in whose items attention happens, and whether it does in each of them."""
+def _lists_with_attention(module: nn.Module, seen: Sequence[Path], lists: set[str]) -> dict[str, bool]:
+    """The module lists whose items compute attention, and whether all of their items do."""
     items: dict[str, set[str]] = defaultdict(set)
     for path in seen:
         for name, _ in path:
             parent = name.rpartition(".")[0]
             if parent in lists:
                 items[parent].add(name)
-    return {name: len(found) == len(list(module.get_submodule(name).children())) for name, found in items.items()}
+    return {
+        name: len(attending) == len(list(module.get_submodule(name).children())) for name, attending in items.items()
+    }
 
 
-def _block(path: Path, busy: dict[str, bool]) -> tuple[str, int] | None:
-    """The block that an attention belongs to: an item of the innermost list all of whose items attend.
+def _block_of(path: Path, busy: dict[str, bool]) -> tuple[str, int] | None:
+    """The block that computes an attention: an item of the innermost list all of whose items attend.
 
-    Inside a block there may be lists as well, of an attention and something else; around it there are lists of stages.
+    A block may contain lists too, of an attention and another layer; blocks may be in lists of stages.
     """
-    inside = [entry for entry in path if entry[0].rpartition(".")[0] in busy]
-    whole = [entry for entry in inside if busy[entry[0].rpartition(".")[0]]]
-    return (whole or inside or [None])[-1]
+    entries = [entry for entry in path if entry[0].rpartition(".")[0] in busy]
+    complete = [entry for entry in entries if busy[entry[0].rpartition(".")[0]]]
+    return (complete or entries or [None])[-1]
 
 
 @contextmanager
-def _followed(module: nn.Module, path: list[tuple[str, int]], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
-    """Keep `path` at the modules that are running, and note the shapes of what they return."""
+def _tracked(module: nn.Module, path: list[tuple[str, int]], shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+    """Keep `path` at the modules that are running, and record the shapes of their outputs."""
     runs: dict[str, int] = defaultdict(int)
     handles = []
     for name, part in module.named_modules():
@@ -180,18 +188,20 @@ def _leave(
         shapes.setdefault(name, tuple(tensor.shape))
 
 
-def _why_none(module: nn.Module, ran: Iterable[str]) -> str:
-    """Why no attention was seen in a run of these modules."""
+def _why_no_attention(module: nn.Module, ran: Iterable[str]) -> str:
+    """Why no attention was recorded in a run of these modules."""
     kinds = {name: type(module.get_submodule(name)).__name__.lower() for name in ran}
     suspects = [name for name, kind in kinds.items() if "attn" in kind or "attention" in kind]
     if not suspects:
-        return f"{type(module).__name__} has no attention: GradCam and the methods that take gradients do without."
+        return f"{type(module).__name__} has no attention: use GradCam or a gradient method, which do not need any."
     return (
-        f"The attention of {type(module).__name__} cannot be seen: {_listed(suspects)} neither call PyTorch's "
+        f"The attention of {type(module).__name__} cannot be captured: {_listed(suspects)} call neither PyTorch's "
         "scaled_dot_product_attention or multi_head_attention_forward nor a softmax over keys."
     )
 
 
 def _listed(names: Sequence[str]) -> str:
     unique = list(dict.fromkeys(names))
-    return ", ".join(unique[:_SHOWN]) + (f" and {len(unique) - _SHOWN} more" if len(unique) > _SHOWN else "")
+    return ", ".join(unique[:_MAX_LISTED]) + (
+        f" and {len(unique) - _MAX_LISTED} more" if len(unique) > _MAX_LISTED else ""
+    )

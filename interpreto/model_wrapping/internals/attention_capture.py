@@ -1,4 +1,4 @@
-"""A run of a model whose attention is watched."""
+"""Captures the attention of requested blocks in one run of a model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,24 +18,24 @@ from interpreto.model_wrapping.internals.attention_recorder import AttentionCall
 from interpreto.model_wrapping.internals.capture import Capture
 
 NO_ONE_MAP = (
-    "inside windows or over other positions in each: no map of the whole input can be made of that. GradCam and "
-    "methods that take gradients do without"
+    "inside windows or over different positions in each, which gives no map of the whole input. Use GradCam or a "
+    "gradient method"
 )
-"""Why blocks that attend over different positions give no map."""
-_STATES = object()
-"""Where hidden states stand in what a block returns; these themselves are not kept."""
+"""Why blocks that attend over different positions cannot be explained."""
+_STATES_PLACEHOLDER = object()
+"""A placeholder for hidden states in the stored outputs of blocks, so that they are not kept in memory."""
 
 
 @final
 class AttentionCapture(Capture):
-    """Attention of the asked blocks.
+    """Captures the attention of the requested blocks.
 
     Args:
-        anatomy: Of the model.
-        probe: What is asked.
-        count: How many rows run.
-        again: Runs the model on the rows this many times over, side by side.
-        positions: For a length of the keys, which of them can be shown to a person, and which are real.
+        anatomy: The blocks of the model.
+        probe: The request.
+        count: Number of rows.
+        again: Runs the model on this many copies of the rows.
+        positions: For a number of keys, which of them can be displayed, and which are not padding.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class AttentionCapture(Capture):
         self.handles: list[Any] = []
 
     def __enter__(self) -> "Capture":
-        # The blocks are left before the tap is, so that a failure between them leaves nothing behind.
+        # Hooks of blocks are removed before the recorder is switched off, so that an error in between leaves nothing
+        # behind.
         self.tap.__enter__()
         for module in dict.fromkeys(self.anatomy.blocks):
             self.handles.append(module.register_forward_pre_hook(self._enter))
@@ -79,63 +80,66 @@ class AttentionCapture(Capture):
         self.handles = []
 
     def _enter(self, *_: Any) -> None:
-        # A pooler sees the states by block; what happens inside the blocks is then asked by nobody.
-        inside = not (self.probe.per_block_objective and self.anatomy.pooler is not None)
-        self.tap.open = inside and self.entered in self.calls
+        # With an objective per block and a pooler only the pooler's attention is used, so blocks are not recorded.
+        records_blocks = not (self.probe.per_block_objective and self.anatomy.pooler is not None)
+        self.tap.open = records_blocks and self.entered in self.calls
 
     def _leave(self, _module: nn.Module, _given: Any, output: Any) -> Any:
         number, self.entered = self.entered, self.entered + 1
         calls = self.tap.drain()
-        opened, self.tap.open = self.tap.open, False
-        if opened:
+        was_recording, self.tap.open = self.tap.open, False
+        if was_recording:
             self.calls[number] = [self._checked(number, calls)]
         hidden = first_tensor(output)
         assert hidden is not None
-        changed = hidden
+        new_hidden = hidden
         if self.probe.per_block_objective:
-            self.forms[number] = replaced(output, hidden, _STATES)
+            self.forms[number] = replaced(output, hidden, _STATES_PLACEHOLDER)
         if self.probe.per_block_objective and number in self.calls:
-            # The score of this block's output is to reach this block alone.
+            # Detached, so that the score of this block's output has a gradient for this block alone.
             self.hidden[number] = hidden
             torch.set_grad_enabled(False)
-            changed = hidden.detach()
+            new_hidden = hidden.detach()
         if number == len(self.anatomy) - 1:
             if hidden.ndim != 3:
                 raise UnsupportedError(
                     f"{self.anatomy.names[number]} works on hidden states of shape {tuple(hidden.shape)}, inside "
-                    "windows or on a grid: methods that look at attention need rows, positions and channels."
+                    "windows or on a grid: attention methods need the axes rows, positions and channels."
                 )
             torch.set_grad_enabled(True)
-            changed = self.last = changed if changed.requires_grad else changed.detach().requires_grad_()
+            # The last hidden states are a leaf if nothing before them has a graph: `readout_weights` differentiates
+            # with respect to them.
+            new_hidden = self.last = new_hidden if new_hidden.requires_grad else new_hidden.detach().requires_grad_()
             if self.anatomy.pooler is not None:
                 self.tap.gradients = self.tap.open = True
-        return None if changed is hidden else replaced(output, hidden, changed)
+        return None if new_hidden is hidden else replaced(output, hidden, new_hidden)
 
     def _checked(self, number: int, calls: list[AttentionCall]) -> AttentionCall:
-        """The one attention of a block, as rows, heads, queries and keys.
+        """The single attention of a block, with the axes rows, heads, queries and keys.
 
         Raises:
-            UnsupportedError: if there is none, more than one, or one inside of windows.
+            UnsupportedError: if there is none, more than one, or one inside windows.
         """
         name = self.anatomy.names[number]
         if len(calls) != 1:
             raise UnsupportedError(
-                f"{name} attends {len(calls)} times: this method knows what to do with one attention per block."
+                f"{name} attends {len(calls)} times: this method needs one attention per block."
                 if calls
-                else f"The attention of {name} was not seen in this run: it calls neither PyTorch's fused attention "
-                "nor a softmax over keys."
+                else f"The attention of {name} was not recorded in this run: it calls neither PyTorch's fused "
+                "attention nor a softmax over keys."
             )
         (call,) = calls
         if self.probe.values and call.value is None:
             raise UnsupportedError(
-                f"This method needs queries, keys and values, and {name} has attention code of its own that shows "
-                "probabilities alone. Load the model with attn_implementation='sdpa' if it can, or use a method that "
-                "does without: LeGrad, GenericAttention, AttentionSaliency."
+                f"This method needs queries, keys and values, but the attention code of {name} exposes only "
+                "probabilities. Load the model with attn_implementation='sdpa' if it supports this, or use a method "
+                "that needs only probabilities: LeGrad, GenericAttention, AttentionSaliency."
             )
+        # Windows are stacked along the batch axis.
         if call.probabilities.ndim == 4 and len(call.probabilities) != self.count:
             raise UnsupportedError(
-                f"{name} attends inside windows of the image ({len(call.probabilities) // self.count} each): a map of "
-                "the whole image cannot be made of that. GradCam and methods that take gradients do without."
+                f"{name} attends inside windows of the image ({len(call.probabilities) // self.count} each), "
+                "which gives no map of the whole image. Use GradCam or a gradient method."
             )
         return call
 
@@ -148,17 +152,18 @@ class AttentionCapture(Capture):
             return [outputs]
         hidden = [self._read(self.hidden[layer]) for layer in self.wanted]
         self._unhook()
+        # One run of the layers after the blocks serves the outputs of all blocks, side by side along the batch axis.
         with self._skipping(torch.cat(hidden, dim=self.anatomy.batch)):
-            found = self.again(len(hidden))
+            outputs_per_block = self.again(len(hidden))
         self.pooled = self.tap.drain()
         self.tap.open = False
-        return list(found.split(self.count))
+        return list(outputs_per_block.split(self.count))
 
     def _check_lengths(self) -> None:
-        """Refuse blocks that work on different positions.
+        """Check that all blocks work on the same positions.
 
         Raises:
-            UnsupportedError: if there are some, as where patches are merged between blocks.
+            UnsupportedError: if they do not, as if patches are merged between blocks.
         """
         keys = [call.probabilities.shape[-1] for call in self._block_calls()]
         states = [hidden.shape[1 - self.anatomy.batch] for hidden in self.hidden.values()]
@@ -167,7 +172,7 @@ class AttentionCapture(Capture):
                 raise UnsupportedError(f"The blocks of this model attend over {shown} positions, {NO_ONE_MAP}.")
 
     def _read(self, hidden: Tensor) -> Tensor:
-        """A block's output as the head is to see it; a pooler sees it as it is."""
+        """A block's output as the head reads it: averaged over positions if requested, unless a pooler reads it."""
         if self.probe.readout == "model" or self.anatomy.pooler is not None:
             return hidden
         return hidden.mean(1 - self.anatomy.batch, keepdim=True).expand_as(hidden)
@@ -176,7 +181,7 @@ class AttentionCapture(Capture):
     def _skipping(self, states: Tensor) -> Iterator[None]:
         """Run the model without its blocks, as if the last one had returned these states.
 
-        A pooler is given them as they are: LeGrad's authors leave out the normalisations around it.
+        A pooler gets them as they are: LeGrad's reference code omits the normalization layers around it.
         """
         modules = list(dict.fromkeys(self.anatomy.blocks))
         entered = 0
@@ -184,25 +189,27 @@ class AttentionCapture(Capture):
         def skipped(*args: Any, **kwargs: Any) -> Any:
             nonlocal entered
             number, entered = entered, entered + 1
+            # Earlier blocks pass their input on, in the form of their recorded output.
             if number < len(self.anatomy) - 1:
                 hidden = first_tensor((args, kwargs))
             else:
                 torch.set_grad_enabled(True)
                 self.tap.open = self.anatomy.pooler is not None
                 hidden = states
-            return replaced(self.forms[number], _STATES, hidden)
+            return replaced(self.forms[number], _STATES_PLACEHOLDER, hidden)
 
         torch.set_grad_enabled(False)
         norms = self.anatomy.norms if self.anatomy.pooler is not None else ()
-        own = {module: module.__dict__.get("forward") for module in (*modules, *norms)}
+        original_forwards = {module: module.__dict__.get("forward") for module in (*modules, *norms)}
         for module in modules:
+            # An instance attribute takes precedence over the method of the class, and deleting it restores the module.
             module.__dict__["forward"] = skipped
         for module in norms:
             module.__dict__["forward"] = lambda hidden: hidden
         try:
             yield
         finally:
-            for module, forward in own.items():
+            for module, forward in original_forwards.items():
                 if forward is None:
                     del module.__dict__["forward"]
                 else:
@@ -224,34 +231,38 @@ class AttentionCapture(Capture):
 
     def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p l"]:
         calls = self._pooler_calls() + self._block_calls()
-        first = gradients[: len(calls)]
-        second = list(gradients[len(calls) :]) + [None] * len(calls)
+        attention_gradients = gradients[: len(calls)]
+        output_gradients = list(gradients[len(calls) :]) + [None] * len(calls)
         layers = [
             layer
             for number, call in enumerate(calls)
-            for layer in self._layers(call, first[number] if first else None, second[number])
+            for layer in self._layers(
+                call, attention_gradients[number] if attention_gradients else None, output_gradients[number]
+            )
         ]
         poolers = len(layers) - len(self._block_calls())
-        shown, real = self._places(layers[0].attention)
+        displayable, not_padding = self._places(layers[0].attention)
         return self.probe.rule(
-            CapturedAttention(tuple(layers[poolers:]), tuple(layers[:poolers]), lambda: self.reads, shown, real)
+            CapturedAttention(
+                tuple(layers[poolers:]), tuple(layers[:poolers]), lambda: self.reads, displayable, not_padding
+            )
         )
 
     def _places(self, attention: Float[Tensor, "p h q k"]) -> tuple[Bool[Tensor, "p k"], Bool[Tensor, "p k"]]:
-        """Which keys can be shown, and which are real: the same for all targets."""
+        """Which keys can be displayed, and which are not padding: the same for all targets."""
         if self.places is None:
-            shown, real = self.positions(attention.shape[-1])
-            self.places = shown.to(attention.device), real.to(attention.device)
+            displayable, not_padding = self.positions(attention.shape[-1])
+            self.places = displayable.to(attention.device), not_padding.to(attention.device)
         return self.places
 
     def _layers(
         self, call: AttentionCall, gradient: Tensor | None, output_gradient: Tensor | None
     ) -> list[AttentionLayer]:
-        """A call as a layer: as several ones, where the model ran on the outputs of several blocks at once."""
+        """An attention call as a layer; as several layers if the model ran on the outputs of several blocks at once."""
         attention = self._heads(call.probabilities.detach()).float()
         if gradient is not None:
             gradient = self._heads(gradient.float())
-            # Of a model's own code no mask is known; what it forbids has probability 0.
+            # The mask is unknown if the model applies it in its own code; forbidden keys have probability 0.
             allowed = attention > 0 if call.value is None else call.allowed
             gradient = gradient if allowed is None else gradient * allowed
         if len(attention) > self.count:
@@ -268,34 +279,37 @@ class AttentionCapture(Capture):
         return [AttentionLayer(attention, gradient, query, key, value, output, slope, _projection(call))]
 
     def _heads(self, tensor: Tensor) -> Float[Tensor, "p h q k"]:
-        """Rows and heads apart, where a model joins them."""
+        """Separate rows and heads, which some models join in one axis."""
         return tensor if tensor.ndim == 4 else tensor.reshape(self.count, -1, *tensor.shape[-2:])
 
     @cached_property
     def reads(self) -> Float[Tensor, "p l"]:
-        """With which weights the output reads the positions after the last block."""
+        """The weights with which the output reads the positions after the last block."""
         assert self.outputs is not None
-        # Not all alike, for probabilities sum to a constant.
+        # Different weights per output: an unweighted sum of probabilities is constant, so that its gradient is 0.
         weights = torch.linspace(1, 2, self.outputs.shape[1], device=self.outputs.device)
         total = (self.outputs * weights).sum()
-        pooled = self._pooler_calls()
-        leaf = pooled[0].probabilities if pooled else self.last
+        pooler_calls = self._pooler_calls()
+        leaf = pooler_calls[0].probabilities if pooler_calls else self.last
         assert leaf is not None
-        (slope,) = torch.autograd.grad(total, leaf, retain_graph=True)
-        if pooled:
-            read = (self._heads(slope) != 0).any(3).any(1).float()
-            read = read / read.sum(-1, keepdim=True).clamp(min=1)
-            found = torch.einsum("pq,pqk->pk", read, self._heads(leaf.detach()).float().mean(1))
+        # A position is read if the gradient of the output with respect to it is not 0.
+        (gradient,) = torch.autograd.grad(total, leaf, retain_graph=True)
+        if pooler_calls:
+            is_read = (self._heads(gradient) != 0).any(3).any(1).float()
+            is_read = is_read / is_read.sum(-1, keepdim=True).clamp(min=1)
+            weights_of_keys = torch.einsum("pq,pqk->pk", is_read, self._heads(leaf.detach()).float().mean(1))
             assert self.last is not None
-            # Tokens before the patches may be kept from the pooler.
-            return functional.pad(found, (self.last.shape[1 - self.anatomy.batch] - found.shape[1], 0))
-        read = (slope.movedim(self.anatomy.batch, 0) != 0).any(-1).float()
-        if not read.any(1).all():
-            raise UnsupportedError(
-                "The score does not change with what any position holds after the last block, as behind an activation "
-                "that is saturated: which positions the output reads cannot be told."
+            # A pooler may not see the tokens before the patches; their weight is 0.
+            return functional.pad(
+                weights_of_keys, (self.last.shape[1 - self.anatomy.batch] - weights_of_keys.shape[1], 0)
             )
-        return read / read.sum(-1, keepdim=True).clamp(min=1)
+        is_read = (gradient.movedim(self.anatomy.batch, 0) != 0).any(-1).float()
+        if not is_read.any(1).all():
+            raise UnsupportedError(
+                "The score does not depend on any position after the last block, as after a saturated activation: the "
+                "positions that the output reads cannot be determined."
+            )
+        return is_read / is_read.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _projection(call: AttentionCall) -> Callable[[Tensor], Tensor] | None:

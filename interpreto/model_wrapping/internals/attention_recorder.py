@@ -1,4 +1,4 @@
-"""The tap: attention probabilities of any model, whatever kernel it was loaded with."""
+"""Records the attention probabilities of any model, whatever kernel it was loaded with."""
 
 import math
 import threading
@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 _FORBIDDEN = -1e4
-"""From here downwards an additive mask forbids; models of old write -10,000 where others write minus infinity."""
+"""An additive mask at or below this value forbids attention; older models use -10,000 instead of minus infinity."""
 
 _FUSED = functional.scaled_dot_product_attention
 _MULTI_HEAD = functional.multi_head_attention_forward
@@ -22,7 +22,7 @@ _SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax, torch.special.sof
 
 
 class _Thread(threading.local):
-    """The innermost tap of each thread: what a target function runs inside of a tapped run is not the outer one's."""
+    """The innermost recorder of each thread: a target function that runs another model has a recorder of its own."""
 
     tap: "AttentionRecorder | None" = None
 
@@ -32,18 +32,18 @@ _THREAD = _Thread()
 
 @dataclass(eq=False)
 class AttentionCall:
-    """One attention of one layer.
+    """One computation of attention.
 
     Attributes:
-        probabilities: `p h q k` in float32, or `p*h q k` where a model joins rows and heads. Gradients can be taken
-            for them.
-        allowed: Which keys a query may look at, in a shape that broadcasts; None where all are, or where the model's
-            own code did the masking.
-        query: `p h q d`; None, like all that follows, where the model has attention code of its own.
-        key: `p h k d`, repeated where several heads of queries share one.
-        value: `p h k e`, likewise.
+        probabilities: `p h q k` in float32, or `p*h q k` if a model joins rows and heads. Gradients can be computed
+            with respect to them.
+        allowed: Which keys a query may attend to, in a shape that broadcasts; None if all of them, or if the model
+            applies the mask in its own code.
+        query: `p h q d`; None, as all fields below, if the model has its own attention code.
+        key: `p h k d`, repeated if several query heads share one.
+        value: `p h k e`, repeated likewise.
         output: `p h q e`, before the projection that joins the heads.
-        projection: Weight and bias of that projection.
+        projection: Weight and bias of this projection.
     """
 
     probabilities: Float[Tensor, "..."]
@@ -56,20 +56,20 @@ class AttentionCall:
 
 
 class AttentionRecorder(TorchFunctionMode):
-    """While it is on and open, attention is computed in the open, and every call is kept.
+    """Computes attention with explicit probabilities while it is on and open, and records every call.
 
-    Three things are answered: `scaled_dot_product_attention`, with the softmax written out; the same inside
-    `multi_head_attention_forward`; and, in models with attention code of their own, a softmax over the last of three
-    or more axes, whose result is taken as the probabilities.
+    Three kinds of calls are recorded: `scaled_dot_product_attention`, whose softmax is computed explicitly; the same
+    inside `multi_head_attention_forward`; and, in models with their own attention code, a softmax over the last of
+    three or more axes, whose result is taken as the probabilities.
 
     Args:
-        gradients: Whether gradients are wanted. They begin at the first call that is taken: whoever runs the model
-            under `no_grad` gets a graph that holds nothing below it.
-        merge: Whether all heads are computed as one, as the released code of Grad-ECLIP does.
+        gradients: Whether gradients are needed. They are enabled at the first recorded call, so that a model that runs
+            under `no_grad` has a graph from there on only.
+        merge: Whether all heads are computed as one, as the reference code of Grad-ECLIP does.
 
     Attributes:
-        open: Whether calls are taken now; everything else runs as it is.
-        calls: What was taken since the last `drain`.
+        open: Whether calls are recorded; otherwise they run unchanged.
+        calls: The calls since the last `drain`.
     """
 
     def __init__(self, *, gradients: bool = True, merge: bool = False) -> None:
@@ -91,14 +91,14 @@ class AttentionRecorder(TorchFunctionMode):
 
     @staticmethod
     def respond(func: Any, args: Any, options: Any) -> bool:
-        """Whether the recorder handles a call."""
+        """Whether the recorder handles a call of a function."""
         if func not in _SOFTMAX:
             return func is _FUSED or func is _MULTI_HEAD
         scores = args[0] if args else options["input"]
         return _over_keys(scores, *args[1:], **{name: value for name, value in options.items() if name != "input"})
 
     def drain(self) -> list[AttentionCall]:
-        """The calls that were taken, which are forgotten here."""
+        """Return the recorded calls, and forget them."""
         calls, self.calls = self.calls, []
         return calls
 
@@ -111,13 +111,15 @@ class AttentionRecorder(TorchFunctionMode):
         if func is _MULTI_HEAD:
             return self._multi_head(*args, **options)
         if func in _SOFTMAX:
-            found = func(*args, **options)
-            return self._softmax(found, *args[1:], **{name: v for name, v in options.items() if name != "input"})
+            probabilities = func(*args, **options)
+            return self._softmax(
+                probabilities, *args[1:], **{name: v for name, v in options.items() if name != "input"}
+            )
         if self.calls and self.calls[-1].projection is None:
-            # What heads are joined by is the linear layer that comes after them; GPT-2 writes it as a sum and product.
+            # The first linear layer after attention joins the heads; GPT-2 computes it with addmm.
             if func is functional.linear:
-                named = dict(zip(("input", "weight", "bias"), args, strict=False)) | options
-                self.calls[-1].projection = (named["weight"], named.get("bias"))
+                arguments = dict(zip(("input", "weight", "bias"), args, strict=False)) | options
+                self.calls[-1].projection = (arguments["weight"], arguments.get("bias"))
             elif func is torch.addmm:
                 self.calls[-1].projection = (args[2].T, args[0])
         return func(*args, **options)
@@ -133,18 +135,20 @@ class AttentionRecorder(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """softmax(q k^T) v with the probabilities in the open; rows that may look at nothing give 0."""
+        """softmax(q k^T / sqrt(d)) v with explicit probabilities; queries without any allowed key return 0."""
         if enable_gqa:
+            # Grouped-query attention: several query heads share one key and one value.
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
             value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
         heads = query.shape[-3]
         if self.merge:
             query, key, value = (_joined(part) for part in (query, key, value))
             scale = None
+        # In float32: half precision would round small probabilities and their gradients.
         with torch.autocast(query.device.type, enabled=False):
             allowed, bias = _mask(attn_mask, is_causal, query.shape[-2], key.shape[-2], query.device)
             if self.gradients and not torch.is_grad_enabled():
-                # Nothing before this call needs a graph; all that follows does.
+                # No layer before the first recorded one needs a graph; all layers after it do.
                 query, key, value = query.detach(), key.detach(), value.detach()
                 torch.set_grad_enabled(True)
             factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -153,29 +157,35 @@ class AttentionRecorder(TorchFunctionMode):
             if allowed is None:
                 probabilities = scores.softmax(-1)
             else:
-                # A row without a single allowed key has no softmax.
-                some = allowed.any(-1, keepdim=True)
-                probabilities = scores.masked_fill(~allowed & some, -torch.inf).softmax(-1) * some
+                # The softmax of a query without any allowed key is NaN, so its keys are not masked before it but set to
+                # 0 after it, as in PyTorch's fused kernels.
+                has_allowed = allowed.any(-1, keepdim=True)
+                probabilities = scores.masked_fill(~allowed & has_allowed, -torch.inf).softmax(-1) * has_allowed
             probabilities = self._open(probabilities)
             output = probabilities.to(value.dtype) @ value
         self.calls.append(AttentionCall(probabilities, allowed, query, key, value, output))
         return _split(output, heads) if self.merge else output
 
     def _multi_head(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
-        """PyTorch's own multi-head attention, inside which no mode is on: its fused attention becomes the tap's."""
+        """PyTorch's own multi-head attention, with explicit probabilities.
+
+        Function modes are off inside of it, so its call of fused attention cannot be intercepted: the function is
+        copied with another fused attention.
+        """
         names = _MULTI_HEAD.__code__.co_varnames[: _MULTI_HEAD.__code__.co_argcount]
-        given = {**dict(zip(names, args, strict=False)), **options}
-        wanted = given.get("need_weights", True)
-        output, _ = _multi_head_with(self._attention)(**{**given, "need_weights": False})
+        arguments = {**dict(zip(names, args, strict=False)), **options}
+        needs_weights = arguments.get("need_weights", True)
+        # With need_weights=True PyTorch does not use fused attention.
+        output, _ = _multi_head_with(self._attention)(**{**arguments, "need_weights": False})
         call = self.calls[-1]
-        call.projection = (given["out_proj_weight"], given["out_proj_bias"])
-        if not wanted:
+        call.projection = (arguments["out_proj_weight"], arguments["out_proj_bias"])
+        if not needs_weights:
             return output, None
-        weights = call.probabilities.mean(1) if given.get("average_attn_weights", True) else call.probabilities
-        return output, weights.to(output.dtype) if given["query"].ndim == 3 else weights[0].to(output.dtype)
+        weights = call.probabilities.mean(1) if arguments.get("average_attn_weights", True) else call.probabilities
+        return output, weights.to(output.dtype) if arguments["query"].ndim == 3 else weights[0].to(output.dtype)
 
     def _softmax(self, probabilities: Tensor, *args: Any, **options: Any) -> Tensor:
-        """A softmax of a model's own attention code; others have fewer axes or run over another one."""
+        """Record a softmax of a model's own attention code; other uses of softmax have another axis or shape."""
         if not _over_keys(probabilities, *args, **options):
             return probabilities
         if self.gradients and not torch.is_grad_enabled():
@@ -185,14 +195,14 @@ class AttentionRecorder(TorchFunctionMode):
         return probabilities
 
     def _open(self, probabilities: Tensor) -> Tensor:
-        """The probabilities, such that gradients can be taken for them."""
+        """The probabilities, as a tensor with respect to which gradients can be computed."""
         if not self.gradients or probabilities.requires_grad:
             return probabilities
         return probabilities.detach().requires_grad_()
 
 
 def _over_keys(scores: Tensor, *args: Any, **options: Any) -> bool:
-    """Whether a softmax runs over the last of three or more axes."""
+    """Whether a softmax is over the last of three or more axes."""
     axis = args[0] if args else options.get("dim")
     return scores.ndim >= 3 and axis in (-1, scores.ndim - 1)
 
@@ -202,12 +212,15 @@ def _mask(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Which keys are allowed, and what is added to the scores."""
     if causal:
+        # Aligned to the upper left corner, as PyTorch defines is_causal.
         return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(), None
     if mask is None:
         return None, None
     if mask.dtype == torch.bool:
         return mask, None
     allowed = mask > _FORBIDDEN
+    # A mask may contain a bias for allowed keys; forbidden ones are set to minus infinity through `allowed`, and minus
+    # infinity itself would give NaN where no key is allowed.
     return (None, mask) if allowed.all() else (allowed, mask.clamp(min=_FORBIDDEN))
 
 
@@ -220,11 +233,11 @@ def _split(joined: Float[Tensor, "p 1 l hd"], heads: int) -> Float[Tensor, "p h 
 
 
 def _multi_head_with(attention: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """PyTorch's multi-head attention with another fused attention: its own code, among names of its own.
+    """PyTorch's multi-head attention with another fused attention: its code object with other globals.
 
-    No name of the module changes, which other threads read too.
+    Patching the module instead would affect other threads.
     """
-    # Its arguments have passed the modes of this thread already.
-    own = {"scaled_dot_product_attention": attention, "has_torch_function": lambda _: False}
-    names = {**vars(functional), **own}
-    return FunctionType(_MULTI_HEAD.__code__, names, argdefs=_MULTI_HEAD.__defaults__)
+    # Dispatch to function modes has already happened for these arguments.
+    overrides = {"scaled_dot_product_attention": attention, "has_torch_function": lambda _: False}
+    new_globals = {**vars(functional), **overrides}
+    return FunctionType(_MULTI_HEAD.__code__, new_globals, argdefs=_MULTI_HEAD.__defaults__)

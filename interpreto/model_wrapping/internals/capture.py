@@ -1,4 +1,4 @@
-"""Watching a run of a model: what is kept of it, and what gradients are then taken for."""
+"""The interface of a run of a model whose internals are captured."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Capture(ABC):
-    """A run of a model that is watched, as a context; what it says holds until the context ends."""
+    """A context in which a run of the model is captured; its results are valid until the context ends."""
 
     @abstractmethod
     def __enter__(self) -> "Capture": ...
@@ -21,12 +21,12 @@ class Capture(ABC):
 
     @abstractmethod
     def objectives(self, outputs: Float[Tensor, "p k"]) -> list[Float[Tensor, "p k"]]:
-        """The outputs whose targeted scores are summed before gradients are taken."""
+        """The outputs whose target scores are summed before gradients are computed."""
 
     @abstractmethod
     def leaves(self) -> list[Tensor]:
-        """What gradients are taken for; nothing where none are wanted."""
+        """The tensors with respect to which gradients are computed; empty if none are needed."""
 
     @abstractmethod
     def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p ..."]:
-        """Scores of positions, of one target of each row."""
+        """Scores of positions, for one target of each row."""

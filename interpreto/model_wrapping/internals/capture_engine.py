@@ -1,4 +1,4 @@
-"""Responses to requests that capture internals of a model."""
+"""Runs models for requests that capture internals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,21 +33,21 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Targ
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import device_of
 
-_EXPLORERS = 2
-"""Rows with which a model is explored; two tell the axis of rows from that of positions."""
+_N_DISCOVERY_ROWS = 2
+"""Number of rows with which blocks are discovered; two distinguish the batch axis from that of positions."""
 
 
 class CaptureEngine:
-    """What a wrapper needs to answer about the inside of its model.
+    """Runs a model for requests that capture internals.
 
-    A model is explored once, on its first rows; where patches lie, once per size of image.
+    The blocks of a model are discovered once, with its first rows; the positions of patches, once per image size.
 
     Args:
         module: The model.
         outputs: Runs it.
-        pixels: The field of rows that holds an image; None where positions are tokens.
-        words: Which tokens of rows are none that a tokenizer adds.
-        ragged: Whether rows of a batch are filled up to the longest, rather than to a length of the model's own.
+        pixels: The field of rows that contains an image; None if positions are tokens.
+        words: Which tokens of rows are not special tokens.
+        ragged: Whether rows are padded to the longest row of their batch, rather than to a length of the model's own.
     """
 
     def __init__(
@@ -60,51 +60,58 @@ class CaptureEngine:
     ) -> None:
         self.ragged = ragged
         self.module, self.outputs, self.pixels, self.words = module, outputs, pixels, words
-        self._anatomy: BlockStructure | str | None = None
+        self._structure: BlockStructure | str | None = None
         self._positions: dict[tuple[tuple[int, ...], int | None], PatchPositions | None] = {}
-        self._spots: dict[tuple[int, ...], list[FeatureLayer]] = {}
+        self._layers: dict[tuple[int, ...], list[FeatureLayer]] = {}
         self._default: dict[tuple[int, ...], FeatureLayer] = {}
         self._used_layer = ""
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Run the rows of requests as one batch, with scores of positions, by one backward pass per target at most.
+        """Run the rows of requests as one batch and return scores of positions.
+
+        There is at most one backward pass per target.
 
         Raises:
             UnsupportedError: if the model does not have the requested internals.
             OptionError: if a requested layer does not exist.
         """
-        rows, probe = Rows.join([request.rows for request in requests], device_of(self.module)), requests[0].capture
-        assert probe is not None
+        rows, capture_request = (
+            Rows.join([request.rows for request in requests], device_of(self.module)),
+            requests[0].capture,
+        )
+        assert capture_request is not None
         sizes = [len(request.rows) for request in requests]
-        with torch.no_grad(), use_recordable_attention(self.module), self._watch(probe, rows) as watch:
+        # no_grad: the capture enables gradients itself, at the first layer that needs them.
+        with torch.no_grad(), use_recordable_attention(self.module), self._capture(capture_request, rows) as capture:
             outputs = self.outputs(rows)
-            plain = outputs.detach().split(sizes)
-            objectives = [part.split(sizes) for part in watch.objectives(outputs)]
+            # Reported scores are those of the model, also if the objectives are computed per block.
+            plain_outputs = outputs.detach().split(sizes)
+            objectives = [part.split(sizes) for part in capture.objectives(outputs)]
             selected = [
                 [self._objective(request).select(part) for request, part in zip(requests, parts, strict=True)]
                 for parts in objectives
             ]
             counts = [scores.shape[1] for scores in selected[0]]
-            maps = self._maps(watch, selected, max(counts))
+            maps = self._maps(capture, selected, max(counts))
         return [
             ModelResponse(
                 at_least_float32(request.targets.select(part)).cpu(),
                 outputs=at_least_float32(part).cpu() if request.return_outputs else None,
-                captured=self._folded(probe, request.rows, rows, own[:, :count].float()).cpu(),
+                captured=self._on_grid(capture_request, request.rows, rows, own_maps[:, :count].float()).cpu(),
             )
-            for request, part, own, count in zip(requests, plain, maps.split(sizes), counts, strict=True)
+            for request, part, own_maps, count in zip(requests, plain_outputs, maps.split(sizes), counts, strict=True)
         ]
 
     @staticmethod
     def _objective(request: ModelRequest) -> Targets:
-        """What is differentiated: the targets, unless the capture has an objective of its own."""
+        """The targets that are differentiated: those of the request, unless the capture has an objective of its own."""
         capture = request.capture
         if isinstance(capture, AttentionRequest) and capture.objective is not None:
             return capture.objective(request.targets)
         return request.targets
 
     def notes(self) -> dict[str, str]:
-        """What the record of a result should say: the layer whose features were watched."""
+        """For the record of a result: the layer whose activations were captured."""
         return {"layer": self._used_layer} if self._used_layer else {}
 
     def _maps(self, watch: Capture, found: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
@@ -112,92 +119,92 @@ class CaptureEngine:
         for target in range(count if leaves else 1):
             gradients: list[Tensor] = []
             if leaves:
-                own = [scores[:, target] for parts in found for scores in parts if target < scores.shape[1]]
-                objective = torch.cat(own).sum()
+                target_scores = [scores[:, target] for parts in found for scores in parts if target < scores.shape[1]]
+                # Rows do not influence each other, so the gradient of the sum is that of each row's own score.
+                objective = torch.cat(target_scores).sum()
                 if not objective.requires_grad:
                     raise UnsupportedError(
-                        f"The output of {type(self.module).__name__} does not rest on "
+                        f"The output of {type(self.module).__name__} does not depend on "
                         f"{self._used_layer or 'its attention'} in a way that PyTorch can differentiate: it may read "
-                        "another token alone. Take another layer, or a method that hides parts."
+                        "only another token. Use another layer, or a perturbation method."
                     )
-                slopes = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
+                grads = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
                 gradients = [
-                    torch.zeros_like(leaf) if slope is None else slope
-                    for slope, leaf in zip(slopes, leaves, strict=True)
+                    torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(grads, leaves, strict=True)
                 ]
             maps.append(watch.scores(gradients).detach())
-        # Without gradients there is one map, whatever the target.
+        # Without gradients the map is the same for all targets.
         return torch.stack(maps if leaves else maps * count, dim=1)
 
-    def _watch(self, probe: CaptureRequest, rows: Rows) -> Capture:
+    def _capture(self, probe: CaptureRequest, rows: Rows) -> Capture:
         if isinstance(probe, ActivationRequest):
-            return FeatureCapture(self._spot(probe, rows), probe)
+            return FeatureCapture(self._feature_layer(probe, rows), probe)
         anatomy = self.anatomy(rows)
         if self.pixels is not None:
-            # Before the run that is watched, for finding patches runs the model too.
+            # Before the captured run, because locating patches runs the model too.
             self.positions(rows)
 
         def again(times: int) -> Float[Tensor, "np k"]:
             return self.outputs(Rows.join([rows] * times))
 
         def places(length: int) -> tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]:
-            every = torch.ones(len(rows), length, dtype=torch.bool)
-            return self._shown(rows, length), rows.fields["attention_mask"].bool() if self.ragged else every
+            ones = torch.ones(len(rows), length, dtype=torch.bool)
+            return self._displayable(rows, length), rows.fields["attention_mask"].bool() if self.ragged else ones
 
         return AttentionCapture(anatomy, probe, len(rows), again, places)
 
-    def _shown(self, rows: Rows, length: int) -> Bool[Tensor, "p l"]:
-        """Which of so many positions can be shown to a person."""
-        found = torch.zeros(len(rows), length, dtype=torch.bool)
+    def _displayable(self, rows: Rows, length: int) -> Bool[Tensor, "p l"]:
+        """Which of `length` positions can be displayed."""
+        displayable = torch.zeros(len(rows), length, dtype=torch.bool)
         if self.words is not None:
-            # A model may fill texts up, or put tokens of its own behind them.
+            # A model may pad texts, or append tokens of its own.
             words = self.words(rows)
-            found[:, : words.shape[1]] = words
+            displayable[:, : words.shape[1]] = words
         elif self.pixels is None:
-            found[:] = True
+            displayable[:] = True
         positions = None if self.pixels is None else self.positions(rows, length)
         if positions is not None and length == positions.length:
-            found[:, positions.grid.flatten()] = True
+            displayable[:, positions.grid.flatten()] = True
         elif positions is not None and length == positions.grid.numel():
-            found[:] = True
-        return found
+            displayable[:] = True
+        return displayable
 
     def anatomy(self, rows: Rows) -> BlockStructure:
-        """Where attention happens.
+        """The blocks of the model.
 
         Raises:
-            UnsupportedError: if there is no attention, or none that can be watched.
+            UnsupportedError: if there is no attention, or none that can be captured.
         """
-        found = self._explored(rows)
-        if isinstance(found, str):
-            raise UnsupportedError(found)
-        towers = dict.fromkeys(found.kinds)
+        structure = self._blocks_or_reason(rows)
+        if isinstance(structure, str):
+            raise UnsupportedError(structure)
+        towers = dict.fromkeys(structure.kinds)
         if len(towers) > 1:
-            why = (
-                "several towers: methods that look at attention know what to do with one"
+            reason = (
+                "several towers: attention methods support one tower"
                 if self.pixels is None
                 else f"several stages, {NO_ONE_MAP}"
             )
-            raise UnsupportedError(f"{type(self.module).__name__} attends in {', '.join(towers)}, {why}.")
-        return found
+            raise UnsupportedError(f"{type(self.module).__name__} attends in {', '.join(towers)}, {reason}.")
+        return structure
 
-    def _explored(self, rows: Rows) -> BlockStructure | str:
-        """The anatomy or why there is none; found with the first of these rows if it is not known yet."""
-        if self._anatomy is None:
-            some = rows.take(slice(1)).expand(_EXPLORERS)
-            self._anatomy = discover_blocks(self.module, lambda: self.outputs(some), _EXPLORERS)
-        return self._anatomy
+    def _blocks_or_reason(self, rows: Rows) -> BlockStructure | str:
+        """The blocks, or the reason why there are none; discovered with the first of these rows if necessary."""
+        if self._structure is None:
+            copies = rows.take(slice(1)).expand(_N_DISCOVERY_ROWS)
+            self._structure = discover_blocks(self.module, lambda: self.outputs(copies), _N_DISCOVERY_ROWS)
+        return self._structure
 
     def positions(self, rows: Rows, length: int | None = None) -> PatchPositions | None:
-        """The position of every patch of images of this size; None where there is no such grid.
+        """The position of every patch of images of this size; None if patches are not on a grid.
 
         Args:
             rows: Images.
-            length: In sequences of how many positions; None is what the first block is given.
+            length: Number of positions of the sequence; None for the input of the first block.
         """
         assert self.pixels is not None
         pixels = rows.fields[self.pixels][:1]
-        size, anatomy = tuple(pixels.shape[1:]), self._explored(rows)
+        size, anatomy = tuple(pixels.shape[1:]), self._blocks_or_reason(rows)
         if isinstance(anatomy, str):
             return None
         run = partial(self._run_on, rows.take(slice(1)))
@@ -215,47 +222,54 @@ class CaptureEngine:
         assert self.pixels is not None
         return self.outputs(one.expand(len(images), **{self.pixels: images}))
 
-    def _spot(self, probe: ActivationRequest, rows: Rows) -> FeatureLayer:
+    def _feature_layer(self, probe: ActivationRequest, rows: Rows) -> FeatureLayer:
         assert self.pixels is not None
-        pixels, one = rows.fields[self.pixels][:1], rows.take(slice(1))
+        pixels, single_row = rows.fields[self.pixels][:1], rows.take(slice(1))
         size = tuple(pixels.shape[1:])
-        positions, anatomy = self.positions(rows), self._explored(rows)
-        if size not in self._spots:
-            self._spots[size] = feature_layers(self.module, partial(self._run_on, one), pixels, positions)
-        known = self._spots[size]
-        # Where patches are merged on the way, there is no one grid of all blocks.
+        positions, anatomy = self.positions(rows), self._blocks_or_reason(rows)
+        if size not in self._layers:
+            self._layers[size] = feature_layers(self.module, partial(self._run_on, single_row), pixels, positions)
+        layers = self._layers[size]
+        # If patches are merged between stages, the blocks do not share one grid.
         blocks = () if isinstance(anatomy, str) or len(set(anatomy.kinds)) > 1 else anatomy.names
         if probe.layer is not None:
-            spot = named_layer(probe, known, self.module, blocks)
+            layer = named_layer(probe, layers, self.module, blocks)
         else:
             if size not in self._default:
-                first = [] if isinstance(anatomy, str) or not blocks else self._before_last_block(anatomy, one, known)
-                others = known if isinstance(anatomy, str) else _hidden_states(anatomy, known)
-                self._default[size] = default_layer(first, others, partial(self.outputs, one), self.module)
-            spot = self._default[size]
-        self._used_layer = spot.name
-        return spot
+                preferred = (
+                    []
+                    if isinstance(anatomy, str) or not blocks
+                    else self._before_last_block(anatomy, single_row, layers)
+                )
+                hidden_layers = layers if isinstance(anatomy, str) else _hidden_states(anatomy, layers)
+                self._default[size] = default_layer(
+                    preferred, hidden_layers, partial(self.outputs, single_row), self.module
+                )
+            layer = self._default[size]
+        self._used_layer = layer.name
+        return layer
 
     def _before_last_block(
         self, anatomy: BlockStructure, one: Rows, known: Sequence[FeatureLayer]
     ) -> list[FeatureLayer]:
-        """What enters the last block, if it has places: after it a model may read nothing but its class token."""
+        """The input of the last block, if it is on a grid: of its output, only the class token may be read."""
         assert self.pixels is not None
-        last, name = anatomy.blocks[-1], f"the input of {anatomy.names[-1]}"
+        last_block, name = anatomy.blocks[-1], f"the input of {anatomy.names[-1]}"
         length = length_before_last(anatomy, partial(self._run_on, one), one.fields[self.pixels])
         positions = None if length is None else self.positions(one, length)
         if positions is not None and positions.length == length:
-            return [FeatureLayer(last, name, partial(_at_positions, positions, anatomy.batch), use_input=True)]
-        # Behind convolutions a patch is no square of the image; the form of the grid is known all the same.
-        return [replace(spot, name=name, use_input=True) for spot in known if spot.name == anatomy.names[-1]]
+            return [FeatureLayer(last_block, name, partial(_at_positions, positions, anatomy.batch), use_input=True)]
+        # After convolutions a patch is not a square of the image, so that positions cannot be located; the shape of the
+        # grid is known from the block's output.
+        return [replace(layer, name=name, use_input=True) for layer in known if layer.name == anatomy.names[-1]]
 
-    def _folded(self, probe: CaptureRequest, rows: Rows, batch: Rows, found: Any) -> Float[Tensor, "p t ..."]:
-        """Scores of positions as a map of the image, or of the text without the padding of longer ones.
+    def _on_grid(self, probe: CaptureRequest, rows: Rows, batch: Rows, found: Any) -> Float[Tensor, "p t ..."]:
+        """Arrange scores of positions as a map of the image, or cut the padding of a text.
 
         Args:
-            probe: What was asked.
-            rows: Whose scores they are.
-            batch: These and all that shared their batch.
+            probe: The captured request.
+            rows: The rows to which the scores belong.
+            batch: All rows of the batch.
             found: The scores.
         """
         if isinstance(probe, ActivationRequest):
@@ -265,30 +279,32 @@ class CaptureEngine:
             if self.ragged and found.shape[-1] != length:
                 raise UnsupportedError(
                     f"The attention of {type(self.module).__name__} has {found.shape[-1]} keys for {length} tokens: "
-                    "which key is which token cannot be known."
+                    "keys cannot be assigned to tokens."
                 )
             return found[..., : _tokens(rows)]
         positions = self.positions(rows, found.shape[-1])
         if positions is not None and found.shape[-1] == positions.grid.numel():
-            # A pooler may be shown the patches alone.
+            # The pooler of some models reads only the patches.
             return found.unflatten(-1, tuple(positions.grid.shape))
         if positions is None or found.shape[-1] != positions.length:
             raise UnsupportedError(
-                f"The patches of {type(self.module).__name__} do not lie on one grid among the keys of its attention, "
-                "so no map can be made. GradCam and methods that take gradients do without."
+                f"The patches of {type(self.module).__name__} are not on one grid among the keys of its attention, "
+                "which gives no map. Use GradCam or a gradient method."
             )
         return found[..., positions.grid.to(found.device)]
 
 
 def _tokens(rows: Rows) -> int:
-    """How many tokens rows of texts have, padding included."""
+    """Number of tokens of rows of texts, including padding."""
     return rows.fields["input_ids"].shape[1]
 
 
 def _hidden_states(anatomy: BlockStructure, known: Sequence[FeatureLayer]) -> list[FeatureLayer]:
-    """Layers that give a transformer's hidden states: blocks and what normalises them, not their projections."""
-    inside = tuple(f"{name}." for name in anatomy.names)
-    return [spot for spot in known if not spot.name.startswith(inside) or "norm" in type(spot.module).__name__.lower()]
+    """The layers that output hidden states: blocks and normalization layers, not the projections inside blocks."""
+    prefixes = tuple(f"{name}." for name in anatomy.names)
+    return [
+        layer for layer in known if not layer.name.startswith(prefixes) or "norm" in type(layer.module).__name__.lower()
+    ]
 
 
 def _at_positions(positions: PatchPositions, batch: int, features: Tensor) -> Float[Tensor, "p c h w"]:

@@ -1,4 +1,4 @@
-"""Features of a layer as channels on a grid, whatever their layout, and a run in which they are watched."""
+"""Activations of a layer as channels on a grid, whatever their layout, and a run in which they are captured."""
 
 import difflib
 import math
@@ -18,25 +18,26 @@ from interpreto.model_wrapping.internals.architecture import first_tensor, repla
 from interpreto.model_wrapping.internals.capture import Capture
 from interpreto.model_wrapping.internals.patch_positions import PatchPositions, corner_images, responds_in_corners
 
-_MOST_EXTRA = 16
-"""Tokens beside those of the patches, at most: one of the class, some registers."""
-_SHOWN = 12
+_MAX_EXTRA_TOKENS = 16
+"""Maximum number of tokens that are not patches: a class token and registers."""
+_MAX_LISTED = 12
 _CONVOLUTIONAL = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.AvgPool2d, nn.MaxPool2d)
-"""Modules whose four axes, and those of a module that has one of them, are channels and places."""
+"""Modules whose output is `p c h w`, as is that of modules that contain one of them."""
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 
 ToGrid = Callable[[Tensor], Float[Tensor, "p c h w"]]
 
 
 def to_grid_of(shape: tuple[int, ...], size: tuple[int, int], positions: PatchPositions | None) -> ToGrid | None:
-    """What brings features of this shape to `p c h w`; None where they have no places.
+    """The function that rearranges features of a shape as `p c h w`; None if they have no spatial positions.
 
     Args:
-        shape: Of the features, rows first: `p c h w`, `p h w c` or `p l c`.
+        shape: The shape of the features, rows first: `p c h w`, `p h w c` or `p l c`.
         size: Height and width of the image.
-        positions: Where the patches lie among the positions of a transformer, if that is known.
+        positions: The positions of patches in a transformer's hidden states, if they are known.
     """
     if len(shape) == 4:
+        # Channels first is tried first, as the layout of convolutions.
         if _is_grid(shape[2:], size):
             return lambda features: features
         return (lambda features: features.permute(0, 3, 1, 2)) if _is_grid(shape[1:3], size) else None
@@ -44,24 +45,26 @@ def to_grid_of(shape: tuple[int, ...], size: tuple[int, int], positions: PatchPo
         return None
     if positions is not None and shape[1] == positions.length:
         return positions.to_grid
-    grid = _grid(shape[1], size)
+    grid = _infer_grid(shape[1], size)
     if grid is None:
         return None
     height, width = grid
-    extra = shape[1] - height * width
-    return lambda features: features[:, extra:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    # Class tokens and registers are assumed to come first, as in all common vision transformers.
+    n_extra = shape[1] - height * width
+    return lambda features: features[:, n_extra:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 def _is_grid(grid: Sequence[int], size: tuple[int, int]) -> bool:
     height, width = grid
     if height * width == 1 or height > size[0] or width > size[1]:
         return False
+    # The aspect ratio is that of the image, up to rounding by one cell.
     return abs(height - width * size[0] / size[1]) <= max(1.0, size[0] / size[1])
 
 
-def _grid(length: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The grid with the form of the image that leaves the fewest of so many tokens over."""
-    for extra in range(min(_MOST_EXTRA, length - 2) + 1):
+def _infer_grid(length: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid with the aspect ratio of the image that leaves the fewest of `length` tokens over."""
+    for extra in range(min(_MAX_EXTRA_TOKENS, length - 2) + 1):
         width = round(math.sqrt((length - extra) * size[1] / size[0]))
         height = (length - extra) // max(1, width)
         if height * width == length - extra > 1 and _is_grid((height, width), size):
@@ -71,7 +74,7 @@ def _grid(length: int, size: tuple[int, int]) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, eq=False)
 class FeatureLayer:
-    """A layer whose features can be watched: what a module returns or, for a transformer's block, what it is given."""
+    """A layer whose activations can be captured: the output of a module or, for a transformer's block, its input."""
 
     module: nn.Module
     name: str
@@ -85,32 +88,32 @@ def feature_layers(
     pixels: Float[Tensor, "1 c H W"],
     positions: PatchPositions | None,
 ) -> list[FeatureLayer]:
-    """The layers with places that run, in the order in which they end.
+    """The layers with spatial positions that run, in the order in which they end.
 
-    A layer whose shape has the form of a grid is one only if its cells respond to the corners of the image that lie
-    there: attention weights, latent arrays and patches in another order have the shape alone.
+    A layer whose shape could be a grid counts only if its cells respond to the corners of the image at their place:
+    attention weights, latent arrays and patches in another order merely have such a shape.
 
     Args:
         module: The model.
         run: Runs it on images.
         pixels: An image.
-        positions: Where the patches lie among the positions of a transformer, if that is known.
+        positions: The positions of patches in a transformer's hidden states, if they are known.
     """
     images = corner_images(pixels)
-    found: dict[str, ToGrid | None] = {}
-    # A table of positions says nothing of the image.
+    grids: dict[str, ToGrid | None] = {}
+    # The output of a position table does not depend on the image.
     parts = {name: part for name, part in module.named_modules() if name and not isinstance(part, nn.Embedding)}
-    note = partial(_note_fold, found, len(images), (pixels.shape[2], pixels.shape[3]), positions)
-    handles = [part.register_forward_hook(partial(note, name)) for name, part in parts.items()]
+    record = partial(_record_grid, grids, len(images), (pixels.shape[2], pixels.shape[3]), positions)
+    handles = [part.register_forward_hook(partial(record, name)) for name, part in parts.items()]
     try:
         run(images)
     finally:
         for handle in handles:
             handle.remove()
-    return [FeatureLayer(parts[name], name, fold) for name, fold in found.items() if fold is not None]
+    return [FeatureLayer(parts[name], name, to_grid) for name, to_grid in grids.items() if to_grid is not None]
 
 
-def _note_fold(
+def _record_grid(
     found: dict[str, ToGrid | None],
     rows: int,
     size: tuple[int, int],
@@ -120,59 +123,64 @@ def _note_fold(
     _given: Any,
     output: Any,
 ) -> None:
-    # Of what a whole model returns under several names, nobody knows which part goes on.
+    # A dictionary is the output of a whole model, of which it is unknown which part is used.
     tensor = None if isinstance(output, dict) else first_tensor(output)
     if tensor is None or not tensor.is_floating_point() or tensor.ndim < 2:
         return
-    # Layers stand in the order in which they end for the last time. Windows are rows of their own.
+    # Reinserted, so that layers are in the order in which they end for the last time. If windows are stacked along the
+    # batch axis, there are more rows than images.
     found.pop(name, None)
-    fold = to_grid_of(tuple(tensor.shape), size, positions) if len(tensor) == rows else None
-    told = (
+    to_grid = to_grid_of(tuple(tensor.shape), size, positions) if len(tensor) == rows else None
+    is_certain = (
         any(isinstance(part, _CONVOLUTIONAL) for part in module.modules())
         if tensor.ndim == 4
         else positions is not None and tensor.shape[1] == positions.length
     )
-    found[name] = fold if fold is None or told or responds_in_corners(fold(tensor.detach())) else None
+    found[name] = to_grid if to_grid is None or is_certain or responds_in_corners(to_grid(tensor.detach())) else None
 
 
 def named_layer(
     probe: ActivationRequest, known: Sequence[FeatureLayer], module: nn.Module, blocks: Sequence[str]
 ) -> FeatureLayer:
-    """The layer that the user named.
+    """The layer that the user requested.
 
     Args:
-        probe: What is asked.
-        known: The layers with places.
+        probe: The request.
+        known: The layers with spatial positions.
         module: The model.
-        blocks: The names of a transformer's blocks; none for other models.
+        blocks: Names of a transformer's blocks; empty for other models.
 
     Raises:
-        OptionError: if it is none of the model's, or has no places; the message lists those that can be used.
+        OptionError: if the layer does not exist, or has no spatial positions; the message lists those that can be used.
     """
-    wanted = probe.layer
-    names = {spot.name: spot for spot in known}
-    if isinstance(wanted, nn.Module):
-        found, said = [], type(wanted).__name__
+    requested = probe.layer
+    by_name = {layer.name: layer for layer in known}
+    if isinstance(requested, nn.Module):
+        matches, shown_name = [], type(requested).__name__
     elif probe.kind:
-        found, said = [names[wanted]] if wanted in names else [], probe.kind
+        matches, shown_name = [by_name[requested]] if requested in by_name else [], probe.kind
     else:
-        found = [names[wanted]] if wanted in names else [s for s in known if s.name.endswith(f".{wanted}")]
-        said = repr(wanted)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise OptionError(f"layer={said} fits several layers: {', '.join(spot.name for spot in found[:_SHOWN])}.")
-    # After a transformer's last block most read their class token alone.
-    outer = [spot.name for spot in known if spot.name.count(".") <= min(s.name.count(".") for s in known) + 1]
-    usable = [name for name in blocks[:-1] if name in names] or outer
-    shown = ", ".join(repr(name) for name in usable[-_SHOWN:]) or "none"
-    if not isinstance(wanted, str) or wanted in dict(module.named_modules()):
-        raise OptionError(
-            f"layer={said} has no features with places, or does not run here. Layers that can be used: {shown}."
+        matches = (
+            [by_name[requested]] if requested in by_name else [s for s in known if s.name.endswith(f".{requested}")]
         )
-    close = difflib.get_close_matches(str(wanted), names, n=1)
-    meant = f"did you mean {close[0]!r}? Others are" if close else "choose from"
-    raise OptionError(f"The model has no layer={said}: {meant} {shown}.")
+        shown_name = repr(requested)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise OptionError(
+            f"layer={shown_name} matches several layers: {', '.join(layer.name for layer in matches[:_MAX_LISTED])}."
+        )
+    # Most transformers read only the class token after their last block, so it is not suggested.
+    top_level = [layer.name for layer in known if layer.name.count(".") <= min(s.name.count(".") for s in known) + 1]
+    usable = [name for name in blocks[:-1] if name in by_name] or top_level
+    shown = ", ".join(repr(name) for name in usable[-_MAX_LISTED:]) or "none"
+    if not isinstance(requested, str) or requested in dict(module.named_modules()):
+        raise OptionError(
+            f"layer={shown_name} has no spatial positions, or does not run. Layers that can be used: {shown}."
+        )
+    close = difflib.get_close_matches(str(requested), by_name, n=1)
+    hint = f"did you mean {close[0]!r}? Others are" if close else "choose from"
+    raise OptionError(f"The model has no layer={shown_name}: {hint} {shown}.")
 
 
 def default_layer(
@@ -181,49 +189,51 @@ def default_layer(
     run: Callable[[], Float[Tensor, "1 k"]],
     module: nn.Module,
 ) -> FeatureLayer:
-    """The last layer on which the output rests.
+    """The last layer on which the output depends.
 
-    A layer may run last and lead nowhere: a decoder beside the head, a head of another task, what is detached.
+    The last layer that runs may not influence the output: a decoder beside the head, the head of another task, a
+    detached tensor.
 
     Args:
         first: Layers that are tried before the others.
-        known: The layers with places, in the order in which they end.
+        known: The layers with spatial positions, in the order in which they end.
         run: Runs the model on an image.
         module: The model.
 
     Raises:
-        UnsupportedError: if there is no layer with places, or the output rests on none in a way that can be
-            differentiated.
+        UnsupportedError: if there is no layer with spatial positions, or the output depends on none of them in a
+            differentiable way.
     """
-    plain = [spot for spot in known if not isinstance(spot.module, _POOLS)]
-    if not first and not plain:
-        raise UnsupportedError(f"No layer of {type(module).__name__} has features with places: GradCam needs one.")
-    for spot in [*first, *reversed(plain)]:
-        if is_used(spot, run):
-            return spot
+    # A pooling layer has the features of the layer before it, at a lower resolution.
+    candidates = [layer for layer in known if not isinstance(layer.module, _POOLS)]
+    if not first and not candidates:
+        raise UnsupportedError(f"No layer of {type(module).__name__} has spatial positions: GradCam needs one.")
+    for layer in [*first, *reversed(candidates)]:
+        if is_used(layer, run):
+            return layer
     raise UnsupportedError(
-        f"The output of {type(module).__name__} rests on no layer with places in a way that PyTorch can differentiate: "
-        "its head may be quantised or read another token alone. Methods that hide parts do without."
+        f"The output of {type(module).__name__} does not depend on a layer with spatial positions in a way that "
+        "PyTorch can differentiate: its head may be quantised, or read only another token. Use a perturbation method."
     )
 
 
 def is_used(spot: FeatureLayer, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
-    """Whether a layer has features that the output rests on: their gradient is not 0 everywhere."""
-    with FeatureCapture(spot, ActivationRequest(_first)) as watch:
+    """Whether the output depends on the features of a layer: their gradient is not 0 everywhere."""
+    with FeatureCapture(spot, ActivationRequest(_first)) as capture:
         outputs = run()
         if not outputs.requires_grad:
             return False
-        # A plain sum of probabilities is constant.
+        # An unweighted sum of probabilities is constant.
         weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
-        (leaf,) = watch.leaves()
+        (leaf,) = capture.leaves()
         (gradient,) = torch.autograd.grad((outputs * weights).sum(), leaf, retain_graph=True, allow_unused=True)
-        if gradient is None or not (slopes := spot.to_grid(gradient)).any():
+        if gradient is None or not (grid_gradient := spot.to_grid(gradient)).any():
             return False
-        if slopes.shape[1] != outputs.shape[1] or slopes.shape[1] < 2:
+        if grid_gradient.shape[1] != outputs.shape[1] or grid_gradient.shape[1] < 2:
             return True
-        # Logits of an auxiliary head are no features: each channel of theirs reaches the logit of its class alone.
-        (of_first,) = torch.autograd.grad(outputs[0, 0], leaf)
-        return bool(spot.to_grid(of_first)[:, 1:].any())
+        # Logits are not features: each channel of theirs influences only the logit of its own class.
+        (gradient_of_first,) = torch.autograd.grad(outputs[0, 0], leaf)
+        return bool(spot.to_grid(gradient_of_first)[:, 1:].any())
 
 
 def _first(features: Tensor, gradients: Tensor) -> Tensor:
@@ -232,7 +242,7 @@ def _first(features: Tensor, gradients: Tensor) -> Tensor:
 
 @final
 class FeatureCapture(Capture):
-    """Features of one layer."""
+    """Captures the features of one layer."""
 
     def __init__(self, spot: FeatureLayer, probe: ActivationRequest) -> None:
         self.spot, self.probe = spot, probe
@@ -257,17 +267,18 @@ class FeatureCapture(Capture):
 
     def _enter(self, _module: nn.Module, args: Any, kwargs: Any) -> Any:
         old = first_tensor((args, kwargs))
-        return replaced((args, kwargs), old, self._watched(old))
+        return replaced((args, kwargs), old, self._captured(old))
 
     def _leave(self, _module: nn.Module, _given: Any, output: Any) -> Any:
         old = first_tensor(output)
-        return replaced(output, old, self._watched(old))
+        return replaced(output, old, self._captured(old))
 
-    def _watched(self, features: Tensor | None) -> Tensor:
+    def _captured(self, features: Tensor | None) -> Tensor:
         assert features is not None
         torch.set_grad_enabled(True)
+        # Gradients are enabled only from this layer on, which saves the graph of all layers before it.
         self.features = features.detach().requires_grad_()
-        # A copy goes on, which layers that work in place may change.
+        # Later layers get a copy, because they may change it in place.
         return self.features.clone()
 
     def objectives(self, outputs: Float[Tensor, "p k"]) -> list[Float[Tensor, "p k"]]:
@@ -280,10 +291,10 @@ class FeatureCapture(Capture):
     def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p h w"]:
         assert self.features is not None
         (gradient,) = gradients
-        folded = self.spot.to_grid(gradient.float())
-        if gradient.any() and not folded.any():
+        grid_gradient = self.spot.to_grid(gradient.float())
+        if gradient.any() and not grid_gradient.any():
             raise UnsupportedError(
-                f"The output does not read the patches of {self.spot.name}: it rests on another token alone. Use an "
+                f"The output does not depend on the patches of {self.spot.name}, but only on another token. Use an "
                 "earlier layer."
             )
-        return self.probe.rule(self.spot.to_grid(self.features.detach().float()), folded)
+        return self.probe.rule(self.spot.to_grid(self.features.detach().float()), grid_gradient)

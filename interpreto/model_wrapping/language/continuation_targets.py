@@ -1,4 +1,4 @@
-"""Targets of language models: tokens that the user gives or that the model generates."""
+"""Targets of language models: tokens that the user passes or that the model generates."""
 
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -25,12 +25,15 @@ from interpreto.model_wrapping.targets import without_tensors
 @final
 @dataclass(frozen=True, eq=False)
 class ContinuationResolver(TargetResolver):
-    """Resolves continuations of a prompt: generated ones, texts, token ids, contrasts and functions of the next output.
+    """Resolves targets of language models.
+
+    They are a continuation of the prompt (generated, a string or token ids), a contrast of two continuations, or
+    functions of the next output.
 
     Attributes:
         text: The model and its tokenizer.
         engine: Runs the model.
-        runtime: Which score is explained, and how the model generates.
+        runtime: The explained score, and the options of generation.
     """
 
     text: TextModel
@@ -38,68 +41,73 @@ class ContinuationResolver(TargetResolver):
     runtime: Runtime
 
     def normalize(self, targets: Any, count: int | None = None) -> Any:
-        given = without_tensors(targets)
-        if not (isinstance(given, list) and given and all(isinstance(token, int) for token in given)):
-            # Tokens may come twice in a continuation, unlike classes among targets.
-            return list(map(_as_continuation, given)) if isinstance(given, list) else given
-        # A run of ints is one continuation, not one target per sample.
-        if count is not None and count > 1 and len(given) == count:
-            shown = ", ".join(map(str, given[:3])) + (", ..." if count > 3 else "")
-            each = ", ".join(f"[{token}]" for token in given[:3]) + (", ..." if count > 3 else "")
+        specs = without_tensors(targets)
+        if not (isinstance(specs, list) and specs and all(isinstance(token, int) for token in specs)):
+            # Entries stay as they are: a continuation may repeat a token, unlike the targets of a classifier.
+            return list(map(_as_continuation, specs)) if isinstance(specs, list) else specs
+        # A list of ints is one continuation, not one target per sample.
+        if count is not None and count > 1 and len(specs) == count:
+            shown = ", ".join(map(str, specs[:3])) + (", ..." if count > 3 else "")
+            per_prompt = ", ".join(f"[{token}]" for token in specs[:3]) + (", ..." if count > 3 else "")
             raise TargetError(
-                f"targets=[{shown}] for {count} prompts can be one continuation of {count} tokens for every prompt, or "
-                f"one token for each: write [[{shown}]] * {count} for the first, [{each}] for the second."
+                f"targets=[{shown}] for {count} prompts can mean one continuation of {count} tokens for every prompt, "
+                f"or one token per prompt: pass [[{shown}]] * {count} for the first, [{per_prompt}] for the second."
             )
-        return tuple(given)
+        return tuple(specs)
 
     def check(self, spec: Any, sample: Sample | None = None) -> None:
         if sample is None:
             continuations.check(spec, self.text)
-        elif (given := continuations.of(spec, self.text, _prompt(sample))) is not None:
-            continued(_prompt(sample), given.ids, given.said, given.spans, self.text)
+        elif (continuation := continuations.of(spec, self.text, _prompt(sample))) is not None:
+            continued(_prompt(sample), continuation.ids, continuation.said, continuation.spans, self.text)
 
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
         prompt = _prompt(sample)
         continuations.warn_of_seam(spec, prompt)
-        given = continuations.of(spec, self.text, prompt)
-        if given is None:
+        continuation = continuations.of(spec, self.text, prompt)
+        if continuation is None:
             options = self.runtime.generation_kwargs or {}
-            given = continuations.generated(self.text.model, self.text, prompt, options, spec, seed)
-        whole = prompt if not len(given.ids) else continued(prompt, given.ids, given.said, given.spans, self.text)
-        targets = self._targets(given, length(prompt.rows))
-        response: ModelResponse = yield ModelRequest(whole.rows, targets, return_outputs=True, return_cache=True)
+            continuation = continuations.generated(self.text.model, self.text, prompt, options, spec, seed)
+        full_sample = (
+            prompt
+            if not len(continuation.ids)
+            else continued(prompt, continuation.ids, continuation.said, continuation.spans, self.text)
+        )
+        targets = self._targets(continuation, length(prompt.rows))
+        response: ModelResponse = yield ModelRequest(full_sample.rows, targets, return_outputs=True, return_cache=True)
         outputs = response.outputs
         assert outputs is not None
         check_scores(targets.select(outputs), targets.names)
-        self.engine.check_causal(whole.rows, targets, outputs)
-        cache = PrefixCache(whole.rows, targets.token_scores(outputs, targets.query_positions)[0], response.cache)
+        self.engine.check_causal(full_sample.rows, targets, outputs)
+        cache = PrefixCache(full_sample.rows, targets.token_scores(outputs, targets.query_positions)[0], response.cache)
         return ResolvedSample(
-            whole,
+            full_sample,
             replace(targets, prefix_cache=self.engine.verified(cache, targets)),
-            # The targets have the cache; a second reference would keep its memory.
+            # The targets refer to the cache; a second reference in the response would keep it in memory.
             replace(response, cache=None),
         )
 
     def _targets(self, given: Continuation, begin: int) -> TokenTargets:
-        sequence = self.runtime.explains_sequence
-        if sequence and any(map(callable, given.asked)):
+        is_sequence = self.runtime.explains_sequence
+        if is_sequence and any(map(callable, given.asked)):
             raise TargetError(
                 "target_granularity='sequence' explains the log-probability of a continuation, and functions of the "
                 "outputs have none: leave it out."
             )
-        # Functions of the next output all read the position behind the prompt.
-        last = len(given.ids)
-        requested = [(min(place, last), token) for place, token in enumerate(given.asked) if token is not None]
-        names = [self._name(given, place, token) for place, token in requested]
+        # Functions of the next output all read the output after the prompt, for they have no tokens of their own.
+        n_tokens = len(given.ids)
+        requested = [(min(index, n_tokens), token) for index, token in enumerate(given.asked) if token is not None]
+        names = [self._name(given, index, token) for index, token in requested]
         count = len(requested)
         return TokenTargets(
             tuple(token for _, token in requested),
-            torch.tensor([begin + place for place, _ in requested]),
-            torch.zeros(count, dtype=torch.long) if sequence else torch.arange(count),
-            ("".join(names),) if sequence else tuple(names),
-            sequence,
+            torch.tensor([begin + index for index, _ in requested]),
+            # Of a sequence all tokens belong to target 0, so that their log-probabilities are summed.
+            torch.zeros(count, dtype=torch.long) if is_sequence else torch.arange(count),
+            ("".join(names),) if is_sequence else tuple(names),
+            is_sequence,
         )
 
     def _name(self, given: Continuation, place: int, token: Any) -> str:
@@ -118,6 +126,6 @@ def _prompt(sample: Sample) -> TextSample:
 
 
 def _as_continuation(given: Any) -> Any:
-    """An entry of a list of targets: token ids as a tuple."""
-    found = without_tensors(given)
-    return tuple(found) if isinstance(found, list) else found
+    """An entry of a list of targets, with token ids as a tuple."""
+    spec = without_tensors(given)
+    return tuple(spec) if isinstance(spec, list) else spec

@@ -1,4 +1,4 @@
-"""What follows a prompt: said by the user, or generated."""
+"""The continuation of a prompt: passed by the user, or generated."""
 
 import unicodedata
 import warnings
@@ -21,28 +21,28 @@ from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import Contrast, Score
 
 _CONTEXT = 8
-"""Tokens before a continuation that are decoded with it, so that a leading space is not lost."""
+"""Number of previous tokens that are decoded with a continuation, to keep its leading space."""
 
-_NEW = 20
-"""Tokens to generate where neither the model nor the user says how many."""
+_DEFAULT_NEW_TOKENS = 20
+"""Number of tokens to generate if neither the model nor the user sets it."""
 
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE")
-"""How the Unicode names of letters begin whose scripts put no space between words."""
+"""First words of the Unicode names of letters in scripts without spaces between words."""
 
-_LEADS = ("", "\n", "=", "a")
-"""What may stand before a continuation while it is tokenised, for tokenizers that put a space before their texts."""
+_PREFIXES = ("", "\n", "=", "a")
+"""Prefixes with which a continuation is tokenized, for tokenizers that add a space to the start of a text."""
 
 
 @dataclass(frozen=True, eq=False)
 class Continuation:
-    """Tokens behind a prompt, and what is asked about them.
+    """Tokens after a prompt, and what is explained about them.
 
     Attributes:
         ids: The tokens.
         said: Their text.
-        spans: Where each token lies in it.
-        asked: What is explained at each place from the end of the prompt on: ids, contrasts, functions; None for
-            places about which nothing is asked.
+        spans: Start and end of each token in this text.
+        asked: The target at each position from the end of the prompt on: an id, a contrast or a function; None for
+            positions that are not explained.
     """
 
     ids: Int[Tensor, " m"]
@@ -52,20 +52,20 @@ class Continuation:
 
 
 def check(spec: Any, text: TextModel) -> None:
-    """Refuse what cannot be a target of a language model.
+    """Check that a value can be a target of a language model.
 
     Raises:
-        TargetError: if it is of no known kind, empty, or a contrast of different lengths.
+        TargetError: if it is of an unsupported type, empty, or a contrast of different lengths.
     """
     if spec is None or callable(spec) or isinstance(spec, slice):
         return
     if isinstance(spec, tuple) and spec and all(map(callable, spec)):
         return
-    _said(spec, text, [])
+    _from_user(spec, text, [])
 
 
 def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
-    """What the user's target says of what follows a prompt; None where the model is to generate.
+    """The continuation that the user's target specifies; None if the model is to generate it.
 
     Raises:
         TargetError: as for `check`.
@@ -74,118 +74,132 @@ def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
         return None
     functions = spec if isinstance(spec, tuple) else (spec,)
     if functions and all(map(callable, functions)):
-        nothing = torch.zeros(0, dtype=torch.long)
-        return Continuation(nothing, "", torch.zeros(0, 2, dtype=torch.long), functions)
-    return _said(spec, text, prompt.rows.fields["input_ids"][0].tolist())
+        no_ids = torch.zeros(0, dtype=torch.long)
+        return Continuation(no_ids, "", torch.zeros(0, 2, dtype=torch.long), functions)
+    return _from_user(spec, text, prompt.rows.fields["input_ids"][0].tolist())
 
 
 def warn_of_seam(spec: Any, prompt: TextSample) -> None:
-    """Warn where a continuation given as text begins where no word can: right behind a word of the prompt."""
+    """Warn if a string continues the last word of the prompt, or doubles the space between them."""
     if int(prompt.sequence[-1]) < 0:
-        # The prompt ends in a token of the template, behind which a word may begin.
+        # The prompt ends in a token of the chat template, after which a word may begin.
         return
-    given = (spec.fact, spec.foil) if isinstance(spec, Contrast) else (spec,)
-    end = prompt.texts[-1]
-    for said in given:
-        if not isinstance(said, str) or not said or not end:
+    texts = (spec.fact, spec.foil) if isinstance(spec, Contrast) else (spec,)
+    before = prompt.texts[-1]
+    for string in texts:
+        if not isinstance(string, str) or not string or not before:
             continue
-        if _spaced(said[0]) and not (end[-1].isspace() or _opens(end[-1])):
-            what, cure = "begins with a letter and the prompt does not end in white space", f"targets={' ' + said!r}"
-        elif end[-1] == said[0] == " ":
-            what, cure = "begins with a space and the prompt ends in one", f"targets={said.lstrip(' ')!r}"
+        if _spaced(string[0]) and not (before[-1].isspace() or _opens_word(before[-1])):
+            problem, fix = (
+                "begins with a letter and the prompt does not end in white space",
+                f"targets={' ' + string!r}",
+            )
+        elif before[-1] == string[0] == " ":
+            problem, fix = "begins with a space and the prompt ends in one", f"targets={string.lstrip(' ')!r}"
         else:
             continue
         warnings.warn(
-            f"The target {said[:40]!r} {what}, so that together they read {(end + said)[-len(said) - 12 :][:52]!r}: no "
-            f"space is added or taken away. If a word of its own is meant, pass {cure}; token ids are never warned of.",
+            f"The target {string[:40]!r} {problem}, so that together they read "
+            f"{(before + string)[-len(string) - 12 :][:52]!r}: no space is added or removed. If a new word is meant, "
+            f"pass {fix}; token ids do not cause this warning.",
             stacklevel=2,
         )
 
 
 def _spaced(letter: str) -> bool:
-    """Whether it is a letter of a script that puts spaces between words."""
+    """Whether a letter belongs to a script with spaces between words."""
     return letter.isalpha() and unicodedata.name(letter, "").split(" ")[0] not in _UNSPACED
 
 
-def _opens(letter: str) -> bool:
-    """Whether a word may begin right behind it: an opening bracket, a quote, a dash or a symbol."""
+def _opens_word(letter: str) -> bool:
+    """Whether a word may begin right after a character: an opening bracket, a quote, a dash or a symbol."""
     return unicodedata.category(letter) in ("Ps", "Pi", "Pd", "Pc") or letter in "\"'/@#$\\"
 
 
 def generated(
     model: Any, text: TextModel, prompt: TextSample, options: Mapping[str, Any], span: slice | None, seed: int
 ) -> Continuation:
-    """What the model itself says next, with its own generation config.
+    """Generate a continuation, with the model's own generation config.
 
     Raises:
-        InputError: if it says nothing, or nothing within the span.
+        InputError: if nothing is generated.
+        TargetError: if the span contains no generated token.
     """
     ids = prompt.rows.fields["input_ids"].to(text.device)
-    given = dict(options)
-    config = given.get("generation_config", model.generation_config)
+    arguments = dict(options)
+    config = arguments.get("generation_config", model.generation_config)
     pad = (config.pad_token_id, config.eos_token_id, 0)
-    given.setdefault("pad_token_id", next(p[0] if isinstance(p, list) else p for p in pad if p is not None))
-    if given.get("num_return_sequences", 1) != 1:
-        raise OptionError("num_return_sequences is 1 here: one continuation of a prompt is explained at a time.")
-    if "stop_strings" in given:
-        given.setdefault("tokenizer", text.tokenizer)
-    _make_room(given, config, ids.shape[1], text.limit)
+    # generate() warns if there is no padding token, although a single prompt needs none. A model may have several end
+    # tokens.
+    arguments.setdefault("pad_token_id", next(p[0] if isinstance(p, list) else p for p in pad if p is not None))
+    if arguments.get("num_return_sequences", 1) != 1:
+        raise OptionError("num_return_sequences must be 1: one continuation of a prompt is explained at a time.")
+    if "stop_strings" in arguments:
+        # generate() compares stop strings with decoded text.
+        arguments.setdefault("tokenizer", text.tokenizer)
+    _make_room(arguments, config, ids.shape[1], text.limit)
     try:
         with OwnGenerator(seed):
             mask = prompt.rows.fields["attention_mask"].to(text.device)
-            out = model.generate(ids, attention_mask=mask, **given)
+            out = model.generate(ids, attention_mask=mask, **arguments)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
+        # Without options of the user the error is that of the model.
         if not options:
             raise
         raise OptionError(f"generate() does not take generation_kwargs={dict(options)}: {error}") from error
-    found = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
-    # What ends the text is no part of it.
-    special = torch.isin(found, torch.tensor(text.tokenizer.all_special_ids, dtype=found.dtype))
-    found = found[: int((~special).nonzero().max()) + 1] if (~special).any() else found[:0]
-    if not len(found):
-        raise InputError("The model generates nothing for this prompt but the end of the text; give a continuation.")
-    said = _spoken(text, prompt.rows.fields["input_ids"][0].tolist(), found.tolist())
-    wanted = set(range(len(found))[span or slice(None)])
-    if not wanted:
-        raise TargetError(f"targets={span} chooses none of the {len(found)} generated tokens.")
-    return Continuation(found, *said, tuple(t if i in wanted else None for i, t in enumerate(found.tolist())))
+    # With return_dict_in_generate=True, generate() returns an output object instead of a tensor.
+    new_ids = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
+    # End tokens are not part of the explained text.
+    is_special = torch.isin(new_ids, torch.tensor(text.tokenizer.all_special_ids, dtype=new_ids.dtype))
+    new_ids = new_ids[: int((~is_special).nonzero().max()) + 1] if (~is_special).any() else new_ids[:0]
+    if not len(new_ids):
+        raise InputError("The model generates only the end of the text for this prompt; pass a continuation.")
+    decoded = _decoded(text, prompt.rows.fields["input_ids"][0].tolist(), new_ids.tolist())
+    explained = set(range(len(new_ids))[span or slice(None)])
+    if not explained:
+        raise TargetError(f"targets={span} selects none of the {len(new_ids)} generated tokens.")
+    return Continuation(new_ids, *decoded, tuple(t if i in explained else None for i, t in enumerate(new_ids.tolist())))
 
 
 def _make_room(given: dict[str, Any], config: Any, length: int, limit: int) -> None:
-    """Say how many tokens may be generated where the user did not, no more than the model can read.
+    """Set the number of tokens to generate, if the user has not, to at most what the model can still read.
 
     Raises:
-        InputError: if the prompt leaves no room for them.
+        InputError: if prompt and continuation exceed the model's limit.
+        OptionError: if max_new_tokens is not an integer.
     """
     room = limit - length
-    wanted = given.get("max_new_tokens")
-    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int | np.integer)):
-        raise OptionError(f"max_new_tokens={wanted!r} of generation_kwargs= must be a whole number.")
-    if room < 1 or (wanted is not None and wanted > room):
+    requested = given.get("max_new_tokens")
+    if requested is not None and (isinstance(requested, bool) or not isinstance(requested, int | np.integer)):
+        raise OptionError(f"max_new_tokens={requested!r} of generation_kwargs= must be a whole number.")
+    if room < 1 or (requested is not None and requested > room):
         raise InputError(
             f"The prompt has {length} tokens and the model reads at most {limit}: there is no room for "
-            f"{wanted or 'any'} new tokens; shorten the prompt{'' if room < 1 else ', or generate fewer'}."
+            f"{requested or 'any'} new tokens; shorten the prompt{'' if room < 1 else ', or generate fewer'}."
         )
-    if wanted is None and "max_length" not in given:
-        usual = config.max_new_tokens or (_NEW if config.max_length is None else config.max_length - length)
-        given["max_new_tokens"] = max(1, min(usual, room))
+    if requested is None and "max_length" not in given:
+        # max_length of a config includes the prompt, max_new_tokens does not.
+        default = config.max_new_tokens or (
+            _DEFAULT_NEW_TOKENS if config.max_length is None else config.max_length - length
+        )
+        given["max_new_tokens"] = max(1, min(default, room))
 
 
-def _said(spec: Any, text: TextModel, before: Sequence[int]) -> Continuation:
+def _from_user(spec: Any, text: TextModel, before: Sequence[int]) -> Continuation:
     if not isinstance(spec, Contrast):
-        ids, said, spans = _tokens(spec, text, before)
-        return Continuation(torch.tensor(ids), said, spans, tuple(ids))
-    ids, said, spans = _tokens(spec.fact, text, before)
-    against, _, _ = _tokens(spec.foil, text, before)
-    if len(ids) != len(against):
-        one, other = (text.tokenizer.convert_ids_to_tokens(tokens) for tokens in (ids, against))
+        ids, decoded, spans = _tokens(spec, text, before)
+        return Continuation(torch.tensor(ids), decoded, spans, tuple(ids))
+    ids, decoded, spans = _tokens(spec.fact, text, before)
+    foil_ids, _, _ = _tokens(spec.foil, text, before)
+    if len(ids) != len(foil_ids):
+        fact_names, foil_names = (text.tokenizer.convert_ids_to_tokens(tokens) for tokens in (ids, foil_ids))
         raise TargetError(
-            f"Contrast({spec.fact!r}, {spec.foil!r}) compares {len(ids)} tokens with {len(against)}: {one} and "
-            f"{other}. A contrast needs as many of both; give the ids of those to compare."
+            f"Contrast({spec.fact!r}, {spec.foil!r}) compares {len(ids)} tokens with {len(foil_ids)}: {fact_names} and "
+            f"{foil_names}. Both must have the same number of tokens; pass the ids of those to compare."
         )
-    return Continuation(torch.tensor(ids), said, spans, tuple(map(Contrast, ids, against)))
+    return Continuation(torch.tensor(ids), decoded, spans, tuple(map(Contrast, ids, foil_ids)))
 
 
 def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
@@ -195,7 +209,7 @@ def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int
     ids = [spec] if isinstance(spec, int) and not isinstance(spec, bool) else spec
     if not isinstance(ids, tuple | list) or not all(isinstance(token, int) for token in ids):
         raise TargetError(
-            f"{spec!r} is no target of a language model; give None (its own generation), a slice of it, one "
+            f"{spec!r} is not a target of a language model; pass None (its own generation), a slice of it, one "
             "continuation as a string or token ids, Contrast(a, b), or a function of the next outputs."
         )
     if not ids:
@@ -203,50 +217,57 @@ def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int
     try:
         text.check_ids(ids)
     except InputError as error:
-        raise TargetError(f"The continuation cannot be read. {error}") from None
-    return list(ids), *_spoken(text, before, list(ids))
+        raise TargetError(f"The continuation is invalid. {error}") from None
+    return list(ids), *_decoded(text, before, list(ids))
 
 
 def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
-    """The tokens of a continuation, with nothing added in front."""
+    """The tokens of a continuation, as they would follow other text.
+
+    A tokenizer may add a space to the start of its text (Llama, T5), so the continuation is tokenized after several
+    prefixes, and the first tokens that decode to it are used.
+    """
     tokenizer = text.tokenizer
     check_characters(said)
     if not tokenizer.is_fast:
         ids = text.tokenize(said)
         if not ids:
             raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
-        return ids, *_spoken(text, before, ids)
-    first = None
-    for lead in _LEADS:
+        return ids, *_decoded(text, before, ids)
+    first_candidate = None
+    for prefix in _PREFIXES:
         encoding = tokenized(
-            tokenizer, lead + said, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            tokenizer, prefix + said, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        ids, spans = encoding["input_ids"], torch.tensor(encoding["offset_mapping"]).reshape(-1, 2) - len(lead)
-        own = (spans[:, 1] > 0).nonzero()[:, 0].tolist()
-        if not own:
+        ids, spans = encoding["input_ids"], torch.tensor(encoding["offset_mapping"]).reshape(-1, 2) - len(prefix)
+        after_prefix = (spans[:, 1] > 0).nonzero()[:, 0].tolist()
+        if not after_prefix:
             raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
-        if int(spans[own[0], 0]) < 0:
+        # A token spans prefix and continuation.
+        if int(spans[after_prefix[0], 0]) < 0:
             continue
-        tokens = ids[own[0] :]
-        found = tokens, said, spans[own[0] :].clamp(min=0)
-        if _spoken(text, before, tokens)[0] == said:
-            return found
-        first = first or found
-    # A tokenizer that rewrites its texts (lower case) gives none back as it was.
-    assert first is not None
-    return first
+        tokens = ids[after_prefix[0] :]
+        candidate = tokens, said, spans[after_prefix[0] :].clamp(min=0)
+        if _decoded(text, before, tokens)[0] == said:
+            return candidate
+        first_candidate = first_candidate or candidate
+    # A tokenizer that normalizes its text, to lower case for example, never decodes to it exactly.
+    assert first_candidate is not None
+    return first_candidate
 
 
-def _spoken(text: TextModel, before: Sequence[int], ids: list[int]) -> tuple[str, Int[Tensor, "m 2"]]:
-    """The text of tokens that follow others, and where each of them lies in it."""
+def _decoded(text: TextModel, before: Sequence[int], ids: list[int]) -> tuple[str, Int[Tensor, "m 2"]]:
+    """The text of tokens that follow other tokens, and the span of each in it."""
     decode = partial(text.tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     context = list(before[-_CONTEXT:])
-    start = decode(context) if context else ""
-    whole = decode([*context, *ids])
-    if not whole.startswith(start):
-        # The prompt ends within a character.
-        context, start, whole = [], "", decode(ids)
-    # A token that ends within a character is shown with what comes before; the last one takes the rest.
-    ends = [len(decode([*context, *ids[:count]]).rstrip("\ufffd")) - len(start) for count in range(1, len(ids))]
-    ends = torch.tensor([0, *(max(end, 0) for end in ends), len(whole) - len(start)]).cummax(0).values
-    return whole[len(start) :], torch.stack([ends[:-1], ends[1:]], dim=1).clamp(max=len(whole) - len(start))
+    context_text = decode(context) if context else ""
+    full_text = decode([*context, *ids])
+    if not full_text.startswith(context_text):
+        # The prompt ends within a character, so its last tokens decode differently alone.
+        context, context_text, full_text = [], "", decode(ids)
+    # A token that ends within a character gets the text up to this character; the last token gets the rest.
+    ends = [len(decode([*context, *ids[:count]]).rstrip("\ufffd")) - len(context_text) for count in range(1, len(ids))]
+    ends = torch.tensor([0, *(max(end, 0) for end in ends), len(full_text) - len(context_text)]).cummax(0).values
+    return full_text[len(context_text) :], torch.stack([ends[:-1], ends[1:]], dim=1).clamp(
+        max=len(full_text) - len(context_text)
+    )

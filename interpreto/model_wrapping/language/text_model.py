@@ -1,4 +1,4 @@
-"""What all text models share: tokenizer, fields, positions and token embeddings."""
+"""The common part of all text models: tokenizer, fields, positions and token embeddings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from interpreto.model_wrapping.sample import EMBEDDINGS
 from interpreto.typing import Tokenizer
 
 UNSET = -1
-"""Stands for padding in rows of a model whose config names no padding token."""
+"""The padding value of token ids if the config defines no padding token."""
 
 
 @final
@@ -38,9 +38,10 @@ class TextModel:
         reads_padding: Whether the model counts positions, or finds the last token, by the padding token, so that no
             token may be replaced by it.
         gradient_obstacle: Why there are no gradients for token embeddings, as a sentence; empty if there are.
-        ends: Tokens by which the model finds where a text begins and ends; no token may be replaced by one of them.
+        ends: Tokens by which the model finds the start and end of a text; no token may be replaced by one of them.
         table: The module that looks up tokens, if the model does not name it.
-        attention_hides_tokens: Whether a 0 in the attention mask hides a token from all others and moves none of them.
+        attention_hides_tokens: Whether a 0 in the attention mask hides a token from all others without shifting their
+            positions.
     """
 
     model: Any
@@ -58,7 +59,7 @@ class TextModel:
 
     @staticmethod
     def of(model: nn.Module, processor: Any, reads_padding: bool) -> "TextModel":
-        """A model, possibly wrapped by torch.compile, and its tokenizer or a processor that has one.
+        """Combine a model, possibly wrapped by torch.compile, with its tokenizer or a processor that contains one.
 
         Raises:
             ModelError: if there is no tokenizer.
@@ -66,7 +67,7 @@ class TextModel:
         tokenizer: Any = _tokenizer(processor)
         inner = unwrapped(model)
         config, parameters = text_config(inner), ForwardArguments.of(inner)
-        # Some configs have no such attribute at all.
+        # Some configs do not define this attribute.
         pad = getattr(config, "pad_token_id", None)
         return TextModel(
             unwrap_model(model),
@@ -80,6 +81,8 @@ class TextModel:
                 "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
                 EMBEDDINGS: 0.0,
             },
+            # A tokenizer may have no limit (a very large number), and a tokenizer's limit may be larger than the
+            # position table.
             min(tokenizer.model_max_length, position_limit(inner)),
             reads_padding,
             _gradient_obstacle(inner, len(tokenizer)),
@@ -108,26 +111,27 @@ class TextModel:
         return getattr(table, "num_embeddings", None if weight is None else len(weight))
 
     def run(self, fields: Mapping[str, Any]) -> Any:
-        """The output for a batch; a module that is not of transformers gets the fields that its forward names."""
-        taken = self.parameters
-        known = {name: field for name, field in fields.items() if name in taken or taken.takes_any}
-        if "input_ids" in taken or not taken.names:
-            return self.model(**known)
-        known.pop("input_ids", None)
-        return self.model(fields["input_ids"], **known)
+        """Run a batch; a module that is not of transformers gets only the fields that its forward names."""
+        parameters = self.parameters
+        accepted = {name: field for name, field in fields.items() if name in parameters or parameters.takes_any}
+        # A forward without a parameter of this name gets the ids as its first argument.
+        if "input_ids" in parameters or not parameters.names:
+            return self.model(**accepted)
+        accepted.pop("input_ids", None)
+        return self.model(fields["input_ids"], **accepted)
 
     def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
-        """The model's token embeddings in float32, as its own module returns them: Gemma scales them there."""
-        found = first_tensor(self.embedding(ids.to(self.device)))
-        assert found is not None
-        return found.detach().float()
+        """The model's token embeddings in float32, as its own module returns them: that of Gemma scales them."""
+        embeddings = first_tensor(self.embedding(ids.to(self.device)))
+        assert embeddings is not None
+        return embeddings.detach().float()
 
     def reads_as_padding(self, token: int) -> bool:
         """Whether the model would take this token for padding, or for the end of a text."""
         return token in self.ends or (self.reads_padding and token == getattr(self.config, "pad_token_id", None))
 
     def reading_end(self, ends: frozenset[int]) -> "TextModel":
-        """The same for a model that finds the end of a text by these tokens."""
+        """A copy for a model that finds the end of a text by these tokens."""
         return replace(self, ends=ends)
 
     def tokenize(self, text: str) -> list[int]:
@@ -138,31 +142,33 @@ class TextModel:
         """Check token ids.
 
         Raises:
-            InputError: if the tokenizer does not have one of them, or the model has no embedding of it.
+            InputError: if the tokenizer does not have one of them, or the model has no embedding for it.
         """
-        known, size = len(self.tokenizer), self.vocabulary_size
+        n_tokens, n_embeddings = len(self.tokenizer), self.vocabulary_size
         largest = max(ids, default=0)
-        if size is not None and known > largest >= size:
+        # Without this check PyTorch raises an index error on a CPU; on a GPU a failed assertion makes the device
+        # unusable for the rest of the process.
+        if n_embeddings is not None and n_tokens > largest >= n_embeddings:
             token = self.tokenizer.convert_ids_to_tokens(largest)
             raise InputError(
-                f"The tokenizer gives the token {token!r} the id {largest}, and the model has embeddings of {size} "
-                "tokens: use the tokenizer that belongs to the model, or model.resize_token_embeddings(len(tokenizer)) "
-                "before you train it."
+                f"The tokenizer gives the token {token!r} the id {largest}, but the model has embeddings for "
+                f"{n_embeddings} tokens: use the tokenizer of this model, or "
+                "model.resize_token_embeddings(len(tokenizer)) before you train it."
             )
-        if min(ids, default=0) < 0 or largest >= known:
-            wrong = [token for token in ids if not 0 <= token < known]
-            raise InputError(f"{wrong[:8]} are not token ids: the tokenizer has {known} tokens, counted from 0.")
+        if min(ids, default=0) < 0 or largest >= n_tokens:
+            invalid = [token for token in ids if not 0 <= token < n_tokens]
+            raise InputError(f"{invalid[:8]} are not token ids: the tokenizer has {n_tokens} tokens, counted from 0.")
 
     def check_token_types(self, rows: Rows) -> None:
-        """Check token types: some models read no pairs.
+        """Check token types, which some models do not distinguish.
 
         Raises:
-            InputError: if the model has no embedding of one of them.
+            InputError: if the model has no embedding for one of them.
         """
-        types, known = rows.fields.get("token_type_ids"), getattr(self.config, "type_vocab_size", None)
-        if types is not None and known and int(types.max()) >= known:
+        types, n_types = rows.fields.get("token_type_ids"), getattr(self.config, "type_vocab_size", None)
+        if types is not None and n_types and int(types.max()) >= n_types:
             raise InputError(
-                f"The tokens have the types 0 to {int(types.max())}, and the model has embeddings of {known}: pass "
+                f"The tokens have types 0 to {int(types.max())}, but the model has embeddings for {n_types}: pass "
                 "one text rather than a pair."
             )
 
@@ -179,9 +185,10 @@ def _tokenizer(processor: Any) -> Tokenizer:
 
 
 def position_limit(model: Any) -> int:
-    """How many tokens fit a model's position table; RoBERTa and its kin count positions from the padding id on."""
+    """The number of tokens that fit a model's position table; RoBERTa counts positions from the padding id on."""
     limit = getattr(text_config(model), "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
+        # Without a table of positions (relative or recurrent models) there is no limit.
         return 10**9
     table = position_table(model)
     if table is None:
@@ -190,28 +197,29 @@ def position_limit(model: Any) -> int:
 
 
 def first_position(model: Any) -> int:
-    """The position id of a text's first token: RoBERTa and its kin count from behind the padding id."""
+    """The position id of a text's first token: models like RoBERTa count from after the padding id."""
     table = position_table(model)
     return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
 
 
 def reads_length(config: Any) -> bool:
-    """Whether a model turns its positions by a factor that depends on how long the longest text of a batch is."""
+    """Whether rotary embeddings depend on the length of the longest text in a batch."""
     rope = getattr(config.get_text_config(), "rope_parameters", None)
+    # Models with several types of layers have a dictionary of parameters for each type.
     kinds = [rope, *rope.values()] if isinstance(rope, dict) else []
     return any(isinstance(kind, dict) and kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
 def adds_tokens(model: Any) -> bool:
-    """Whether an adapter of PEFT puts tokens, or keys and values, of its own before each text.
+    """Whether a PEFT adapter adds virtual tokens, or keys and values, in front of each text.
 
-    It counts positions itself then, and keeps no cache that a caller could go on from.
+    Such an adapter counts positions itself, and does not return a cache that a caller could resume from.
     """
     return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def position_table(model: Any) -> nn.Embedding | None:
-    """A model's table of absolute positions, None where it has none by that name."""
+    """A model's table of absolute positions; None if it has no module of that name."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module
@@ -219,8 +227,8 @@ def position_table(model: Any) -> nn.Embedding | None:
 
 
 def _gradient_obstacle(model: nn.Module, size: int) -> str:
-    """Why the score cannot be differentiated for token embeddings, as a sentence; empty if it can."""
+    """Why scores cannot be differentiated with respect to token embeddings, as a sentence; empty if they can."""
     name = type(model).__name__
     if text_config(model).is_encoder_decoder:
-        return f"{name} reads its text twice, in the encoder and in the decoder, through tables of their own."
+        return f"{name} reads its text twice, in the encoder and in the decoder, through two embedding tables."
     return f"{name} has no table of token embeddings." if token_table(model, size) is None else ""

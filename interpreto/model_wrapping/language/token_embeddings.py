@@ -1,4 +1,4 @@
-"""Token embeddings: read from the model's own module, and replaced there while the ids stay in the call."""
+"""Replacing the output of a model's embedding module, while it is called with token ids."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,36 +14,40 @@ from interpreto.model_wrapping.internals import architecture as anatomy
 
 @contextmanager
 def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tensor, "p l d"]) -> Iterator[None]:
-    """Let the embedding module answer with these embeddings while the ids stay in the call.
+    """Make the embedding module return these embeddings, while the model is called with token ids.
 
-    The ids are read elsewhere too: positions are counted and the last token is found by them, which is why
-    `inputs_embeds` gives other results. Only calls with these very ids are answered (GPT-2 looks up token types in the
-    same table), also where the model has transposed them or added padding behind them.
+    The ids are used elsewhere too: positions are counted and the last token is found by them, which is why
+    `inputs_embeds` gives other results. Only calls with exactly these ids are replaced (GPT-2 looks up token types in
+    the same table), including calls with transposed ids or with padding after them.
 
     Raises:
-        UnsupportedError: if the model never looked the ids up.
+        UnsupportedError: if the model did not look the ids up.
     """
-    answered = []
+    calls = []
 
     def substitute(_module: nn.Module, given: tuple[Tensor, ...], output: Any) -> Any:
-        asked, found = given[0], anatomy.first_tensor(output)
-        assert found is not None
-        if asked.shape == ids.T.shape != ids.shape and torch.equal(asked, ids.T):
-            answered.append(True)
-            return anatomy.replaced(output, found, embeddings.transpose(0, 1).to(found.dtype))
+        called_ids, original = given[0], anatomy.first_tensor(output)
+        assert original is not None
+        # Models that keep positions first (XLNet) transpose the ids.
+        if called_ids.shape == ids.T.shape != ids.shape and torch.equal(called_ids, ids.T):
+            calls.append(True)
+            return anatomy.replaced(output, original, embeddings.transpose(0, 1).to(original.dtype))
         length = ids.shape[1]
-        if asked.ndim != 2 or len(asked) != len(ids) or not torch.equal(asked[:, :length], ids):
+        if called_ids.ndim != 2 or len(called_ids) != len(ids) or not torch.equal(called_ids[:, :length], ids):
             return None
-        answered.append(True)
-        return anatomy.replaced(output, found, torch.cat([embeddings.to(found.dtype), found[:, length:]], dim=1))
+        calls.append(True)
+        # Models that attend in chunks (Longformer, BigBird, Reformer) pad the ids to a multiple of the chunk.
+        return anatomy.replaced(
+            output, original, torch.cat([embeddings.to(original.dtype), original[:, length:]], dim=1)
+        )
 
     handle = module.register_forward_hook(substitute)
     try:
         yield
     finally:
         handle.remove()
-    if not answered:
+    if not calls:
         raise UnsupportedError(
-            "This model does not look its tokens up in its table of input embeddings, so gradients for them cannot be "
-            "had; methods that hide parts (Occlusion, Lime, KernelShap, Sobol, Rise) do without."
+            "This model does not look its tokens up in its table of input embeddings, so there are no gradients for "
+            "them; methods that mask parts of the input (Occlusion, Lime, KernelShap, Sobol, Rise) do not need any."
         )
