@@ -602,9 +602,9 @@ def test_tokens_without_an_embedding_are_refused(kind):
     words.add_tokens(["zzqq"])
     with pytest.raises(InputError, match=r"'zzqq' the id .* and the model has embeddings of .*resize_token_embeddings"):
         Occlusion(model, words)("a zzqq film")
-    with pytest.raises(OptionError, match="removal='zzqq' cannot stand in for a token"):
+    with pytest.raises(OptionError, match="removal='zzqq' cannot replace a token"):
         Occlusion(model, words, removal="zzqq")
-    with pytest.raises(OptionError, match="baseline='zzqq' cannot stand in for a token"):
+    with pytest.raises(OptionError, match="baseline='zzqq' cannot replace a token"):
         IntegratedGradients(model, words, baseline="zzqq")("a film")
     # A token that is nowhere used does no harm.
     assert Occlusion(model, words)("a film")[0].attributions.isfinite().any()
