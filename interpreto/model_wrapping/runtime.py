@@ -92,9 +92,7 @@ class Runtime:
             raise OptionError(
                 f"inference_mode={mode!r} is constant on a model with one output; use 'logits', or torch.sigmoid."
             )
-        scores = (
-            INFERENCE_MODES[mode](logits) if isinstance(mode, str) else call_function("inference_mode", mode, logits)
-        )
+        scores = call_function("inference_mode", mode, logits) if callable(mode) else INFERENCE_MODES[mode](logits)
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(logits):
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise OptionError(

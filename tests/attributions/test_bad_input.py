@@ -139,7 +139,7 @@ CASES = {
     ),
     "granularity of images for a text": (
         lambda: Saliency(*BERT, granularity="patch"),
-        "'patch' is not one of texts: choose from 'all-tokens', 'token', 'word'",
+        "'patch' is not a granularity of texts: choose from 'all-tokens', 'token', 'word'",
     ),
     "granularity of texts for an image": (lambda: Saliency(*VIT, granularity="word"), "choose from 'pixel', 'patch'"),
     "misspelt granularity": (lambda: Saliency(*VIT, granularity="pixle"), "did you mean 'pixel'"),
@@ -149,7 +149,7 @@ CASES = {
     "patches larger than the image": (lambda: Saliency(*VIT, patch_size=99)(PICTURE), "99 x 99 do not fit"),
     "patches of a CNN": (
         lambda: Saliency(*image_model("resnet"), granularity="patch")(PICTURE),
-        "this model has none of its own; give patch_size=",
+        "this model has none of its own; pass patch_size=",
     ),
     "NaN in weights": (lambda: Saliency(broken(VIT[0]), VIT[1])(PICTURE), "not finite.*weights or the input contain NaN"),
     "NaN in pixels": (lambda: Saliency(VIT[0])(torch.full((3, 32, 32), float("nan"))), "pixel values contain NaN"),
@@ -180,7 +180,7 @@ CASES = {
     "resize": (lambda: Saliency(*VIT, resize="cubic"), "did you mean 'bicubic'"),
     "inference mode": (lambda: Saliency(*VIT, inference_mode="soft"), "did you mean 'softmax'"),
     "removal of a text": (lambda: Occlusion(*BERT, removal="[MASKED]"), r"neither one of.*did you mean '\[MASK\]'"),
-    "removal token id": (lambda: Occlusion(*BERT, removal={"id": 9999}), "is no token id: the tokenizer has"),
+    "removal token id": (lambda: Occlusion(*BERT, removal={"id": 9999}), "is not a token id: the tokenizer has"),
     "removal by a number": (lambda: Occlusion(*BERT, removal=0.5), r'removal=0.5 is a number.*\{"id": 5\}'),
     "baseline by a number": (
         lambda: IntegratedGradients(*BERT, baseline=0.0)("a film"), r"baseline=0.0 is a number.*'zeros', a token as text"

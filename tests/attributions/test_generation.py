@@ -441,9 +441,9 @@ def test_segments_are_units():
     ("spans", "message"),
     [
         ({"a": (0, 8), "b": (4, 12)}, "'a' and 'b' overlap"),
-        ({"a": (0, 5000)}, "does not lie in a text of"),
+        ({"a": (0, 5000)}, "is not inside the text of"),
         ({"a": (0, 3), "b": (5, 8)}, "ends inside the token"),
-        ({"a": (3, 4)}, "holds no token"),
+        ({"a": (3, 4)}, "contains no token"),
     ],
 )
 def test_bad_segments_say_which(reviews, spans, message):
@@ -746,7 +746,7 @@ def test_prompts_are_templates_of_strings():
         ("{a:>10}", {"a": "x"}, "as they are"),
         ("{a!r}", {"a": "x"}, "as they are"),
         ("{a", {"a": "x"}, "part of the text twice: {{ or }}"),
-        ("a}", {}, "is no template"),
+        ("a}", {}, "is not a template"),
     ):
         with pytest.raises(OptionError, match=message):
             Prompt(template, **values)

@@ -241,7 +241,7 @@ def test_slow_tokenizers_are_aligned_or_refused():
     (output,) = Occlusion(model, slow)(text)
     assert output.elements == ["the", " plot", " was", " not", " good", "."]
     rewriting = Letters(fast.get_vocab(), swap={"plot": "story"})
-    with pytest.raises(Exception, match="granularity='word' needs to know where tokens lie"):
+    with pytest.raises(Exception, match="granularity='word' needs the character offsets of the tokens"):
         Occlusion(model, rewriting)(text)
     assert len(Occlusion(model, rewriting, granularity="token")(text)[0].elements) == 6
 

@@ -153,7 +153,7 @@ def test_rise_on_pixels_never_holds_all_masks():
 
 
 def test_a_perturbator_refuses_a_pair_that_does_not_fit():
-    with pytest.raises(UnsupportedError, match="OneAtATime and PixelValues do not belong together"):
+    with pytest.raises(UnsupportedError, match="OneAtATime and PixelValues cannot be combined"):
         Perturbator(OneAtATime(), PixelValues())
 
 

@@ -586,7 +586,7 @@ def test_functions_that_are_missing_are_named():
         (XRAI, {"base_attribution": np.full((20, 24), np.nan)}, "NaN"),
         (XRAI, {"segments": np.zeros((4, 4), int)}, "20 x 24"),
         (XRAI, {"segments": np.zeros((20, 24))}, "whole numbers"),
-        (XRAI, {"segments": np.zeros((2, 20, 24), bool)}, "all empty"),
+        (XRAI, {"segments": np.zeros((2, 20, 24), bool)}, "are empty"),
         (XRAI, {"base_attribution": "Saliency"}, "class of a method"),
         (XRAI, {"base_attribution": lambda image: image}, "class of a method"),
         (XRAI, {"segments": [np.zeros((20, 24), bool), np.zeros((3, 3), bool)]}, "of one shape"),

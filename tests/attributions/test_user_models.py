@@ -612,9 +612,9 @@ def test_tokens_without_an_embedding_are_refused(kind):
         InputError, match=r"'zzqq' the id .* but the model has embeddings for .*resize_token_embeddings"
     ):
         Occlusion(model, words)("a zzqq film")
-    with pytest.raises(OptionError, match="removal='zzqq' cannot stand in for a token"):
+    with pytest.raises(OptionError, match="removal='zzqq' cannot replace a token"):
         Occlusion(model, words, removal="zzqq")
-    with pytest.raises(OptionError, match="baseline='zzqq' cannot stand in for a token"):
+    with pytest.raises(OptionError, match="baseline='zzqq' cannot replace a token"):
         IntegratedGradients(model, words, baseline="zzqq")("a film")
     # A token that no text uses is accepted.
     assert Occlusion(model, words)("a film")[0].attributions.isfinite().any()

@@ -1,4 +1,4 @@
-"""Granularity: what gets a score."""
+"""Granularity: the units of a sample that get a score."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,14 +25,14 @@ class Granularity(StrEnum):
 
 @runtime_checkable
 class UnitSegmenter(Protocol):
-    """Divides a sample into units: what `granularity=` accepts besides names is an object with these two methods."""
+    """Divides a sample into units. Any object with these two methods can be passed as `granularity=`."""
 
     def units(self, sample: Any) -> Units:
-        """The positions of each unit."""
+        """The units, as an index from positions to units."""
         ...
 
     def labels(self, sample: Any) -> Any:
-        """What a person sees of each unit: pieces of text, or boxes `g 4` in pixels of the raw image."""
+        """What represents each unit to the user: pieces of text, or boxes `g 4` in pixels of the raw image."""
         ...
 
 
@@ -52,14 +52,15 @@ _CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches
 
 
 def resolve(given: Any, modality: str) -> UnitSegmenter:
-    """Find the segmenter of a granularity's name.
+    """Resolve the option `granularity`, a name or a segmenter, to a segmenter.
 
     Raises:
-        OptionError: if this modality does not have it; the message lists those that it has.
+        OptionError: if the modality does not have it; the message lists the granularities of the modality.
     """
     if not isinstance(given, str):
         if isinstance(given, type):
-            raise OptionError(f"granularity={given.__name__} is a class; give an object of it: {given.__name__}(...).")
+            raise OptionError(f"granularity={given.__name__} is a class; pass an instance: {given.__name__}(...).")
+        # Segmenters of both modalities have the same methods, so the protocol alone would accept one of the other.
         other = next(
             (kind for kind, classes in _CLASSES.items() if kind != modality and isinstance(given, classes)), None
         )
@@ -69,13 +70,16 @@ def resolve(given: Any, modality: str) -> UnitSegmenter:
             return given
         raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")
     name = given.lower().replace("_", "-")
-    known = KNOWN[modality]
-    if name in known:
-        return known[Granularity(name)]
+    segmenters = KNOWN[modality]
+    if name in segmenters:
+        return segmenters[Granularity(name)]
     if name in list(Granularity):
-        other = f"granularity={given!r} is not one of {modality}s: choose from {', '.join(map(repr, map(str, known)))}."
-        raise OptionError(other)
-    raise OptionError(f"There is no granularity={given!r}: {choices(name, known)}")
+        message = (
+            f"granularity={given!r} is not a granularity of {modality}s: choose from "
+            f"{', '.join(map(repr, map(str, segmenters)))}."
+        )
+        raise OptionError(message)
+    raise OptionError(f"There is no granularity={given!r}: {choices(name, segmenters)}")
 
 
 def default_segmenter(sample: Any, modality: str, cost_independent_of_units: bool) -> UnitSegmenter:
@@ -84,7 +88,8 @@ def default_segmenter(sample: Any, modality: str, cost_independent_of_units: boo
     Args:
         sample: The prepared sample.
         modality: "text" or "image".
-        cost_independent_of_units: Whether the cost does not depend on the number of units, as with gradients.
+        cost_independent_of_units: Whether the number of evaluations does not depend on the number of units, as with
+            gradients.
     """
     return (
         text.default_segmenter(sample)
@@ -94,13 +99,28 @@ def default_segmenter(sample: Any, modality: str, cost_independent_of_units: boo
 
 
 def of_layer_map(chosen: UnitSegmenter, units: Units, shape: tuple[int, ...]) -> UnitSegmenter:
-    """The granularity of a layer's map: its own grid, unless the units have that shape already."""
+    """The granularity that reports a layer's map at its own resolution.
+
+    Args:
+        chosen: The segmenter of the sample.
+        units: The units that it made.
+        shape: The shape of the map.
+
+    Returns:
+        A grid of the map's shape, or `chosen` if the units have that shape already.
+    """
     return Grid(*shape) if len(shape) == 2 and shape != units.shape else chosen
 
 
 @dataclass(frozen=True)
 class DefaultGranularity:
-    """The default granularity of each sample for methods whose cost grows with the units, to compare methods on it."""
+    """The default granularity for methods whose cost grows with the number of units, so that methods can be compared.
+
+    Gradient methods would score pixels by default, and perturbation methods a coarser grid.
+
+    Attributes:
+        modality: "text" or "image".
+    """
 
     modality: str
 
@@ -111,7 +131,7 @@ class DefaultGranularity:
 
 def name_of(chosen: UnitSegmenter) -> str:
     """A granularity's name, or the repr of its segmenter."""
-    names = (name for known in KNOWN.values() for name, unitization in known.items() if unitization == chosen)
+    names = (name for segmenters in KNOWN.values() for name, segmenter in segmenters.items() if segmenter == chosen)
     return str(next(names, chosen))
 
 

@@ -1,4 +1,4 @@
-"""Units of an image: grids of patches, of a given number of cells, or of single pixels."""
+"""Units of an image: patches of a given size, grids with a given number of cells, or single pixels."""
 
 from dataclasses import dataclass
 from typing import final
@@ -16,17 +16,18 @@ from interpreto.option_kinds import read_option
 @final
 @dataclass(frozen=True)
 class Grid:
-    """`rows` x `columns` cells that cover the image, as equal as whole pixels allow."""
+    """A grid of `rows` x `columns` cells that cover the image; their sides differ by at most one pixel."""
 
     rows: int
     columns: int
 
     def __post_init__(self) -> None:
+        # A frozen dataclass can normalise its own fields only through object.__setattr__.
         for side in ("rows", "columns"):
             object.__setattr__(self, side, read_option(side, getattr(self, side)))
 
     def units(self, sample: ImageSample) -> ImageUnits:
-        """Which pixels make up each cell.
+        """The cell of every pixel.
 
         Raises:
             OptionError: if there are more cells than pixels.
@@ -40,7 +41,7 @@ class Grid:
         return _cells(sample.size, self.rows, self.columns)
 
     def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
-        """The box of every cell in pixels of the raw picture."""
+        """The box of every cell, in pixels of the raw image."""
         height, width = sample.size
         # The first pixel of row r is the smallest y with y * rows // height == r.
         down = tuple(-(-row * height // self.rows) for row in range(self.rows + 1))
@@ -51,21 +52,21 @@ class Grid:
 @final
 @dataclass(frozen=True)
 class Pixels:
-    """Every pixel that the model reads."""
+    """Every pixel that the model reads is a unit."""
 
     def units(self, sample: ImageSample) -> ImageUnits:
-        """Which pixels make up each unit: itself."""
+        """One unit per pixel."""
         return Grid(*sample.size).units(sample)
 
     def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
-        """The box of every pixel in pixels of the raw picture."""
+        """The box of every pixel that the model reads, in pixels of the raw image."""
         return Grid(*sample.size).labels(sample)
 
 
 @final
 @dataclass(frozen=True)
 class Patches:
-    """Squares or rectangles of a size in the model's pixels; None is the model's own patch size."""
+    """Patches of a fixed size in the model's pixels; None is the model's own patch size."""
 
     size: int | tuple[int, int] | None = None
 
@@ -73,24 +74,26 @@ class Patches:
         object.__setattr__(self, "size", read_option("patch_size", self.size))
 
     def units(self, sample: ImageSample) -> ImageUnits:
-        """Which pixels make up each patch; pixels beyond the last whole patch belong to none."""
+        """The patch of every pixel; pixels beyond the last complete patch belong to none."""
         (rows, columns), (tall, wide) = self._grid(sample)
+        # A convolution with stride = kernel size, as in a ViT, does not read an incomplete last patch either.
         down, across = (torch.arange(extent) for extent in sample.size)
         index = (down // tall)[:, None] * columns + across // wide
         outside = (down >= rows * tall)[:, None] | (across >= columns * wide)
         return ImageUnits(torch.where(outside, -1, index), (rows, columns), (tall, wide))
 
     def labels(self, sample: ImageSample) -> Float[Tensor, "g 4"]:
-        """The box of every patch in pixels of the raw picture."""
+        """The box of every patch, in pixels of the raw image."""
         (rows, columns), (tall, wide) = self._grid(sample)
         down, across = range(0, (rows + 1) * tall, tall), range(0, (columns + 1) * wide, wide)
         return boxes_between(sample.size, sample.crop_box, tuple(down), tuple(across))
 
     def _grid(self, sample: ImageSample) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The numbers of rows and columns of patches, and the height and width of a patch."""
         size = self.size or sample.patch
         if size is None:
             raise OptionError(
-                "granularity='patch' needs a patch size and this model has none of its own; give patch_size=, for "
+                "granularity='patch' needs a patch size and this model has none of its own; pass patch_size=, for "
                 "example patch_size=16, or granularity=Grid(14, 14) or 'pixel'."
             )
         tall, wide = (size, size) if isinstance(size, int) else size
@@ -104,9 +107,10 @@ class Patches:
 
 
 def _cells(size: tuple[int, int], rows: int, columns: int) -> ImageUnits:
-    """Cells that cover an image of this size."""
+    """The units of a grid of cells that cover an image of this size."""
     height, width = size
     down, across = torch.arange(height) * rows // height, torch.arange(width) * columns // width
+    # Tiles allow reshaping instead of indexing; see `ImageUnits.tile`.
     even = height % rows == 0 and width % columns == 0
     tile = (height // rows, width // columns) if even else None
     return ImageUnits(down[:, None] * columns + across, (rows, columns), tile)
@@ -115,7 +119,14 @@ def _cells(size: tuple[int, int], rows: int, columns: int) -> ImageUnits:
 def boxes_between(
     size: tuple[int, int], view: tuple[float, float, float, float], down: tuple[int, ...], across: tuple[int, ...]
 ) -> Float[Tensor, "g 4"]:
-    """Left, top, right and bottom of every cell between these edges, row by row, in pixels of the raw picture."""
+    """Left, top, right and bottom of every cell, row by row, in pixels of the raw image.
+
+    Args:
+        size: Height and width of the model's input.
+        view: Left, top, right and bottom of what the model sees, in pixels of the raw image.
+        down: Edges between rows of cells, in pixels of the model's input.
+        across: Edges between columns of cells.
+    """
     left, top, right, bottom = view
     y = top + torch.tensor(down).float() * (bottom - top) / size[0]
     x = left + torch.tensor(across).float() * (right - left) / size[1]
@@ -136,7 +147,7 @@ def bounding_boxes(units: Units, sample: ImageSample) -> Float[Tensor, "g 4"]:
 
 
 def default_segmenter(sample: ImageSample, cost_independent_of_units: bool) -> Patches | Pixels | Grid:
-    """Patches if the model has them; else pixels if the cost does not depend on the units, else a 14 x 14 grid."""
+    """Patches if the model has them; else pixels if the cost does not depend on the units; else a 14 x 14 grid."""
     if sample.patch is not None:
         return Patches()
     return Pixels() if cost_independent_of_units else Grid(*(min(14, extent) for extent in sample.size))

@@ -1,4 +1,4 @@
-"""Where characters, words, clauses and sentences of a text begin, by ICU and sentencex."""
+"""The starts of words, clauses and sentences of a text, and the ends of its characters, by ICU and sentencex."""
 
 import re
 import unicodedata
@@ -9,50 +9,52 @@ import sentencex
 from icu4py.breakers import CharacterBreaker, WordBreaker
 
 _WINDOW = 4096
-"""Letters that are cut into sentences at once, at first."""
+"""Number of characters that are passed to sentencex at a time, at first."""
 _LINE = re.compile(r"[^\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 _SPACE = re.compile(r"\s")
 _CLAUSE_END = re.compile(r"[,;:](?=\s)|[，；：、،؛]|\s[-–—]+(?=\s)|—")
 
-# The three rules in which sentencex, which looks one word ahead, differs from what is read in plain English texts.
+# Three corrections of sentencex, which looks only one word ahead.
 _WORD_BEFORE_STOP = re.compile(r"\b(?:no|me|ok)\.(?=\s+[\"'“‘(]*[^\W\d])", re.IGNORECASE)
-"""These abbreviate before a number alone ("No. 5"); sentencex has them as abbreviations before "I" and names."""
+"""Words that are abbreviations only before a number ("No. 5"); sentencex also joins them to a following "I" or name."""
 _STOP_IN_BRACKETS = re.compile(r"[.!?…][\"'”’]?[)\]](?=\s+[\"'“‘(]*[A-Z])")
-"""A sentence that stands in brackets of its own."""
+"""The end of a sentence in brackets."""
 _NUMBERED = re.compile(r"(?:\b(?:vol|eqs?|approx|ch|tab|figs?|nos?|nr|pp?)\.|^\s*\(?\d{1,3}\.)\s*$", re.IGNORECASE)
-"""What a number follows, or the number of a list's entry: no sentence."""
+"""An abbreviation before a number ("Fig. 3"), or the number of a list item: neither ends a sentence."""
 
 
 def words(text: str) -> list[int]:
-    """Where words begin, by the word boundaries of Unicode (UAX 29) and ICU's dictionaries.
+    """The starts of words, by the Unicode word boundaries (UAX 29) and ICU's dictionaries.
 
-    Words of scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are found by dictionary. Marks and
-    what joins emoji stay with what they follow. Words joined by hyphens are one word (state-of-the-art), and so are
-    marks of punctuation side by side.
+    Words of scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are found by dictionary. Combining
+    marks and emoji joiners stay with the preceding character. Words joined by hyphens (state-of-the-art) are one word,
+    and so are adjacent punctuation marks.
     """
     pieces = list(WordBreaker(text, "root"))
     starts = list(accumulate(map(len, pieces), initial=0))[:-1]
-    fresh = (
+    new_words = (
         start
         for number, (start, piece) in enumerate(zip(starts, pieces, strict=True))
-        if not piece.isspace() and not _goes_on(pieces, number)
+        if not piece.isspace() and not _continues_word(pieces, number)
     )
-    return _first_letters(text, fresh)
+    return _first_non_spaces(text, new_words)
 
 
-def _goes_on(pieces: list[str], number: int) -> bool:
-    """Whether a piece goes on with the word of the piece before it."""
+def _continues_word(pieces: list[str], number: int) -> bool:
+    """Whether a piece belongs to the same word as the piece before it."""
     if number == 0:
         return False
     before, piece = pieces[number - 1], pieces[number]
-    behind = pieces[number + 1] if number + 1 < len(pieces) else ""
+    following = pieces[number + 1] if number + 1 < len(pieces) else ""
+    # UAX 29 splits at every hyphen and punctuation mark; these rules join the pieces again.
     if _is_punctuation(piece) and _is_punctuation(before):
         return not _is_hyphen_in_word(pieces, number - 1)
     if piece in _HYPHENS:
-        return _is_word(before) and _is_word(behind)
+        return _is_word(before) and _is_word(following)
     return _is_hyphen_in_word(pieces, number - 1)
 
 
+# Hyphen-minus, hyphen, and non-breaking hyphen. Dashes separate words.
 _HYPHENS = ("-", "\u2010", "\u2011")
 
 
@@ -70,20 +72,20 @@ def _is_word(piece: str) -> bool:
 
 
 def _is_punctuation(piece: str) -> bool:
-    """Whether it is a mark or a sign, but no picture: emoji stand alone."""
+    """Whether it is punctuation or a symbol; emoji (category So) are words of their own."""
     category = unicodedata.category(piece[0])
     return category[0] in "PS" and category != "So"
 
 
 def sentences(text: str) -> list[int]:
-    """Where sentences begin; a new line begins one too."""
-    return _first_letters(text, _sentence_starts(text))
+    """The starts of sentences; a new line also starts one."""
+    return _first_non_spaces(text, _sentence_starts(text))
 
 
 def clauses(text: str) -> list[int]:
-    """Where clauses begin: sentences, divided at commas, semicolons, colons and dashes too."""
+    """The starts of clauses: sentences, further divided at commas, semicolons, colons and dashes."""
     ends = (end.end() for end in _CLAUSE_END.finditer(text))
-    return _first_letters(text, sorted({*_sentence_starts(text), *ends}))
+    return _first_non_spaces(text, sorted({*_sentence_starts(text), *ends}))
 
 
 def _sentence_starts(text: str) -> list[int]:
@@ -92,45 +94,47 @@ def _sentence_starts(text: str) -> list[int]:
         if line.group().isspace():
             continue
         starts.add(line.start())
-        # Every space as a plain one: sentencex stops with an error at some others. The length stays.
-        written, place = _SPACE.sub(" ", line.group()), line.start()
+        # sentencex raises an error at some kinds of white space. Replacing each by a plain space keeps all offsets.
+        normalized, start = _SPACE.sub(" ", line.group()), line.start()
         before = ""
-        for sentence in _segmented(written):
+        for sentence in _segmented(normalized):
+            # sentencex splits "Fig." from "3" and "1." from its list item; such a start is left out.
             if not (_NUMBERED.search(before[-16:]) and (sentence[:1].isdigit() or before.strip()[:1].isdigit())):
-                starts.add(place)
-            place, before = place + len(sentence), sentence
+                starts.add(start)
+            start, before = start + len(sentence), sentence
         for rule in (_WORD_BEFORE_STOP, _STOP_IN_BRACKETS):
-            starts.update(line.start() + end.end() for end in rule.finditer(written))
+            starts.update(line.start() + end.end() for end in rule.finditer(normalized))
     return sorted(starts)
 
 
 def _segmented(line: str) -> Iterator[str]:
-    """The sentences of a line, as sentencex cuts it, some thousand letters at a time.
+    """The sentences of a line by sentencex, in windows of some thousand characters.
 
-    It takes a time that grows with the square of the length where letters of several bytes end many sentences.
+    The run time of sentencex grows with the square of the length if many sentences end in multi-byte characters.
     """
     start, size = 0, _WINDOW
     while start < len(line):
         found: list[str] = list(sentencex.segment("en", line[start : start + size]))  # type: ignore[attr-defined]  # no stubs
-        whole = start + size >= len(line)
-        if len(found) == 1 and not whole:
+        is_last = start + size >= len(line)
+        if len(found) == 1 and not is_last:
+            # No sentence ends in this window: try a larger one.
             size *= 2
             continue
-        # The last one may go on behind the window.
-        kept = found if whole else found[:-1]
-        yield from kept
-        start, size = start + sum(map(len, kept)), _WINDOW
+        # The last sentence may continue beyond the window, so the next window begins with it again.
+        complete = found if is_last else found[:-1]
+        yield from complete
+        start, size = start + sum(map(len, complete)), _WINDOW
 
 
-def _first_letters(text: str, starts: Iterable[int]) -> list[int]:
-    """The first letter from each place on that is not white space; of several with the same letter, one."""
-    letter = re.compile(r"\S")
-    found = (letter.search(text, start) for start in starts)
-    return sorted({match.start() for match in found if match is not None})
+def _first_non_spaces(text: str, starts: Iterable[int]) -> list[int]:
+    """The first character at or after each start that is not white space, without duplicates."""
+    non_space = re.compile(r"\S")
+    matches = (non_space.search(text, start) for start in starts)
+    return sorted({match.start() for match in matches if match is not None})
 
 
 def character_ends(text: str) -> list[int]:
-    """Where the characters that a person sees end: a letter with its marks, an emoji, a flag."""
+    """The ends of user-perceived characters (grapheme clusters): a letter with its marks, an emoji, a flag."""
     if text.isascii():
         return list(range(1, len(text) + 1))
     return list(accumulate(map(len, CharacterBreaker(text, "root"))))

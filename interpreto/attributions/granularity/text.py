@@ -1,4 +1,4 @@
-"""Units of a text: tokens, words, parts of sentences, sentences."""
+"""Units of a text: tokens, words, clauses, sentences."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -15,106 +15,119 @@ from interpreto.errors import InputError
 from interpreto.model_wrapping.sample import TextSample
 
 Split = Callable[[str], list[int]]
-"""From a text to the places where a new unit begins."""
+"""From a text to the character offsets at which units begin, in ascending order."""
 
 
 @final
 @dataclass(frozen=True)
 class Tokens:
-    """Every token; those that the tokenizer added only if `added`."""
+    """Every token is a unit; special tokens that the tokenizer added only if `added`."""
 
     added: bool = False
 
     def units(self, sample: TextSample) -> TextUnits:
-        """Which positions make up each unit."""
+        """The unit of every position."""
         chosen = torch.ones_like(sample.sequence).bool() if self.added else sample.sequence >= 0
         return numbered(torch.where(chosen, torch.arange(len(chosen)), -1))
 
     def labels(self, sample: TextSample) -> list[str]:
-        """The units as pieces of the text."""
+        """The piece of text of every unit."""
         return pieces(sample, self.units(sample))
 
 
 @final
 @dataclass(frozen=True)
 class Spans:
-    """The stretches of text that `split` finds; a token belongs to the one in which its first letter lies."""
+    """Spans of the text between the offsets of `split`; a token belongs to the span of its first character.
+
+    Attributes:
+        name: Name of the granularity.
+        split: From a text to the starts of its units.
+    """
 
     name: str
     split: Split
 
     def units(self, sample: TextSample) -> TextUnits:
-        """Which positions make up each unit.
+        """The unit of every position.
 
         Raises:
-            InputError: if the tokenizer does not say where its tokens lie in the text.
+            InputError: if the tokenizer does not return the character offsets of its tokens.
         """
         if sample.spans is None:
             raise InputError(
-                f"granularity='{self.name}' needs to know where tokens lie in the text: {sample.no_spans}; use a fast "
+                f"granularity='{self.name}' needs the character offsets of the tokens: {sample.no_spans}; use a fast "
                 "tokenizer, or granularity='token'."
             )
         index = torch.full_like(sample.sequence, -1)
         offset = 0
         for number, text in enumerate(sample.texts):
             starts = torch.tensor(self.split(text) or [0])
-            here = sample.sequence == number
-            letters = _first_letters(text, sample.spans[here])
-            index[here] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
+            in_text = sample.sequence == number
+            letters = _first_letters(text, sample.spans[in_text])
+            # Tokens before the first start, such as one of white space, belong to the first unit.
+            index[in_text] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
             offset += len(starts)
         return numbered(index)
 
     def labels(self, sample: TextSample) -> list[str]:
-        """The units as pieces of the text."""
+        """The piece of text of every unit."""
         return pieces(sample, self.units(sample))
 
 
 def _first_letters(text: str, spans: Int[Tensor, "s 2"]) -> Int[Tensor, " s"]:
-    """Where each token's first character lies that is not white space."""
-    found = []
+    """The offset of each token's first character that is not white space; its end if it has none."""
+    offsets = []
     for start, end in spans.tolist():
         piece = text[start:end]
-        found.append(start + len(piece) - len(piece.lstrip()) if piece.strip() else end)
-    return torch.tensor(found, dtype=torch.long)
+        offsets.append(start + len(piece) - len(piece.lstrip()) if piece.strip() else end)
+    return torch.tensor(offsets, dtype=torch.long)
 
 
 def numbered(index: Int[Tensor, " l"]) -> TextUnits:
-    """Units 0 to g - 1 in the order of the text, whatever numbers they had; -1 stays."""
+    """Renumber the units of an index to 0 ... g - 1 without changing their order; -1 stays.
+
+    Raises:
+        InputError: if no position belongs to a unit.
+    """
     inside = index >= 0
     if not inside.any():
-        raise InputError("The text has no token of its own: there is nothing to explain.")
-    known, renumbered = index[inside].unique(return_inverse=True)
+        raise InputError("The text has no tokens besides special tokens: there is nothing to explain.")
+    # Some units can have no token, for example words that were truncated.
+    numbers, renumbered = index[inside].unique(return_inverse=True)
     out = torch.full_like(index, -1)
     out[inside] = renumbered
-    return TextUnits(out, (len(known),))
+    return TextUnits(out, (len(numbers),))
 
 
 def pieces(sample: TextSample, units: TextUnits) -> list[str]:
-    """The piece of text of every unit; joined they give back all of the text that was read, but for what is in no unit.
+    """The piece of text of every unit. Joined, the pieces are the text that the model read, except tokens in no unit.
 
-    White space goes with the unit behind it. Tokens that the tokenizer added have their own names.
+    White space belongs to the piece that follows it. Special tokens that the tokenizer added are shown by their names.
     """
     if sample.spans is None:
+        # Without offsets only the token strings are known.
         return [
             "".join(token for token, unit in zip(sample.tokens, units.index.tolist(), strict=True) if unit == number)
             for number in range(units.shape[0])
         ]
-    # Plain numbers: one look at a tensor per unit would cost more than a small model.
+    # Lists, because indexing a tensor once per position would take longer than running a small model.
     index, sequence = units.index.tolist(), sample.sequence.tolist()
     ends = _ends(sample)
     members: list[list[int]] = [[] for _ in range(units.shape[0])]
-    # Up to where each text is taken by tokens before this one: by units, or by tokens of the text in no unit.
+    # Per text: the end of the pieces so far, and the end of the last token that belongs to no unit. The text of such
+    # tokens is part of no piece.
     reached = [start for start, _ in sample.read]
-    loose = list(reached)
+    unassigned_end = list(reached)
     begins = {}
     for position, unit in enumerate(index):
         if unit >= 0:
             if not members[unit]:
-                begins[unit] = loose[sequence[position]]
+                begins[unit] = unassigned_end[sequence[position]]
             members[unit].append(position)
         elif sequence[position] >= 0:
-            loose[sequence[position]] = ends[position]
-    last = {sequence[positions[0]]: number for number, positions in enumerate(members)}
+            unassigned_end[sequence[position]] = ends[position]
+    last_unit = {sequence[positions[0]]: number for number, positions in enumerate(members)}
     out = []
     for number, positions in enumerate(members):
         text = sequence[positions[0]]
@@ -122,7 +135,8 @@ def pieces(sample: TextSample, units: TextUnits) -> list[str]:
             out.append(sample.tokens[positions[0]])
             continue
         end = max(reached[text], *(ends[position] for position in positions))
-        if number == last[text] and loose[text] < end:
+        if number == last_unit[text] and unassigned_end[text] < end:
+            # White space at the end of the text has no unit after it.
             end = sample.read[text][1]
         out.append(sample.texts[text][max(reached[text], begins[number]) : end])
         reached[text] = end
@@ -130,27 +144,29 @@ def pieces(sample: TextSample, units: TextUnits) -> list[str]:
 
 
 def _ends(sample: TextSample) -> list[int]:
-    """Where each token ends in its text, with the marks behind it that the tokenizer dropped.
+    """The end of each token in its text, extended by following characters that the tokenizer dropped.
 
-    A normaliser may drop accents, vowel signs or variation selectors: they are read with what they follow.
+    A normalizer may drop accents, vowel signs or variation selectors, so that offsets end before them. They belong to
+    the character that they modify.
     """
     assert sample.spans is not None
     spans, sequence = sample.spans.tolist(), sample.sequence.tolist()
     characters = [character_ends(text) for text in sample.texts]
-    # Where the next token of the same text begins.
+    # The start of the next token of the same text, found by going backwards: no token may extend beyond it.
     limits = [end for _, end in sample.read]
     ends = [0] * len(spans)
     for position in reversed(range(len(spans))):
         text, (start, end) = sequence[position], spans[position]
         if text < 0:
             continue
-        place = bisect_left(characters[text], end)
-        whole = characters[text][place] if place < len(characters[text]) and end > start else end
-        ends[position] = max(end, min(whole, limits[text]))
+        # The end of the grapheme cluster that the token's last character is part of.
+        number = bisect_left(characters[text], end)
+        cluster_end = characters[text][number] if number < len(characters[text]) and end > start else end
+        ends[position] = max(end, min(cluster_end, limits[text]))
         limits[text] = start
     return ends
 
 
 def default_segmenter(sample: TextSample) -> Spans:
-    """Words."""
+    """Words, for every text."""
     return Spans("word", words)

@@ -1,4 +1,4 @@
-"""Units: which positions of one sample make up each element that gets a score."""
+"""Units: the groups of positions of a sample that get a score each."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,12 @@ Resize = Literal["area", "sum", "bilinear", "bicubic", "nearest"]
 
 @dataclass(frozen=True)
 class UnitReduction:
-    """How scores of positions become scores of units: `pooling` for texts, `resize` for images."""
+    """How scores of positions become scores of units.
+
+    Attributes:
+        pooling: For texts.
+        resize: For images; "area" is the mean.
+    """
 
     pooling: Pooling = "mean"
     resize: Resize = "area"
@@ -24,11 +29,11 @@ class UnitReduction:
 
 @dataclass(frozen=True, eq=False)
 class Units(ABC):
-    """A partition of some positions into units.
+    """A partition of positions into units; some positions may belong to none.
 
     Attributes:
         index: The unit of every position, -1 for positions that belong to none.
-        shape: `(g,)`, or `(h, w)` if units are on a grid.
+        shape: `(h, w)` for images with units on a grid, else `(g,)`.
     """
 
     index: Int[Tensor, "*l"]
@@ -60,42 +65,47 @@ class Units(ABC):
 
     @abstractmethod
     def to_positions(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p *l"]:
-        """The value of its unit at every position; 0 at positions without a unit."""
+        """Assign to every position the value of its unit; 0 to positions without a unit."""
 
     @property
     def view_shape(self) -> tuple[int, ...]:
-        """The shape of the positions, with an axis split if values of `to_positions_compact` serve stretches."""
+        """The shape of the positions to which `to_positions_compact` broadcasts; an axis may be split in two."""
         return tuple(self.index.shape)
 
     def to_positions_compact(self, cells: Float[Tensor, "p *g"]) -> Float[Tensor, "p ..."]:
-        """Same as `to_positions`, for positions in `view_shape`: stretches share one value."""
+        """Same as `to_positions`, but only broadcastable to `view_shape`, which needs less memory."""
         return self.to_positions(cells)
 
     @abstractmethod
     def pool(self, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
         """Scores of units by pooling those of their positions.
 
-        `signed_max` takes the score of largest magnitude with its sign.
+        Args:
+            scores: Scores of positions.
+            how: One of `POOLINGS`. "signed_max" is the score with the largest absolute value, with its sign.
         """
 
     @abstractmethod
     def to_units(self, scores: Float[Tensor, "t *l"], how: UnitReduction) -> Float[Tensor, "t *g"]:
-        """Scores of units from those of all positions."""
+        """Scores of units from those of positions, with the reduction of the modality."""
 
     @abstractmethod
     def resize_to_units(self, scores: Float[Tensor, "t *cells"], resize: str) -> Float[Tensor, "t *g"]:
-        """Scores of units from those of a method's own cells."""
+        """Scores of units from those of the cells of a method's own grid; for texts these are the units."""
 
     @abstractmethod
     def from_layer_map(self, scores: Float[Tensor, "t ..."], pooling: str, resize: str | None) -> Float[Tensor, "t *g"]:
-        """Scores of units from a layer's map: of tokens, or of cells on a grid of its own.
+        """Scores of units from a layer's map: over tokens, or over the cells of the layer's grid.
 
-        `resize=None` interpolates bilinearly if units are finer than the layer's grid, else takes means.
+        Args:
+            scores: The map.
+            pooling: For texts.
+            resize: For images; None interpolates bilinearly if units are finer than the layer's grid, else takes means.
         """
 
 
 def to_positions(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Float[Tensor, "p *l"]:
-    """The value of the unit that the index names at every position; 0 where the index is -1."""
+    """Assign to every position the value of its unit in `index`; 0 where the index is -1."""
     flat = cells.flatten(1)
     padded = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
     # Index -1 selects the zero that was appended.
@@ -103,10 +113,11 @@ def to_positions(cells: Float[Tensor, "p *g"], index: Int[Tensor, "*l"]) -> Floa
 
 
 def pool_units(units: Units, scores: Float[Tensor, "t *l"], how: str) -> Float[Tensor, "t *g"]:
-    """Scores of units, whatever positions they are made of."""
+    """Scores of units by pooling, for any assignment of positions to units; see `Units.pool`."""
     inside = units.assigned
     values, index = scores[:, inside], units.index[inside].to(scores.device)
     if how in ("first", "last"):
+        # Units of a text are contiguous, so the first position of a unit is one whose predecessor has another unit.
         order = index if how == "first" else index.flip(0)
         values = values if how == "first" else values.flip(1)
         fresh = torch.ones_like(order, dtype=torch.bool)
@@ -114,8 +125,9 @@ def pool_units(units: Units, scores: Float[Tensor, "t *l"], how: str) -> Float[T
         values, index = values[:, fresh], order[fresh]
         how = "sum"
     if how == "signed_max":
-        top, low = _scattered(units.shape, values, index, "amax"), _scattered(units.shape, values, index, "amin")
-        return torch.where(top >= -low, top, low)
+        highest, lowest = _scattered(units.shape, values, index, "amax"), _scattered(units.shape, values, index, "amin")
+        # Ties go to the positive score.
+        return torch.where(highest >= -lowest, highest, lowest)
     return _scattered(units.shape, values, index, {"max": "amax", "min": "amin"}.get(how, how))
 
 
@@ -130,7 +142,7 @@ def _scattered(
 
 @final
 class TextUnits(Units):
-    """Units of a text: one list."""
+    """Units of a text, in a list."""
 
     def to_positions(self, cells: Float[Tensor, "p g"]) -> Float[Tensor, "p l"]:
         return to_positions(cells, self.index)
@@ -154,8 +166,8 @@ class ImageUnits(Units):
     """Units of an image on a grid.
 
     Attributes:
-        tile: Height and width of the units, if all are equal and adjacent from the upper left corner on. Units are then
-            found by reshaping, which is several times faster. None otherwise.
+        tile: Height and width of the units if all are equal and tile the image from its upper left corner; None
+            otherwise. Tiles are pooled and expanded by reshaping, which is several times faster than by index.
     """
 
     tile: tuple[int, int] | None = None
@@ -165,11 +177,12 @@ class ImageUnits(Units):
         height, width = self.index.shape
         if self.tile is None or (height, width) != (self.shape[0] * self.tile[0], self.shape[1] * self.tile[1]):
             return height, width
+        # Rows of tiles are an axis of their own, so that all lines of pixels of a tile share one mask value.
         return self.shape[0], self.tile[0], width
 
     @property
     def _tiled(self) -> bool:
-        """Whether tiles cover the whole image."""
+        """Whether tiles cover the whole image, without a remainder at the border."""
         return len(self.view_shape) == 3
 
     def to_positions_compact(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p ..."]:
@@ -179,20 +192,21 @@ class ImageUnits(Units):
         if self.tile is None:
             return to_positions(cells, self.index)
         (h, w), (tall, wide), (height, width) = self.shape, self.tile, self.index.shape
-        # One axis after the other, so that most of it is copied in long runs.
-        fine = self._lines(cells).expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
+        # Expanding one axis after the other copies whole lines of memory at a time.
+        pixels = self._lines(cells).expand(-1, -1, tall, -1).reshape(len(cells), h * tall, w * wide)
         if self._tiled:
-            return fine
-        # Pixels beyond the last whole unit belong to none.
-        return nn.functional.pad(fine, (0, width - w * wide, 0, height - h * tall))
+            return pixels
+        # Pixels beyond the last complete unit belong to none.
+        return nn.functional.pad(pixels, (0, width - w * wide, 0, height - h * tall))
 
     def _lines(self, cells: Float[Tensor, "p h w"]) -> Float[Tensor, "p h 1 v"]:
-        """One line of positions for every row of tiles."""
+        """One line of pixels for every row of tiles."""
         assert self.tile is not None
         (h, w), wide = self.shape, self.tile[1]
         return cells[..., None].expand(-1, -1, -1, wide).reshape(len(cells), h, 1, w * wide)
 
     def pool(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
+        # Reshaping serves the two default poolings; all others go through the index.
         if self.tile is None or how not in ("mean", "sum"):
             return pool_units(self, scores, how)
         (h, w), (tall, wide) = self.shape, self.tile
@@ -200,6 +214,7 @@ class ImageUnits(Units):
         return tiles.mean((2, 4)) if how == "mean" else tiles.sum((2, 4))
 
     def to_units(self, scores: Float[Tensor, "t H W"], how: UnitReduction) -> Float[Tensor, "t h w"]:
+        # Pooled by membership, not by interpolate(), whose "area" would include pixels that belong to no unit.
         if how.resize in ("area", "sum"):
             return self.pool(scores, "mean" if how.resize == "area" else "sum")
         return resized(scores, self.shape, how.resize)
@@ -243,10 +258,17 @@ class SegmentUnits(Units):
 
 
 def resized(scores: Float[Tensor, "t a b"], size: tuple[int, ...], how: str) -> Float[Tensor, "t h w"]:
-    """A map at another resolution; `sum` keeps the total, the others the level."""
+    """A map at another resolution; "sum" preserves the total, the others the mean level.
+
+    Args:
+        scores: The maps.
+        size: Height and width of the result.
+        how: One of `RESIZES`.
+    """
     if how in ("area", "sum"):
         out = nn.functional.interpolate(scores[:, None], size=size, mode="area")[:, 0]
         return out * (scores[0].numel() / out[0].numel()) if how == "sum" else out
+    # PyTorch accepts align_corners only for these modes. False treats values as areas rather than as points.
     smooth = how in ("bilinear", "bicubic")
     corners = False if smooth else None
     return nn.functional.interpolate(scores[:, None], size=size, mode=how, align_corners=corners)[:, 0]

@@ -1,7 +1,8 @@
 """The interface between methods and modalities.
 
-A method says which units or points to evaluate, without knowing what a sample is made of. A modality says what masking
-or moving means for token ids, pixels, embeddings or pixel values. A `Perturbator` combines one of each.
+A method's generator chooses which units to mask, or at which points of the input space to take gradients, without
+knowing the modality. The modality applies the masks to token ids or pixels, or gives the tensor (token embeddings,
+pixel values) that gradients are taken for. A `Perturbator` combines one of each.
 """
 
 import math
@@ -47,8 +48,8 @@ class MaskedRows:
 class PathPoints:
     """Points of the input space, with a direction and a weight each.
 
-    What a gradient method attributes is the sum over points of weight x direction x gradient: a line integral, an
-    expectation, or the gradient itself. Directions of a single entry serve all points.
+    The raw attribution is the sum over points of weight x direction x gradient: a line integral, an expectation, or
+    the gradient itself. A single direction is used for all points.
     """
 
     tensors: Float[Tensor, "p *s"]
@@ -57,7 +58,7 @@ class PathPoints:
 
 
 class MaskGenerator(ABC):
-    """Generates masks: which units each evaluation masks."""
+    """Generates masks, which say which units each evaluation masks."""
 
     @abstractmethod
     def n_evaluations(self, layout: Layout) -> int:
@@ -67,16 +68,16 @@ class MaskGenerator(ABC):
     def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
         """Yield blocks of at most `size` masks, 1 = masked.
 
-        Cells are the units, the positions, or a grid of the method's own that the masker enlarges to the positions.
-        Values between 0 and 1 are for grids; a masker of discrete tokens rounds them.
+        Masks have the shape of the units, of the positions, or of a coarser grid, which the masker enlarges to the
+        positions. Values between 0 and 1 are for images; a masker of discrete tokens rounds them.
         """
 
 
 class Masker(ABC):
-    """Says what masking means."""
+    """Applies masks to a sample: defines what replaces the masked parts."""
 
     n_prefetched_batches: ClassVar[int]
-    """Number of batches of rows to make at once: few if they are large, many if equal rows can be deduplicated."""
+    """Number of batches of rows to create at a time: few if rows are large, many if duplicates are likely."""
 
     @abstractmethod
     def fully_masked(self, sample: Sample, rng: torch.Generator) -> Rows:
@@ -87,12 +88,12 @@ class Masker(ABC):
         """One row per mask: the sample where the mask is 0, the fully masked sample where it is 1."""
 
     def fully_masked_key(self, sample: Sample) -> Hashable:
-        """A key that samples with equal fully masked rows share; None if these rows depend on the sample."""
+        """A key that is equal for samples with the same fully masked row; None if that row depends on the sample."""
         return None
 
     @abstractmethod
     def describe(self) -> str:
-        """What replaces a masked unit, for the record."""
+        """What replaces a masked unit, for the `info` of a result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +105,13 @@ class Revealed:
 
 
 class Revealer(ABC):
-    """Says what a sample is of which only some positions are revealed, and how much information that is."""
+    """Creates copies of a sample with only some positions revealed, and measures their information content."""
 
     @abstractmethod
     def initially_revealed(
         self, sample: Sample, units: Units, share: float, rng: torch.Generator
     ) -> Bool[Tensor, "*l"]:
-        """The positions that are revealed from the beginning: a random share of them."""
+        """The positions that are revealed from the beginning: a random `share` of them."""
 
     @abstractmethod
     def reveal(self, sample: Sample, revealed: Bool[Tensor, "p *l"]) -> Revealed:
@@ -121,7 +122,7 @@ class PathGenerator(ABC):
     """Generates the points of the input space at which gradients are taken."""
 
     from_baselines: ClassVar[bool]
-    """Whether points are on paths from baselines; other generators are given none."""
+    """Whether points are on paths from baselines; other generators get an empty tensor of baselines."""
 
     @abstractmethod
     def n_points(self, baselines: int) -> int:
@@ -129,11 +130,11 @@ class PathGenerator(ABC):
 
     @property
     def accuracy_option(self) -> str:
-        """The option that makes sums over the points more accurate, and its value; empty if none does."""
+        """The option that makes the sum over points more accurate, such as "n_steps=32"; empty if there is none."""
         return ""
 
     def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
-        """The start of the paths."""
+        """The points at which paths start, `b *s`."""
         return baselines
 
     @abstractmethod
@@ -144,12 +145,12 @@ class PathGenerator(ABC):
 
 
 class GradientInput(ABC):
-    """Says which tensor of a sample gradients are taken for."""
+    """The tensor of a sample that gradients are taken for."""
 
     field: str
-    """The field of rows that has the tensor."""
+    """Name of the field of the rows that holds the tensor."""
     axes: ClassVar[tuple[int, ...]]
-    """The axes of the tensor that are positions: neighbours along them are neighbours in the text or image."""
+    """The axes of the tensor that are positions, as opposed to embeddings or channels."""
 
     @abstractmethod
     def read(self, sample: Sample) -> Float[Tensor, "*s"]:
@@ -157,7 +158,7 @@ class GradientInput(ABC):
 
     @abstractmethod
     def baselines(self, sample: Sample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b *s"]:
-        """The start of paths; equal to the sample at positions that belong to no unit."""
+        """Baselines from the option `spec`; equal to the sample at positions that belong to no unit."""
 
     @abstractmethod
     def write(self, sample: Sample, units: Units, tensors: Float[Tensor, "p *s"]) -> Rows:
@@ -169,7 +170,7 @@ class GradientInput(ABC):
 
     @abstractmethod
     def describe(self, spec: Any) -> str:
-        """The name of a baseline, for the record."""
+        """The name of a baseline, for the `info` of a result."""
 
 
 Method = TypeVar("Method", MaskGenerator, PathGenerator)
@@ -179,19 +180,20 @@ Modality = TypeVar("Modality", Masker, GradientInput)
 @final
 @dataclass(frozen=True)
 class Perturbator(Generic[Method, Modality]):
-    """A method's generator with a modality.
+    """A method's generator combined with a modality.
 
     Raises:
-        UnsupportedError: if one of them is for masks and the other for gradients.
+        UnsupportedError: if one is for masks and the other for gradients.
     """
 
     method: Method
     modality: Modality
 
     def __post_init__(self) -> None:
+        # The type variables allow all four combinations, and only two of them make sense.
         if isinstance(self.method, MaskGenerator) != isinstance(self.modality, Masker):
             raise UnsupportedError(
-                f"{type(self.method).__name__} and {type(self.modality).__name__} do not belong together: mask "
+                f"{type(self.method).__name__} and {type(self.modality).__name__} cannot be combined: mask "
                 "generators go with token ids and pixels, path generators with embeddings and pixel values."
             )
 
@@ -204,10 +206,10 @@ Reduction = Literal["sum", "norm", "abs_sum", "max_abs"]
 
 
 def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:
-    """Reduce an axis to one number per position: signed only with "sum"."""
+    """Reduce the embedding or channel axis to one number per position; only "sum" keeps signs."""
     if reduction == "sum":
         return scores.sum(axis)
     if reduction == "norm":
-        # Several times faster than norm() along a short axis.
+        # Several times faster than Tensor.norm() along a short axis such as three channels.
         return scores.square().sum(axis).sqrt()
     return scores.abs().sum(axis) if reduction == "abs_sum" else scores.abs().amax(axis)

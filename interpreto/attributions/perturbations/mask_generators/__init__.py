@@ -1,1 +1,1 @@
-"""Which units each evaluation masks."""
+"""Mask generators: which units each evaluation masks."""

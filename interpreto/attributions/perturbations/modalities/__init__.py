@@ -1,1 +1,1 @@
-"""What masking and moving mean for tokens, embeddings and pixels."""
+"""Maskers and gradient inputs for texts and images."""

@@ -1,4 +1,4 @@
-"""Hiding parts of an image, and moving it through the space of its pixel values."""
+"""Masking parts of an image, and its pixel values as the input for gradients."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
 
 
 def replacement(sample: ImageSample, spec: Any, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
-    """An image without what is in it.
+    """The replacement for masked pixels, or the baseline of a path, as a tensor of the image's shape.
 
     Args:
         sample: The image.
         spec: None or "zeros" (the processor's mean colour), "mean" (the image's mean colour), "black", "white", "blur"
-            (Gaussian, a tenth of the shorter side), "noise" (uniform over the image's range), a number, a colour of c
-            numbers, or a tensor `c H W`; numbers are values that the model reads.
-        rng: For noise.
-        option: The option's name, for the error.
+            (Gaussian with a standard deviation of a tenth of the shorter side), "noise" (uniform over the image's
+            range), a number, a colour of c numbers, or a tensor `c H W`. Numbers are in the model's normalised units.
+        rng: Random numbers for "noise".
+        option: The option's name, for the error message.
 
     Raises:
-        OptionError: if it is none of these.
+        OptionError: if `spec` is none of these, or is not finite.
     """
     pixels = sample.rows.fields[PIXELS][0]
     if spec is None or isinstance(spec, str):
@@ -41,6 +41,7 @@ def replacement(sample: ImageSample, spec: Any, rng: torch.Generator, option: st
     try:
         value = torch.as_tensor(spec, dtype=pixels.dtype, device=pixels.device)
     except (TypeError, ValueError):
+        # No number at all: an empty tensor fits none of the shapes below, and gets the same error message.
         value = torch.zeros(0)
     if value.numel() and not bool(value.isfinite().all()):
         raise OptionError(f"{option}={spec!r} is not finite.")
@@ -67,16 +68,18 @@ def _named(sample: ImageSample, name: str, rng: torch.Generator, option: str) ->
         return pixels.mean((1, 2), keepdim=True).expand_as(pixels)
     if name == "blur":
         sigma = min(pixels.shape[1:]) / 10
-        reach = min(int(3 * sigma), min(pixels.shape[1:]) - 1)
-        return gaussian_blur(pixels, [2 * reach + 1] * 2, [max(sigma, 0.1)] * 2)
+        # Reflection padding in gaussian_blur needs a radius below the shorter side.
+        radius = min(int(3 * sigma), min(pixels.shape[1:]) - 1)
+        return gaussian_blur(pixels, [2 * radius + 1] * 2, [max(sigma, 0.1)] * 2)
     if name == "noise":
         low, high = pixels.min(), pixels.max()
+        # Drawn on the CPU, so that the same seed gives the same noise on every device.
         return low + (high - low) * torch.rand(pixels.shape, generator=rng).to(pixels)
     raise OptionError(f"There is no {option}={name!r}: {choices(name, NAMES)}")
 
 
 def describe(spec: Any) -> str:
-    """A stand-in's name for the record."""
+    """The name of a replacement, for the `info` of a result."""
     if isinstance(spec, Tensor):
         return f"tensor {tuple(spec.shape)}"
     return "zeros" if spec is None else str(spec)
@@ -85,7 +88,11 @@ def describe(spec: Any) -> str:
 @final
 @dataclass(frozen=True)
 class Pixels(Masker):
-    """Hidden pixels fade into a stand-in."""
+    """Blends masked pixels into a replacement, linearly in the mask.
+
+    Args:
+        removal: The replacement, as for `replacement`.
+    """
 
     removal: Any = None
     n_prefetched_batches = 1
@@ -105,21 +112,22 @@ class Pixels(Masker):
     def mask(
         self, sample: ImageSample, fully_masked: Rows, units: Units, cells: Float[Tensor, "p *cells"]
     ) -> MaskedRows:
-        # Masks of units are many times smaller than those of pixels.
+        # Masks of units are expanded to pixels only when a batch runs: they are many times smaller in memory.
         of_units = cells.shape[1:] == units.shape
-        masks, hidden = (cells, cells) if of_units else stretched(cells, units, sample.size)
-        here = sample.rows.fields[PIXELS]
+        masks, masked_share = (cells, cells) if of_units else stretched(cells, units, sample.size)
+        original = sample.rows.fields[PIXELS]
         pixels = LazyBlend(
-            here,
+            original,
             fully_masked.fields[PIXELS],
             masks,
             lambda some: (units.to_positions_compact(some) if of_units else some)[:, None],
-            (here.shape[1], *units.view_shape) if of_units else None,
+            (original.shape[1], *units.view_shape) if of_units else None,
         )
-        return MaskedRows(sample.rows.expand(len(cells), **{PIXELS: pixels}), hidden)
+        return MaskedRows(sample.rows.expand(len(cells), **{PIXELS: pixels}), masked_share)
 
     def fully_masked_key(self, sample: ImageSample) -> Hashable:
-        # Black and white depend on how a picture was made smaller, the rest on what is in it.
+        # "mean", "blur" and "noise" depend on the image's content, and the levels of "black" and "white" on its
+        # preprocessing. Constants and "zeros" depend on the shape alone.
         shape = tuple(sample.rows.fields[PIXELS].shape[1:])
         return None if isinstance(self.removal, str) and self.removal != "zeros" else shape
 
@@ -130,10 +138,10 @@ class Pixels(Masker):
 def stretched(
     cells: Float[Tensor, "p *cells"], units: Units, size: tuple[int, int]
 ) -> tuple[Float[Tensor, "p H W"], Float[Tensor, "p *g"]]:
-    """Masks of pixels from masks of pixels or of a grid, and the share of every unit that they hide."""
+    """Masks of pixels from masks of pixels or of a coarser grid, and the share of every unit that they mask."""
     if cells.shape[1:] != size:
         cells = enlarged(cells, size)
-    # Pixels that belong to no unit cannot be charged to one, so they stay.
+    # An effect of pixels that belong to no unit could be attributed to none, so these pixels are never masked.
     masks = cells * units.assigned
     return masks, units.pool(masks, "mean")
 
@@ -141,7 +149,7 @@ def stretched(
 @final
 @dataclass(frozen=True)
 class PixelValues(GradientInput):
-    """What the model reads, after resizing and normalisation."""
+    """The pixel values that the model reads, after resizing and normalisation."""
 
     field = PIXELS
     axes = (1, 2)
@@ -156,11 +164,12 @@ class PixelValues(GradientInput):
 
     def baselines(self, sample: ImageSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b c H W"]:
         pixels = self.read(sample)
-        ends = torch.stack([replacement(sample, one, rng, "baseline") for one in _several(spec)])
-        return torch.where(units.assigned, ends, pixels)
+        values = torch.stack([replacement(sample, baseline, rng, "baseline") for baseline in _baselines(spec)])
+        return torch.where(units.assigned, values, pixels)
 
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
         if units.covers_input:
+            # Saves a copy of the whole batch.
             return Rows({PIXELS: tensors})
         return Rows({PIXELS: torch.where(units.assigned.to(tensors.device), tensors, self.read(sample).to(tensors))})
 
@@ -168,15 +177,15 @@ class PixelValues(GradientInput):
         return reduce_axis(scores, 1, reduction)
 
     def describe(self, spec: Any) -> str:
-        return ", ".join(describe(one) for one in spec) if isinstance(spec, list) else describe(spec)
+        return ", ".join(describe(baseline) for baseline in spec) if isinstance(spec, list) else describe(spec)
 
 
-def _several(spec: Any) -> Sequence[Any]:
-    """A list is several baselines; a tuple of numbers is a colour; a tensor of four axes holds several."""
+def _baselines(spec: Any) -> Sequence[Any]:
+    """The baselines of an option: a list or a tensor `b c H W` is several, a tuple of numbers is one colour."""
     if isinstance(spec, Tensor) and spec.ndim == 4:
         return list(spec)
     if not isinstance(spec, list):
         return [spec]
     if not spec:
-        raise OptionError("baseline=[] names no baseline.")
+        raise OptionError("baseline=[] is an empty list; pass at least one baseline.")
     return spec

@@ -1,4 +1,4 @@
-"""Moving a text through the space of its token embeddings."""
+"""Token embeddings as the input for gradients."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -21,7 +21,11 @@ from interpreto.model_wrapping.wrapper import InferenceWrapper
 @final
 @dataclass(frozen=True)
 class TokenEmbeddings(GradientInput):
-    """What the model's embedding module gives for each token, before positions are added."""
+    """The output of the model's token embedding module, before position embeddings are added.
+
+    Args:
+        tokens: The tokens of the model.
+    """
 
     tokens: TokenSpace
     field = EMBEDDINGS
@@ -33,40 +37,45 @@ class TokenEmbeddings(GradientInput):
         return TokenEmbeddings(wrapper.require_tokens)
 
     def read(self, sample: TextSample) -> Float[Tensor, "l d"]:
-        given = sample.rows.fields.get(EMBEDDINGS)
-        return self.tokens.embed(sample.rows.fields["input_ids"][0]) if given is None else given[0]
+        # Noisy copies of a sample already hold embeddings, which differ from those of their ids.
+        embeddings = sample.rows.fields.get(EMBEDDINGS)
+        return self.tokens.embed(sample.rows.fields["input_ids"][0]) if embeddings is None else embeddings[0]
 
     def baselines(self, sample: TextSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
-        several = spec if isinstance(spec, list | tuple) else [spec]
-        if not several:
-            raise OptionError("baseline=[] names no baseline.")
-        ends = torch.stack([self._end(one, tensor) for one in several])
-        return torch.where(units.assigned.to(tensor.device)[:, None], ends, tensor)
+        specs = spec if isinstance(spec, list | tuple) else [spec]
+        if not specs:
+            raise OptionError("baseline=[] is an empty list; pass at least one baseline.")
+        values = torch.stack([self._baseline(spec, tensor) for spec in specs])
+        return torch.where(units.assigned.to(tensor.device)[:, None], values, tensor)
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
-        movable = units.assigned.to(tensors.device)[:, None]
-        # The user's model, of which embeddings are read, may be elsewhere than the copy that runs.
-        own = self.read(sample).to(tensors.device)
-        return sample.rows.expand(len(tensors), **{EMBEDDINGS: torch.where(movable, tensors, own)})
+        assigned = units.assigned.to(tensors.device)[:, None]
+        # Embeddings are read from the user's model, which may be on another device than the copy that runs.
+        original = self.read(sample).to(tensors.device)
+        return sample.rows.expand(len(tensors), **{EMBEDDINGS: torch.where(assigned, tensors, original)})
 
     def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
         return reduce_axis(scores, -1, reduction)
 
     def describe(self, spec: Any) -> str:
-        return ", ".join(self.describe(one) for one in spec) if isinstance(spec, list | tuple) else self._name(spec)
+        return (
+            ", ".join(self.describe(baseline) for baseline in spec)
+            if isinstance(spec, list | tuple)
+            else self._name(spec)
+        )
 
     def _name(self, spec: Any) -> str:
         if isinstance(spec, Tensor | np.ndarray):
             return f"tensor {tuple(spec.shape)}"
-        named = self._token(spec)
-        return "zeros" if named == "zeros" else token_named(self.tokens, named, "baseline").name
+        token_spec = self._token(spec)
+        return "zeros" if token_spec == "zeros" else token_named(self.tokens, token_spec, "baseline").name
 
     def _token(self, spec: Any) -> Any:
-        """The mask token, else a space; where there is neither, the path starts at zero."""
+        """The option as the user gave it; by default the mask token, else a space, else "zeros"."""
         return default_baseline(self.tokens) if spec is None else spec
 
-    def _end(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
+    def _baseline(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
         if isinstance(spec, Tensor | np.ndarray):
             spec = torch.as_tensor(spec)
             if spec.shape not in (tensor.shape, tensor.shape[-1:]):
@@ -75,9 +84,10 @@ class TokenEmbeddings(GradientInput):
                     f"got {tuple(spec.shape)}."
                 )
             return spec.to(tensor).expand_as(tensor)
-        named = self._token(spec)
-        if named == "zeros":
+        token_spec = self._token(spec)
+        if token_spec == "zeros":
             return torch.zeros_like(tensor)
-        # Only the embedding is borrowed: the ids stay, so that even the padding token is not read as padding.
-        token = token_named(self.tokens, named, "baseline").token
+        # Only the embedding is replaced. The input ids and the attention mask do not change, so that not even the
+        # padding token is treated as padding.
+        token = token_named(self.tokens, token_spec, "baseline").token
         return self.tokens.embed(torch.tensor(token)).expand_as(tensor)

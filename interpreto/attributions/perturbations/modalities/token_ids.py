@@ -1,4 +1,4 @@
-"""Hiding parts of a text by exchanging its tokens."""
+"""Masking parts of a text by replacing its tokens or hiding them from attention."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,19 +19,20 @@ from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 _ROLES = ("mask", "unk", "space", "pad")
 _BY_MASK = ("attention", "attention-sink")
+"""Removals by the attention mask rather than by another token."""
 _SINKS = ("space", "unk", "pad")
-"""What may take the place of a text's first token, the likeliest first."""
+"""Roles of the tokens that may replace the first token of a text, in order of preference."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What stands in for a hidden token.
+    """What replaces a masked token.
 
     Attributes:
-        token: Another token, or None for nothing: it is hidden from attention.
-        name: What the user calls it.
-        sink: What stands in for the first token of a text where others are hidden from attention; None if it is
-            hidden as they are.
+        token: The id of another token; None if masked tokens are hidden from attention instead.
+        name: The name by which the user passes it.
+        sink: The token that replaces the first token of a text where the others are hidden from attention; None if
+            the first token is hidden like the others.
     """
 
     token: int | None
@@ -40,20 +41,20 @@ class Removal:
 
 
 def removal_of(tokens: TokenSpace, given: Any) -> Removal:
-    """The removal operator that a user names; None takes the first that the tokenizer and the model allow.
+    """The removal for an option's value; None chooses the first that the tokenizer and the model allow.
 
-    Tokens of a language model are hidden from attention where that moves no other, but for the first: every later
-    position attends to it, whatever it is (an attention sink, Xiao et al. 2023, arXiv:2309.17453), so that without it
-    everything changes. For all other models, in this order: the mask token, the unknown token, a token that is a
-    space, the padding token. The padding token is left out where the model reads it: where positions are counted or
-    the last token is found by it.
+    By default tokens of a language model are hidden from attention if that does not shift the positions of others. The
+    first token is replaced instead: every later position attends to it, whatever it is (an attention sink, Xiao et al.
+    2023, arXiv:2309.17453), so hiding it would change all activations. For all other models the default is the first
+    of: the mask token, the unknown token, a token that is a space, the padding token. The padding token is skipped if
+    the model uses it to count positions or to find the last token.
 
     Args:
         tokens: The tokens of the model.
         given: The option `removal`.
 
     Raises:
-        OptionError: if the tokenizer has no such token or the model cannot take it.
+        OptionError: if the tokenizer has no such token or the model cannot use it.
     """
     if given is None and tokens.attention_hides_tokens:
         given = "attention-sink"
@@ -62,15 +63,15 @@ def removal_of(tokens: TokenSpace, given: Any) -> Removal:
             raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
         return Removal(None, given, _sink(tokens) if given == "attention-sink" else None)
     if given is None:
-        known = ((name, _token(tokens, name)) for name in _ROLES)
-        allowed = (Removal(t, name) for name, t in known if t is not None and not tokens.reads_as_padding(t))
+        roles = ((name, _token(tokens, name)) for name in _ROLES)
+        allowed = (Removal(t, name) for name, t in roles if t is not None and not tokens.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
     removal = token_named(tokens, given, "removal")
     if removal.token is not None and tokens.reads_as_padding(removal.token):
         kind = "the padding token" if removal.token not in tokens.ends else "a token that begins or ends texts"
         raise OptionError(
             f"removal={given!r} is {kind}, by which this model counts positions or finds the last token; "
-            "replacing words by it would move the others. Use another token or removal='attention'."
+            "replacing words by it would shift the positions of other tokens. Use another token or removal='attention'."
         )
     return removal
 
@@ -78,8 +79,9 @@ def removal_of(tokens: TokenSpace, given: Any) -> Removal:
 def token_named(tokens: TokenSpace, given: Any, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
-    A text is taken as it is written (`" the"`) where it is one token, else as the vocabulary spells it (`"Ġthe"`). An
-    id is `{"id": 5}`; a bare number is one for a removal, and for a baseline could be meant as a value of embeddings.
+    A text is first tokenised (`" the"`) and must then be one token; otherwise it is looked up in the vocabulary
+    (`"Ġthe"`). An id is `{"id": 5}`. A plain integer is also an id for a removal, but not for a baseline, where it
+    could be meant as a value of the embeddings.
 
     Raises:
         OptionError: if the tokenizer has no such token.
@@ -89,23 +91,26 @@ def token_named(tokens: TokenSpace, given: Any, option: str) -> Removal:
         try:
             tokens.check_ids([named.token])
         except InputError as error:
-            raise OptionError(f"{option}={given!r} cannot stand in for a token. {error}") from None
+            raise OptionError(f"{option}={given!r} cannot replace a token. {error}") from None
     return named
 
 
 def _named(tokens: TokenSpace, given: Any, option: str) -> Removal:
     zeros = ("zeros",) if option == "baseline" else ()
     if isinstance(given, Real) and not isinstance(given, bool) and (zeros or not isinstance(given, Integral)):
-        named = "'zeros', " if zeros else ""
+        zeros_hint = "'zeros', " if zeros else ""
         raise OptionError(
-            f"{option}={given!r} is a number, which says nothing of a text: give {named}a token as text, or "
-            '{"id": 5} for the token of that id.'
+            f"{option}={given!r} is a number, which is not defined for a text: pass {zeros_hint}a token as text, or "
+            '{"id": 5} for the token with that id.'
         )
+    # The order of the checks decides ties: an id, then a role, then a text as written, then a vocabulary entry.
     number = given.get("id") if isinstance(given, Mapping) and len(given) == 1 else given
     if isinstance(number, Integral) and not isinstance(number, bool):
         token = int(number)
         if not 0 <= token < len(tokens.tokenizer):
-            raise OptionError(f"{option}={given!r} is no token id: the tokenizer has {len(tokens.tokenizer)} tokens.")
+            raise OptionError(
+                f"{option}={given!r} is not a token id: the tokenizer has {len(tokens.tokenizer)} tokens."
+            )
         return Removal(token, tokens.tokenizer.convert_ids_to_tokens(token))
     if isinstance(given, Mapping):
         raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
@@ -114,27 +119,28 @@ def _named(tokens: TokenSpace, given: Any, option: str) -> Removal:
         return Removal(roles[given], given)
     if isinstance(given, str) and (token := _written(tokens, given)) is not None:
         return Removal(token, given)
-    known = tokens.tokenizer.get_vocab()
-    if not isinstance(given, str) or given not in known:
+    vocabulary = tokens.tokenizer.get_vocab()
+    if not isinstance(given, str) or given not in vocabulary:
         raise OptionError(
             f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
-            f"of this tokenizer: {choices(given, known)}"
+            f"of this tokenizer: {choices(given, vocabulary)}"
         )
-    return Removal(known[given], str(given))
+    return Removal(vocabulary[given], str(given))
 
 
 def default_baseline(tokens: TokenSpace) -> str:
-    """What a path starts from where the user does not say."""
+    """The default baseline: the mask token, else a space, else zeros."""
     return next((name for name in ("mask", "space") if _token(tokens, name) is not None), "zeros")
 
 
 def _sink(tokens: TokenSpace) -> int | None:
-    """What stands in for the first token of a text; None where the tokenizer has nothing that could."""
+    """The token that replaces the first token of a text; None if the tokenizer has none of `_SINKS`."""
     return next((token for name in _SINKS if (token := _token(tokens, name)) is not None), None)
 
 
 def _token(tokens: TokenSpace, name: str) -> int | None:
-    """The token of a role, None where the tokenizer has none, or one that the model has no embedding of."""
+    """The token of a role; None if the tokenizer has none or the model has no embedding for it."""
+    # Some tokenizers have special tokens that were added without resizing the model's embeddings.
     token = _role(tokens, name)
     return token if token is None or tokens.vocabulary_size is None or token < tokens.vocabulary_size else None
 
@@ -142,14 +148,15 @@ def _token(tokens: TokenSpace, name: str) -> int | None:
 def _role(tokens: TokenSpace, name: str) -> int | None:
     if name != "space":
         return getattr(tokens.tokenizer, f"{name}_token_id", None)
+    # A space is a token of its own for byte-level BPE, but WordPiece tokenizers drop it and return no ids.
     ids = tokens.tokenize(" ")
     return ids[0] if len(ids) == 1 and not tokens.tokenizer.decode(ids).strip() else None
 
 
 def _written(tokens: TokenSpace, given: str) -> int | None:
-    """The token that a text is, as a person writes it; None if it is not one token."""
+    """The token id of a text as it is written; None if the text is not exactly one token."""
     unknown, unknown_text = tokens.tokenizer.unk_token_id, tokens.tokenizer.unk_token
-    # A tokenizer that puts a space before every text makes a second space a token of its own.
+    # A tokenizer that prepends a space to every text (SentencePiece) makes " the" two tokens, and "the" the right one.
     for text in (given, given.removeprefix(" ")):
         ids = tokens.tokenize(text)
         if len(ids) == 1 and (ids[0] != unknown or text == unknown_text):
@@ -160,10 +167,16 @@ def _written(tokens: TokenSpace, given: str) -> int | None:
 @final
 @dataclass(frozen=True)
 class TokenIds(Masker):
-    """Tokens of hidden units are replaced; the length of the text stays as it is."""
+    """Replaces the tokens of masked units, or hides them from attention; the number of tokens does not change.
+
+    Args:
+        removal: What replaces a masked token.
+        tokens: The tokens of the model.
+    """
 
     removal: Removal
     tokens: TokenSpace
+    # Rows of token ids are small, and rounded masks often repeat, so that large blocks deduplicate well.
     n_prefetched_batches = 64
 
     @staticmethod
@@ -177,6 +190,7 @@ class TokenIds(Masker):
         removal = self.removal
         if removal.token is not None:
             return sample.rows.replace(input_ids=torch.full_like(ids, removal.token))
+        # Hidden tokens keep their ids: with attention 0 no other position reads them.
         mask = torch.zeros_like(mask)
         if removal.sink is not None:
             ids = ids.clone()
@@ -184,21 +198,29 @@ class TokenIds(Masker):
         return sample.rows.replace(input_ids=ids, attention_mask=mask)
 
     def mask(self, sample: TextSample, fully_masked: Rows, units: Units, cells: Float[Tensor, "p g"]) -> MaskedRows:
+        # A token is masked or not, there is nothing between; 0.5 rounds to 0 (half to even).
         cells = cells.round()
         return MaskedRows(self.replaced(sample, fully_masked, units.to_positions(cells).bool()), cells)
 
     def replaced(self, sample: TextSample, blank: Rows, hidden: Bool[Tensor, "p l"]) -> Rows:
-        """One row per mask of positions, 1 = hidden."""
-        own = sample.rows.fields
-        # What hiding leaves as it is stays a view of one row.
-        changed = {name: field for name, field in blank.fields.items() if field is not own[name]}
-        fields = {name: torch.where(hidden, field, own[name]) for name, field in changed.items()}
-        if EMBEDDINGS in own and "input_ids" in changed:
-            # A sample that was moved in the space of its embeddings: what hides a token is read there too.
-            given = own[EMBEDDINGS]
+        """One row per mask of positions, 1 = masked.
+
+        Args:
+            sample: The sample.
+            blank: The fully masked sample, one row.
+            hidden: The masks.
+        """
+        original = sample.rows.fields
+        # Fields that masking does not change are not copied: `expand` returns views of the one row.
+        changed = {name: field for name, field in blank.fields.items() if field is not original[name]}
+        fields = {name: torch.where(hidden, field, original[name]) for name, field in changed.items()}
+        if EMBEDDINGS in original and "input_ids" in changed:
+            # The sample was perturbed in embedding space (MaxSensitivity). The model then reads embeddings instead of
+            # ids, so the replacing token must be written there too.
+            embeddings = original[EMBEDDINGS]
             replaced = hidden & blank.fields["attention_mask"].bool()
-            stand_in = self.tokens.embed(blank.fields["input_ids"]).to(given)
-            fields[EMBEDDINGS] = torch.where(replaced[..., None].to(given.device), stand_in, given)
+            replacement = self.tokens.embed(blank.fields["input_ids"]).to(embeddings)
+            fields[EMBEDDINGS] = torch.where(replaced[..., None].to(embeddings.device), replacement, embeddings)
         return sample.rows.expand(len(hidden), **fields)
 
     def describe(self) -> str:

@@ -1,1 +1,1 @@
-"""At which points of the input space gradients are taken."""
+"""Paths: the points of the input space at which gradients are taken."""

@@ -1,4 +1,4 @@
-"""The path from a blurred to a sharp sample, and blurs as products of matrices."""
+"""BlurIG's path from a blurred to a sharp sample, with Gaussian blurs as matrix products."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from interpreto.attributions.perturbations.base import PathGenerator, PathPoints
 from interpreto.attributions.perturbations.paths.points import check_rule, nodes
 
 _STEP = 0.01
-"""The difference of widths over which the slope of a blur is taken."""
+"""Step of the forward difference of blurs by their width, in positions."""
 _WIDEST = 10_000
-"""The widest blur, as wide as the largest images are."""
+"""The largest standard deviation of a blur, about the side of the largest images."""
 _REACH = 4.0
-"""A Gaussian is cut off after so many standard deviations."""
+"""The number of standard deviations after which a Gaussian is cut off, as in scipy's `gaussian_filter`."""
 
 
 @final
@@ -26,9 +26,9 @@ class BlurPath(PathGenerator):
 
     Args:
         n_steps: Number of blurs.
-        max_sigma: Width of the widest blur, a standard deviation in positions.
-        rule: One of `RULES`, over the widths.
-        axes: Along which axes of the tensor to blur.
+        max_sigma: Standard deviation of the widest blur, in positions.
+        rule: Quadrature rule over the widths, one of `RULES`.
+        axes: The axes of the tensor that are blurred.
     """
 
     n_steps: int = 32
@@ -54,48 +54,56 @@ class BlurPath(PathGenerator):
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        places, weights = nodes(self.n_steps, self.rule)
-        for some, weight in zip(places.split(size), weights.split(size), strict=True):
-            blurs, slopes = blurred(tensor, some.double() * self.max_sigma, self.axes)
-            # The path runs from the blurred sample to the sharp one, so as widths fall.
+        alphas, weights = nodes(self.n_steps, self.rule)
+        for alpha, weight in zip(alphas.split(size), weights.split(size), strict=True):
+            blurs, slopes = blurred(tensor, alpha.double() * self.max_sigma, self.axes)
+            # The path runs from the blurred sample to the sharp one, with falling widths, hence the minus sign.
             yield PathPoints(blurs, slopes, -self.max_sigma * weight)
 
 
 def gaussian(sigmas: Float[Tensor, " p"], size: int) -> Float[Tensor, "p s"]:
-    """What a Gaussian of each width weighs at distances 0, 1, ..., cut off and normalised; widths of 0 are no blur."""
+    """The weights of a Gaussian of each width at distances 0, 1, ..., cut off and normalised to a sum of 1.
+
+    A width of 0 does not blur: its weights are 1, 0, 0, ...
+    """
+    # Normalised over the whole kernel, also where it is longer than the axis: what is beyond the border counts as 0.
     reach = (_REACH * sigmas + 0.5).floor()[:, None]
     distance = torch.arange(max(size, int(reach.max()) + 1), dtype=torch.float64)
     weights = torch.exp(-0.5 * (distance / sigmas[:, None].clamp(min=1e-9)).square())
     weights = torch.where(distance <= reach, weights, 0.0)
+    # Distance 0 occurs once in the kernel, all others twice.
     return (weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1]))[:, :size]
 
 
 def blurred(
     tensor: Float[Tensor, "*s"], sigmas: Float[Tensor, " p"], axes: tuple[int, ...]
 ) -> tuple[Float[Tensor, "p *s"], Float[Tensor, "p *s"]]:
-    """A tensor under Gaussian blurs, and by how much each changes with its width: a forward difference.
+    """A tensor under Gaussian blurs of several widths, and the derivative of each by its width.
 
-    A blur is a product with one small matrix per axis. Differences are taken of the matrices, in double precision:
-    of the blurred tensors themselves they would keep three digits.
+    A Gaussian blur is separable: one matrix product per axis. The derivative is a forward difference with step `_STEP`.
+    It is taken of the matrices, in double precision: a difference of the blurred tensors would keep only three digits.
     """
-    # Along some of the axes the width is that of the blur, along the others that of the next one.
-    found, wider, slopes = tensor[None], tensor[None], None
+    # With matrices A (this width) and B (the next width) per axis, B2 B1 - A2 A1 = A2 (B1 - A1) + (B2 - A2) B1: one
+    # term per axis, for which `wider` holds the tensor with all earlier axes blurred at the next width.
+    blurs, wider, slopes = tensor[None], tensor[None], None
     for axis in axes:
         size = tensor.shape[axis]
-        apart = (torch.arange(size)[:, None] - torch.arange(size)).abs()
-        here, there = gaussian(sigmas, size), gaussian(sigmas + _STEP, size)
-        matrix, next_, change = (w.to(tensor)[:, apart] for w in (here, there, (there - here) / _STEP))
-        grown = _along(change, wider, axis)
-        slopes = grown if slopes is None else _along(matrix, slopes, axis) + grown
-        found = _along(matrix, found, axis)
+        distance = (torch.arange(size)[:, None] - torch.arange(size)).abs()
+        kernel, next_kernel = gaussian(sigmas, size), gaussian(sigmas + _STEP, size)
+        matrix, next_matrix, change = (
+            w.to(tensor)[:, distance] for w in (kernel, next_kernel, (next_kernel - kernel) / _STEP)
+        )
+        term = _along(change, wider, axis)
+        slopes = term if slopes is None else _along(matrix, slopes, axis) + term
+        blurs = _along(matrix, blurs, axis)
         if axis != axes[-1]:
-            wider = _along(next_, wider, axis)
+            wider = _along(next_matrix, wider, axis)
     assert slopes is not None
-    return found, slopes
+    return blurs, slopes
 
 
 def _along(matrices: Float[Tensor, "p i j"], tensors: Float[Tensor, "_p *s"], axis: int) -> Float[Tensor, "p *s"]:
-    """Each tensor's axis times its own matrix."""
+    """Multiply an axis of each tensor by its own matrix."""
     moved = tensors.movedim(axis + 1, -1)
-    found = moved.flatten(1, -2) @ matrices.mT
-    return found.unflatten(1, moved.shape[1:-1]).movedim(-1, axis + 1)
+    product = moved.flatten(1, -2) @ matrices.mT
+    return product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis + 1)

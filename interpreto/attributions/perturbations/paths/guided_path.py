@@ -1,4 +1,4 @@
-"""Guided IG's path: the features with the smallest gradients move first."""
+"""GuidedIG's path, on which the features with the smallest gradients move first."""
 
 import math
 from dataclasses import dataclass
@@ -10,21 +10,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 _CLOSE = 1e-9
-"""Distances are equal when they differ by less than this, relatively or at all."""
+"""Relative or absolute difference below which two distances count as equal."""
 
 
 @final
 @dataclass(frozen=True)
 class GuidedPath:
-    """A path on which, at every step, the features with the smallest gradients move towards the input.
+    """A path on which the features with the smallest absolute gradients move towards the input at every step.
 
-    They move until the L1 distance to the input has fallen to that of the straight path. Where a feature is on its
-    way from 0 to 1 never differs from where the straight path is by more than `max_dist`.
+    They move until the L1 distance to the input is that of the straight path. The progress of a feature, from 0 at the
+    baseline to 1 at the input, never differs by more than `max_dist` from that of the straight path.
 
     Args:
         n_steps: Number of steps.
         fraction: Share of all features that are moved together, those with the smallest gradients first.
-        max_dist: How far a feature may be ahead of the straight path or behind it.
+        max_dist: The largest difference in progress between a feature and the straight path.
+
+    Source:
+        Kapishnikov et al. 2021, *Guided Integrated Gradients*, arXiv:2106.09788, algorithm 1.
     """
 
     n_steps: int = 32
@@ -34,39 +37,43 @@ class GuidedPath:
     def advanced(
         self, along: Float[Tensor, "*s"], length: Float[Tensor, "*s"], gradient: Float[Tensor, "*s"], step: int
     ) -> Float[Tensor, "*s"]:
-        """Where features are after a step.
+        """The progress of the features after a step.
 
         Args:
-            along: Where they are on their ways, from 0 to 1.
-            length: How long their ways are.
-            gradient: Of the score where they are.
-            step: The number of the step, from 0 on.
+            along: Their progress before it, from 0 to 1.
+            length: Their distances from baseline to input.
+            gradient: The gradient of the score at the current point.
+            step: The number of the step, from 0.
         """
         straight = (step + 1) / self.n_steps
         lowest, highest = max(straight - self.max_dist, 0.0), min(straight + self.max_dist, 1.0)
         along = along.clamp(min=lowest)
-        wanted = float(length.sum()) * (1 - straight)
-        still = (along < highest) & (length > 0)
+        goal = float(length.sum()) * (1 - straight)
+        movable = (along < highest) & (length > 0)
         size = gradient.abs()
-        while (left := float((length * (1 - along)).sum())) - wanted > _CLOSE * max(1.0, left) and still.any():
-            chosen = self._easiest(size, still)
-            room = float(torch.where(chosen, length * (highest - along), 0.0).sum())
-            if room > left - wanted:
-                return torch.where(chosen, along + (highest - along) * (left - wanted) / room, along)
+        # `highest` limits how far one group of features moves, so that a step often takes several groups.
+        while (rest := float((length * (1 - along)).sum())) - goal > _CLOSE * max(1.0, rest) and movable.any():
+            chosen = self._easiest(size, movable)
+            possible = float(torch.where(chosen, length * (highest - along), 0.0).sum())
+            if possible > rest - goal:
+                # All chosen features move by the same share of what they can, so that the goal is met exactly.
+                return torch.where(chosen, along + (highest - along) * (rest - goal) / possible, along)
             along = torch.where(chosen, highest, along)
-            still = still & ~chosen
+            movable = movable & ~chosen
         return along
 
     def _easiest(self, size: Float[Tensor, "*s"], still: Bool[Tensor, "*s"]) -> Bool[Tensor, "*s"]:
-        """Of the features that may still move those with the smallest gradients."""
-        waiting = torch.where(still, size, torch.inf).flatten()
-        rank = math.floor(self.fraction * (len(waiting) - 1))
-        return (size <= ranked(waiting, rank)) & still
+        """The movable features whose absolute gradients are in the lowest `fraction` of all features."""
+        # As in the authors' code, the quantile is over all features, with infinity for those that cannot move. Once
+        # few are left it is infinite, and all of them are chosen.
+        candidates = torch.where(still, size, torch.inf).flatten()
+        rank = math.floor(self.fraction * (len(candidates) - 1))
+        return (size <= ranked(candidates, rank)) & still
 
 
 def ranked(values: Float[Tensor, " s"], rank: int) -> Float[Tensor, ""]:
-    """The value of a rank, 0 for the smallest."""
+    """The value of rank `rank` in ascending order, 0 for the smallest."""
     if values.device.type != "cpu":
         return values.kthvalue(rank + 1).values
-    # Ten times faster than torch on a CPU.
+    # np.partition is ten times faster than kthvalue on a CPU.
     return torch.as_tensor(np.partition(values.numpy(), rank)[rank])

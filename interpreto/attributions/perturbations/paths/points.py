@@ -1,4 +1,4 @@
-"""Points for gradients: at the input, on a straight path, at random places of paths; and noisy copies."""
+"""Points for gradients: the input, nodes of a straight path, random points of paths; and noisy copies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ def nodes(n_steps: int, rule: str) -> tuple[Float[Tensor, " p"], Float[Tensor, "
     """Nodes in [0, 1] and weights of a quadrature rule with `n_steps` nodes."""
     if rule == "gauss-legendre":
         x, w = np.polynomial.legendre.leggauss(n_steps)
+        # From [-1, 1], where leggauss defines them, to [0, 1].
         x, w = (x + 1) / 2, w / 2
     elif rule == "trapezoid":
         x = np.linspace(0, 1, n_steps)
@@ -50,7 +51,11 @@ def _column(values: Float[Tensor, " p"], like: Float[Tensor, "*s"]) -> Tensor:
 @final
 @dataclass(frozen=True)
 class AtInput(PathGenerator):
-    """The input itself, with every direction, or with its own if `times_input`."""
+    """The input itself.
+
+    Args:
+        times_input: Whether the gradient is multiplied by the input; otherwise it is the attribution itself.
+    """
 
     times_input: bool = False
 
@@ -72,8 +77,8 @@ class LinearPath(PathGenerator):
     """The straight path from each baseline to the input, at the nodes of a quadrature rule.
 
     Args:
-        n_steps: Number of nodes.
-        rule: One of `RULES`.
+        n_steps: Number of nodes per baseline.
+        rule: Quadrature rule, one of `RULES`.
     """
 
     n_steps: int = 32
@@ -94,22 +99,23 @@ class LinearPath(PathGenerator):
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        places, weights = nodes(self.n_steps, self.rule)
+        alphas, weights = nodes(self.n_steps, self.rule)
+        # Blocks never mix baselines, so that one direction serves a whole block.
         for baseline in baselines:
-            way = tensor - baseline
-            for some, weight in zip(places.split(size), weights.split(size), strict=True):
-                on_path = torch.addcmul(baseline, _column(some, tensor), way)
-                yield PathPoints(on_path, way[None], weight / len(baselines))
+            difference = tensor - baseline
+            for alpha, weight in zip(alphas.split(size), weights.split(size), strict=True):
+                on_path = torch.addcmul(baseline, _column(alpha, tensor), difference)
+                yield PathPoints(on_path, difference[None], weight / len(baselines))
 
 
 @final
 @dataclass(frozen=True)
 class RandomPath(PathGenerator):
-    """Uniform places on the paths from randomly chosen baselines to the input, with Gaussian noise if asked for.
+    """Uniformly random points on the paths from randomly chosen baselines to the input.
 
     Args:
-        n_samples: Number of places.
-        noise_level: Standard deviation as a share of the input's range, added to the input end of the path.
+        n_samples: Number of points.
+        noise_level: Standard deviation of Gaussian noise on the input, the end of the path, as a share of its range.
     """
 
     n_samples: int = 512
@@ -131,18 +137,19 @@ class RandomPath(PathGenerator):
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
         start = torch.randint(len(baselines), (self.n_samples,), generator=rng).to(baselines.device)
-        # One place in each of as many equal stretches: still uniform on the whole, with far less spread.
+        # Stratified sampling: one point in each of n equal intervals is uniform on the whole path, with less variance.
         jitter = torch.rand(self.n_samples, generator=rng)
-        places = _column((torch.arange(self.n_samples) + jitter) / self.n_samples, tensor)
-        for some, place in zip(start.split(size), places.split(size), strict=True):
-            ends = noisy(tensor, len(some), self.noise_level, rng) if self.noise_level else tensor[None]
-            way = ends - baselines[some]
-            direction = way if len(baselines) > 1 or self.noise_level else way[:1]
-            on_path = torch.addcmul(baselines[some], place, way)
-            yield PathPoints(on_path, direction, torch.ones(len(some)) / self.n_samples)
+        alphas = _column((torch.arange(self.n_samples) + jitter) / self.n_samples, tensor)
+        for chosen, alpha in zip(start.split(size), alphas.split(size), strict=True):
+            ends = noisy(tensor, len(chosen), self.noise_level, rng) if self.noise_level else tensor[None]
+            difference = ends - baselines[chosen]
+            # With one baseline and no noise all points have the same direction, which need not be stored for each.
+            direction = difference if len(baselines) > 1 or self.noise_level else difference[:1]
+            on_path = torch.addcmul(baselines[chosen], alpha, difference)
+            yield PathPoints(on_path, direction, torch.ones(len(chosen)) / self.n_samples)
 
 
 def noisy(tensor: Float[Tensor, "*s"], rows: int, noise: float, rng: torch.Generator) -> Float[Tensor, "p *s"]:
-    """Copies with Gaussian noise whose standard deviation is a share of the tensor's range."""
+    """Copies with Gaussian noise whose standard deviation is the share `noise` of the tensor's range."""
     sigma = noise * (tensor.max() - tensor.min())
     return tensor + sigma * each(rows, lambda: torch.randn(tensor.shape, generator=rng)).to(tensor)
