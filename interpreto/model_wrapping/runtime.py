@@ -15,7 +15,7 @@ from interpreto.typing import Size
 InferenceMode = Literal["logits", "softmax", "log_softmax"]
 TargetGranularity = Literal["sequence", "sentence", "clause", "part-sentence", "word", "token"]
 
-INFERENCE_MODES: dict[InferenceMode, Callable[[Tensor], Tensor]] = {
+INFERENCE_MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
     "softmax": lambda logits: logits.softmax(-1),
     "log_softmax": lambda logits: logits.log_softmax(-1),
