@@ -273,10 +273,13 @@ class Pipeline:
             # A prompt has its continuation now, or a layer its own grid.
             units = segmenter.units(resolved.sample)
         labels = segmenter.labels(resolved.sample)
-        targets, outputs = resolved.targets.by_unit(units.index, labels), resolved.unperturbed.outputs
-        if (of_targets := setup.target_segmenter) is not None:
-            index, names = of_targets.units(resolved.sample).index, of_targets.labels(resolved.sample)
-            targets = resolved.targets.by_unit(index, names)
+        targets, outputs = resolved.targets, resolved.unperturbed.outputs
+        of_targets = setup.target_segmenter
+        if of_targets is not None and (prompt := resolved.sample.prompt) is not None:
+            targets = targets.by_unit(of_targets.units(prompt).index, of_targets.labels(prompt))
+        elif units.token_start is not None:
+            # By default generated tokens are grouped as the units of the prompt are.
+            targets = targets.by_unit(units.index, labels)
         assert outputs is not None
         return PreparedSample(
             item.targeted.raw,

@@ -38,15 +38,15 @@ class Registration:
     revealer: CreateRevealer
 
 
-_TEXT = (TokenIds.create, TokenEmbeddings.create, PartialTexts.create)
-_IMAGE = (Pixels.create, PixelValues.create, PartialImages.create)
+TEXT_PARTS = (TokenIds.create, TokenEmbeddings.create, PartialTexts.create)
+IMAGE_PARTS = (Pixels.create, PixelValues.create, PartialImages.create)
 
 REGISTRY: dict[tuple[str, Modality], Registration] = {
-    ("text-classification", "text"): Registration(text_classification, *_TEXT),
-    ("text-generation", "text"): Registration(text_generation, *_TEXT),
-    ("image-classification", "image"): Registration(image_classification, *_IMAGE),
-    ("zero-shot-image-classification", "image"): Registration(image_with_prompts, *_IMAGE),
-    ("zero-shot-image-classification", "text"): Registration(text_with_images, *_TEXT),
+    ("text-classification", "text"): Registration(text_classification, *TEXT_PARTS),
+    ("text-generation", "text"): Registration(text_generation, *TEXT_PARTS),
+    ("image-classification", "image"): Registration(image_classification, *IMAGE_PARTS),
+    ("zero-shot-image-classification", "image"): Registration(image_with_prompts, *IMAGE_PARTS),
+    ("zero-shot-image-classification", "text"): Registration(text_with_images, *TEXT_PARTS),
 }
 
 

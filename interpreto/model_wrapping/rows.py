@@ -113,6 +113,46 @@ class Rows:
             {name: values for name, values in whole.items() if isinstance(values, LazyBlend)},
         )
 
+    def unique(self) -> "tuple[Rows, Int[Tensor, ' p']] | None":
+        """The distinct rows, in the order in which they first occur, and the place of every row among them.
+
+        None if a field is a blend, which cannot be compared before it is made.
+        """
+        if self.blends:
+            return None
+        keys = [_row_key(tensor) for tensor in self.fields.values() if not _is_constant(tensor)]
+        if not keys:
+            return self.take(slice(1)), torch.zeros(len(self), dtype=torch.long)
+        # Integers of several fields are compared at once; each float field becomes one column of indices.
+        _, inverse = torch.cat([key.cpu() for key in keys], dim=1).unique(dim=0, return_inverse=True)
+        count = int(inverse.max()) + 1
+        firsts = torch.full((count,), len(inverse)).scatter_reduce_(0, inverse, torch.arange(len(inverse)), "amin")
+        order = firsts.argsort()
+        place = torch.empty_like(order)
+        place[order] = torch.arange(count)
+        return self.take(firsts[order]), place[inverse]
+
+    def first_difference(self, reference: "Rows") -> Int[Tensor, " p"]:
+        """The first position at which each row differs from a reference row; the length if it does not.
+
+        Rows that differ in a field without positions, such as pixel values, differ from the first position on.
+        """
+        length = self.length
+        first = torch.full((len(self),), length)
+        if self.blends or self.names != reference.names:
+            return torch.zeros_like(first)
+        for name, tensor in self.fields.items():
+            other = reference.fields[name]
+            if _is_constant(tensor) and tensor.data_ptr() == other.data_ptr():
+                continue
+            differs = (tensor != other).cpu()
+            if name not in self.padding:
+                first = first.where(~differs.flatten(1).any(1), 0)
+                continue
+            differs = differs.flatten(2).any(2) if differs.ndim > 2 else differs
+            first = first.minimum(torch.where(differs.any(1), differs.long().argmax(1), length))
+        return first
+
     def to(self, device: torch.device) -> "Rows":
         """A copy of these rows on a device, all fields made. Models get copies: some change their inputs in place."""
         made = Rows.join([self], device)
@@ -154,6 +194,19 @@ class DeduplicatedRows:
 
     rows: Rows
     inverse: Int[Tensor, " p"]
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    """Whether all rows are views of the same memory, as `Rows.expand` makes them."""
+    return len(tensor) > 1 and tensor.stride(0) == 0
+
+
+def _row_key(tensor: Shaped[Tensor, "p ..."]) -> Int[Tensor, "p q"]:
+    """Integers that are equal for equal rows."""
+    flat = tensor.flatten(1)
+    if not flat.is_floating_point():
+        return flat.long()
+    return flat.unique(dim=0, return_inverse=True)[1][:, None]
 
 
 def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Float[Tensor, "p ..."]:

@@ -1,6 +1,6 @@
 """One sample of the user, prepared: the model's inputs, and what is displayed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float, Int
 from PIL import Image
@@ -65,6 +65,16 @@ class TextSample:
     roles: tuple[str, ...] = ()
 
     @property
+    def prompt(self) -> "TextSample":
+        """The text that a language model continues: this one."""
+        return self
+
+    def with_prompt(self, prompt: "TextSample") -> "TextSample":
+        """The same with another prompt, such as one with its continuation; fields without positions are kept."""
+        others = {name: tensor for name, tensor in self.rows.fields.items() if name not in prompt.rows.fields}
+        return replace(prompt, rows=prompt.rows.replace(**others))
+
+    @property
     def read(self) -> tuple[tuple[int, int], ...]:
         """Start and end of the part of each text that is read, in characters."""
         return self.truncation.read if self.truncation else tuple((0, len(text)) for text in self.texts)
@@ -82,6 +92,7 @@ class ImageSample:
             extend beyond the image if the processor pads.
         patch: Height and width of the model's patches, in pixels of the pixel values; None if it has no patches.
         black_white: The pixel values of black and of white, per channel.
+        prompt: The text that the model reads with the image and continues; None for models of images alone.
     """
 
     rows: Rows
@@ -90,6 +101,11 @@ class ImageSample:
     crop_box: tuple[float, float, float, float]
     patch: tuple[int, int] | None
     black_white: tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
+    prompt: TextSample | None = None
+
+    def with_prompt(self, prompt: TextSample) -> "ImageSample":
+        """The same with another prompt, such as one with its continuation."""
+        return replace(self, rows=self.rows.replace(**prompt.rows.fields), prompt=prompt)
 
 
 Sample = TextSample | ImageSample

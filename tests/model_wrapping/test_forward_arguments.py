@@ -90,12 +90,12 @@ def test_prefixes_are_reused_for_any_name_of_the_argument(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "why"), [(IgnoresCache, "wrote no keys and values"), (DriftsWithCache, "differs from a whole run")]
+    ("kind", "why"), [(IgnoresCache, "wrote no keys and values"), (DriftsWithCache, "differ from those of a whole run")]
 )
 def test_disabled_prefix_caching_is_reported_once(kind, why):
     model, words = with_weights(kind)
     explainer = KernelShap(model, words, n_samples=64)
-    with pytest.warns(UserWarning, match=rf"{kind.__name__} does not reuse what rows share .* {why}"):
+    with pytest.warns(UserWarning, match=rf"{kind.__name__} does not reuse the prefix .* {why}"):
         (output,) = explainer(PROMPT, CONTINUATION)
     assert why in output.info["prefix_reuse"]
     with warnings.catch_warnings():
@@ -111,7 +111,7 @@ def test_models_known_to_have_no_prefix_cache_give_no_warning():
     config = hf.MambaConfig(vocab_size=len(words), hidden_size=16, state_size=4, num_hidden_layers=2, pad_token_id=0)
     model = hf.MambaForCausalLM(config).eval()
     (output,) = Occlusion(model, words)(PROMPT, CONTINUATION)
-    assert output.info["prefix_reuse"] == "off: the model keeps a state of the text that cannot be cut"
+    assert output.info["prefix_reuse"] == "off: the model keeps a state of the text that cannot be cropped"
 
 
 @pytest.mark.parametrize("name", CAUSAL_LMS)

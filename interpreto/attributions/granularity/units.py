@@ -59,6 +59,11 @@ class Units(ABC):
         return out.reshape(self.shape)
 
     @property
+    def token_start(self) -> Int[Tensor, "*g"] | None:
+        """The first token of every unit, which decides what it can influence; None if units are not made of tokens."""
+        return None
+
+    @property
     def unit_map(self) -> Int[Tensor, "H W"] | None:
         """The unit of every pixel, -1 for none, for units that are not on a grid; else None."""
         return None
@@ -143,6 +148,10 @@ def _scattered(
 @final
 class TextUnits(Units):
     """Units of a text, in a list."""
+
+    @property
+    def token_start(self) -> Int[Tensor, " g"]:
+        return self.start
 
     def to_positions(self, cells: Float[Tensor, "p g"]) -> Float[Tensor, "p l"]:
         return to_positions(cells, self.index)

@@ -90,9 +90,9 @@ class AdaptivePathPlan(SmoothablePlan):
     def _one(self, prepared: PreparedSample, number: int, start: Float[Tensor, "*s"]) -> PlanRun[Float[Tensor, "*s"]]:
         target = prepared.targets.part(number, number + 1)
         end = self.modality.read(prepared.sample).to(start)
-        reach = prepared.targets.causal_limit
-        # Tokens behind the target have gradient 0, and would move before all others.
-        own = slice(None if reach is None else int(reach[number]))
+        limit = prepared.causal_limit
+        # Later tokens have gradient 0, and would move before all others.
+        own = slice(None if limit is None else int(limit[number]))
         # In single precision the remaining distance would drift; some devices have no other.
         exact = torch.float32 if start.device.type == "mps" else torch.float64
         way = (end - start).to(exact)

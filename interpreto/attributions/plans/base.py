@@ -84,10 +84,15 @@ class PreparedSample:
         return None if captured is None else captured[0]
 
     @property
+    def causal_limit(self) -> Int[Tensor, " t"] | None:
+        """The number of leading tokens that can influence each target; None if units are not made of tokens."""
+        return None if self.units.token_start is None else self.targets.causal_limit
+
+    @property
     def can_influence(self) -> Bool[Tensor, "t *g"] | None:
         """Which units can influence which target; None if all can."""
-        limit = self.targets.causal_limit
-        return None if limit is None else self.units.start < limit.reshape(-1, *[1] * len(self.units.shape))
+        limit, start = self.causal_limit, self.units.token_start
+        return None if limit is None or start is None else start < limit[:, None]
 
     @property
     def part_of_target(self) -> Bool[Tensor, "t *g"] | None:

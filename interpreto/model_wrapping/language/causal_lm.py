@@ -24,13 +24,13 @@ from interpreto.model_wrapping.language.token_targets import TokenTargets
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
 from interpreto.model_wrapping.parts import Engine
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
-from interpreto.model_wrapping.runtime import Runtime, provenance, rounding, unwrapped
+from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance, rounding, unwrapped
 from interpreto.model_wrapping.sample import EMBEDDINGS
 
-_PROVABLE = 3
-"""Tokens of a text on which it can be seen whether a model goes on from a part of it, at least."""
-_LOGITS = 2**26
-"""Numbers in the logits of one run, at most (256 MB)."""
+_MIN_VERIFIABLE = 3
+"""Tokens that a text must have to test on it whether a model can resume from a part of it."""
+_MAX_LOGITS = 2**26
+"""Numbers in the logits of one run (256 MB)."""
 
 
 @final
@@ -38,7 +38,8 @@ class CausalLMEngine(Engine):
     """Runs a causal language model on rows that are a prompt and its continuation.
 
     Only the positions from which a target is predicted reach the head. Rows that agree with the unperturbed text up to
-    some position resume from there, with its keys and values.
+    some position resume from there, with its keys and values. Fields of rows that have no positions, such as the pixel
+    values of an image-text model, are passed to the model as they are.
 
     Args:
         text: The model and its tokenizer.
@@ -58,14 +59,14 @@ class CausalLMEngine(Engine):
         inner = unwrapped(text.model)
         self.module, self.gradient_obstacle = text.model, text.gradient_obstacle
         self.text, self.runtime = text, runtime
-        self._begins = first_position(inner)
+        self._first_position = first_position(inner)
         self._reads_length = reads_length(inner.config)
         self._adds_tokens = adds_tokens(text.model)
         self.reuse_obstacle = self._known_reuse_obstacle(inner)
         self._cache_name = ""
-        # Without an argument that says what is padding, only rows of one length share a batch.
+        # Without an argument that marks padding, only rows of one length can share a batch.
         self.padding = {} if self._reads_length else text.padding
-        self._proven = self._causal = False
+        self._reuse_is_verified = self._is_causal = False
         self._gradient = GradientCheck()
 
     @property
@@ -75,9 +76,9 @@ class CausalLMEngine(Engine):
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if not requests[0].return_cache and requests[0].gradient_field is None:
-            return [self._scored(request) for request in requests]
-        run = self._begun if requests[0].return_cache else self._differentiated
-        return [response for some in self._portioned(requests) for response in run(some)]
+            return [self._score(request) for request in requests]
+        run = self._run_unperturbed if requests[0].return_cache else self._differentiate
+        return [response for portion in self._portions_of_requests(requests) for response in run(portion)]
 
     def deduplicate(self, request: ModelRequest) -> DeduplicatedRows | None:
         cache = None if request.return_cache else _targets(request).prefix_cache
@@ -92,14 +93,15 @@ class CausalLMEngine(Engine):
         return provenance(self.text.model, self.text.config, self.runtime)
 
     def check_causal(self, rows: Rows, targets: TokenTargets, outputs: Float[Tensor, "1 q k"]) -> None:
-        """Once per model: whether what it says at a position is the same whatever comes behind.
+        """Check once per model that its output at a position does not depend on later tokens.
 
         Raises:
-            ModelError: if it is not.
+            ModelError: if it does.
         """
-        if self._causal or self._reads_length or len(targets.query_positions) < 2:
+        if self._is_causal or self._reads_length or len(targets.query_positions) < 2:
             return
         with torch.no_grad():
+            # A run that ends at the first position.
             first, _ = self._outputs(rows, targets.query_positions[:1])
         expected = outputs[:, :1]
         if (first.cpu().float() - expected).abs().max() > self._tolerance * (1 + expected.abs().max()):
@@ -108,209 +110,239 @@ class CausalLMEngine(Engine):
                 "with the tokens behind it. A model of the BERT family needs is_decoder=True in its config. "
                 "Dynamically quantised layers round all positions by one scale: load the model without quantisation."
             )
-        self._causal = True
+        self._is_causal = True
 
-    def verified(self, unchanged: prefix.PrefixCache, targets: TokenTargets) -> prefix.PrefixCache:
-        """Once per model: whether going on from the unchanged text gives what a whole run gives."""
-        if not self.reuses or self._proven or length(unchanged.rows) < _PROVABLE:
-            # Of a text this short nothing is proven, and little is saved.
-            return unchanged if self.reuses and self._proven else replace(unchanged, layers=None)
+    def verified(self, cache: prefix.PrefixCache, targets: TokenTargets) -> prefix.PrefixCache:
+        """The cache, without keys and values if resuming from it does not give the scores of a whole run.
+
+        This is tested once per model, on a copy of the text in which one token differs.
+        """
+        without = replace(cache, layers=None)
+        if not self.reuses or self._reuse_is_verified or length(cache.rows) < _MIN_VERIFIABLE:
+            # A text this short is no test, and resuming from it saves little.
+            return cache if self.reuses and self._reuse_is_verified else without
         middle = int(targets.query_positions[0]) // 2 + 1
-        ids = unchanged.rows.fields["input_ids"].clone()
+        ids = cache.rows.fields["input_ids"].clone()
         ids[0, middle] = (ids[0, middle] + 1) % len(self.text.tokenizer)
-        request = ModelRequest(unchanged.rows.replace(input_ids=ids), replace(targets, prefix_cache=unchanged))
-        whole = replace(request, targets=replace(targets, prefix_cache=replace(unchanged, layers=None)))
-        (long,) = self.respond([whole])
+        resumed = ModelRequest(cache.rows.replace(input_ids=ids), replace(targets, prefix_cache=cache))
+        whole = replace(resumed, targets=replace(targets, prefix_cache=without))
+        (expected,) = self.respond([whole])
         try:
-            (short,) = self.respond([request])
+            (response,) = self.respond([resumed])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            self._disable_reuse(f"its forward raises {type(error).__name__} where it goes on from a part of a text")
-            return replace(unchanged, layers=None)
-        scale = 1 + float(long.scores.abs().max())
-        if (short.scores - long.scores).abs().max() > self._tolerance * scale:
-            self._disable_reuse("what it says after the part of a text that was kept differs from a whole run")
-        self._proven = True
-        return unchanged if self.reuses else replace(unchanged, layers=None)
+            self._disable_reuse(f"its forward raises {type(error).__name__} if it resumes from a part of a text")
+            return without
+        scale = 1 + float(expected.scores.abs().max())
+        if (response.scores - expected.scores).abs().max() > self._tolerance * scale:
+            self._disable_reuse("its scores after resuming from a part of a text differ from those of a whole run")
+        self._reuse_is_verified = True
+        return cache if self.reuses else without
 
     @property
     def _tolerance(self) -> float:
-        # Lengths differ besides, so that more of the sums are taken in another order.
+        # Runs of different lengths take sums in different orders, beyond the rounding of one run.
         return max(1e-3, rounding(self.text.model, self.runtime.autocast))
 
-    def _begun(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Unchanged texts: outputs at the targets' positions, keys and values."""
-        out = []
-        rows, at = self._joined(requests)
+    def _run_unperturbed(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        """Unperturbed texts: outputs at the positions of their targets, keys and values."""
+        responses = []
+        rows, positions = self._join(requests)
+        if self.reuses and _other_fields(rows):
+            # A run that resumes behind an image would need other inputs than the tokens that follow.
+            self.reuse_obstacle = "the model reads more than tokens"
         with torch.no_grad():
-            outputs, cache = self._recorded(rows, at) if self.reuses else (self._outputs(rows, at)[0], None)
+            outputs, cache = (
+                self._outputs_and_cache(rows, positions) if self.reuses else (self._outputs(rows, positions)[0], None)
+            )
         for number, request in enumerate(requests):
-            own = at_least_float32(
-                outputs[number : number + 1, torch.searchsorted(at, _targets(request).query_positions)]
-            ).cpu()
+            columns = torch.searchsorted(positions, _targets(request).query_positions)
+            of_request = at_least_float32(outputs[number : number + 1, columns]).cpu()
             layers = None if cache is None else prefix.read_cache(cache, number, length(request.rows))
-            out.append(ModelResponse(_targets(request).select(own), outputs=own, cache=layers))
-        return out
+            scores = _targets(request).select(of_request)
+            responses.append(ModelResponse(scores, outputs=of_request, cache=layers))
+        return responses
 
-    def _recorded(self, rows: Rows, at: Int[Tensor, " q"]) -> tuple[Float[Tensor, "p q k"], DynamicCache | None]:
-        """Outputs, and the keys and values that the model wrote down; the first time under every name that may do."""
+    def _outputs_and_cache(
+        self, rows: Rows, positions: Int[Tensor, " q"]
+    ) -> tuple[Float[Tensor, "p q k"], DynamicCache | None]:
+        """Outputs, and the cache that the model filled; the first time it is passed under each possible name."""
         names = [self._cache_name] if self._cache_name else self.text.parameters.caches
         for name in names:
             self._cache_name, cache = name, prefix.new_cache()
             try:
-                outputs, _ = self._outputs(rows, at, cache=cache)
+                outputs, _ = self._outputs(rows, positions, cache=cache)
             except TypeError as error:
-                # A forward that hands on what it does not know meets one that does not know it either.
+                # A forward that takes any keyword may pass this one on to a module that does not know it.
                 if name not in str(error):
                     raise
                 continue
             if prefix.holds_all_positions(cache, length(rows)):
                 return outputs, cache
         self._cache_name = ""
-        self._disable_reuse(f"it wrote no keys and values into a cache given as {' or '.join(names) or 'an argument'}")
-        return self._outputs(rows, at)[0], None
+        self._disable_reuse(f"it wrote no keys and values into a cache passed as {' or '.join(names) or 'an argument'}")
+        return self._outputs(rows, positions)[0], None
 
     def _known_reuse_obstacle(self, model: Any) -> str:
-        """Why rows are run whole, as far as is known without a run; empty where they need not be."""
+        """Why rows are run from the first position, as far as is known without a run; empty if they need not be."""
         if not self.runtime.reuse_prefix:
             return "reuse_prefix=False"
         if self._reads_length:
-            return "the model turns positions by a factor that depends on the length of the longest text"
+            return "the model rotates positions by a factor that depends on the length of the longest text"
         if self._adds_tokens:
-            return "an adapter puts tokens of its own before the text"
+            return "an adapter adds tokens of its own before the text"
         if not prefix.can_crop_cache(model):
-            return "the model keeps a state of the text that cannot be cut"
+            return "the model keeps a state of the text that cannot be cropped"
         return ""
 
-    def _disable_reuse(self, why: str) -> None:
-        """Run rows whole from now on, and say so: this model was expected to do better."""
-        self.reuse_obstacle = why
+    def _disable_reuse(self, reason: str) -> None:
+        """Run rows from the first position from now on, with a warning: this model was expected to resume."""
+        self.reuse_obstacle = reason
         name = type(unwrapped(self.text.model)).__name__
         warnings.warn(
-            f"{name} does not reuse what rows share with the unchanged text, for {why}: scores are right, but methods "
-            "that hide parts take several times as long.",
+            f"{name} does not reuse the prefix that rows share with the unperturbed text, because {reason}: scores are "
+            "correct, but perturbation methods take several times as long.",
             stacklevel=2,
         )
 
-    def _scored(self, request: ModelRequest) -> ModelResponse:
-        """Rows of one text, from the first position on at which any of them differs."""
+    def _score(self, request: ModelRequest) -> ModelResponse:
+        """Scores of rows of one text, run from the first position at which any of them differs."""
         targets = _targets(request)
-        unchanged = targets.prefix_cache
-        assert unchanged is not None
+        cache = targets.prefix_cache
+        assert cache is not None
         begin, end = 0, int(targets.query_positions[-1]) + 1
-        if unchanged.layers is not None:
-            begin = min(int(prefix.first_differences(request.rows, unchanged.rows).min()), end - 1)
-        at = targets.query_positions[targets.query_positions >= begin]
-        each = unchanged.scores.expand(len(request.rows), -1).clone()
-        later = targets.positions - 1 >= begin
+        if cache.layers is not None:
+            begin = min(int(request.rows.first_difference(cache.rows).min()), end - 1)
+        positions = targets.query_positions[targets.query_positions >= begin]
+        # Tokens that are predicted before the rows differ keep the score of the unperturbed text.
+        token_scores = cache.scores.expand(len(request.rows), -1).clone()
+        is_later = targets.positions - 1 >= begin
         with torch.no_grad():
-            found = []
-            for rows in self._portions(request.rows, len(at)):
-                cache = None if not begin else prefix.resume(unchanged.layers or (), begin)
-                outputs, _ = self._outputs(rows, at, begin, cache)
-                found.append(at_least_float32(targets.token_scores(outputs, at)).cpu())
-            each[:, later] = torch.cat(found)
-        return ModelResponse(targets.summed(each))
+            portions = []
+            for rows in self._portions_of_rows(request.rows, len(positions)):
+                past = None if not begin else prefix.resume(cache.layers or (), begin)
+                outputs, _ = self._outputs(rows, positions, begin, past)
+                portions.append(at_least_float32(targets.token_scores(outputs, positions)).cpu())
+            token_scores[:, is_later] = torch.cat(portions)
+        return ModelResponse(targets.summed(token_scores))
 
-    def _differentiated(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """Scores and their gradients for the token embeddings."""
-        out: list[ModelResponse] = []
-        rows, at = self._joined(requests)
-        leaf = rows.fields[EMBEDDINGS].detach().clone().requires_grad_()
+    def _differentiate(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        """Scores and their gradients for a field of the rows: token embeddings, or pixel values."""
+        rows, positions = self._join(requests)
+        field = requests[0].gradient_field
+        assert field is not None
+        leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(self.text.model) if requests[0].guided else nullcontext():
-                moved = rows.replace(**{EMBEDDINGS: leaf})
-                outputs, head = with_gradients(lambda: self._outputs(moved, at, cut=True))
-            count = max(len(request.targets) for request in requests)
-            scores, places, begin = [], torch.zeros(len(rows), count, len(at), dtype=torch.bool), 0
+                with_leaf = rows.replace(**{field: leaf})
+                outputs, head = with_gradients(lambda: self._outputs(with_leaf, positions, cut=True))
+            n_targets = max(len(request.targets) for request in requests)
+            scores, begin = [], 0
+            uses_position = torch.zeros(len(rows), n_targets, len(positions), dtype=torch.bool)
             for request in requests:
                 targets, part = _targets(request), slice(begin, begin := begin + len(request.rows))
-                own = torch.searchsorted(at, targets.query_positions)
-                found = targets.select(outputs[part][:, own])
-                scores.append(nn.functional.pad(found, (0, count - len(targets))))
-                places[part, : len(targets), own] = targets.target_uses_position
-            found = torch.cat(scores)
-            if not found.requires_grad:
+                columns = torch.searchsorted(positions, targets.query_positions)
+                of_request = targets.select(outputs[part][:, columns])
+                scores.append(nn.functional.pad(of_request, (0, n_targets - len(targets))))
+                uses_position[part, : len(targets), columns] = targets.target_uses_position
+            all_scores = torch.cat(scores)
+            if not all_scores.requires_grad:
                 raise not_differentiable()
+            # On a CPU, one backward pass per target is faster than a batched one.
             in_one_pass = leaf.device.type != "cpu"
-            grown = gradients(found, places.to(leaf.device), head, leaf, in_one_pass)
+            all_gradients = gradients(all_scores, uses_position.to(leaf.device), head, leaf, in_one_pass)
+        # Rows of a request end at its own length, if the field has positions.
+        ends = [length(request.rows) if field in rows.padding else None for request in requests]
         if not requests[0].guided and self._tolerance < 1e-2:
-            one = slice(length(requests[0].rows))
-            own = grown[:1, : len(requests[0].targets), one]
-            self._gradient.check(partial(self._scores_of, requests[0]), leaf.detach()[:1, one], own)
-        for request, own, part in zip(
-            requests, scores, grown.split([len(request.rows) for request in requests]), strict=True
-        ):
-            count = len(request.targets)
-            out.append(
-                ModelResponse(at_least_float32(own[:, :count].detach()).cpu(), part[:, :count, : length(request.rows)])
+            first, end = requests[0], ends[0]
+            gradient = all_gradients[:1, : len(first.targets), :end]
+            self._gradient.check(partial(self._scores_at, first, field), leaf.detach()[:1, :end], gradient)
+        sizes = [len(request.rows) for request in requests]
+        return [
+            ModelResponse(
+                at_least_float32(of_request[:, : len(request.targets)].detach()).cpu(),
+                part[:, : len(request.targets), :end],
             )
-        return out
+            for request, of_request, part, end in zip(requests, scores, all_gradients.split(sizes), ends, strict=True)
+        ]
 
-    def _scores_of(self, request: ModelRequest, x: Float[Tensor, "p l d"]) -> Float[Tensor, "p t"]:
-        """The scores of a request's targets for other embeddings of its first row."""
-        targets, one = _targets(request), request.rows.take(slice(1))
-        outputs, _ = self._outputs(one.expand(len(x), **{EMBEDDINGS: x}), targets.query_positions)
+    def _scores_at(self, request: ModelRequest, field: str, points: Float[Tensor, "p *s"]) -> Float[Tensor, "p t"]:
+        """The scores of a request's targets for other values of a field of its first row."""
+        targets, row = _targets(request), request.rows.take(slice(1))
+        outputs, _ = self._outputs(row.expand(len(points), **{field: points}), targets.query_positions)
         return targets.select(outputs)
 
-    def _joined(self, requests: Sequence[ModelRequest]) -> tuple[Rows, Int[Tensor, " q"]]:
+    def _join(self, requests: Sequence[ModelRequest]) -> tuple[Rows, Int[Tensor, " q"]]:
         """The rows of several texts, and all positions from which any of their targets is predicted."""
-        at = torch.cat([_targets(request).query_positions for request in requests]).unique()
-        return Rows.join([request.rows for request in requests]), at
+        positions = torch.cat([_targets(request).query_positions for request in requests]).unique()
+        return Rows.join([request.rows for request in requests]), positions
 
-    def _portioned(self, requests: Sequence[ModelRequest]) -> Iterator[Sequence[ModelRequest]]:
-        """Asks of several texts, no more at a time than their logits leave room for."""
-        some: list[ModelRequest] = []
+    def _portions_of_requests(self, requests: Sequence[ModelRequest]) -> Iterator[Sequence[ModelRequest]]:
+        """Requests of several texts, as many at a time as the memory for logits allows."""
+        portion: list[ModelRequest] = []
         for request in requests:
-            tried = [*some, request]
-            positions = torch.cat([_targets(one).query_positions for one in tried]).unique()
-            size = sum(len(one.rows) for one in tried) * len(positions) * self.text.config.vocab_size
-            if some and size > _LOGITS:
-                yield some
-                some = []
-            some.append(request)
-        yield some
+            candidate = [*portion, request]
+            positions = torch.cat([_targets(one).query_positions for one in candidate]).unique()
+            size = sum(len(one.rows) for one in candidate) * len(positions) * self.text.config.vocab_size
+            if portion and size > _MAX_LOGITS:
+                yield portion
+                portion = []
+            portion.append(request)
+        yield portion
 
-    def _portions(self, rows: Rows, positions: int) -> Iterator[Rows]:
-        """Rows, no more at a time than their logits leave room for."""
-        size = max(1, _LOGITS // (positions * self.text.config.vocab_size))
+    def _portions_of_rows(self, rows: Rows, n_positions: int) -> Iterator[Rows]:
+        """Rows, as many at a time as the memory for logits allows."""
+        size = max(1, _MAX_LOGITS // (n_positions * self.text.config.vocab_size))
         for start in range(0, len(rows), size):
             yield rows.take(slice(start, start + size))
 
     def _outputs(
-        self, rows: Rows, at: Int[Tensor, " q"], begin: int = 0, cache: Any = None, cut: bool = False
+        self, rows: Rows, positions: Int[Tensor, " q"], begin: int = 0, cache: Any = None, cut: bool = False
     ) -> tuple[Float[Tensor, "p q k"], Head]:
         """The explained outputs at some positions; positions before `begin` are in the cache."""
-        text, end = self.text, int(at[-1]) + 1
+        text, end = self.text, int(positions[-1]) + 1
+        # A cache that is being filled needs all positions, and so does a factor that depends on the length.
         end = length(rows) if self._reads_length or (cache is not None and not begin) else end
-        fields = rows.to(text.device).fields
-        # A tokenizer may know no padding token; what stands in for it is hidden by the mask.
+        on_device = rows.to(text.device)
+        fields = on_device.fields
+        # Padding may have a negative id if the tokenizer has no padding token; the mask hides what replaces it.
         ids = fields["input_ids"][:, begin:end].clamp(min=0)
         options: dict[str, Any] = {"attention_mask": fields["attention_mask"][:, :end]}
         if "position_ids" in text.parameters and not self._adds_tokens:
-            positions = torch.arange(begin, end, device=text.device) + self._begins
-            options["position_ids"] = positions.expand(len(ids), -1)
+            position_ids = torch.arange(begin, end, device=text.device) + self._first_position
+            options["position_ids"] = position_ids.expand(len(ids), -1)
         if "use_cache" in text.parameters:
             options["use_cache"] = cache is not None
         if cache is not None:
             options[self._cache_name] = cache
+        dtype = placement_of(text.model)[1]
+        options |= {name: t.to(dtype) if t.is_floating_point() else t for name, t in _other_fields(on_device).items()}
         embeddings = fields.get(EMBEDDINGS)
-        place = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
+        lookup = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
         module = unwrapped(text.model).get_output_embeddings()
         exact = precision(text.model, self.runtime.autocast, text.device)
-        with exact, place, restrict_head_to(module, (at - begin).to(text.device), end - begin, cut) as head:
+        with exact, lookup, restrict_head_to(module, (positions - begin).to(text.device), end - begin, cut) as head:
             logits = text.model(input_ids=ids, **options).logits
         if head.below is None:
-            # The model multiplies by its output embedding without calling it: logits of all positions are made.
+            # The model multiplies by its output embedding without calling it, and returns logits of all positions.
             logits = head.narrowed(logits)
         shape = logits.shape
         return self.runtime.explained(at_least_float32(logits).flatten(0, 1)).reshape(*shape[:2], -1), head
 
 
 def length(rows: Rows) -> int:
-    """How many tokens rows have."""
+    """Number of tokens of rows."""
     return rows.fields["input_ids"].shape[1]
+
+
+def _other_fields(rows: Rows) -> dict[str, Tensor]:
+    """Fields without positions, which the model gets beside the tokens, such as pixel values."""
+    return {name: tensor for name, tensor in rows.fields.items() if name not in (*rows.padding, *_TOKENS)}
+
+
+_TOKENS = ("input_ids", "attention_mask", "token_type_ids", EMBEDDINGS)
+"""Fields with positions: rows of models that read the length of a text have no padding."""
 
 
 def _targets(request: ModelRequest) -> TokenTargets:

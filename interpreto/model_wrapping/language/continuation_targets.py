@@ -70,11 +70,10 @@ class ContinuationResolver(TargetResolver):
         if continuation is None:
             options = self.runtime.generation_kwargs or {}
             continuation = continuations.generated(self.text.model, self.text, prompt, options, spec, seed)
-        full_sample = (
-            prompt
-            if not len(continuation.ids)
-            else continued(prompt, continuation.ids, continuation.said, continuation.spans, self.text)
-        )
+        full_sample = sample
+        if len(continuation.ids):
+            full_prompt = continued(prompt, continuation.ids, continuation.said, continuation.spans, self.text)
+            full_sample = sample.with_prompt(full_prompt)
         targets = self._targets(continuation, length(prompt.rows))
         response: ModelResponse = yield ModelRequest(full_sample.rows, targets, return_outputs=True, return_cache=True)
         outputs = response.outputs
@@ -121,8 +120,8 @@ class ContinuationResolver(TargetResolver):
 
 
 def _prompt(sample: Sample) -> TextSample:
-    assert isinstance(sample, TextSample)
-    return sample
+    assert sample.prompt is not None
+    return sample.prompt
 
 
 def _as_continuation(given: Any) -> Any:

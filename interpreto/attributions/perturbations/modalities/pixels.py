@@ -170,8 +170,9 @@ class PixelValues(GradientInput):
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
         if units.covers_input:
             # Saves a copy of the whole batch.
-            return Rows({PIXELS: tensors})
-        return Rows({PIXELS: torch.where(units.assigned.to(tensors.device), tensors, self.read(sample).to(tensors))})
+            return sample.rows.expand(len(tensors), **{PIXELS: tensors})
+        values = torch.where(units.assigned.to(tensors.device), tensors, self.read(sample).to(tensors))
+        return sample.rows.expand(len(tensors), **{PIXELS: values})
 
     def reduce(self, scores: Float[Tensor, "t c H W"], reduction: str) -> Float[Tensor, "t H W"]:
         return reduce_axis(scores, 1, reduction)
