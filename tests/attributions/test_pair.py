@@ -592,7 +592,7 @@ def test_functions_that_are_missing_are_named():
         (XRAI, {"segments": [np.zeros((20, 24), bool), np.zeros((3, 3), bool)]}, "of one shape"),
         (XRAI, {"segments": "felzenszwalb"}, "labels H W"),
         (BlurIG, {"max_sigma": float("inf")}, "max_sigma=inf"),
-        (Occlusion, {"stride": 4}, "give window= too"),
+        (Occlusion, {"stride": 4}, "pass window= too"),
         (SmoothGrad, {"base_method": max}, "class of a method"),
         (Occlusion, {"window": 0}, "window=0"),
         (Occlusion, {"window": (3, 0)}, "window="),
@@ -732,7 +732,7 @@ def test_windows_wider_than_a_text_hide_all_of_it():
     model, words = text_model("bert")
     outputs = Occlusion(model, words, window=3)(["A truly charming film, and we saw it twice!", "Dull."], 1)
     assert outputs[1].attributions[0].unique().numel() == 1
-    with pytest.raises(OptionError, match="one number each"):
+    with pytest.raises(OptionError, match="one number for each"):
         Occlusion(model, words, window=(2, 3))
 
 
