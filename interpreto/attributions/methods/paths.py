@@ -63,7 +63,8 @@ class IntegratedGradients(Explainer):
 class GradientShap(Explainer):
     """Expected gradients: integrated gradients as an expectation over baselines and uniform points of the path.
 
-    A single sum covers many baselines, with a standard error. The units sum to f(x) - E f(x'), up to the reported gap.
+    Baselines and points are sampled jointly, with standard errors. The units sum to f(x) - E f(x'), up to the reported
+    gap.
 
     $$\\phi_i = E_{x', \\alpha}\\left[(x_i - x'_i) \\frac{\\partial f(x' + \\alpha (x - x'))}{\\partial x_i}\\right]$$
 

@@ -116,7 +116,7 @@ class PathGradientsPlan(SmoothablePlan):
         targets: Targets,
         errors: bool,
     ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        """The same for some of the targets."""
+        """The raw attribution, and standard errors of units if `errors`, for some of the targets."""
         method, total = self.perturbator.method, torch.zeros(())
         fold = Sampled(Mean(), method.n_points(len(start)))
         for points in method.points(tensor, start, prepared.rng(), prepared.max_evaluations_per_request):

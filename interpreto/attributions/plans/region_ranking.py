@@ -80,7 +80,6 @@ class RegionRankingPlan(SmoothablePlan):
 
     def check(self, sample: Sample, layout: Layout) -> None:
         size = (layout.positions[0], layout.positions[1])
-        # Options are validated here, before the model runs.
         if not isinstance(self.base, Plan):
             self._array(size)
         if self.segments is None:

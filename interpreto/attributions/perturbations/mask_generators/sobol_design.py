@@ -51,7 +51,6 @@ class SobolDesign(MaskGenerator):
             OptionError: if fewer than two fit.
         """
         g = math.prod(self.cells(layout))
-        # Variances need at least two base points.
         count = self.n_samples // (g + 2)
         if count < 2:
             raise OptionError(
