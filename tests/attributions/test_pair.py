@@ -585,7 +585,7 @@ def test_functions_that_are_missing_are_named():
         (XRAI, {"base_attribution": np.zeros((4, 4))}, "20 x 24"),
         (XRAI, {"base_attribution": np.full((20, 24), np.nan)}, "NaN"),
         (XRAI, {"segments": np.zeros((4, 4), int)}, "20 x 24"),
-        (XRAI, {"segments": np.zeros((20, 24))}, "whole numbers"),
+        (XRAI, {"segments": np.zeros((20, 24))}, "integer labels"),
         (XRAI, {"segments": np.zeros((2, 20, 24), bool)}, "are empty"),
         (XRAI, {"base_attribution": "Saliency"}, "class of a method"),
         (XRAI, {"base_attribution": lambda image: image}, "class of a method"),
@@ -610,7 +610,7 @@ def test_wrong_options_are_told(method, options, message):
 def test_an_image_of_one_colour_cannot_be_divided():
     model, processor = image_model("vit")
     flat = Image.new("RGB", (40, 40), "teal")
-    with pytest.raises(InputError, match="one colour"):
+    with pytest.raises(InputError, match="single colour"):
         XRAI(model, processor)(flat)
     halves = np.arange(32)[:, None] // 16 + np.zeros((1, 32), int)
     (output,) = XRAI(model, processor, segments=halves)(flat)
