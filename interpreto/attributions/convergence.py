@@ -1,4 +1,4 @@
-"""Whether attributions sum to what their method promises, and what to do if they do not."""
+"""Checks that attributions sum to what their method promises, with advice if they do not."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,25 +11,26 @@ from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import ConvergenceWarning
 
 TOLERANCE = 0.05
-"""Relative completeness gap from which there is a warning."""
+"""Relative completeness gap above which there is a warning."""
 
 _NEGLIGIBLE = 0.005
-"""A gap that is smaller than this share of all absolute attributions does not matter, however small their sum is."""
+"""A gap below this share of the sum of absolute attributions gives no warning, however small the promised sum is."""
 
 
 def promised_sum(output: AttributionOutput) -> Float[Tensor, " t"]:
-    """f(x) - f(x'), which the units of each target should sum to.
+    """The promised sum f(x) - f(x') of each target's units.
 
     Raises:
         ValueError: if the method promises no sum.
     """
     if output.completeness_gap is None:
         raise ValueError(f"{output.info.get('method', 'the method')} promises no sum")
+    # Units that cannot influence a target are NaN, and contribute nothing.
     return output.attributions.flatten(1).double().nansum(1) + output.completeness_gap.double()
 
 
 def relative_gap(output: AttributionOutput) -> Float[Tensor, " t"]:
-    """By which share of the promised sum the units of each target miss it; NaN where that sum is 0."""
+    """The absolute completeness gap of each target relative to the promised sum; NaN if that sum is 0."""
     promised = promised_sum(output)
     assert output.completeness_gap is not None
     return torch.where(promised == 0, torch.nan, output.completeness_gap.double().abs() / promised.abs())
@@ -37,15 +38,15 @@ def relative_gap(output: AttributionOutput) -> Float[Tensor, " t"]:
 
 @dataclass
 class ConvergenceCheck:
-    """Finds results that have not converged.
+    """Finds results whose path integrals have not converged.
 
     Attributes:
         method: The method's name.
-        effort: The option by which the method comes closer, and its value, such as "n_steps=32".
+        effort: The option that reduces the gap, with its value, such as "n_steps=32".
         advice: What else the user can do.
-        n_outputs: How many outputs were looked at.
-        n_missed: How many of them have a target that misses the promised sum.
-        worst: The relative gap of the worst of them, and what the warning says of it.
+        n_outputs: Number of outputs that were checked.
+        n_missed: Number of outputs with a target that misses the promised sum.
+        worst: The largest relative gap, and its description for the warning.
     """
 
     category: ClassVar[type[Warning]] = ConvergenceWarning
@@ -58,11 +59,12 @@ class ConvergenceCheck:
     worst: tuple[float, str] = field(default=(0.0, ""))
 
     def add(self, number: int, output: AttributionOutput) -> None:
-        """Look at the result of a sample."""
+        """Check the output of sample `number`."""
         self.n_outputs += 1
         if output.completeness_gap is None:
             return
         gap, promised = output.completeness_gap.double().abs(), promised_sum(output)
+        # Positive and negative attributions can cancel to a promised sum near 0, which makes any relative gap large.
         mass = output.attributions.flatten(1).double().abs().nansum(1)
         missed = (gap > TOLERANCE * promised.abs()) & (gap > _NEGLIGIBLE * mass)
         if not bool(missed.any()):
@@ -81,27 +83,27 @@ class ConvergenceCheck:
             )
 
     def message(self) -> str:
-        """Which results have not converged, and what to do."""
+        """The warning for all outputs that did not converge; empty if all did."""
         if not self.n_missed:
             return ""
         return (
             f"{self.method} did not converge with {self.effort} for {self.n_missed} of {self.n_outputs} samples "
-            f"(worst: {self.worst[1]}). Take more with {self.effort.partition('=')[0]}=, {self.advice}."
+            f"(worst: {self.worst[1]}). Use a larger {self.effort.partition('=')[0]}=, {self.advice}."
         )
 
 
 def advice(task: str, has_bos: bool) -> str:
-    """What to do besides taking more nodes where a path integral does not converge.
+    """Advice for a path integral that does not converge, besides using more steps.
 
     Args:
-        task: Of the model.
-        has_bos: Whether prompts of a language model start with a beginning-of-sequence token as far as is known.
+        task: Task of the model.
+        has_bos: Whether prompts of a language model start with a beginning-of-sequence token, as far as is known.
     """
     if task != "text-generation":
-        return "start from another baseline=, or use a method that hides parts"
-    # The first token is an attention sink: all activations change at once where the path moves it.
-    bos = "" if has_bos else "put a token first that the path does not move (prepend_bos=True), "
-    return f"{bos}start from another baseline=, or use Occlusion or KernelShap"
+        return "another baseline=, or a method that masks units"
+    # The first token is an attention sink: all activations change abruptly where the path moves it.
+    bos = "" if has_bos else "a first token that the path does not change (prepend_bos=True), "
+    return f"{bos}another baseline=, or Occlusion or KernelShap"
 
 
 def _percent(share: float) -> str:

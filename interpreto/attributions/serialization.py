@@ -1,6 +1,6 @@
-"""Results as folders: JSON for words, safetensors for numbers, PNG for the picture.
+"""Results as folders: JSON for metadata, safetensors for tensors, PNG for the image.
 
-The JSON file has a checksum of itself and of each of the others: what was changed on the disk is not read.
+The JSON file contains a checksum of its own content and of each other file, so that files changed on disk are refused.
 """
 
 import io
@@ -31,17 +31,17 @@ DAMAGE = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, SafetensorError,
     SyntaxError, OSError, Image.DecompressionBombError,
 )  # fmt: skip
-"""What a damaged file may raise where it is read."""
+"""Exceptions that reading a damaged file can raise."""
 MOST_BYTES = 2**31
-"""A larger file is taken for damage."""
+"""Largest size of a file; a larger one counts as damaged and is not read into memory."""
 
 
 def save_result(output: AttributionResult, path: Path) -> Path:
-    """Write a result beside its place and move it there when it is whole.
+    """Write a result to a folder, atomically: to a temporary folder, which is renamed when it is complete.
 
     Raises:
-        ValueError: if the fields of the result do not agree.
-        SavedFileError: if something else has the place.
+        ValueError: if the fields of the result are inconsistent.
+        SavedFileError: if something else is at the path.
     """
     check_result(output)
     with atomic_folder(path, WORDS) as folder:
@@ -50,72 +50,85 @@ def save_result(output: AttributionResult, path: Path) -> Path:
 
 
 def _write(output: AttributionResult, folder: Path) -> None:
+    """Write the files of a result; the JSON file comes last, since it has the checksums of the others."""
     tensors = {name: getattr(output, name) for name in TENSORS}
-    words: dict[str, Any] = {"version": VERSION, **{name: getattr(output, name) for name in _PLAIN}}
-    words["targets"] = [target_to_json(target) for target in output.targets]
+    metadata: dict[str, Any] = {"version": VERSION, **{name: getattr(output, name) for name in _PLAIN}}
+    metadata["targets"] = [target_to_json(target) for target in output.targets]
     if isinstance(output.elements, Tensor):
         tensors.update(_packed(output.elements, output.attributions.shape))
     else:
-        words["elements"] = output.elements
+        metadata["elements"] = output.elements
+    # safetensors refuses tensors that are not contiguous.
     contents = {NUMBERS: save({name: t.contiguous() for name, t in tensors.items() if t is not None})}
     if isinstance(output.raw_input, Image.Image):
-        picture = io.BytesIO()
-        output.raw_input.save(picture, format="png")
-        contents[PICTURE] = picture.getvalue()
+        buffer = io.BytesIO()
+        output.raw_input.save(buffer, format="png")
+        contents[PICTURE] = buffer.getvalue()
     else:
-        words["raw_input"] = output.raw_input
+        metadata["raw_input"] = output.raw_input
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    words["files"] = {name: checksum(content) for name, content in contents.items()}
-    (folder / WORDS).write_text(with_checksum(words), encoding="utf-8")
+    metadata["files"] = {name: checksum(content) for name, content in contents.items()}
+    (folder / WORDS).write_text(with_checksum(metadata), encoding="utf-8")
 
 
 def with_checksum(words: dict[str, Any], **layout: Any) -> str:
-    """JSON that has a checksum of itself."""
-    return json.dumps({**words, "checksum": _of_words(words)}, ensure_ascii=False, **layout)
+    """JSON text with a checksum of its content.
+
+    Args:
+        words: The content.
+        layout: Options of `json.dumps`.
+    """
+    return json.dumps({**words, "checksum": _content_checksum(words)}, ensure_ascii=False, **layout)
 
 
 def verify_checksum(text: str) -> dict[str, Any]:
-    """What `with_checksum` wrote.
+    """Read the content of a text that `with_checksum` wrote, without its checksum.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if the text is not a JSON object, or the checksum does not match.
     """
-    words = json.loads(text)
-    if not isinstance(words, dict):
-        raise ValueError("it holds no object")
-    found = words.pop("checksum", None)
-    if found != _of_words(words):
-        raise ValueError("its checksum is that of other content")
-    return words
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    stored = content.pop("checksum", None)
+    if stored != _content_checksum(content):
+        raise ValueError("its checksum does not match its content")
+    return content
 
 
-def _of_words(words: dict[str, Any]) -> str:
-    # As it is read again: JSON knows no tuples, and numbers as keys become text.
+def _content_checksum(words: dict[str, Any]) -> str:
+    """The checksum of the content of a JSON file."""
+    # Of the content as JSON reads it again: tuples become lists, and numbers as keys become strings.
     plain = json.loads(json.dumps(words, ensure_ascii=False))
     return checksum(json.dumps(plain, ensure_ascii=False, sort_keys=True).encode())
 
 
 def check_version(text: str, version: int, where: str) -> None:
-    """Refuse a file of another format.
+    """Check the version of the format of a file.
+
+    Args:
+        text: The JSON text.
+        version: The version that this package reads.
+        where: What the file is, for the message.
 
     Raises:
-        ValueError: if the file does not say its version.
-        SavedFileError: if it is another one.
+        ValueError: if the file has no version.
+        SavedFileError: if it has another version.
     """
-    words = json.loads(text)
-    found = words.get("version") if isinstance(words, dict) else None
-    if not isinstance(found, int):
-        raise ValueError("it does not say its version")
-    if found > version:
+    content = json.loads(text)
+    file_version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(file_version, int):
+        raise ValueError("it has no version")
+    if file_version > version:
         raise SavedFileError(
-            f"{where} was written by a newer interpreto (format {found}, this one reads format {version}): upgrade to "
-            "read it."
+            f"{where} was written by a newer interpreto (format {file_version}, this one reads format {version}): "
+            "upgrade to read it."
         )
-    if found < version:
+    if file_version < version:
         raise SavedFileError(
-            f"{where} was written by an older interpreto (format {found}, this one reads format {version}): make it "
-            "again."
+            f"{where} was written by an older interpreto (format {file_version}, this one reads format {version}): "
+            "create it again."
         )
 
 
@@ -124,23 +137,25 @@ def load_result(path: Path, create: Callable[..., Result]) -> Result:
 
     Args:
         path: The folder.
-        create: Makes a result of its fields.
+        create: Creates a result from its fields.
 
     Raises:
-        SavedFileError: if it cannot be read, was changed, or is of another version.
+        SavedFileError: if the result is missing, damaged, was changed, or is of another version.
     """
     try:
         folder = readable_folder(path)
         text = read_bytes(folder / WORDS).decode()
+        # Before the checksum, because other versions may compute it differently.
         check_version(text, VERSION, repr(str(path)))
         return _read(verify_checksum(text), folder, create)
     except FileNotFoundError as error:
         missing = next((name for name in (WORDS, NUMBERS) if not (readable_folder(path) / name).exists()), PICTURE)
         raise SavedFileError(f"{str(path)!r} is not a saved result: {missing} is missing.") from error
     except DAMAGE as error:
+        # A SavedFileError is an OSError, and has its message already.
         if isinstance(error, SavedFileError):
             raise
-        raise SavedFileError(f"{str(path)!r} is damaged or cut off and cannot be read: {error}.") from error
+        raise SavedFileError(f"{str(path)!r} is damaged or truncated and cannot be read: {error}.") from error
 
 
 def read_bytes(path: Path, wanted: str | None = None) -> bytes:
@@ -148,57 +163,66 @@ def read_bytes(path: Path, wanted: str | None = None) -> bytes:
 
     Args:
         path: The file.
-        wanted: Its checksum; None where it has none.
+        wanted: The expected checksum; None if the file has none.
 
     Raises:
-        ValueError: if it is another one, or the file is too large.
+        ValueError: if the checksum does not match, or the file is too large.
     """
     if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path.name} is larger than any that is written")
+        raise ValueError(f"{path.name} is larger than any file that is written")
     content = path.read_bytes()
     if wanted is not None and checksum(content) != wanted:
-        raise ValueError(f"the checksum of {path.name} is that of other content")
+        raise ValueError(f"the checksum of {path.name} does not match its content")
     return content
 
 
 def _read(words: dict[str, Any], folder: Path, create: Callable[..., Result]) -> Result:
-    known = {"version", "targets", "elements", "raw_input", "files", *_PLAIN}
-    if unknown := sorted(set(words) - known):
+    """Create the result from the content of its files.
+
+    Raises:
+        ValueError: if fields or files are unknown or missing, or a checksum does not match.
+    """
+    fields = {"version", "targets", "elements", "raw_input", "files", *_PLAIN}
+    if unknown := sorted(set(words) - fields):
         raise ValueError(f"it has unknown fields: {', '.join(unknown)}")
     files, raw = words["files"], words.get("raw_input")
     if set(files) != {NUMBERS} | ({PICTURE} if raw is None else set()):
-        raise ValueError("it names other files than its own")
+        raise ValueError("it lists other files than a result has")
     tensors = load(read_bytes(folder / NUMBERS, files[NUMBERS]))
     if raw is None:
         with Image.open(io.BytesIO(read_bytes(folder / PICTURE, files[PICTURE]))) as picture:
             raw = picture.convert("RGB")
     plain: dict[str, Any] = {name: words[name] for name in _PLAIN} | {"target_names": tuple(words["target_names"])}
-    found: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
+    tensor_fields: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
     output = create(
         elements=words["elements"] if "elements" in words else _unpacked(tensors),
         raw_input=tuple(raw) if isinstance(raw, list) else raw,
         targets=tuple(target_from_json(target) for target in words["targets"]),
         **plain,
-        **found,
+        **tensor_fields,
     )
+    # Checksums protect against damage, not against a file that was written by something else.
     check_result(output)
     return output
 
 
 def _packed(boxes: Float[Tensor, "u 4"], shape: torch.Size) -> dict[str, Tensor]:
-    """Boxes of a grid as the edges of its rows and columns; others as they are."""
+    """Boxes as tensors to save: for a grid only the edges of its rows and columns, otherwise all boxes."""
+    # A map of pixels has as many boxes as pixels, which would take four times the space of the map itself.
     if len(shape) == 3:
         lattice = boxes.reshape(*shape[1:], 4)
         edges = {
             "down": torch.cat([lattice[:, 0, 1], lattice[-1:, 0, 3]]),
             "across": torch.cat([lattice[0, :, 0], lattice[0, -1:, 2]]),
         }
+        # Only if the edges restore the boxes bit by bit: other segmenters can return boxes that are not a grid.
         if torch.equal(_unpacked(edges), boxes):
             return edges
     return {"boxes": boxes}
 
 
 def _unpacked(tensors: dict[str, Tensor]) -> Float[Tensor, "u 4"]:
+    """The boxes that `_packed` saved."""
     if "boxes" in tensors:
         return tensors["boxes"]
     down, across = tensors["down"], tensors["across"]

@@ -1,4 +1,4 @@
-"""Whether the fields of a result agree with one another, before it is written and after it was read."""
+"""Checks that the fields of a result are consistent, before it is written and after it is read."""
 
 import json
 from typing import Any
@@ -12,22 +12,25 @@ from interpreto.model_wrapping.targets import Contrast, SavedTarget
 from interpreto.typing import AttributionResult
 
 MOST = 10_000_000
-"""Counts that are larger are taken for damage."""
+"""Largest count in a saved file; a larger one counts as damage."""
 
 
 def check_result(output: AttributionResult) -> None:
-    """Refuse a result whose fields do not agree.
+    """Check that the fields of a result are consistent.
 
     Raises:
-        ValueError: if they do not; the message names the field.
+        ValueError: if they are not; the message names the field.
     """
     _require(
         (output.task, output.modality) in REGISTRY, f"there are no results of {output.task!r}, {output.modality!r}"
     )
-    _require(is_count(output.n_evaluations, 2**53), f"n_rows is {output.n_evaluations!r}")
-    _require(isinstance(output.info, dict) and all(isinstance(name, str) for name in output.info), "info is no record")
-    _require(isinstance(output.granularity, str), "granularity is no name")
-    _require(output.error is None or isinstance(output.error, str), "error is no text")
+    # 2**53 is the largest integer range that JSON readers with double precision keep exactly.
+    _require(is_count(output.n_evaluations, 2**53), f"n_evaluations is {output.n_evaluations!r}")
+    _require(
+        isinstance(output.info, dict) and all(isinstance(name, str) for name in output.info), "info is not a dictionary"
+    )
+    _require(isinstance(output.granularity, str), "granularity is not a string")
+    _require(output.error is None or isinstance(output.error, str), "error is not a string")
     if output.error is not None:
         _require(not output.attributions.numel() and not len(output.elements), "a sample that failed has scores")
         return
@@ -37,21 +40,23 @@ def check_result(output: AttributionResult) -> None:
 
 
 def _check_scores(output: AttributionResult) -> None:
+    """Check the tensors with an entry per target or unit."""
     maps = output.attributions
-    _require(maps.is_floating_point() and maps.ndim in (2, 3) and maps.numel() > 0, "attributions are no scores")
+    _require(maps.is_floating_point() and maps.ndim in (2, 3) and maps.numel() > 0, "attributions are not scores")
     count = (len(maps),)
     _require(output.scores.is_floating_point() and output.scores.shape == count, "scores do not fit the attributions")
     errors, gap = output.standard_errors, output.completeness_gap
     if errors is not None:
         fits = errors.is_floating_point() and errors.shape == maps.shape and not bool((errors < 0).any())
         _require(fits, "standard_errors do not fit the attributions")
-    if (own := output.target_units) is not None:
-        _require(own.dtype == torch.bool and own.shape == maps.shape, "own_units do not fit the attributions")
+    if (units := output.target_units) is not None:
+        _require(units.dtype == torch.bool and units.shape == maps.shape, "target_units do not fit the attributions")
     if gap is not None:
         _require(gap.is_floating_point() and gap.shape == count, "completeness_gap does not fit the attributions")
 
 
 def _check_targets(output: AttributionResult) -> None:
+    """Check the targets and their names."""
     count = len(output.attributions)
     names = output.target_names
     _require(isinstance(output.targets, tuple) and len(output.targets) == count, "targets do not fit the attributions")
@@ -60,59 +65,65 @@ def _check_targets(output: AttributionResult) -> None:
 
 
 def _check_units(output: AttributionResult) -> None:
+    """Check the elements, the raw input and the segments, which depend on the modality."""
     count, elements, ranks = output.attributions[0].numel(), output.elements, output.segments
     if output.modality == "text":
         texts = isinstance(elements, list) and len(elements) == count and output.attributions.ndim == 2
-        _require(texts and all(isinstance(one, str) for one in elements), "elements do not fit the attributions")
-        _require(is_text(output.raw_input), "raw_input is no text")
+        _require(
+            texts and all(isinstance(element, str) for element in elements), "elements do not fit the attributions"
+        )
+        _require(is_text(output.raw_input), "raw_input is not a text")
         _require(ranks is None and output.unit_map is None, "a text has segments")
         return
     boxes = isinstance(elements, Tensor) and elements.shape == (count, 4) and bool(elements.isfinite().all())
     _require(boxes, "elements do not fit the attributions")
     assert isinstance(elements, Tensor)
-    _require(bool((elements[:, :2] <= elements[:, 2:]).all()), "elements are no boxes")
-    _require(isinstance(output.raw_input, Image.Image), "raw_input is no image")
+    _require(bool((elements[:, :2] <= elements[:, 2:]).all()), "elements are not boxes")
+    _require(isinstance(output.raw_input, Image.Image), "raw_input is not an image")
     if (unit_map := output.unit_map) is not None:
-        whole = not unit_map.is_floating_point() and unit_map.dtype != torch.bool and unit_map.ndim == 2
-        _require(whole and output.attributions.ndim == 2, "unit_map does not fit the attributions")
-        known = torch.arange(-1, count)
-        _require(unit_map.numel() > 0 and bool(torch.isin(unit_map, known).all()), "unit_map names other units")
-        _require(bool((unit_map >= 0).any()), "unit_map has no unit")
+        integers = not unit_map.is_floating_point() and unit_map.dtype != torch.bool
+        fits = integers and unit_map.ndim == 2 and output.attributions.ndim == 2 and bool((unit_map >= 0).any())
+        _require(fits, "unit_map does not fit the attributions")
+        _require(int(unit_map.min()) >= -1 and int(unit_map.max()) < count, "unit_map has other units")
     else:
-        _require(output.attributions.ndim == 3, "units are neither on a grid nor on a unit_map")
+        _require(output.attributions.ndim == 3, "units are neither on a grid nor in a unit_map")
     if ranks is not None:
-        whole = not ranks.is_floating_point() and ranks.dtype != torch.bool
-        _require(whole and ranks.ndim == 3 and len(ranks) == len(output.attributions), "segments do not fit")
-        _require(ranks.numel() > 0 and int(ranks.min()) >= 1 and int(ranks.max()) <= ranks[0].numel(), "segments count")
+        integers = not ranks.is_floating_point() and ranks.dtype != torch.bool
+        _require(integers and ranks.ndim == 3 and len(ranks) == len(output.attributions), "segments do not fit")
+        # Ranks start at 1, and there are at most as many segments as pixels.
+        _require(ranks.numel() > 0 and int(ranks.min()) >= 1 and int(ranks.max()) <= ranks[0].numel(), "segments rank")
 
 
 def is_text(raw: Any) -> bool:
-    """Whether it is a text or a pair of texts."""
+    """Whether a raw input is a text or a pair of texts."""
     return isinstance(raw, str) or (isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(p, str) for p in raw))
 
 
 def is_count(value: Any, most: int = MOST) -> bool:
-    """Whether it is a whole number from 0 to a bound."""
+    """Whether a value is an integer from 0 to `most`."""
+    # bool is a subclass of int.
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def target_to_json(target: Any) -> Any:
-    """A target as JSON knows it."""
+    """A target as a JSON value; functions and other objects are saved by their names."""
     if isinstance(target, Contrast):
         return {"fact": target_to_json(target.fact), "foil": target_to_json(target.foil)}
     if isinstance(target, tuple):
         return [target_to_json(item) for item in target]
     if isinstance(target, int | str):
         return target
+    # A function is saved as its plain name. Other objects, such as embeddings, may have a text as name that must not be
+    # read as a label or prompt, so the name is in a dictionary.
     name = getattr(target, "__name__", None)
     return {"name": getattr(target, "name", type(target).__name__)} if name is None else name
 
 
 def target_from_json(target: Any) -> Any:
-    """What `target_to_json` wrote.
+    """A target from a value that `target_to_json` wrote.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is another value.
     """
     if isinstance(target, dict) and set(target) == {"name"} and isinstance(target["name"], str):
         return SavedTarget(target["name"])
@@ -120,7 +131,7 @@ def target_from_json(target: Any) -> Any:
         return Contrast(target_from_json(target["fact"]), target_from_json(target["foil"]))
     if isinstance(target, list) and target:
         return tuple(target_from_json(item) for item in target)
-    _require(isinstance(target, int | str) and not isinstance(target, bool), f"{json.dumps(target)} is no target")
+    _require(isinstance(target, int | str) and not isinstance(target, bool), f"{json.dumps(target)} is not a target")
     return target
 
 

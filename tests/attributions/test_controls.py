@@ -77,9 +77,9 @@ def test_controls_run_the_unchanged_sample_alone(control):
 
 def test_controls_are_refused_for_modalities_without_a_meaning():
     text, image = text_model("bert"), image_model("vit")
-    with pytest.raises(UnsupportedError, match="no middle"):
+    with pytest.raises(UnsupportedError, match="for images; PositionOnly"):
         CentreGaussian(*text)
-    with pytest.raises(UnsupportedError, match="not tokens"):
+    with pytest.raises(UnsupportedError, match="no tokens to count"):
         TokenFrequency(*image, corpus=["a"])
     with pytest.raises(OptionError, match="needs corpus="):
         TokenFrequency(*text)

@@ -211,7 +211,7 @@ def test_results_are_saved_and_measured_again(clip, tmp_path):
     assert found.mean == pytest.approx(Deletion(model, processor, n_steps=4).evaluate(output, some_images()[:1]).mean)
     features = LeGrad(model, processor)(some_images()[0], torch.rand(16))[0]
     features.save(tmp_path / "features")
-    with pytest.raises(InputError, match="saved by name alone"):
+    with pytest.raises(InputError, match="of which only names are saved"):
         Deletion(model, processor).evaluate(AttributionOutput.load(tmp_path / "features"))
 
 

@@ -745,7 +745,7 @@ def test_prompts_are_templates_of_strings():
         ("{a}", {"a": 3}, "must be a string"),
         ("{a:>10}", {"a": "x"}, "as they are"),
         ("{a!r}", {"a": "x"}, "as they are"),
-        ("{a", {"a": "x"}, "part of the text twice: {{ or }}"),
+        ("{a", {"a": "x"}, "part of the text: {{ or }}"),
         ("a}", {}, "is not a template"),
     ):
         with pytest.raises(OptionError, match=message):

@@ -367,7 +367,7 @@ def test_outputs_that_do_not_belong_together_are_reported():
     with pytest.raises(InputError, match="of a model for image-classification"):
         deletion.evaluate(Saliency(*image_model("vit"))(some_images()[0]))
     function = AttributionOutput(**{**vars(outputs[0]), "targets": ("f",), "target_names": ("f",), "request": None})
-    with pytest.raises(InputError, match="saved by name alone"):
+    with pytest.raises(InputError, match="of which only names are saved"):
         deletion.evaluate(function)
     with pytest.raises(OptionError, match="must be a whole number of at least 1 or a share of the units"):
         SensitivityN(model, tokenizer, n=2.5)
@@ -433,18 +433,18 @@ def test_masks_of_texts_are_words_or_booleans():
         assert RelevanceRank().evaluate(scores, mask).mean == 1
     with pytest.raises(InputError, match="one boolean for each of its 4 units"):
         PointingGame().evaluate(scores, [True, False])
-    with pytest.raises(InputError, match="has none of the units"):
+    with pytest.raises(InputError, match="contains none of the units"):
         PointingGame().evaluate(scores, ("bad",))
 
 
-def test_masks_that_do_not_fit_are_reported():
-    output = output_on_grid(torch.rand(1, 4, 4))
-    with pytest.warns(UserWarning, match="4 x 4 pixels is brought to the 8 x 8"):
+def test_masks_that_do_not_fit_are_told_of():
+    output = scene(torch.rand(1, 4, 4))
+    with pytest.warns(UserWarning, match="4 x 4 pixels is resized to the 8 x 8"):
         found = PointingGame().evaluate(output, np.ones((4, 4), dtype=bool))
     assert found.mean == 1
     with pytest.raises(InputError, match="mask is empty"):
         PointingGame().evaluate(output, np.zeros((8, 8), dtype=bool))
-    with pytest.raises(InputError, match=r"has the shape \(H, W\)"):
+    with pytest.raises(InputError, match=r"must have the shape \(H, W\)"):
         PointingGame().evaluate(output, np.zeros((8, 8, 3), dtype=bool))
     with pytest.raises(InputError, match="2 masks for 1 outputs"):
         PointingGame().evaluate([output], [np.ones((8, 8)), np.ones((8, 8))])

@@ -585,14 +585,14 @@ def test_functions_that_are_missing_are_named():
         (XRAI, {"base_attribution": np.zeros((4, 4))}, "20 x 24"),
         (XRAI, {"base_attribution": np.full((20, 24), np.nan)}, "NaN"),
         (XRAI, {"segments": np.zeros((4, 4), int)}, "20 x 24"),
-        (XRAI, {"segments": np.zeros((20, 24))}, "whole numbers"),
+        (XRAI, {"segments": np.zeros((20, 24))}, "integer labels"),
         (XRAI, {"segments": np.zeros((2, 20, 24), bool)}, "are empty"),
         (XRAI, {"base_attribution": "Saliency"}, "class of a method"),
         (XRAI, {"base_attribution": lambda image: image}, "class of a method"),
         (XRAI, {"segments": [np.zeros((20, 24), bool), np.zeros((3, 3), bool)]}, "of one shape"),
         (XRAI, {"segments": "felzenszwalb"}, "labels H W"),
         (BlurIG, {"max_sigma": float("inf")}, "max_sigma=inf"),
-        (Occlusion, {"stride": 4}, "give window= too"),
+        (Occlusion, {"stride": 4}, "pass window= too"),
         (SmoothGrad, {"base_method": max}, "class of a method"),
         (Occlusion, {"window": 0}, "window=0"),
         (Occlusion, {"window": (3, 0)}, "window="),
@@ -610,7 +610,7 @@ def test_wrong_options_are_reported(method, options, message):
 def test_an_image_of_one_colour_cannot_be_divided():
     model, processor = image_model("vit")
     flat = Image.new("RGB", (40, 40), "teal")
-    with pytest.raises(InputError, match="one colour"):
+    with pytest.raises(InputError, match="single colour"):
         XRAI(model, processor)(flat)
     halves = np.arange(32)[:, None] // 16 + np.zeros((1, 32), int)
     (output,) = XRAI(model, processor, segments=halves)(flat)
@@ -732,7 +732,7 @@ def test_windows_wider_than_a_text_mask_all_of_it():
     model, words = text_model("bert")
     outputs = Occlusion(model, words, window=3)(["A truly charming film, and we saw it twice!", "Dull."], 1)
     assert outputs[1].attributions[0].unique().numel() == 1
-    with pytest.raises(OptionError, match="one number each"):
+    with pytest.raises(OptionError, match="one number for each"):
         Occlusion(model, words, window=(2, 3))
 
 

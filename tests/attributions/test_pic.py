@@ -120,7 +120,7 @@ def test_wrong_options_are_reported(shapes, options, words):
 
 def test_accuracy_needs_a_class(shapes, pictures):
     (output,) = Occlusion(*shapes)(pictures[0], targets=lambda logits: logits[:, 0])
-    with pytest.raises(TargetError, match="class is predicted"):
+    with pytest.raises(TargetError, match="needs classes as targets"):
         Pic(*shapes, curve="aic", min_score=-1e9).evaluate(output, pictures[0])
     with pytest.raises(OptionError, match="generated texts"):
         Pic(*causal_lm("gpt2"), curve="aic")

@@ -77,7 +77,7 @@ def test_damage_is_reported(result, tmp_path):
     for name in ("output.json", "maps.safetensors"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(InterpretoError, match="result' is damaged or cut off and cannot be read"):
+        with pytest.raises(InterpretoError, match="result' is damaged or truncated and cannot be read"):
             AttributionOutput.load(folder)
         (folder / name).unlink()
         with pytest.raises(InterpretoError, match=f"is not a saved result: {name} is missing"):

@@ -1,1 +1,1 @@
-"""Aggregators: folds from the scores of changed rows to scores of units, with their standard errors."""
+"""Aggregators: from the scores of perturbed rows to scores of units, with standard errors."""

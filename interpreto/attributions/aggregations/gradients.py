@@ -1,4 +1,4 @@
-"""From gradients at points to attributions of the input tensor."""
+"""Statistics over sampled attributions of the input tensor, with jackknife standard errors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 GROUPS = 20
-"""Samples are dealt into at most this many groups for the jackknife: its error bars are then right to some 16 %."""
+"""Largest number of groups of the jackknife; the relative error of a standard error is 1 / sqrt(2 * 20) = 16 %."""
 
 
 class Statistic(ABC):
-    """What is made of attributions that vary from sample to sample, one tensor per sample."""
+    """A statistic of sampled attributions, one tensor per sample, computed from their first two moments."""
 
     @abstractmethod
     def of(self, count: int, first: Tensor, second: Tensor, origin: Tensor) -> Tensor:
@@ -22,9 +22,9 @@ class Statistic(ABC):
 
         Args:
             count: Number of samples.
-            first: Sum of the samples' differences from `origin`.
-            second: Sum of the squares of these.
-            origin: What the sums are relative to.
+            first: Sum of the differences between samples and `origin`.
+            second: Sum of the squares of these differences.
+            origin: The point that the sums are relative to.
         """
 
 
@@ -58,7 +58,16 @@ class Variance(Statistic):
 @final
 @dataclass(eq=False)
 class Sampled:
-    """A fold over samples that keeps sums per group, so that every statistic comes with its jackknife."""
+    """Accumulates sums over samples per group, from which the statistic and its jackknife estimates are computed.
+
+    Attributes:
+        statistic: The statistic.
+        count: The number of samples that will be added.
+        seen: The number of samples added so far.
+        origin: The first sample.
+        first: Sum of the differences from `origin`, per group.
+        second: Sum of the squares of these differences, per group.
+    """
 
     statistic: Statistic
     count: int
@@ -68,12 +77,14 @@ class Sampled:
     second: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, values: Float[Tensor, "p t *s"]) -> None:
-        """Take in some samples."""
+        """Add samples."""
         if not self.seen:
-            # Relative to the first sample the sums of squares keep their digits, and equal samples vary by exactly 0.
+            # Relative to the first sample, sums of squares lose no digits to cancellation, and the variance of equal
+            # samples is exactly 0.
             self.origin = values[0].clone()
             shape = (min(self.count, GROUPS), *values.shape[1:])
             self.first, self.second = values.new_zeros(shape), values.new_zeros(shape)
+        # Samples are assigned to groups in turn, so that the groups do not depend on how samples are batched.
         groups = (torch.arange(self.seen, self.seen + len(values)) % len(self.first)).to(values.device)
         self.first.index_add_(0, groups, values - self.origin)
         self.second.index_add_(0, groups, (values - self.origin).square())
@@ -84,16 +95,16 @@ class Sampled:
         return self.statistic.of(self.seen, self.first.sum(0), self.second.sum(0), self.origin)
 
     def without_each(self) -> Iterator[Float[Tensor, "t *s"]]:
-        """The statistic without each of the groups in turn."""
+        """The statistic of all samples outside a group, for every group in turn."""
         groups = len(self.first)
         first, second = self.first.sum(0), self.second.sum(0)
         for group in range(groups):
-            left = self.seen - len(range(group, self.seen, groups))
-            yield self.statistic.of(left, first - self.first[group], second - self.second[group], self.origin)
+            remaining = self.seen - len(range(group, self.seen, groups))
+            yield self.statistic.of(remaining, first - self.first[group], second - self.second[group], self.origin)
 
 
 def jackknife(estimates: list[Tensor]) -> Tensor:
-    """The standard error of an estimate from its values without each group of samples."""
+    """The jackknife standard error of an estimate, from its values without each group of samples."""
     stacked = torch.stack(estimates)
     groups = len(estimates)
     return ((groups - 1) / groups * (stacked - stacked.mean(0)).square().sum(0)).sqrt()

@@ -1,4 +1,4 @@
-"""From scores of masked rows to scores of units."""
+"""Aggregators: from the scores of perturbed inputs to scores of units."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,9 +18,9 @@ class Estimate:
     """The estimate for one sample.
 
     Attributes:
-        scores: Per target and unit (or cell of the method's own grid).
-        standard_errors: Of the scores; None if nothing was sampled.
-        empty: The score of the fully masked sample, if the method promises that the units sum to the difference.
+        scores: Scores per target and unit, or cell of the method's own grid.
+        standard_errors: Standard errors of the scores; None if nothing was sampled.
+        empty: The scores of the fully masked sample, for methods whose units sum to f(x) - f(empty); else None.
     """
 
     scores: UnitScores
@@ -29,19 +29,19 @@ class Estimate:
 
 
 class MaskFold(ABC):
-    """Accumulates rows block by block."""
+    """Accumulates the evaluations of one sample, block by block."""
 
     @abstractmethod
     def add(self, scores: Scores, hidden: Hidden) -> None:
-        """Add the scores of rows, and the share of every unit that each of them masks."""
+        """Add evaluations: their scores, and the share of every unit that each of them masks."""
 
     @abstractmethod
     def result(self) -> Estimate:
-        """The estimate from all rows."""
+        """The estimate from all evaluations."""
 
 
 class MaskAggregator(ABC):
-    """Starts a fold for every sample."""
+    """Turns the scores of perturbed inputs into scores of units; starts a fold for every sample."""
 
     signed: ClassVar[bool] = True
     """Whether the sign of a score says if the unit raises or lowers the target's score."""
@@ -52,16 +52,19 @@ class MaskAggregator(ABC):
 
         Args:
             base: The scores of the unperturbed sample.
-            visible: Which units can influence which target; None if all can. The scores of others are never read.
+            visible: Which units can influence which target; None if all can. Scores of the other units are ignored.
         """
 
 
 @final
 @dataclass(frozen=True)
 class Differences(MaskAggregator):
-    """f(x) - f(row), averaged over the rows that mask a unit, weighted by how much of it they mask; or summed.
+    """The drops f(x) - f(row) of the rows that mask a unit, averaged with the masked shares of the unit as weights.
 
     Units that no row masks get 0.
+
+    Attributes:
+        summed: Whether the weighted drops are summed instead.
     """
 
     summed: bool = False
@@ -79,6 +82,7 @@ class _DifferencesFold(MaskFold):
     weight: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, scores: Scores, hidden: Hidden) -> None:
+        # Drops are small differences of large scores, which are summed over many rows: double precision.
         hidden = hidden.double()
         self.total = self.total + torch.einsum("pt,p...->t...", self.base - scores.double(), hidden)
         self.weight = self.weight + hidden.sum(0)
@@ -91,9 +95,9 @@ class _DifferencesFold(MaskFold):
 @final
 @dataclass(frozen=True)
 class KeptMean(MaskAggregator):
-    """The mean score of the rows that keep a unit, weighted by how much of it they keep; NaN if none does.
+    """The mean score of the rows that keep a unit, with the kept shares as weights; NaN if no row keeps it.
 
-    Standard errors are those of a ratio of means.
+    Standard errors are those of a ratio of means, by linearisation (the delta method).
 
     Args:
         centered: Whether the mean score of all rows is subtracted, so that units without influence get 0.
@@ -108,7 +112,7 @@ class KeptMean(MaskAggregator):
 @final
 @dataclass(eq=False)
 class _KeptMeanFold(MaskFold):
-    """Sums over rows of products of powers of the score f and of the kept share m, all that mean and error need."""
+    """Sums over rows of f^d m^e, with the score f and the kept share m, from which mean and error are computed."""
 
     centered: bool
     base: Float[Tensor, " t"]
@@ -116,7 +120,8 @@ class _KeptMeanFold(MaskFold):
     sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def add(self, scores: Scores, hidden: Hidden) -> None:
-        # Scores relative to the unperturbed sample: the sums of squares below would lose digits to a large offset.
+        # Scores relative to the unperturbed sample, because sums of squares would lose digits to a large offset.
+        # Float32 products within a block are fast; double sums over blocks keep the digits.
         f, m = (scores.double() - self.base).float(), 1 - hidden
         self.rows += len(f)
         powers = torch.stack([torch.ones_like(f), f, f.square()])
@@ -128,15 +133,17 @@ class _KeptMeanFold(MaskFold):
 
     def result(self) -> Estimate:
         sums, n = self.sums, self.rows
+        # sums[d, e] is the sum over rows of f^d m^e.
         kept = torch.where(sums[0, 1] > 0, sums[0, 1], torch.nan)
         mean = sums[1, 1] / kept
         per_target = (-1, *[1] * (mean.ndim - 1))
         overall, second = (sums[power, 0].reshape(per_target) / n for power in (1, 2))
+        # The variance of the ratio sum(f m) / sum(m): the sum of m^2 (f - mean)^2, over sum(m)^2.
         squares = (sums[2, 2] - 2 * mean * sums[1, 2] + mean.square() * sums[0, 2]) / kept.square()
         if not self.centered:
             absolute = mean + self.base.reshape(per_target)
             return Estimate(absolute.float(), squares.clamp(min=0).sqrt().float())
-        # Every row also moves the mean that is subtracted.
+        # The overall mean is computed from the same rows: its variance is added, and twice the covariance subtracted.
         squares += (second - overall.square()) / n - 2 * (sums[2, 1] / kept - mean.square()) / n
         return Estimate((mean - overall).float(), squares.clamp(min=0).sqrt().float())
 
@@ -146,8 +153,8 @@ class _KeptMeanFold(MaskFold):
 class SobolIndices(MaskAggregator):
     """First-order (Saltelli 2010) or total (Jansen 1999) indices from the rows of a `SobolDesign`.
 
-    Standard errors are those of a ratio of means over base points taken as independent, which is more than the
-    quasi-random sequence has.
+    Standard errors are those of a ratio of means over independent base points. Base points of a quasi-random sequence
+    are more even than that, so the standard errors are too large rather than too small.
 
     Args:
         order: "total" or "first".
@@ -176,11 +183,15 @@ class _SobolFold(MaskFold):
     def result(self) -> Estimate:
         g = math.prod(self.cells)
         scores = torch.cat(self.scores)
+        # `SobolDesign` yields g + 2 rows per base point: A, B, and A with one cell after another from B.
         scores = scores.reshape(-1, g + 2, scores.shape[1])
         a, b, swapped = scores[:, :1], scores[:, 1:2], scores[:, 2:]
         both = scores[:, :2]
         spread = (both - both.mean((0, 1))).square().mean(1, keepdim=True)
+        # A constant score has variance 0 and index 0, not NaN.
         variance = spread.mean(0, keepdim=True).clamp(min=1e-300)
+        # Jansen's estimator of the total, Saltelli's of the first-order index. Centring b reduces the variance of the
+        # latter and keeps its expectation, because E[swapped - a] = 0.
         terms = (a - swapped).square() / 2 if self.order == "total" else (b - b.mean(0)) * (swapped - a)
         index = terms.mean(0, keepdim=True) / variance
         errors = ((terms - index * spread) / variance).std(0) / len(scores) ** 0.5

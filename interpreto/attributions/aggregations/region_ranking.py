@@ -1,4 +1,4 @@
-"""XRAI's ranking: the regions with the most attribution per pixel, one after the other."""
+"""XRAI's ranking: regions are added one by one, those with the highest attribution per pixel first."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -12,11 +12,11 @@ from interpreto.attributions.granularity.regions import Regions
 @final
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """The rank of every pixel.
+    """The score and the rank of every pixel.
 
     Attributes:
-        gains: The mean attribution of what a pixel's segment added.
-        ranks: The place of a pixel's segment in the order of gains, 1 for the highest. Every pixel is in one.
+        gains: The mean attribution of the pixels that were added together with a pixel.
+        ranks: The rank of a pixel's segment in descending order of gains, from 1. Every pixel belongs to one segment.
     """
 
     gains: Float[np.ndarray, "H W"]
@@ -25,7 +25,13 @@ class Ranked:
 
 @dataclass(eq=False)
 class _Cover:
-    """Which part of the image is covered, and by which segments."""
+    """The part of the image that is covered so far, and the segments that cover it.
+
+    Attributes:
+        attribution: The attribution of every pixel.
+        added: The new pixels of each segment, in the order in which segments were added.
+        gains: Their mean attributions.
+    """
 
     attribution: Float[np.ndarray, " s"]
     added: list[Int[np.ndarray, " _s"]] = field(default_factory=list)
@@ -44,33 +50,36 @@ class _Cover:
         self.free[pixels] = False
 
     def ranked(self, size: tuple[int, int]) -> Ranked:
-        """All pixels in order; those that no segment covers come last, with their own mean."""
+        """The ranks of all pixels; those that no segment covers are the last segment, with their own mean."""
+        # By gain, not in the order of adding: once its low-scoring pixels are covered, the rest of a region can have a
+        # higher mean than the regions before it.
         order = sorted(range(len(self.added)), key=lambda number: -self.gains[number])
         segments = [(self.added[number], self.gains[number]) for number in order]
         if self.free.any():
             segments.append((np.flatnonzero(self.free), float(self.attribution[self.free].mean())))
         gains, ranks = np.zeros(len(self.free)), np.zeros(len(self.free), dtype=np.int64)
-        for place, (pixels, gain) in enumerate(segments, start=1):
-            gains[pixels], ranks[pixels] = gain, place
+        for rank, (pixels, gain) in enumerate(segments, start=1):
+            gains[pixels], ranks[pixels] = gain, rank
         return Ranked(gains.reshape(size), ranks.reshape(size))
 
 
 def ranked_greedily(attribution: Float[np.ndarray, "H W"], regions: Regions, share: float) -> Ranked:
-    """Add again and again the region with the highest mean attribution over its pixels that are not covered yet.
+    """Repeatedly add the region whose pixels that are not covered yet have the highest mean attribution.
 
-    Each region's sum and count are kept up to date: over the whole run every pixel is taken from the regions that hold
-    it once, so that time grows with the size of the regions and not with its square.
+    The sum and number of the uncovered pixels of each region are updated after each step. Every pixel is subtracted
+    once from the regions that contain it, so that the run time is linear in the total size of the regions.
 
     Args:
-        attribution: Of every pixel.
-        regions: What to choose from.
-        share: Stop when more than this of the image is covered.
+        attribution: The attribution of every pixel.
+        regions: The candidates.
+        share: The share of the image above which no further region is added.
     """
     flat = attribution.reshape(-1).astype(np.float64)
     cover, count = _Cover(flat), len(regions)
     sums, sizes = regions.members @ flat, np.diff(regions.members.indptr).astype(np.float64)
     owners = regions.owners
     while cover.share <= share:
+        # Regions that are too small now never grow again: size 0 removes them from the candidates.
         sizes[sizes < regions.least] = 0
         densities = np.divide(sums, sizes, out=np.full(count, -np.inf), where=sizes > 0)
         best = int(densities.argmax())
@@ -79,22 +88,24 @@ def ranked_greedily(attribution: Float[np.ndarray, "H W"], regions: Regions, sha
         pixels = regions.pixels(best)
         new = pixels[cover.free[pixels]]
         cover.add(new)
+        # All regions that contain a new pixel, with repetitions: `entries` concatenates the ranges
+        # indptr[pixel] : indptr[pixel + 1] of the new pixels, without a Python loop.
         begins, lengths = owners.indptr[new], owners.indptr[new + 1] - owners.indptr[new]
-        places = np.repeat(begins - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        holders = owners.indices[places]
-        sizes -= np.bincount(holders, minlength=count)
-        sums -= np.bincount(holders, weights=np.repeat(flat[new], lengths), minlength=count)
+        entries = np.repeat(begins - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        containing = owners.indices[entries]
+        sizes -= np.bincount(containing, minlength=count)
+        sums -= np.bincount(containing, weights=np.repeat(flat[new], lengths), minlength=count)
         sizes[best] = 0
     return cover.ranked(regions.size)
 
 
 def ranked_once(attribution: Float[np.ndarray, "H W"], regions: Regions, share: float) -> Ranked:
-    """Add regions in the order of their own mean attributions, whatever they have in common.
+    """Add regions in the order of their mean attributions over all of their pixels, computed once.
 
     Args:
-        attribution: Of every pixel.
-        regions: What to choose from.
-        share: Stop when more than this of the image is covered.
+        attribution: The attribution of every pixel.
+        regions: The candidates.
+        share: The share of the image above which no further region is added.
     """
     flat = attribution.reshape(-1).astype(np.float64)
     cover = _Cover(flat)

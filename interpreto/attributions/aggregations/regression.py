@@ -1,7 +1,7 @@
-"""Weighted least squares on which units a row masks: LIME and KernelSHAP.
+"""Weighted least squares of scores on masks: LIME and KernelSHAP.
 
-Both need their residuals in the end, so they keep the masks, one byte per unit and row: less than the normal matrix of
-eight-byte numbers for as many units as a regression makes sense for.
+Standard errors need the residuals, so the masks of all rows are kept, with one byte per unit and row. That is less than
+the normal matrix, with eight bytes per entry, for any number of units for which a regression makes sense.
 """
 
 import math
@@ -22,26 +22,30 @@ KERNELS = ("euclidean", "hamming", "cosine")
 
 
 def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
-    """The matrix from observations to least-squares slopes, those of minimum norm if x does not determine them.
+    """The matrix that maps observations to ridge or least-squares slopes, of minimum norm if x is rank-deficient.
 
-    The smaller of the two normal matrices is inverted, so that many units and few rows cost no more than few units and
-    many rows.
+    The smaller of x^T x and x x^T is inverted, so that many units with few rows cost no more than few units with many
+    rows.
     """
     primal = x.shape[1] <= x.shape[0]
     normal = x.T @ x if primal else x @ x.T
     normal += ridge * torch.eye(len(normal), dtype=x.dtype)
-    # Far above rounding and far below what any design leaves: directions that x never takes stay at zero.
+    # The tolerance is far above rounding errors and far below the singular values of any design, so that directions in
+    # which x does not vary get slope 0.
     inverse = torch.linalg.pinv(normal, rtol=1e-9, hermitian=True)
     return inverse @ x.T if primal else x.T @ inverse
 
 
 @dataclass(eq=False)
 class _Observed(MaskFold):
-    """Masks and scores as they were added, and the regression on the units that can influence each target.
+    """Keeps masks and scores, and fits a regression per target on the units that can influence it.
 
     Attributes:
         base: The scores of the unperturbed sample.
         visible: Which units can influence which target; None if all can.
+        shape: The shape of the units.
+        masks: The masks of each block, 1 = masked.
+        scores: The scores of each block.
     """
 
     base: Float[Tensor, " t"]
@@ -57,32 +61,40 @@ class _Observed(MaskFold):
         self.scores.append(scores.double())
 
     def result(self) -> Estimate:
-        """A regression for all targets that the same units can influence, on these units alone."""
+        """Fit one regression for all targets with the same visible units, on these units only."""
+        # Generated tokens see more units from target to target. Units that come later would only add noise.
         kept, scores = 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
         targets, g = scores.shape[1], kept.shape[1]
-        found, errors = torch.zeros(targets, g), torch.zeros(targets, g)
-        seen = torch.ones(targets, g, dtype=torch.bool) if self.visible is None else self.visible.flatten(1)
-        for units in seen.unique(dim=0):
-            those = (seen == units).all(1)
-            slopes, spread = self.fit(kept[:, units], scores[:, those], self.base[those])
-            place = torch.meshgrid(those.nonzero()[:, 0], units.nonzero()[:, 0], indexing="ij")
-            found[place], errors[place] = slopes.T.float(), spread.T.float()
+        estimates, errors = torch.zeros(targets, g), torch.zeros(targets, g)
+        visible = torch.ones(targets, g, dtype=torch.bool) if self.visible is None else self.visible.flatten(1)
+        for units in visible.unique(dim=0):
+            chosen = (visible == units).all(1)
+            slopes, slope_errors = self.fit(kept[:, units], scores[:, chosen], self.base[chosen])
+            index = torch.meshgrid(chosen.nonzero()[:, 0], units.nonzero()[:, 0], indexing="ij")
+            estimates[index], errors[index] = slopes.T.float(), slope_errors.T.float()
         shape = (targets, *self.shape)
-        return Estimate(found.reshape(shape), errors.reshape(shape), self.empty(scores))
+        return Estimate(estimates.reshape(shape), errors.reshape(shape), self.empty(scores))
 
     def empty(self, scores: Float[Tensor, "p t"]) -> Float[Tensor, " t"] | None:
-        """The scores of the fully masked sample, if the sum is promised relative to them."""
+        """The scores of the fully masked sample, if the units sum to the difference from them; else None."""
         return None
 
     @abstractmethod
     def fit(
         self, kept: Float[Tensor, "p g"], scores: Float[Tensor, "p t"], base: Float[Tensor, " t"]
     ) -> tuple[Float[Tensor, "g t"], Float[Tensor, "g t"]]:
-        """Coefficients and their standard errors from rows, 1 where a unit was kept, and their scores."""
+        """Coefficients and their standard errors.
+
+        Args:
+            kept: Rows of the design, 1 where a unit was kept.
+            scores: Their scores.
+            base: The scores of the unperturbed sample.
+        """
 
 
-def _firsts(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
-    """The rows that differ from all rows before them."""
+def _first_occurrences(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
+    """The indices of the rows that differ from all rows before them."""
+    # Packed into bits, hundreds of units are compared as some tens of bytes.
     _, first = np.unique(np.packbits(kept.bool().numpy(), axis=1), axis=0, return_index=True)
     return torch.from_numpy(np.sort(first))
 
@@ -92,13 +104,13 @@ def _firsts(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
 class LocalRegression(MaskAggregator):
     """Ridge regression of the score on the kept units, with larger weights for rows near the unperturbed sample.
 
-    Standard errors are robust ones (HC1), with the ridge taken as it is.
+    Standard errors are heteroscedasticity-robust (HC1) and do not include the bias of the ridge penalty.
 
     Args:
         ridge: Penalty on the squared coefficients; 0 for none.
-        kernel: The distance D in the weight exp(-D^2 / w^2): "euclidean" (square root of the number of hidden
-            units), "hamming" (their share) or "cosine" (1 - cosine with the full sample).
-        width: w; None takes 0.75 sqrt(g), 0.75 and 0.25.
+        kernel: The distance D in the weight exp(-D^2 / w^2): "euclidean" (square root of the number of masked
+            units), "hamming" (the share of masked units) or "cosine" (1 - cosine with the full sample).
+        width: The kernel width w; None takes 0.75 sqrt(g), 0.75 or 0.25 for the three distances.
     """
 
     ridge: float = 1.0
@@ -130,14 +142,16 @@ class _LocalFold(_Observed):
     recipe: LocalRegression = field(kw_only=True)
 
     def fit(self, kept, scores, base):
-        # The unperturbed sample has a score already, and is the row with the largest weight.
+        # The score of the unperturbed sample is known without another evaluation. It has the largest weight, 1.
         kept, scores = torch.cat([torch.ones_like(kept[:1]), kept]), torch.cat([base[None], scores])
         weights = self.recipe.weights(kept)[:, None]
+        # Subtracting the weighted means is the same as fitting an intercept that the ridge does not penalise.
         x = kept - (weights * kept).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
         solver = solution(weights.sqrt() * x, self.recipe.ridge)
         slopes = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ slopes)
+        # HC1: n / (n - parameters), the slopes and the intercept.
         freedom = len(x) / max(len(x) - x.shape[1] - 1, 1)
         return slopes, (freedom * (solver.square() @ residuals.square())).sqrt()
 
@@ -145,10 +159,11 @@ class _LocalFold(_Observed):
 @final
 @dataclass(frozen=True)
 class ShapleyRegression(MaskAggregator):
-    """KernelSHAP's regression with both ends as exact constraints, from the rows of `Coalitions`.
+    """KernelSHAP's regression, with the empty and the full coalition as exact constraints, on rows of `Coalitions`.
 
-    All coalitions of size s weigh (g - 1) / (s (g - s)) together, however many of them were seen. Standard errors are
-    those of the regression on pairs, without the sizes that were taken whole; 0 where all coalitions were.
+    All coalitions of size s have the total weight (g - 1) / (s (g - s)), however many of them were evaluated. Standard
+    errors are those of the regression on complementary pairs. Sizes of which all coalitions were evaluated contribute
+    nothing to them, so that they are 0 if this holds for all sizes.
     """
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
@@ -166,18 +181,21 @@ class _ShapleyFold(_Observed):
         gain = base - empty
         if g == 1:
             return gain[None], torch.zeros_like(gain)[None]
-        # Rows that differ only in units without influence are one coalition, and add nothing at either end.
-        once = _firsts(kept)
+        # Restricted to the visible units, different rows can become the same coalition, which counts once. Those that
+        # became empty or full are the constraints.
+        once = _first_occurrences(kept)
         sizes = kept[once].sum(1).long()
         once = once[(sizes > 0) & (sizes < g)]
         if not len(once):
+            # No information to tell the units apart: equal shares, with an unknown error.
             return (gain / g).expand(g, -1), torch.full((g, len(gain)), math.nan)
         kept, scores = kept[once], scores[once]
         sizes = kept.sum(1).long()
         counts = torch.bincount(sizes, minlength=g + 1)
         weights = ((g - 1) / (sizes * (g - sizes)) / counts[sizes])[:, None].double()
         equal = gain / g
-        # Around equal shares the constraint says that what is left sums to zero: it lives in the space of `x`.
+        # Efficiency means that phi - gain / g sums to 0. Projecting x onto vectors that sum to 0 enforces it, because
+        # the minimum-norm solution stays in the row space of x.
         x = kept - kept.mean(1, keepdim=True)
         y = scores - empty - kept.sum(1, keepdim=True) * equal
         solver = solution(weights.sqrt() * x, 0.0)
@@ -188,14 +206,24 @@ class _ShapleyFold(_Observed):
     def _errors(
         self, solver: Float[Tensor, "g p"], residuals: Float[Tensor, "p t"], sizes: Tensor, counts: Tensor
     ) -> Float[Tensor, "g t"]:
+        """Standard errors from the residuals of complementary pairs, which are drawn together and are not independent.
+
+        Args:
+            solver: The matrix from observations to slopes.
+            residuals: Weighted residuals, a pair in two adjacent rows.
+            sizes: Number of kept units of every row.
+            counts: Number of evaluated coalitions of every size.
+        """
         g, pairs = len(solver), solver.shape[1] // 2
         s = torch.arange(g + 1, dtype=torch.float64)
+        # Binomial coefficients overflow double precision from about a thousand units on, their logarithms do not.
         log_totals = math.lgamma(g + 1) - torch.lgamma(s + 1) - torch.lgamma(g - s + 1)
+        # The finite-population correction: the share of all coalitions of this size that was not evaluated.
         unseen = (1 - (counts.double().log() - log_totals).exp())[sizes[::2]]
-        # What is left of sizes that were taken whole is the rounding of logarithms.
+        # For sizes that were evaluated completely, only the rounding error of the logarithms is left.
         unseen = torch.where(unseen < 1e-9, 0.0, unseen)
         freedom = pairs / (pairs - g + 1) if pairs >= g else math.nan
-        # Target by target: pairs x units x targets at once could be much.
+        # One target at a time: a tensor of pairs x units x targets could exceed the memory.
         influences = ((solver * residual).unflatten(1, (-1, 2)).sum(2) for residual in residuals.T)
         variance = freedom * torch.stack([influence.square() @ unseen for influence in influences], dim=1)
         return variance.sqrt() if bool((unseen > 0).any()) else torch.zeros_like(variance)

@@ -22,7 +22,6 @@ class Grid:
     columns: int
 
     def __post_init__(self) -> None:
-        # A frozen dataclass can normalise its own fields only through object.__setattr__.
         for side in ("rows", "columns"):
             object.__setattr__(self, side, read_option(side, getattr(self, side)))
 

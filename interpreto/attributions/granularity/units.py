@@ -215,7 +215,6 @@ class ImageUnits(Units):
         return cells[..., None].expand(-1, -1, -1, wide).reshape(len(cells), h, 1, w * wide)
 
     def pool(self, scores: Float[Tensor, "t H W"], how: str) -> Float[Tensor, "t h w"]:
-        # Reshaping serves the two default poolings; all others go through the index.
         if self.tile is None or how not in ("mean", "sum"):
             return pool_units(self, scores, how)
         (h, w), (tall, wide) = self.shape, self.tile

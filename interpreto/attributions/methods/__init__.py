@@ -1,4 +1,4 @@
-"""The methods: each a choice of parts."""
+"""The attribution methods. Each one chooses the parts of its plan."""
 
 from interpreto.attributions.methods.attention_rollout import AttentionRollout, RawAttention
 from interpreto.attributions.methods.attention_saliency import AGCam, AttentionSaliency
@@ -33,10 +33,10 @@ INTERNALS = (
     LeGrad,
     GradEclip,
 )
-"""The methods that look inside a model: at its attention, or at the features of a layer."""
+"""Methods that use internals of a model: attention, or activations of a layer."""
 
 IMAGES_ONLY = (GradCam, XRAI)
-"""The methods that know what to do with images alone."""
+"""Methods for images only."""
 
 METHODS = (
     Occlusion,
@@ -57,7 +57,7 @@ METHODS = (
     XRAI,
     *INTERNALS,
 )
-"""All methods, for those who want to try every one."""
+"""All methods."""
 
 CONTROLS = (RandomScores, PositionOnly, CentreGaussian, InputNorm, TokenFrequency)
-"""Scores that know nothing of the model: what a method must beat to have said anything."""
+"""Controls: scores that do not use the model, which a method must beat to be informative."""

@@ -1,4 +1,4 @@
-"""Controls: scores that do not ask the model, against which methods are held."""
+"""Controls: scores that do not use the model, which methods are compared with."""
 
 from collections.abc import Iterable
 from typing import Any, Unpack, final
@@ -19,15 +19,22 @@ from interpreto.option_kinds import checks_options
 
 @final
 class RandomScores(Explainer):
-    """Random scores, other ones for every sample.
+    """Random scores, different for every sample.
 
-    What a metric gives to these is what it gives to chance.
+    The value of a metric for these scores is its chance level.
 
     $$\\phi_i \\sim N(0, 1)$$
 
     Source:
         The usual control, as in Petsiuk et al. 2018, *RISE*, arXiv:1806.07421, and Hooker et al. 2018,
         arXiv:1806.10758.
+
+    Example:
+        >>> from interpreto import from_callables
+        >>> from interpreto.attributions.methods import RandomScores
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> RandomScores(model)("so good a film")[0].attributions.shape
+        torch.Size([1, 4])
     """
 
     @checks_options
@@ -38,14 +45,23 @@ class RandomScores(Explainer):
 
 @final
 class PositionOnly(Explainer):
-    """Scores that fall, or rise, from the first unit to the last, in the order of reading.
+    """Scores that decrease, or increase, linearly from the first unit to the last in reading order.
+
+    A method that does not beat them on a data set may only have found that early, or late, units matter there.
 
     Args:
-        ascending: Whether the last unit has the highest score. None: scores rise for generated texts, because the words
-            just before a target matter most there, and fall elsewhere.
+        ascending: Whether the last unit has the highest score. None: scores increase for generated texts, where the
+            words just before a target matter most, and decrease elsewhere.
 
     Source:
         The lead baseline of text summarisation, as in Nenkova 2005, *Automatic Text Summarization of Newswire*.
+
+    Example:
+        >>> from interpreto import from_callables
+        >>> from interpreto.attributions.methods import PositionOnly
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> PositionOnly(model)("a good film")[0].attributions
+        tensor([[1.0000, 0.5000, 0.0000]])
     """
 
     @checks_options
@@ -58,17 +74,24 @@ class PositionOnly(Explainer):
 
 @final
 class CentreGaussian(Explainer):
-    """The same bump in the middle of every image: photographers put what matters there.
+    """A Gaussian at the centre of every image, where photographers tend to place what matters.
 
     $$\\phi_i = \\exp\\left(-\\frac{\\|p_i - c\\|^2}{2 \\sigma^2}\\right)$$
 
-    with places p measured in sides of the image.
+    with the positions p of units and the centre c as shares of the image's height and width.
 
     Args:
-        sigma: Sigma, as a share of the image's side.
+        sigma: The standard deviation, as a share of the image's height and width.
 
     Source:
         Judd et al. 2009, *Learning to Predict Where Humans Look*, section 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import from_callables
+        >>> from interpreto.attributions.methods import CentreGaussian
+        >>> CentreGaussian(from_callables(lambda x: x.mean((2, 3))))(np.ones((1, 1, 3)))[0].attributions
+        tensor([[[0.4111, 1.0000, 0.4111]]])
     """
 
     @checks_options
@@ -77,21 +100,28 @@ class CentreGaussian(Explainer):
     ) -> None:
         self.setup = Setup.create(CentreGaussian, model, processor, options)
         if self.setup.wrapper.modality != "image":
-            raise UnsupportedError("CentreGaussian is for images: a text has no middle. PositionOnly is for both.")
+            raise UnsupportedError("CentreGaussian is for images; PositionOnly is for texts and images.")
         self.plan = CentreGaussianPlan(float(sigma))
 
 
 @final
 class InputNorm(Explainer):
-    """The norm of what the model reads at each position: pixel values, token embeddings.
+    """The norm of the model's input at each position: of the pixel values, or of the token embedding.
 
-    What methods that multiply by the input show if their gradients say nothing.
+    Methods that multiply gradients by the input give similar scores if their gradients carry no information.
 
     $$\\phi_i = \\| x_i \\|$$
 
     Source:
-        Adebayo et al. 2018, *Sanity Checks for Saliency Maps*, arXiv:1810.03292, section 5, on the input's part in
-        such products.
+        Adebayo et al. 2018, *Sanity Checks for Saliency Maps*, arXiv:1810.03292, section 5, on the effect of the input
+        in such products.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import from_callables
+        >>> from interpreto.attributions.methods import InputNorm
+        >>> InputNorm(from_callables(lambda x: x.mean((2, 3))))(np.array([[[-1.0, 2.0]]]))[0].attributions
+        tensor([[[1., 2.]]])
     """
 
     @checks_options
@@ -102,17 +132,25 @@ class InputNorm(Explainer):
 
 @final
 class TokenFrequency(Explainer):
-    """How rare a unit's tokens are in a corpus: rare words tell most, whatever the model.
+    """The rarity of a unit's tokens in a corpus: rare words carry most information, whatever the model.
 
     $$\\phi_i = \\operatorname{mean}_{k \\in i} \\log \\frac{N + V}{n_k + 1}$$
 
-    with n occurrences of token k among the corpus's N, V of them different.
+    with the number n_k of occurrences of token k in the corpus, its number N of tokens and its number V of different
+    tokens.
 
     Args:
-        corpus: Texts to count in, at least one.
+        corpus: The texts in which tokens are counted, at least one.
 
     Source:
         Spärck Jones 1972, *A statistical interpretation of term specificity*, with counts of tokens.
+
+    Example:
+        >>> from interpreto import from_callables
+        >>> from interpreto.attributions.methods import TokenFrequency
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> TokenFrequency(model, corpus=["a film", "a good film"])("a good film")[0].attributions
+        tensor([[1.3863, 1.7918, 1.3863]])
     """
 
     @checks_options
@@ -121,7 +159,7 @@ class TokenFrequency(Explainer):
     ) -> None:
         self.setup = Setup.create(TokenFrequency, model, processor, options)
         if self.setup.wrapper.modality != "text":
-            raise UnsupportedError("TokenFrequency is for texts: pixels are not tokens of a corpus.")
+            raise UnsupportedError("TokenFrequency is for texts: images have no tokens to count.")
         if not corpus:
             raise OptionError("TokenFrequency needs corpus=, the texts in which tokens are counted.")
         self.plan = TokenRarityPlan.from_texts(map(self.setup.wrapper.require_tokens.tokenize, corpus))

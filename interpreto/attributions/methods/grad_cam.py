@@ -1,4 +1,4 @@
-"""Grad-CAM: channels of a layer, weighted by their mean gradient."""
+"""Grad-CAM."""
 
 from typing import Any, Unpack, final
 
@@ -14,21 +14,30 @@ from interpreto.option_kinds import checks_options
 
 @final
 class GradCam(Explainer):
-    """Channels of a layer weighted by their mean gradient, where the sum is positive.
+    """The positive part of the sum of a layer's channels, weighted by their mean gradients.
+
+    The map has the resolution of the layer: coarse, but it uses the features with which the model decides.
 
     $$\\phi = \\operatorname{relu}\\Big(\\sum_c \\operatorname{mean}_{hw}\\!
     \\Big(\\frac{\\partial s}{\\partial A_c}\\Big) A_c\\Big)$$
 
-    Where the places of a layer lie is found: channels first or last, or tokens, of which those that are no patches
-    are left out. The map has the grid of the layer unless `granularity=` says otherwise.
+    The spatial axes of the layer are detected: channels first, channels last, or tokens, of which only patch tokens are
+    used. The units are the cells of the layer's grid unless `granularity=` is passed.
 
     Args:
-        layer: A module of the model or its name, such as "layer4". By default the last one with places: the last stage
-            of a network of convolutions; for a ViT the patches as they enter the last block, since after it most read
-            their class token alone.
+        layer: A module of the model or its name, such as "layer4". By default the last one with spatial positions: the
+            last stage of a convolutional network; for a ViT the input of the last block, because most ViTs classify by
+            the class token, so that the output of patch tokens has no gradient.
 
     Source:
         Selvaraju et al. 2017, *Grad-CAM*, arXiv:1610.02391, equations 1 and 2.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import GradCam, from_callables
+        >>> model = from_callables(lambda x: x.mean((2, 3)), features=lambda x, k: (x, np.ones_like(x)))
+        >>> GradCam(model)(np.array([[[-1.0, 2.0]]]))[0].attributions
+        tensor([[[0., 2.]]])
     """
 
     @checks_options

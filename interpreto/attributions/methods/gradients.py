@@ -1,4 +1,4 @@
-"""Methods that look at the gradient at the input: saliency, input times gradient, guided backpropagation."""
+"""Methods that use the gradient at the input: saliency, input x gradient, guided backpropagation."""
 
 from typing import Any, Unpack, final
 
@@ -12,15 +12,22 @@ from interpreto.option_kinds import checks_options
 
 @final
 class Saliency(Explainer):
-    """How strongly the score reacts to a small change of the input.
+    """The absolute gradient of the score with respect to the input.
 
-    One backward pass, no baseline to choose; it says where the model is sensitive, not what made the score. By default
-    the norm over the embedding or channel axis; `reduction="sum"` keeps signs.
+    One backward pass and no baseline to choose. It measures how sensitive the score is to small changes, not how much a
+    part contributes to it. By default the norm over the embedding or channel axis; `reduction="sum"` keeps signs.
 
     $$\\phi_i = \\left\\| \\frac{\\partial f}{\\partial x_i} \\right\\|$$
 
     Source:
         Simonyan et al. 2013, *Deep Inside Convolutional Networks*, arXiv:1312.6034, section 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import Saliency, from_callables
+        >>> model = from_callables(lambda x: x.reshape(-1, 2) @ [[2.0], [-3.0]], lambda x, k: 0 * x + [2.0, -3.0])
+        >>> Saliency(model)(np.array([[[1.0, 2.0]]]))[0].attributions
+        tensor([[[2., 3.]]])
     """
 
     @checks_options
@@ -31,12 +38,19 @@ class Saliency(Explainer):
 
 @final
 class InputXGradient(Explainer):
-    """The input times its gradient: what each part adds to the score if the model is linear.
+    """The gradient of the score times the input: the contribution of each part if the model were linear.
 
     $$\\phi_i = x_i \\frac{\\partial f}{\\partial x_i}$$
 
     Source:
         Shrikumar et al. 2016, *Not Just a Black Box*, arXiv:1605.01713.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import InputXGradient, from_callables
+        >>> model = from_callables(lambda x: x.reshape(-1, 2) @ [[2.0], [-3.0]], lambda x, k: 0 * x + [2.0, -3.0])
+        >>> InputXGradient(model)(np.array([[[1.0, 2.0]]]))[0].attributions
+        tensor([[[ 2., -6.]]])
     """
 
     @checks_options
@@ -49,15 +63,21 @@ class InputXGradient(Explainer):
 
 @final
 class GuidedBackprop(Explainer):
-    """The gradient at the input, where at every activation only positive gradients pass.
+    """The gradient at the input, with negative gradients set to 0 at every activation function.
 
-    It shows what strengthens the score through neurons that fire. It is meant for ReLU; GELU, SiLU and their kin are
-    treated alike, with a warning. By default the norm over the embedding or channel axis; `reduction="sum"` keeps
-    signs. Its maps are sharp, and partly those of the picture itself: they change little when late layers lose what
-    they have learned (Adebayo et al. 2018).
+    It shows what raises the score through active neurons. It is defined for ReLU; GELU, SiLU and similar functions are
+    treated the same way, with a warning. By default the norm over the embedding or channel axis; `reduction="sum"`
+    keeps signs. Its maps are sharp, but partly reconstruct the image: they change little when the weights of late
+    layers are randomised (Adebayo et al. 2018).
 
     Source:
         Springenberg et al. 2014, *Striving for Simplicity*, arXiv:1412.6806, section 3.4.
+
+    Example:
+        >>> from interpreto import GuidedBackprop, zoo
+        >>> explainer = GuidedBackprop(*zoo.load("digits-cnn"))
+        >>> explainer(zoo.samples("digits-cnn", 1)[0].input)
+        [<GuidedBackprop of '6': pixel, 1 x 64 x 64>]
     """
 
     @checks_options

@@ -17,26 +17,32 @@ OVERLAPS = ("mean", "sum")
 
 @final
 class Occlusion(Explainer):
-    """How much the score drops when one unit, or a window, is hidden.
+    """The drop of the score when one unit, or a sliding window, is masked.
 
-    The plainest question that one can ask a model, and one row per unit; units that stand in for each other get too
-    little, since each is hidden while the others stay.
+    The simplest perturbation method, with one evaluation per unit. It underestimates redundant units, because each one
+    is masked while the others are kept.
 
     $$\\phi_i = f(x) - f(x \\setminus i)$$
 
-    With `window=`, what is hidden slides over the image by pixels, or over a text by units, and each unit gets the mean
-    drop of the windows that cover it, by how much they do. Units of images are then pixels unless `granularity=` says
-    otherwise.
+    With `window=`, a window slides over an image by pixels, or over a text by units. The score of a unit is the mean
+    drop over the windows that cover it, weighted by the covered share of the unit. Units of images are then pixels
+    unless `granularity=` is passed.
 
     Args:
-        window: Height and width of a window in pixels that the model reads, or one number for both; for texts a number
-            of units. None hides every unit once, alone.
-        stride: By how much the window moves, down and across, or one number for both; where it is larger than the
-            window there are gaps, which get 0.
-        overlap: "mean" of the drops of all windows over a unit, or their "sum", as the package of Google's PAIR has it.
+        window: Height and width of the window in pixels that the model reads, or one number for both; for texts a
+            number of units. None masks one unit at a time.
+        stride: Step of the window, down and across, or one number for both. If it is larger than the window, the units
+            between windows get 0.
+        overlap: "mean" of the drops of all windows over a unit, or their "sum", as in the `saliency` package of PAIR.
 
     Source:
         Zeiler and Fergus 2013, *Visualizing and Understanding Convolutional Networks*, arXiv:1311.2901, section 4.2.
+
+    Example:
+        >>> from interpreto import Occlusion, from_callables
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> Occlusion(model)("so good a film")[0].attributions
+        tensor([[0., 1., 0., 0.]])
     """
 
     @checks_options
@@ -54,11 +60,14 @@ class Occlusion(Explainer):
         check_choice("overlap", overlap, OVERLAPS)
         images = self.setup.wrapper.modality == "image"
         if window is None and (stride, overlap) != (1, "mean"):
-            raise OptionError("stride= and overlap= say how a window slides: give window= too.")
-        if not images and any(isinstance(given, list | tuple) for given in (window, stride)):
-            raise OptionError(f"window={window!r} and stride={stride!r} count units of a text: give one number each.")
+            raise OptionError("stride= and overlap= are options of a sliding window: pass window= too.")
+        if not images and any(isinstance(option, list | tuple) for option in (window, stride)):
+            raise OptionError(
+                f"window={window!r} and stride={stride!r} count units of a text: pass one number for each."
+            )
         method = OneAtATime() if window is None else SlidingWindow(window, stride)
-        cut = Pixels() if window is not None and images else None
+        # A window slides by pixels, so its drops are resolved by pixels rather than by patches or a coarse grid.
+        granularity = Pixels() if window is not None and images else None
         self.plan = PerturbationPlan(
-            self.setup.mask_perturbator(method), Differences(overlap == "sum"), granularity=cut
+            self.setup.mask_perturbator(method), Differences(overlap == "sum"), granularity=granularity
         )

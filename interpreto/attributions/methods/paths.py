@@ -1,4 +1,4 @@
-"""Methods that integrate gradients along paths: straight ones, random ones, of blurs, and ones that avoid gradients."""
+"""Methods that integrate gradients along a path: straight, random, blurred or guided by gradients."""
 
 from typing import Any, Unpack, final
 
@@ -15,22 +15,30 @@ from interpreto.option_kinds import checks_options
 
 @final
 class IntegratedGradients(Explainer):
-    """Gradients summed up on the straight path from a baseline to the input.
+    """The integral of the gradient along the straight path from a baseline to the input.
 
-    The units sum to the score difference between the two, up to the reported completeness gap. Gauss-Legendre nodes by
-    default; a path moves only positions that belong to a unit.
+    It is complete: the units sum to f(x) - f(x'), up to the reported completeness gap. Gauss-Legendre nodes by default.
+    Positions that belong to no unit, such as special tokens, are the same at all points of the path.
 
     $$\\phi_i = (x_i - x'_i) \\int_0^1 \\frac{\\partial f(x' + \\alpha (x - x'))}{\\partial x_i} d\\alpha$$
 
     Args:
-        n_steps: Number of nodes.
+        n_steps: Number of nodes per baseline.
         baseline: x'. Texts: "mask", "pad", "zeros", "space", a token or its id, or a tensor; by default the mask
-            token, a space where there is none. Images: "zeros" (the processor's mean colour, the default), "mean",
-            "black", "white", "blur", "noise", a number, a colour or a tensor. A list is several baselines, averaged.
-        rule: "gauss-legendre", "trapezoid", "riemann-left", "riemann-right" or "riemann-middle".
+            token, or a space if there is none. Images: "zeros" (the processor's mean colour, the default), "mean",
+            "black", "white", "blur", "noise", a number, a colour or a tensor. Results are averaged over a list of
+            baselines.
+        rule: Quadrature rule: "gauss-legendre", "trapezoid", "riemann-left", "riemann-right" or "riemann-middle".
 
     Source:
         Sundararajan et al. 2017, *Axiomatic Attribution for Deep Networks*, arXiv:1703.01365, section 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import IntegratedGradients, from_callables
+        >>> model = from_callables(lambda x: x.prod((2, 3)), lambda x, k: x[..., ::-1])
+        >>> IntegratedGradients(model)(np.array([[[1.0, 2.0]]]))[0].attributions
+        tensor([[[1., 1.]]])
     """
 
     @checks_options
@@ -53,18 +61,28 @@ class IntegratedGradients(Explainer):
 
 @final
 class GradientShap(Explainer):
-    """Integrated gradients in expectation, over baselines and over uniform places on the path.
+    """Expected gradients: integrated gradients as an expectation over baselines and uniform points of the path.
+
+    Baselines and points are sampled jointly, with standard errors. The units sum to f(x) - E f(x'), up to the reported
+    gap.
 
     $$\\phi_i = E_{x', \\alpha}\\left[(x_i - x'_i) \\frac{\\partial f(x' + \\alpha (x - x'))}{\\partial x_i}\\right]$$
 
     Args:
-        n_samples: Number of places.
-        baseline: As for `IntegratedGradients`; a list is what baselines are drawn from.
-        noise_level: Standard deviation of Gaussian noise on the input end, as a share of the input's range.
+        n_samples: Number of points.
+        baseline: As for `IntegratedGradients`; baselines are drawn at random from a list.
+        noise_level: Standard deviation of Gaussian noise on the input, as a share of the input's range.
 
     Source:
         Erion et al. 2019, *Improving performance of deep learning models with axiomatic attribution priors and
         expected gradients*, arXiv:1906.10670; the name is from Lundberg and Lee's shap package.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import GradientShap, from_callables
+        >>> model = from_callables(lambda x: x.reshape(-1, 2) @ [[2.0], [-3.0]], lambda x, k: 0 * x + [2.0, -3.0])
+        >>> GradientShap(model)(np.array([[[1.0, 2.0]]]))[0].attributions
+        tensor([[[ 2., -6.]]])
     """
 
     @checks_options
@@ -80,17 +98,17 @@ class GradientShap(Explainer):
     ) -> None:
         self.setup = Setup.create(GradientShap, model, processor, options)
         path = self.setup.path_perturbator(RandomPath(n_samples, noise_level))
-        finish = self.setup.score_reducer("sum", preserve_sum=True)
-        self.plan = PathGradientsPlan(path, finish, baseline, sampled=True, is_complete=True)
+        reducer = self.setup.score_reducer("sum", preserve_sum=True)
+        self.plan = PathGradientsPlan(path, reducer, baseline, sampled=True, is_complete=True)
 
 
 @final
 class BlurIG(Explainer):
-    """Gradients summed up while the sample gets sharp, from a wide Gaussian blur to itself.
+    """The integral of the gradient along the path from a strongly blurred to the sharp input.
 
-    No baseline has to be chosen, and at each width only features of that size come in. The units sum to
-    f(x) - f(blurred), up to the reported gap. What is outside an image is zero, the processor's mean colour; texts are
-    blurred along their tokens, generated ones as a whole, so that a prompt is also blurred by what follows it.
+    No baseline has to be chosen, and the path adds features from coarse to fine. The units sum to f(x) - f(blurred), up
+    to the reported gap. The outside of an image is zero, the processor's mean colour. Embeddings of texts are blurred
+    along the tokens; a generated continuation is blurred together with its prompt.
 
     $$\\phi_i = -\\int_0^{\\sigma_{max}} \\frac{\\partial f(L_\\sigma)}{\\partial L_{\\sigma,i}}
     \\frac{\\partial L_{\\sigma,i}}{\\partial \\sigma} d\\sigma, \\quad L_\\sigma = x * N(0, \\sigma^2)$$
@@ -98,11 +116,19 @@ class BlurIG(Explainer):
     Args:
         n_steps: Number of blurs.
         max_sigma: Standard deviation of the widest blur, in pixels or tokens.
-        rule: As for `IntegratedGradients`, over the widths; the left Riemann sum is the published one.
+        rule: Quadrature rule over the widths, as for `IntegratedGradients`; the paper uses the left Riemann sum.
 
     Source:
         Xu, Venugopalan and Sundararajan 2020, *Attribution in Scale and Space*, arXiv:2004.03383, equation 8. A
-        Gaussian is cut off at four standard deviations, and the derivative by the width is a difference over 0.01.
+        Gaussian is cut off at four standard deviations, and the derivative by the width is a forward difference with
+        step 0.01.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import BlurIG, from_callables
+        >>> model = from_callables(lambda x: x.reshape(-1, 2) @ [[2.0], [-3.0]], lambda x, k: 0 * x + [2.0, -3.0])
+        >>> BlurIG(model, max_sigma=4)(np.array([[[1.0, 2.0]]]))[0].attributions.round(decimals=1)
+        tensor([[[ 1.9000, -5.9000]]])
     """
 
     @checks_options
@@ -123,21 +149,28 @@ class BlurIG(Explainer):
 
 @final
 class GuidedIG(Explainer):
-    """Integrated gradients on a path that avoids large gradients.
+    """Integrated gradients on an adaptive path that avoids regions of large gradients.
 
-    At every step the features whose gradients are smallest move towards the input, until the distance to it has fallen
-    as much as on the straight path: noise that a straight path collects in steep places stays out. Each target has a
-    path of its own. The units sum to f(x) - f(x'), up to the reported gap.
+    At every step the features with the smallest absolute gradients move towards the input, until the distance to it is
+    that of the straight path. This avoids the noise that a straight path accumulates where gradients are large. Each
+    target has its own path. The units sum to f(x) - f(x'), up to the reported gap.
 
     Args:
-        n_steps: Number of steps, one row each per target.
+        n_steps: Number of steps, with one evaluation each per target.
         fraction: Share of the features that move together, those with the smallest gradients first.
-        max_dist: How far a feature may be ahead of the straight path or behind it, as a share of its way; 0 is
-            integrated gradients by the left Riemann sum.
+        max_dist: The largest difference between the progress of a feature and that of the straight path, as a share of
+            the distance from baseline to input; 0 is integrated gradients with the left Riemann sum.
         baseline: As for `IntegratedGradients`.
 
     Source:
         Kapishnikov et al. 2021, *Guided Integrated Gradients*, arXiv:2106.09788, algorithm 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import GuidedIG, from_callables
+        >>> model = from_callables(lambda x: x.reshape(-1, 2) @ [[2.0], [-3.0]], lambda x, k: 0 * x + [2.0, -3.0])
+        >>> GuidedIG(model)(np.array([[[1.0, 2.0]]]))[0].attributions
+        tensor([[[ 2., -6.]]])
     """
 
     @checks_options
@@ -153,6 +186,7 @@ class GuidedIG(Explainer):
         **options: Unpack[GradientOptions],
     ) -> None:
         self.setup = Setup.create(GuidedIG, model, processor, options)
+        # The path itself is adaptive. The perturbator only checks that the model has gradients.
         modality = self.setup.path_perturbator(AtInput()).modality
         path = GuidedPath(n_steps, fraction, max_dist)
         self.plan = AdaptivePathPlan(path, modality, self.setup.score_reducer("sum", preserve_sum=True), baseline)

@@ -15,19 +15,25 @@ from interpreto.option_kinds import checks_options
 class Rise(Explainer):
     """The mean score over random masks that keep a unit.
 
-    Large parts are hidden at once, so that redundant evidence is found too. Images are masked by smooth random
-    patterns, texts by hiding units independently.
+    Large parts are masked at a time, so that redundant units get scores too. Images are masked by smooth random
+    patterns, units of texts independently of each other.
 
     $$\\phi_i = E[f(x \\odot m) \\mid m_i = 1] - E[f(x \\odot m)]$$
 
     Args:
         n_samples: Number of masks.
-        grid_size: Coarse cells along each side of an image's masks.
-        keep_probability: Probability that a cell or unit stays visible.
-        centered: Whether the mean score over all masks is subtracted, as above; the paper leaves it in.
+        grid_size: Number of coarse cells along each side of an image's masks.
+        keep_probability: Probability that a cell or unit is kept.
+        centered: Whether the mean score over all masks is subtracted, as in the formula; the paper does not do so.
 
     Source:
         Petsiuk et al. 2018, *RISE*, arXiv:1806.07421, section 3.
+
+    Example:
+        >>> from interpreto import Rise, from_callables
+        >>> model = from_callables(lambda texts: [[text.count("good")] for text in texts], texts=True)
+        >>> Rise(model, centered=False)("so good a film")[0].attributions.round(decimals=1)
+        tensor([[0.5000, 1.0000, 0.5000, 0.5000]])
     """
 
     @checks_options

@@ -1,4 +1,4 @@
-"""XRAI: segments of an image, ranked by what another method finds in them."""
+"""XRAI."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,25 +21,34 @@ _BLACK_AND_WHITE = partial(IntegratedGradients, baseline=["black", "white"])
 
 @final
 class XRAI(Explainer):
-    """Segments of an image in the order of how much another method finds in them, per pixel.
+    """Segments of an image, ranked by the mean attribution that a base method gives to their pixels.
 
-    A pixel's score is the mean attribution of what its segment added to those before it; all pixels of a segment have
-    the same, so the map shows things rather than dots. The order of segments, pixel by pixel, is in the result's
-    `segments`; where the model has patches these are the units, so for a map of pixels say `granularity="pixel"`.
+    The score of a pixel is the mean attribution of the pixels that its segment added to the segments before it. All
+    pixels of a segment have the same score, so that the map shows objects rather than single pixels. The rank of every
+    pixel's segment is in the result's `segments`. Units are patches if the model has patches; pass
+    `granularity="pixel"` for a map of pixels.
 
     Args:
-        algorithm: "full" chooses after each segment anew, over what is not covered yet; "fast" ranks segments once.
-        area_threshold: How much of the image is ranked, as a share; the rest comes last, with its own mean.
-        base_attribution: What is found in the pixels: a method or a `functools.partial` of one, by default integrated
-            gradients from black and from white, averaged; or an array `H W` or `c H W` for one image. Of several
-            channels the highest counts.
+        algorithm: "full" recomputes the means over uncovered pixels after each segment; "fast" ranks segments once.
+        area_threshold: The share of the image that is ranked; the rest has the last rank, with its own mean.
+        base_attribution: A method or a `functools.partial` of one, by default integrated gradients averaged over a
+            black and a white baseline; or an array `H W` or `c H W` for one image. Of several channels the maximum is
+            taken.
         segments: Labels `H W` or masks `k H W` of one image, in the pixels that the model reads; or a function from an
-            image `H W c` with values from 0 to 1 to either. By default Felzenszwalb's at six scales.
-        dilation: By how many pixels these grow, so that edges belong to both sides. The published 5 is meant for about
-            224 pixels; small images take less.
+            image `H W c` with values from 0 to 1 to either. By default Felzenszwalb's segmentation at six scales.
+        dilation: Number of pixels by which these default segments are dilated, so that edges belong to the segments on
+            both sides. The published value of 5 is meant for images of about 224 pixels; use less for small images.
 
     Source:
         Kapishnikov et al. 2019, *XRAI: Better Attributions Through Regions*, arXiv:1906.02825, algorithm 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from interpreto import XRAI, from_callables
+        >>> scores, labels = np.array([[1.0, 3.0, 5.0]]), np.array([[0, 1, 1]])
+        >>> explainer = XRAI(from_callables(lambda x: x.mean((2, 3))), base_attribution=scores, segments=labels)
+        >>> explainer(np.ones((1, 1, 3)))[0].attributions
+        tensor([[[1., 4., 4.]]])
     """
 
     @checks_options
@@ -58,10 +67,11 @@ class XRAI(Explainer):
         self.setup = Setup.create(XRAI, model, processor, options)
         if self.setup.wrapper.modality != "image":
             raise UnsupportedError(f"XRAI ranks segments of images; this model reads a {self.setup.wrapper.modality}.")
-        base, cut = array_of(base_attribution, "base_attribution"), None
+        base, granularity = array_of(base_attribution, "base_attribution"), None
         if is_method(base_attribution):
             explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_base_method)
-            base, cut = explainer.plan, explainer.setup.granularity or explainer.plan.needs.granularity
+            # A base method that masks units keeps its own granularity; XRAI's units are those of the final map.
+            base, granularity = explainer.plan, explainer.setup.granularity or explainer.plan.needs.granularity
         elif base is None:
             raise OptionError(
                 f"base_attribution={base_attribution!r} must be the class of a method, a functools.partial of one, or "
@@ -73,18 +83,18 @@ class XRAI(Explainer):
                 raise OptionError("segments= must be labels H W, masks k H W, or a function of the image.")
         resize = self.setup.options.get("resize")
         self.plan = RegionRankingPlan(
-            base, self.setup.gradient_input(), algorithm, area_threshold, cut, segments, dilation, resize
+            base, self.setup.gradient_input(), algorithm, area_threshold, granularity, segments, dilation, resize
         )
 
 
 def array_of(given: Any, option: str) -> np.ndarray | None:
-    """A user's array, tensor or list of these as an array; None where it is nothing of the kind.
+    """Convert an array, a tensor or a list of these to an array; None for anything else.
 
     Raises:
-        OptionError: if the entries of a list do not go together.
+        OptionError: if the entries of a list are not arrays of one shape.
     """
     if isinstance(given, list | tuple) and given:
-        parts = [part for one in given if (part := array_of(one, option)) is not None]
+        parts = [part for entry in given if (part := array_of(entry, option)) is not None]
         if len(parts) < len(given) or len({part.shape for part in parts}) > 1:
             raise OptionError(f"{option}= is a list whose entries are not arrays of one shape.")
         return np.stack(parts)

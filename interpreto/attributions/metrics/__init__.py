@@ -1,4 +1,4 @@
-"""Metrics: how good attributions are, by what the model, a mask or the attributions themselves say."""
+"""Metrics of attributions: with the model, with a mask of the ground truth, or of the attributions themselves."""
 
 from interpreto.attributions.metrics.complexity import Completeness, Entropy, Gini
 from interpreto.attributions.metrics.faithfulness import Infidelity, MuFidelity, SensitivityN

@@ -1,4 +1,4 @@
-"""Metrics of the attributions alone: how much they say, and whether they keep their promise."""
+"""Metrics of the attributions themselves: complexity and completeness."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from interpreto.attributions.result import AttributionOutput
 
 
 class _Complexity(ABC):
-    """A number of how the absolute scores are shared out among the units that have a say."""
+    """A measure of how concentrated absolute scores are, over the units that can influence the target."""
 
     needs: ClassVar[Needs] = Needs.NOTHING
     higher_is_better: ClassVar[bool | None] = None
@@ -26,6 +26,7 @@ class _Complexity(ABC):
         Raises:
             InputError: if there are none.
         """
+        # NaN marks units that cannot influence a target or are part of it; they do not count as units here.
         values = [
             torch.stack(
                 [self.value(scores[~scores.isnan()].double().abs()) for scores in output.ranking_scores.flatten(1)]
@@ -36,15 +37,16 @@ class _Complexity(ABC):
 
     @abstractmethod
     def value(self, scores: Float[Tensor, " g"]) -> Float[Tensor, ""]:
-        """The number for one target."""
+        """The value for the absolute scores of one target."""
 
 
 class Entropy(_Complexity):
-    r"""Entropy of the shares of absolute attributions, in units of its largest value.
+    r"""Entropy of the shares of absolute attributions, divided by its largest possible value log g.
 
     \[ -\frac{1}{\log g} \sum_i q_i \log q_i, \qquad q_i = \frac{|\phi_i|}{\sum_j |\phi_j|} \]
 
-    0 where one unit has all, 1 where all have the same (all zero too). How simple a map is, not how right.
+    0 if one unit has all of the attribution, 1 if all units have the same (also if all are 0). It measures how simple a
+    map is, not how faithful.
     """
 
     def value(self, scores: Float[Tensor, " g"]) -> Float[Tensor, ""]:
@@ -53,6 +55,7 @@ class Entropy(_Complexity):
             return torch.zeros((), dtype=torch.float64)
         if total == 0:
             return torch.ones((), dtype=torch.float64)
+        # entr(p) = -p log p with entr(0) = 0, where p * p.log() is NaN.
         shares = scores / total
         return torch.special.entr(shares).sum() / torch.tensor(float(len(scores)), dtype=torch.float64).log()
 
@@ -62,8 +65,9 @@ class Gini(_Complexity):
 
     \[ \frac{\sum_i (2 i - g - 1) \, |\phi|_{(i)}}{g \sum_i |\phi_i|} \]
 
-    with \(|\phi|_{(i)}\) in ascending order: 0 where all units have the same (all zero too), (g - 1) / g where one
-    has all (Chalasani et al. 2020, arXiv 1810.06583, use it for sparseness). How simple a map is, not how right.
+    with \(|\phi|_{(i)}\) in ascending order. 0 if all units have the same attribution (also if all are 0), (g - 1) / g
+    if one unit has all of it. It measures how simple a map is, not how faithful; Chalasani et al. (2020, arXiv
+    1810.06583) use it for sparseness.
     """
 
     def value(self, scores: Float[Tensor, " g"]) -> Float[Tensor, ""]:
@@ -75,11 +79,11 @@ class Gini(_Complexity):
 
 
 class Completeness:
-    r"""By how much attributions miss the promised sum, relative to it.
+    r"""The completeness gap relative to the sum that the method promises.
 
     \[ \frac{\big| f(x) - f(x') - \sum_i \phi_i \big|}{\big| f(x) - f(x') \big|} \]
 
-    0 is best. NaN for methods that promise no sum, and where the score difference is 0.
+    0 is best. NaN for methods that promise no sum, and if the score difference is 0.
     """
 
     needs: ClassVar[Needs] = Needs.NOTHING

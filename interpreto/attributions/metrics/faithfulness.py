@@ -1,4 +1,4 @@
-"""Fidelity on random subsets: do the attributions of hidden units say how far the score drops?"""
+"""Faithfulness on random subsets: whether attributions predict the drop of the score when units are masked."""
 
 import math
 from abc import abstractmethod
@@ -23,7 +23,7 @@ from interpreto.typing import UnitScores
 
 
 class _OnSubsets(PerturbationMetric):
-    """Random sets of units are hidden; what their attributions sum up to is held against the drop of the score."""
+    """Masks random subsets of units, and compares the sums of their attributions with the drops of the score."""
 
     n_samples: int
 
@@ -31,9 +31,10 @@ class _OnSubsets(PerturbationMetric):
         return self.n_samples
 
     def measure(self, prepared: PreparedSample, attributions: UnitScores, modality: Masker) -> PlanRun[list[float]]:
-        rng, blank = prepared.rng(), modality.fully_masked(prepared.sample, prepared.rng())
+        rng, fully_masked = prepared.rng(), modality.fully_masked(prepared.sample, prepared.rng())
+        # Units that cannot influence a target have NaN. Masking them changes nothing, so they count as 0.
         flat = attributions.flatten(1).double().nan_to_num()
-        own = (
+        part_of_target = (
             torch.zeros_like(flat, dtype=torch.bool)
             if prepared.part_of_target is None
             else prepared.part_of_target.flatten(1)
@@ -41,41 +42,41 @@ class _OnSubsets(PerturbationMetric):
         sums, drops = [], []
         for size in blocks(self.n_samples, prepared.max_evaluations_per_request):
             cells = each(size, lambda: self.subset(flat.shape[1], rng))
-            dropped = []
-            for start, stop in _runs(own):
-                # Nothing of a target itself is hidden for it.
-                hidden = cells.masked_fill(own[start], 0)
+            block_drops = []
+            for start, stop in _runs(part_of_target):
+                # Units that are part of a target are not masked for it: that would change the target itself.
+                masks = cells.masked_fill(part_of_target[start], 0)
                 block = modality.mask(
-                    prepared.sample, blank, prepared.units, hidden.reshape(size, *prepared.units.shape)
+                    prepared.sample, fully_masked, prepared.units, masks.reshape(size, *prepared.units.shape)
                 )
                 response = yield ModelRequest(block.rows, prepared.targets.part(start, stop))
-                dropped.append(prepared.scores[start:stop].double() - response.scores.double())
+                block_drops.append(prepared.scores[start:stop].double() - response.scores.double())
             sums.append(cells.double() @ flat.T)
-            drops.append(torch.cat(dropped, dim=1))
+            drops.append(torch.cat(block_drops, dim=1))
         pairs = zip(torch.cat(sums).T, torch.cat(drops).T, strict=True)
-        return [self.value(expected, found) for expected, found in pairs]
+        return [self.value(target_sums, target_drops) for target_sums, target_drops in pairs]
 
     def result(self, found: list[list[float]], rows: int) -> MetricResult:
-        values = [torch.tensor(value, dtype=torch.float64) for value in found]
+        values = [torch.tensor(sample_values, dtype=torch.float64) for sample_values in found]
         return MetricResult(type(self).__name__, values, self.higher_is_better, n_evaluations=rows)
 
     def subset(self, count: int, rng: torch.Generator) -> Float[Tensor, " g"]:
-        """1 for the units to hide."""
+        """A random mask, 1 for the units to mask."""
         cells = torch.zeros(count)
         cells[torch.randperm(count, generator=rng)[: self.size(count, rng)]] = 1
         return cells
 
     def size(self, count: int, rng: torch.Generator) -> int:
-        """How many of the units to hide: any number of them, but not all."""
+        """The number of units to mask: by default uniform from 1 to count - 1."""
         return int(torch.randint(1, max(count, 2), (), generator=rng))
 
     @abstractmethod
     def value(self, sums: Float[Tensor, " p"], drops: Float[Tensor, " p"]) -> float:
-        """The metric from sums of attributions and drops of the score."""
+        """The metric of one target from sums of attributions and drops of the score, one each per subset."""
 
 
 def _runs(own: Bool[Tensor, "t g"]) -> list[tuple[int, int]]:
-    """Where targets in a row begin and end that have the same units of their own."""
+    """Start and end of the runs of consecutive targets with the same `part_of_target`, which can share rows."""
     begins = [n for n in range(len(own)) if not n or not torch.equal(own[n], own[n - 1])]
     return list(pairwise([*begins, len(own)]))
 
@@ -85,13 +86,13 @@ class SensitivityN(_OnSubsets):
 
     \[ \operatorname{corr}_S \Big( \sum_{i \in S} \phi_i, \; f(x) - f(x_{\setminus S}) \Big) \]
 
-    From -1 to 1, high is good. 0 where the attributions are constant (their sum over n units is), NaN where the score
-    never changes. Units without a say in a target count as 0 (Ancona et al. 2018, arXiv 1711.06104).
+    From -1 to 1, high is good. 0 if the sums do not vary, as for constant attributions; NaN if the score never changes.
+    Units that cannot influence a target count as 0 (Ancona et al. 2018, arXiv 1711.06104).
 
     Args:
         model: The model that was explained.
         processor: Its processor or tokenizer.
-        n: How many units to hide, or their share if below 1.
+        n: Number of units to mask, or their share if below 1.
         n_samples: Number of subsets.
         options: Options of every method.
     """
@@ -122,8 +123,9 @@ class SensitivityN(_OnSubsets):
 class MuFidelity(_OnSubsets):
     r"""Spearman correlation, over random subsets of random size, of the sum of attributions with the drop of the score.
 
-    As `SensitivityN`, on ranks (differences below 1e-5 of the largest number are ties), with sizes drawn uniformly
-    from 1 to g - 1, so that no size need be chosen (Bhatt et al. 2020, arXiv 2005.00631, use Pearson's and one size).
+    Like `SensitivityN`, but on ranks (differences below 1e-5 of the largest value are ties) and with sizes drawn
+    uniformly from 1 to g - 1, so that no size has to be chosen. Bhatt et al. (2020, arXiv 2005.00631) use Pearson's
+    correlation and one size.
 
     Args:
         model: The model that was explained.
@@ -150,16 +152,16 @@ class Infidelity(_OnSubsets):
     \[ \frac{\mathbb{E}_S \big( \beta \sum_{i \in S} \phi_i - (f(x) - f(x_{\setminus S})) \big)^2}
             {\mathbb{E}_S \big( f(x) - f(x_{\setminus S}) \big)^2} \]
 
-    over random subsets S of random size, with \(\beta\) the factor that makes it smallest, so that methods of any
-    scale can be compared: 0 is best, 1 is what attributions of zero reach. With `normalize=False` it is the plain
-    numerator with \(\beta = 1\). Yeh et al. (2019, arXiv 1901.09392) multiply gradient-like attributions with the
-    perturbation; here an attribution is a unit's share of the score already. NaN where the score never changes.
+    over random subsets S of random size, with the factor \(\beta\) that minimises it, so that methods with attributions
+    of any scale can be compared: 0 is best, and attributions of 0 have the value 1. With `normalize=False` it is the
+    numerator with \(\beta = 1\). Yeh et al. (2019, arXiv 1901.09392) multiply gradient-like attributions by the
+    perturbation; here an attribution is already the contribution of a unit. NaN if the score never changes.
 
     Args:
         model: The model that was explained.
         processor: Its processor or tokenizer.
         n_samples: Number of subsets.
-        normalize: Whether scale is taken out.
+        normalize: Whether to divide by the mean squared drop, with the best \(\beta\).
         options: Options of every method.
     """
 
@@ -185,21 +187,23 @@ class Infidelity(_OnSubsets):
         power, total = float(sums.square().sum()), float(drops.square().sum())
         if total == 0:
             return math.nan
+        # The least-squares factor; all sums are 0 if all attributions are.
         beta = float(sums @ drops) / power if power else 0.0
         return float((beta * sums - drops).square().sum()) / total
 
 
 def ranks(values: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-    """Ranks from 1 on, ties in the middle; differences as small as a model's rounding are ties."""
+    """Ranks from 1, the mean rank for ties; differences as small as the rounding errors of a model are ties."""
+    # Without ties, masks that change nothing would get ranks from the noise of float32 kernels.
     largest = float(values.abs().max())
     rounded = (values / largest).numpy().round(5) if largest else values.numpy()
     return torch.from_numpy(rankdata(rounded))
 
 
 def correlation(one: Float[Tensor, " p"], other: Float[Tensor, " p"]) -> float:
-    """Pearson's correlation: 0 where the first is constant, NaN where the second is."""
+    """Pearson's correlation: 0 if the first is constant, NaN if the second is."""
     one, other = one - one.mean(), other - other.mean()
-    # What is left of equal numbers is rounding.
+    # Equal numbers differ from their mean by rounding errors, so constants are compared with a tolerance.
     if float(other.abs().max()) <= 1e-12:
         return math.nan
     power = float(one.norm() * other.norm())

@@ -1,4 +1,4 @@
-"""Metrics against a mask of what is known to decide: an object in a picture, words of a text."""
+"""Metrics with a ground-truth mask: an object of an image, or the decisive words of a text."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from interpreto.option_kinds import checks_options
 
 
 class _Localization(ABC):
-    """How attributions lie on a mask."""
+    """Compares attributions with a mask of the ground truth."""
 
     needs: ClassVar[Needs] = Needs.MASKS
     higher_is_better: ClassVar[bool] = True
@@ -29,34 +29,34 @@ class _Localization(ABC):
         """Measure attributions.
 
         Args:
-            outputs: What a method said.
-            masks: One for a lone output, a list with one each for a list. For an image a boolean array `H W` of the raw
-                picture's size; one of another size is brought to it by nearest neighbours, with a warning. For a text
-                the words that decide, or one boolean per unit.
+            outputs: The outputs of a method.
+            masks: One mask for a single output, or a list with one mask per output. For an image a boolean array `H W`
+                of the raw image's size; another size is resized by nearest neighbours, with a warning. For a text the
+                decisive words, or one boolean per unit.
 
         Raises:
-            InputError: if there are not as many masks as outputs, or a mask does not fit its output or is empty.
+            InputError: if the numbers of masks and outputs differ, a mask does not fit its output, or it is empty.
         """
-        several = [masks] if isinstance(outputs, AttributionOutput) else list(masks)
+        mask_list = [masks] if isinstance(outputs, AttributionOutput) else list(masks)
         outputs = as_list(outputs)
-        if len(several) != len(outputs):
-            raise InputError(f"There are {len(several)} masks for {len(outputs)} outputs: give one per output.")
+        if len(mask_list) != len(outputs):
+            raise InputError(f"There are {len(mask_list)} masks for {len(outputs)} outputs: pass one per output.")
         values = []
-        for output, mask in zip(outputs, several, strict=True):
+        for output, mask in zip(outputs, mask_list, strict=True):
             area, inside, total = _areas(output, mask)
             scores = output.ranking_scores.flatten(1).double()
-            values.append(torch.stack([self._of_target(one, area, inside, total) for one in scores]))
+            values.append(torch.stack([self._of_target(target, area, inside, total) for target in scores]))
         return MetricResult(type(self).__name__, values, True)
 
     def _of_target(
         self, scores: Float[Tensor, " g"], area: Float[Tensor, " g"], inside: Float[Tensor, " g"], total: float
     ) -> Float[Tensor, ""]:
-        seen = ~scores.isnan()
-        # What can have no say in a target cannot be asked for.
-        total -= float(inside[~seen].sum())
+        has_score = ~scores.isnan()
+        # The part of the mask on units that cannot influence the target does not count: no method can find it.
+        total -= float(inside[~has_score].sum())
         if total <= 0:
             return torch.tensor(torch.nan, dtype=torch.float64)
-        return self.value(scores[seen], area[seen], inside[seen], total)
+        return self.value(scores[has_score], area[has_score], inside[has_score], total)
 
     @abstractmethod
     def value(
@@ -65,22 +65,22 @@ class _Localization(ABC):
         """The metric for one target.
 
         Args:
-            scores: Of the units.
-            area: How large each unit is.
-            inside: How much of each unit lies on the mask.
-            total: How large the mask is.
+            scores: The scores of the units.
+            area: The area of each unit, in pixels; 1 for units of a text.
+            inside: The area of each unit's overlap with the mask.
+            total: The area of the mask.
         """
 
 
 class PointingGame(_Localization):
-    """Whether the unit with the highest attribution lies on the mask (Zhang et al. 2016, arXiv 1608.00507).
+    """Whether the unit with the highest attribution is on the mask (Zhang et al. 2016, arXiv 1608.00507).
 
-    1 or 0 for every target; where several units share the highest attribution, the part of them that does, so that
-    constant attributions get what chance would. The authors allow for 15 pixels; here a unit counts if more than
-    `least` of it lies on the mask.
+    1 or 0 for every target. If several units share the highest attribution, the share of them that is on the mask, so
+    that constant attributions get the value of chance. The authors accept points within 15 pixels of the mask; here a
+    unit is on the mask if at least `min_overlap` of it overlaps the mask.
 
     Args:
-        min_overlap: The part of the unit that must at least lie on the mask; 0 asks it to touch the mask.
+        min_overlap: The smallest share of the unit's area that must overlap the mask; 0 accepts any overlap.
     """
 
     @checks_options
@@ -89,35 +89,38 @@ class PointingGame(_Localization):
 
     def value(self, scores, area, inside, total):
         top = scores == scores.max()
+        # A unit outside the raw image, where the processor padded it, has area 0.
         share = inside / area.clamp(min=1e-12)
         hits = (share > 0) & (share >= self.min_overlap)
         return hits[top].double().mean()
 
 
 class RelevanceMass(_Localization):
-    r"""The part of the positive attributions that lies on the mask (Arras et al. 2022, arXiv 2003.07258).
+    r"""The share of the positive attributions that is on the mask (Arras et al. 2022, arXiv 2003.07258).
 
     \[ \frac{\sum_i \phi_i^+ \, a_i}{\sum_i \phi_i^+} \]
 
-    with \(a_i\) the part of unit i on the mask. Where no attribution is positive, what attributions that are the same
-    everywhere would get.
+    with the share \(a_i\) of unit i that overlaps the mask. If no attribution is positive, it is the value of uniform
+    attributions.
     """
 
     def value(self, scores, area, inside, total):
         positive = scores.clamp(min=0)
+        # Uniform attributions per pixel are proportional to the areas of units.
         positive = positive if positive.sum() > 0 else area
         return (positive * inside / area.clamp(min=1e-12)).sum() / positive.sum()
 
 
 class RelevanceRank(_Localization):
-    """The part of the mask that the highest attributions cover, if they are given as much room as the mask has.
+    """The share of the mask that is covered by the units with the highest attributions, up to the area of the mask.
 
-    Units are taken from the highest attribution down until they are as large as the mask, the last one in part; of
-    units with the same attribution all are taken in part. 1 where exactly the mask is on top (Arras et al. 2022, arXiv
-    2003.07258).
+    Units are taken in descending order of attribution until their total area is that of the mask; the last unit counts
+    in part, and so do all units that share its attribution. 1 if the units on the mask have the highest attributions
+    (Arras et al. 2022, arXiv 2003.07258).
     """
 
     def value(self, scores, area, inside, total):
+        # Units with equal scores are summed to one level, from which the same share of every unit is taken.
         levels, level = scores.unique(return_inverse=True)
         areas, insides = (torch.zeros(len(levels), dtype=torch.float64).index_add(0, level, x) for x in (area, inside))
         areas, insides = areas.flip(0), insides.flip(0)
@@ -127,61 +130,65 @@ class RelevanceRank(_Localization):
 
 
 def _areas(output: AttributionOutput, mask: Any) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"], float]:
-    """The size of every unit, how much of it lies on the mask, and the size of the mask."""
+    """The area of every unit, of its overlap with the mask, and of the mask."""
     if isinstance(output.elements, Tensor):
         assert isinstance(output.raw_input, Image.Image)
-        on = _picture_mask(mask, output.raw_input.size)
+        on = _image_mask(mask, output.raw_input.size)
         if output.unit_map is not None:
-            return _covered_segments(output.elements.double(), output.unit_map, on)
-        return _covered(output.elements.double(), on)
+            return _segment_overlaps(output.elements.double(), output.unit_map, on)
+        return _box_overlaps(output.elements.double(), on)
     units = [str(element).strip().lower() for element in output.elements]
     if all(isinstance(word, str) for word in mask) and not isinstance(mask, str):
+        # Units include the white space before a word, and words may be capitalised at the start of a sentence.
         words = {word.strip().lower() for word in mask}
         on = torch.tensor([unit in words for unit in units])
     else:
         on = torch.as_tensor(np.asarray(mask))
         if on.shape != (len(units),):
             raise InputError(
-                f"The mask of a text has its decisive words, or one boolean for each of its {len(units)} units; this "
-                f"one has the shape {tuple(on.shape)}."
+                f"The mask of a text must be its decisive words, or one boolean for each of its {len(units)} units; "
+                f"got the shape {tuple(on.shape)}."
             )
         on = on.bool()
     if not on.any():
-        raise InputError(f"The mask {mask!r} has none of the units {output.elements[:8]}...")
+        raise InputError(f"The mask {mask!r} contains none of the units {output.elements[:8]}...")
     return torch.ones(len(units), dtype=torch.float64), on.double(), float(on.sum())
 
 
-def _picture_mask(mask: Any, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+def _image_mask(mask: Any, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+    """A mask at the size of the raw image, as width and height."""
     on = torch.as_tensor(np.asarray(mask))
     if on.ndim != 2:
-        raise InputError(f"A mask of an image has the shape (H, W), not {tuple(on.shape)}.")
+        raise InputError(f"A mask of an image must have the shape (H, W), not {tuple(on.shape)}.")
     width, height = size
     if on.shape != (height, width):
         warnings.warn(
-            f"A mask of {on.shape[0]} x {on.shape[1]} pixels is brought to the {height} x {width} of its picture by "
+            f"A mask of {on.shape[0]} x {on.shape[1]} pixels is resized to the {height} x {width} of its image by "
             "nearest neighbours.",
+            # The line of the user's call of evaluate().
             stacklevel=4,
         )
         on = nn.functional.interpolate(on[None, None].float(), size=(height, width), mode="nearest")[0, 0]
     if not on.any():
-        raise InputError("The mask is empty: no pixel is known to decide.")
+        raise InputError("The mask is empty: it has no pixels of the ground truth.")
     return on.bool()
 
 
-def _covered(
+def _box_overlaps(
     boxes: Float[Tensor, "g 4"], on: Bool[Tensor, "H W"]
 ) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"], float]:
-    """Areas of boxes inside the picture, and of their parts on the mask; edges may lie within pixels."""
+    """Areas of boxes inside the image, of their overlaps with the mask, and of the mask; edges can be fractions."""
     height, width = on.shape
     lefts, rights = (boxes[:, edge].clamp(0, width) for edge in (0, 2))
     tops, bottoms = (boxes[:, edge].clamp(0, height) for edge in (1, 3))
+    # A summed-area table: the overlap of any box is a combination of its values at the four corners.
     sums = nn.functional.pad(on.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
-    left = _before(sums, bottoms, lefts) - _before(sums, tops, lefts)
-    inside = _before(sums, bottoms, rights) - _before(sums, tops, rights) - left
+    left = _area_before(sums, bottoms, lefts) - _area_before(sums, tops, lefts)
+    inside = _area_before(sums, bottoms, rights) - _area_before(sums, tops, rights) - left
     return (rights - lefts) * (bottoms - tops), inside.clamp(min=0), float(on.sum())
 
 
-def _covered_segments(
+def _segment_overlaps(
     boxes: Float[Tensor, "g 4"], unit_map: Int[Tensor, "H1 W1"], on: Bool[Tensor, "H W"]
 ) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"], float]:
     """The same for units of any shape: the sums over the boxes of their pixels."""
@@ -192,14 +199,14 @@ def _covered_segments(
     height, width = index.shape
     down, across = tuple(range(height + 1)), tuple(range(width + 1))
     pixels = boxes_between((height, width), (left, top, right, bottom), down, across)
-    area, inside, total = _covered(pixels.double(), on)
+    area, inside, total = _box_overlaps(pixels.double(), on)
     kept, units = index.flatten() >= 0, index.flatten().clamp(min=0)
     area, inside = (area.new_zeros(len(boxes)).index_add(0, units, values * kept) for values in (area, inside))
     return area, inside, total
 
 
-def _before(sums: Float[Tensor, "H1 W1"], y: Float[Tensor, " g"], x: Float[Tensor, " g"]) -> Float[Tensor, " g"]:
-    """The mask's area above and to the left of points; linear in both within a pixel."""
+def _area_before(sums: Float[Tensor, "H1 W1"], y: Float[Tensor, " g"], x: Float[Tensor, " g"]) -> Float[Tensor, " g"]:
+    """The mask's area above and to the left of points; bilinear interpolation is exact within a pixel."""
     height, width = sums.shape
     row, column = y.long().clamp(max=height - 2), x.long().clamp(max=width - 2)
     down, across = y - row, x - column

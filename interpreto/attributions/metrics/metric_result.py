@@ -1,4 +1,4 @@
-"""What a metric found."""
+"""Results of metrics."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from interpreto.errors import InputError
 
 
 class Needs(StrEnum):
-    """What a metric is made with or must be told, beyond the outputs."""
+    """What a metric needs besides the outputs of a method, at its construction or evaluation."""
 
     NOTHING = "nothing"
     MODEL = "a model and its processor"
     METHOD = "the method that made the outputs"
-    MASKS = "masks of what decides"
+    MASKS = "masks of the ground truth"
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A score along the way from the whole sample to the hidden one, or back.
+    """A score between the unperturbed and the fully masked sample.
 
     Attributes:
-        x: The share of units that is changed, `s`, from 0 to 1.
+        x: The share of units that has changed, `s`, from 0 to 1.
         y: The score at each share, `s`.
     """
 
@@ -37,20 +37,20 @@ class Curve:
 
     @property
     def area(self) -> float:
-        """The area below, by the trapezoid rule, x from 0 to 1."""
+        """The area under the curve for x from 0 to 1, by the trapezoidal rule."""
         return float(torch.trapezoid(self.y.double(), self.x.double()))
 
 
 @dataclass(frozen=True, eq=False)
 class MetricResult:
-    """Values of a metric.
+    """The values of a metric.
 
     Attributes:
-        metric: Its name.
-        values: One tensor per sample with a value per target; NaN where the metric is not defined.
-        higher_is_better: Whether large values are good; None where the metric does not judge.
-        curves: For metrics that rest on curves, one list per sample with a curve per target.
-        n_evaluations: How many rows went through the model.
+        metric: Name of the metric.
+        values: One tensor per sample with a value per target; NaN if the metric is not defined.
+        higher_is_better: Whether large values are good; None if neither is.
+        curves: For metrics of curves, one list per sample with a curve per target; else None.
+        n_evaluations: Number of evaluations of the model.
     """
 
     metric: str
@@ -61,30 +61,35 @@ class MetricResult:
 
     @property
     def per_sample(self) -> Float[Tensor, " n"]:
-        """The mean over the targets of each sample for which it is defined."""
+        """The mean over targets of each sample, without undefined values."""
         return torch.stack([value.double().nanmean() for value in self.values])
 
     @property
     def mean(self) -> float:
-        """The mean over the samples for which it is defined."""
+        """The mean over samples, without undefined values."""
         return float(self.per_sample.nanmean())
 
     @property
     def median_curve(self) -> Curve:
-        """The median, at each x, of the curves of all samples and targets for which it is defined.
+        """The median at each x over the curves of all samples and targets, without undefined values.
 
         Raises:
-            InputError: if the metric rests on no curves, or they have different x.
+            InputError: if the metric has no curves, or they have different x.
         """
-        curves = [curve for some in self.curves or [] for curve in some]
+        curves = [curve for sample_curves in self.curves or [] for curve in sample_curves]
         if not curves or any(curve.x.shape != curves[0].x.shape for curve in curves):
             raise InputError(
-                f"{self.metric} has no curves, or curves of different lengths: there is no median of them."
+                f"{self.metric} has no curves, or curves of different lengths, so that they have no median."
             )
         return Curve(curves[0].x, torch.stack([curve.y.double() for curve in curves]).nanquantile(0.5, dim=0))
 
     def with_failed_samples(self, places: Sequence[int], count: int) -> "MetricResult":
-        """The same as values of these of so many samples; the others have none."""
+        """The result with NaN inserted for samples that failed.
+
+        Args:
+            places: The indices of the samples of this result among all samples.
+            count: Number of all samples.
+        """
         values = [torch.full((1,), torch.nan, dtype=torch.float64) for _ in range(count)]
         curves: list[list[Curve]] = [[] for _ in range(count)]
         for number, place in enumerate(places):
@@ -97,34 +102,45 @@ class MetricResult:
 
 
 def skip_failed_samples(evaluate: Callable[..., MetricResult]) -> Callable[..., MetricResult]:
-    """Let a metric's `evaluate` pass over outputs of samples that failed: their value is NaN, which no mean counts."""
+    """Decorate the `evaluate` of a metric to skip outputs of samples that failed; their value is NaN."""
 
     @wraps(evaluate)
     def evaluated(self: Any, outputs: Any, *others: Any, **named: Any) -> MetricResult:
-        every = outputs if isinstance(outputs, AttributionOutput) else list(outputs)
-        found = as_list(every)
-        kept = [number for number, output in enumerate(found) if output.error is None]
-        if len(kept) == len(found):
-            return evaluate(self, every, *others, **named)
-        if not kept:
-            raise InputError(f"There are no outputs to measure: {found[0].error}")
-        others = tuple(_kept(one, kept, len(found)) for one in others)
-        named = {name: _kept(one, kept, len(found)) for name, one in named.items()}
-        return evaluate(self, [found[number] for number in kept], *others, **named).with_failed_samples(
-            kept, len(found)
+        # A single output must stay single, because `masks` then is one mask. An iterator can be read only once.
+        given_outputs = outputs if isinstance(outputs, AttributionOutput) else list(outputs)
+        all_outputs = as_list(given_outputs)
+        succeeded = [number for number, output in enumerate(all_outputs) if output.error is None]
+        if len(succeeded) == len(all_outputs):
+            return evaluate(self, given_outputs, *others, **named)
+        if not succeeded:
+            raise InputError(f"There are no outputs to measure: {all_outputs[0].error}")
+        # Inputs and masks are given per output, so those of failed samples are skipped too.
+        others = tuple(_select(argument, succeeded, len(all_outputs)) for argument in others)
+        named = {name: _select(argument, succeeded, len(all_outputs)) for name, argument in named.items()}
+        return evaluate(self, [all_outputs[number] for number in succeeded], *others, **named).with_failed_samples(
+            succeeded, len(all_outputs)
         )
 
     return evaluated
 
 
-def _kept(beside: Any, kept: Sequence[int], count: int) -> Any:
-    """Of what is given beside outputs, one for each, what belongs to some of them."""
+def _select(beside: Any, kept: Sequence[int], count: int) -> Any:
+    """The entries of an argument that belong to some of the outputs.
+
+    Args:
+        beside: The argument, with one entry per output, or None.
+        kept: The indices of these outputs.
+        count: Number of all outputs.
+
+    Raises:
+        InputError: if there is not one entry per output.
+    """
     if beside is None:
         return None
-    several = list(beside) if isinstance(beside, Iterable) and not isinstance(beside, str | Mapping) else []
-    if len(several) != count:
-        raise InputError(f"Some of the {count} outputs failed: give a list of as many inputs or masks beside them.")
-    return [several[number] for number in kept]
+    entries = list(beside) if isinstance(beside, Iterable) and not isinstance(beside, str | Mapping) else []
+    if len(entries) != count:
+        raise InputError(f"Some of the {count} outputs failed: pass a list with one input or mask per output.")
+    return [entries[number] for number in kept]
 
 
 def as_list(outputs: Any) -> list[AttributionOutput]:
@@ -133,10 +149,10 @@ def as_list(outputs: Any) -> list[AttributionOutput]:
     Raises:
         InputError: if there are none, or something else is among them.
     """
-    found = [outputs] if isinstance(outputs, AttributionOutput) else list(outputs)
-    if not found:
+    output_list = [outputs] if isinstance(outputs, AttributionOutput) else list(outputs)
+    if not output_list:
         raise InputError("There are no outputs to measure.")
-    for item in found:
+    for item in output_list:
         if not isinstance(item, AttributionOutput):
             raise InputError(f"Expected outputs of a method, got {type(item).__name__}.")
-    return found
+    return output_list

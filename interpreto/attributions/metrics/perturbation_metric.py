@@ -1,4 +1,4 @@
-"""Metrics that run the model again on perturbed samples, by a plan of their own."""
+"""The base class of metrics that run the model again on perturbed samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ class PerturbationMetric(ABC):
         """Measure attributions of this model.
 
         Args:
-            outputs: What a method said: for the targets, in the units, that it was said for.
-            inputs: The samples, in the same order, as they were explained. None takes the raw inputs that the outputs
-                keep; tensors and tokenised mappings are not kept as they were and must be given.
+            outputs: The outputs of a method. They are measured for their own targets and units.
+            inputs: The samples in the same order, as they were explained. None uses the raw inputs that the outputs
+                keep; tensors and tokenised mappings are not kept unchanged and must be passed.
 
         Raises:
             InputError: if outputs and inputs, or outputs and model, do not belong together.
@@ -50,30 +50,41 @@ class PerturbationMetric(ABC):
             return self.measure(prepared, attributions, modality)
 
         done = run_on_samples(self.setup, outputs, inputs, run, self.n_evaluations)
-        return self.result([one.result for one in done], sum(one.n_evaluations for one in done))
+        return self.result([sample.result for sample in done], sum(sample.n_evaluations for sample in done))
 
     def perturbator(self) -> Any:
-        """What changes samples: by default what hides parts."""
+        """The modality that perturbs samples, by default the masker."""
         return self.setup.masker()
 
     @property
     def depends_on_removal(self) -> bool:
-        """Whether what stands in for hidden parts matters."""
+        """Whether the value depends on the option `removal`."""
         return True
 
     @abstractmethod
     def n_evaluations(self, layout: Layout) -> int:
-        """How many rows a sample takes."""
+        """Expected number of evaluations of a sample, for the progress bar."""
 
     @abstractmethod
     def measure(self, prepared: PreparedSample, attributions: UnitScores, modality: Any) -> PlanRun[Any]:
-        """The conversation that measures one sample; attributions are `t *g`, NaN where a unit has no say."""
+        """Measure one sample.
+
+        Args:
+            prepared: The sample.
+            attributions: Its attributions, `t *g`; NaN for units that cannot influence the target or are part of it.
+            modality: The result of `perturbator`.
+        """
 
     @abstractmethod
     def result(self, found: list[Any], rows: int) -> MetricResult:
-        """The values of all samples."""
+        """The result from what `measure` returned for each sample, and the total number of evaluations."""
 
     def _check(self, outputs: Sequence[AttributionOutput]) -> None:
+        """Check that outputs are of the same task, modality and model as the metric.
+
+        Raises:
+            InputError: if one is not.
+        """
         task, modality = self.setup.wrapper.task, self.setup.wrapper.modality
         model = self.setup.wrapper.engine.provenance()["model"]
         for output in outputs:
@@ -84,10 +95,10 @@ class PerturbationMetric(ABC):
 
 
 def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a metric that looks at probabilities unless its user says otherwise.
+    """Options of a metric that measures probabilities by default, with `inference_mode="softmax"` where it applies.
 
-    A wrapped model says already which score it gives; a whole continuation's is its log-probability, and a similarity
-    is compared with nothing where there is one prompt.
+    It does not apply to a wrapped model, which defines its score already; to `joint=True`, whose score is the
+    log-probability of the continuation; and to similarities, of which a softmax over a single prompt would be 1.
     """
     fixed = (
         isinstance(model, InferenceWrapper)
@@ -98,13 +109,14 @@ def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_method(outputs: Any, method: Explainer) -> list[AttributionOutput]:
-    """Outputs as a list, if this method may have made them.
+    """Outputs as a list, after a check that they can be of this method.
 
     Raises:
-        InputError: if another one has.
+        InputError: if they are of another method.
     """
-    found, own = as_list(outputs), type(method).__name__
-    said = sorted({str(output.info.get("method", own)) for output in found} - {own})
-    if said:
-        raise InputError(f"The outputs are of {', '.join(said)}, the method is {own}.")
-    return found
+    output_list, method_name = as_list(outputs), type(method).__name__
+    # Outputs without a recorded method are accepted.
+    others = sorted({str(output.info.get("method", method_name)) for output in output_list} - {method_name})
+    if others:
+        raise InputError(f"The outputs are of {', '.join(others)}, the method is {method_name}.")
+    return output_list

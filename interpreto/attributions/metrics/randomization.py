@@ -1,4 +1,4 @@
-"""Model randomisation: does an attribution depend on what the model has learned?"""
+"""Model randomisation: whether attributions depend on the learned weights."""
 
 import copy
 import warnings
@@ -23,20 +23,18 @@ class ModelRandomization:
     """Rank correlation of attributions with those of the same model with random weights (Adebayo et al. 2018,
     arXiv 1810.03292).
 
-    Layers are randomised from the top down, a further part of them at every step: a weight matrix is drawn from a
-    normal distribution with its own mean and standard deviation, a vector (of biases, of a normalisation) is
-    shuffled. The value is Spearman's correlation of the absolute attributions once all layers are random, 0 where one
-    of them is constant; `curves` hold it for every step, x the share of layers that is random. Low is good: an
-    attribution that stays the same does not tell of the model. The authors compare images; here units are compared,
-    in the units of the outputs.
+    Layers are randomised in steps from the last to the first. A weight matrix is drawn from a normal distribution with
+    its own mean and standard deviation; a vector (biases, normalisation weights) is shuffled. The value is Spearman's
+    correlation of the absolute attributions after all layers are random, or 0 if one of the two is constant. `curves`
+    has the correlation for every step, with the share x of random layers. Low is good: attributions that do not change
+    do not depend on the model. The authors compare images; here the scores of units are compared.
 
-    The method runs on a copy of the model with weights of its own, which takes as much memory as the model; the
-    model itself stays as it is.
+    The method runs on a copy of the model, which takes as much memory as the model. The model itself is not changed.
 
     Args:
-        method: A method on the model, as it explained the outputs.
-        n_steps: In how many steps layers are randomised.
-        seed: Where randomness starts.
+        method: The method that explained the outputs, on the same model.
+        n_steps: Number of steps in which layers are randomised.
+        seed: Seed of the random weights.
     """
 
     needs: ClassVar[Needs] = Needs.METHOD
@@ -51,8 +49,8 @@ class ModelRandomization:
         """Measure attributions of this method.
 
         Args:
-            outputs: What the method said.
-            inputs: The samples, in the same order; None takes the raw inputs that the outputs keep.
+            outputs: The outputs of the method.
+            inputs: The samples, in the same order; None uses the raw inputs that the outputs keep.
 
         Raises:
             InputError: if outputs and method do not belong together.
@@ -65,74 +63,87 @@ class ModelRandomization:
         assert originals is not None
         layers = list(zip(*map(_layers, (model, originals)), strict=True))
         steps: list[list[list[float]]] = []
-        rows = 0
+        n_evaluations = 0
         for step in range(1, self.n_steps + 1):
+            # modules() lists layers in the order of their definition, which is that of the forward pass in most models.
             top = layers[len(layers) - round(len(layers) * step / self.n_steps) :]
             _randomise(top, self.seed)
             with warnings.catch_warnings():
-                # Random weights are steep; whether a path converges on them matters to nobody.
+                # Path integrals converge slowly on random weights, which does not matter here.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 others = method.explain(samples, specs)
-            rows += sum(other.n_evaluations for other in others)
+            n_evaluations += sum(other.n_evaluations for other in others)
             steps.append([_correlations(*pair) for pair in zip(outputs, others, strict=True)])
         x = torch.linspace(0, 1, self.n_steps + 1)
         curves = [
             [Curve(x, torch.tensor([1.0, *(step[number][target] for step in steps)])) for target in range(len(names))]
             for number, names in enumerate(output.target_names for output in outputs)
         ]
-        values = [torch.tensor([float(curve.y[-1]) for curve in some]) for some in curves]
-        return MetricResult(type(self).__name__, values, False, curves, rows)
+        values = [torch.tensor([float(curve.y[-1]) for curve in sample_curves]) for sample_curves in curves]
+        return MetricResult(type(self).__name__, values, False, curves, n_evaluations)
 
 
 def _correlations(output: AttributionOutput, other: AttributionOutput) -> list[float]:
+    """Spearman's correlation of the absolute attributions of two outputs, one per target.
+
+    Raises:
+        InputError: if they have different units.
+    """
     if output.attributions.shape != other.attributions.shape:
-        raise InputError("The method cuts the inputs into other units than those of the outputs.")
-    found = []
-    for one, two in zip(output.ranking_scores.flatten(1), other.ranking_scores.flatten(1), strict=True):
-        seen = ~(one.isnan() | two.isnan())
-        pair = [scores[seen].abs() for scores in (one, two)]
+        raise InputError("The method divides the inputs into other units than those of the outputs.")
+    correlations = []
+    for original, randomised in zip(output.ranking_scores.flatten(1), other.ranking_scores.flatten(1), strict=True):
+        has_scores = ~(original.isnan() | randomised.isnan())
+        pair = [scores[has_scores].abs() for scores in (original, randomised)]
+        # The correlation with a constant is not defined. It counts as 0, because no information is shared.
         constant = any(len(scores) < 2 or bool((scores == scores[0]).all()) for scores in pair)
-        found.append(0.0 if constant else correlation(*(torch.from_numpy(rankdata(scores.numpy())) for scores in pair)))
-    return found
+        correlations.append(
+            0.0 if constant else correlation(*(torch.from_numpy(rankdata(scores.numpy())) for scores in pair))
+        )
+    return correlations
 
 
 def _copied(method: Explainer) -> tuple[Explainer, nn.Module]:
-    """A method on a copy of its model, weights and all, and that copy.
+    """The method on a copy of its model, and that copy.
 
     Raises:
-        UnsupportedError: if there is no model, or none that can be copied.
+        UnsupportedError: if the model is a function, or cannot be copied.
     """
     if method.setup.wrapper.engine.module is None:
         raise UnsupportedError("ModelRandomization needs weights to randomise; this model is a function.")
     try:
-        own = copy.deepcopy(method)
+        # The whole method, since its wrapper, engine and plan all refer to the model.
+        method_copy = copy.deepcopy(method)
     except Exception as error:
         raise UnsupportedError(
             f"ModelRandomization randomises a copy of the model, and this one cannot be copied: {error}."
         ) from error
-    model = own.setup.wrapper.engine.module
+    model = method_copy.setup.wrapper.engine.module
     assert model is not None
-    return own, model
+    return method_copy, model
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
-    """The modules that have weights of their own."""
+    """The modules that own parameters, rather than only having submodules that do."""
     return [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
 
 
 @torch.no_grad()
 def _randomise(layers: Sequence[tuple[nn.Module, nn.Module]], seed: int) -> None:
-    """Give layers random weights, made from those of their originals."""
-    rng, done = torch.Generator().manual_seed(seed), set[int]()
+    """Overwrite the weights of layers with random ones that have the statistics of the original weights."""
+    rng, visited = torch.Generator().manual_seed(seed), set[int]()
     for layer, original in layers:
-        for parameter, own in zip(layer.parameters(recurse=False), original.parameters(recurse=False), strict=True):
-            if id(parameter) not in done:
-                done.add(id(parameter))
-                parameter.copy_(_drawn(own, rng))
+        for parameter, weights in zip(layer.parameters(recurse=False), original.parameters(recurse=False), strict=True):
+            # Tied weights, such as those of embeddings and language model head, are drawn once.
+            if id(parameter) not in visited:
+                visited.add(id(parameter))
+                parameter.copy_(_random_like(weights, rng))
 
 
-def _drawn(parameter: Tensor, rng: torch.Generator) -> Tensor:
+def _random_like(parameter: Tensor, rng: torch.Generator) -> Tensor:
+    """Random weights: a matrix from a normal distribution, a vector shuffled."""
     if parameter.ndim < 2:
+        # Weights of a normalisation are close to 1 with a tiny variance, so normal noise would hardly change them.
         flat = parameter.flatten()
         return flat[torch.randperm(len(flat), generator=rng).to(flat.device)].reshape(parameter.shape)
     values = parameter.float()

@@ -1,4 +1,4 @@
-"""Running a model again on the samples of results: with the same inputs, targets and units."""
+"""Runs a model again on the samples of results, with the same inputs, targets and units."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -26,10 +26,11 @@ def inputs_and_targets(outputs: Sequence[AttributionOutput], inputs: Any) -> tup
     """The samples and targets of results, as a user would pass them to a method.
 
     Raises:
-        InputError: if a target cannot be known any more, because the result was saved.
+        InputError: if a target was a function, an image or an embedding, and the result was loaded from a file.
     """
     specs = [_targets_of(output) for output in outputs]
     samples = [_inputs_of(output) for output in outputs] if inputs is None else inputs
+    # A list of targets would be one per sample; a single sample can be passed without a list.
     return samples, specs[0] if len(specs) == 1 else specs
 
 
@@ -40,14 +41,14 @@ def run_on_samples(
     run: Callable[[PreparedSample, UnitScores], PlanRun[Found]],
     n_evaluations: Callable[[Layout], int],
 ) -> list[Completed[Found]]:
-    """Run a plan on the sample of each result, with its attributions.
+    """Run a plan on the sample of each result, with the attributions of the result.
 
     Args:
-        setup: The model.
+        setup: The wrapped model and options.
         outputs: The results.
         inputs: The samples; None for those of the results.
-        run: From a sample and its attributions to the plan.
-        n_evaluations: Number of evaluations of a sample.
+        run: Starts the plan for a sample and its attributions.
+        n_evaluations: Expected number of evaluations of a sample.
 
     Raises:
         InputError: if results and samples do not belong together.
@@ -59,27 +60,34 @@ def run_on_samples(
         PlanNeeds(),
         segmenter=lambda number, sample: _segmenter_of(outputs[number], sample),
     )
-    done = [one for one in Pipeline(setup).all(samples, specs, job) if isinstance(one, Completed)]
+    done = [result for result in Pipeline(setup).all(samples, specs, job) if isinstance(result, Completed)]
     if len(done) != len(outputs):
         raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: pass one output per sample.")
     return done
 
 
 def _inputs_of(output: AttributionOutput) -> Any:
+    """The sample of a result: as the user passed it, or the raw input of a result that was loaded."""
     if output.request is not None:
         return output.request.inputs
     raw = output.raw_input
-    # A saved prompt with its continuation: the continuation is the target.
+    # The raw input of a generated text is (prompt, continuation), and the continuation is its target.
     return raw[0] if output.task == "text-generation" and isinstance(raw, tuple) else raw
 
 
 def _targets_of(output: AttributionOutput) -> Any:
+    """The targets of a result, as a user would pass them.
+
+    Raises:
+        InputError: if they cannot be reconstructed from a saved result.
+    """
     if output.request is not None:
         return output.request.targets
-    prompts = output.task == "zero-shot-image-classification"
-    if any(isinstance(value, SavedTarget) or (isinstance(value, str) and not prompts) for value in output.targets):
+    # Prompts are text targets. For other tasks, a text is the name of a function, saved by `target_to_json`.
+    has_prompts = output.task == "zero-shot-image-classification"
+    if any(isinstance(value, SavedTarget) or (isinstance(value, str) and not has_prompts) for value in output.targets):
         raise InputError(
-            f"The targets {output.target_names} were functions, images or embeddings and were saved by name alone: "
+            f"The targets {output.target_names} were functions, images or embeddings, of which only names are saved: "
             "measure outputs before they are saved."
         )
     if output.task != "text-generation":
@@ -90,18 +98,24 @@ def _targets_of(output: AttributionOutput) -> Any:
 
 
 def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:
-    """The granularity of a result; of a saved one found by its name, or for images by its boxes."""
+    """The granularity of a result. For a loaded one it is found by its name, or for images by its boxes.
+
+    Raises:
+        OptionError: if the granularity of a text has no name.
+        InputError: if the boxes are not a grid on the image that the model reads.
+    """
     if output.request is not None:
         return output.request.segmenter
-    known = {str(name): segmenter for name, segmenter in granularity.KNOWN[output.modality].items()}
+    segmenters = {str(name): segmenter for name, segmenter in granularity.KNOWN[output.modality].items()}
     if output.granularity == "segments":
         return granularity.Segments()
     if not isinstance(sample, ImageSample) or output.unit_map is not None:
-        if output.granularity not in known:
-            raise OptionError(f"The outputs are by {output.granularity}: pass that granularity=.")
-        return known[output.granularity]
+        if output.granularity not in segmenters:
+            raise OptionError(f"The granularity of the outputs is {output.granularity}: pass it as granularity=.")
+        return segmenters[output.granularity]
     height, width = output.attributions.shape[1:]
     tall, wide = sample.size
+    # The same shape can be a grid, or patches with a remainder at the border; the boxes tell which.
     candidates: list[Grid | Patches | Pixels] = []
     if height <= tall and width <= wide:
         candidates = [Grid(height, width), Patches((tall // height, wide // width))]
@@ -109,20 +123,25 @@ def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:
         if _same_units(candidate.labels(sample), output.elements):
             return candidate
     raise InputError(
-        f"The boxes of the outputs, {height} x {width}, are not on the image that this model reads: they are of "
-        "another image or model; or pass their granularity=."
+        f"The boxes of the outputs, {height} x {width}, do not fit the image that this model reads: they are of "
+        "another image or model, or their granularity= must be passed."
     )
 
 
 def _same_units(labels: Any, elements: Any) -> bool:
-    """Whether units are the same, boxes up to rounding."""
+    """Whether units are the same; boxes are compared up to rounding."""
+    # Pieces of text are lists, for which == compares all; boxes are tensors.
     if labels is elements or not isinstance(labels, Tensor) or not isinstance(elements, Tensor):
         return labels is elements or labels == elements
     return labels.shape == elements.shape and torch.allclose(labels, elements, atol=1e-3)
 
 
 def _aligned(output: AttributionOutput, prepared: PreparedSample) -> UnitScores:
-    """The attributions of a result, if its units and targets are those of the sample."""
+    """The attributions of a result, after a check that its units and targets are those of the sample.
+
+    Raises:
+        InputError: if they are not.
+    """
     same = _same_units(prepared.labels, output.elements) and _same_units(prepared.units.unit_map, output.unit_map)
     if not same or output.attributions.shape[1:] != prepared.units.shape:
         raise InputError(

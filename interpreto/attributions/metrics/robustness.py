@@ -1,4 +1,4 @@
-"""Stability: how far an attribution moves if its sample hardly does."""
+"""Robustness: how much attributions change under small changes of the sample."""
 
 import math
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ class MaxSensitivity:
 
     \[ \max_{\delta} \; \frac{\lVert \phi(x + \delta) - \phi(x) \rVert}{\lVert \phi(x) \rVert} \]
 
-    over random \(\delta\), uniform in every number of the tensor that the model reads (pixel values, token
-    embeddings), within `radius` times the tensor's range; positions that belong to no unit stay. Low is good. 0 where
-    attributions never change, infinite where they leave zero. A maximum over more samples is larger: compare with the
-    same number.
+    over random \(\delta\), uniform in every entry of the model's input tensor (pixel values, token embeddings), within
+    `radius` times the tensor's range. Positions that belong to no unit are not changed. Low is good. 0 if attributions
+    never change, infinite if they are 0 for the sample but not for a changed one. The maximum grows with `n_samples`,
+    so compare values with the same number.
 
     Args:
-        method: A method on the model, as it explained the outputs.
-        radius: How far to go, as a part of the tensor's range.
-        n_samples: How many changed samples are explained.
+        method: The method that explained the outputs, on the same model.
+        radius: The largest change of an entry, as a share of the tensor's range.
+        n_samples: Number of changed samples that are explained.
     """
 
     needs: ClassVar[Needs] = Needs.METHOD
@@ -49,8 +49,8 @@ class MaxSensitivity:
         """Measure attributions of this method.
 
         Args:
-            outputs: What the method said.
-            inputs: The samples, in the same order; None takes the raw inputs that the outputs keep.
+            outputs: The outputs of the method.
+            inputs: The samples, in the same order; None uses the raw inputs that the outputs keep.
 
         Raises:
             InputError: if outputs and method do not belong together.
@@ -64,35 +64,39 @@ class MaxSensitivity:
             self._measure,
             lambda layout: self.n_samples * (1 + plan.n_evaluations(layout)),
         )
-        values = [torch.tensor(one.result, dtype=torch.float64) for one in done]
-        return MetricResult(type(self).__name__, values, False, n_evaluations=sum(one.n_evaluations for one in done))
+        values = [torch.tensor(item.result, dtype=torch.float64) for item in done]
+        return MetricResult(type(self).__name__, values, False, n_evaluations=sum(item.n_evaluations for item in done))
 
     def _measure(self, prepared: PreparedSample, attributions: UnitScores) -> PlanRun[list[float]]:
+        """The largest relative change of the attributions of each target."""
+        # The input tensor of gradients exists for every method, also for those that need no gradients.
         modality = self.method.setup.gradient_input()
         rng, tensor = prepared.rng(), modality.read(prepared.sample)
         scale = self.radius * float(tensor.max() - tensor.min())
         worst = [0.0] * len(attributions)
         for _ in range(self.n_samples):
             noise = scale * (2 * torch.rand(tensor.shape, generator=rng) - 1)
+            # `write` keeps the sample's values at positions that belong to no unit.
             rows = modality.write(prepared.sample, prepared.units, (tensor + noise.to(tensor))[None])
             request = ModelRequest(rows, prepared.targets, capture=self.method.plan.needs.capture)
             response: ModelResponse = yield request
-            moved = replace(
+            changed = replace(
                 prepared,
                 sample=replace(prepared.sample, rows=rows),
                 scores=response.scores[0],
-                # What is captured of the unperturbed sample must not stand for the moved one.
+                # Methods on internals use what was captured in this run, which must be that of the changed sample.
                 unperturbed=response,
             )
-            explained: UnitAttribution = yield from self.method.plan.run(moved)
-            changes = _changes(attributions, explained.restricted_to(prepared.rankable).scores)
+            explained: UnitAttribution = yield from self.method.plan.run(changed)
+            changes = _relative_changes(attributions, explained.restricted_to(prepared.rankable).scores)
             worst = [max(pair) for pair in zip(worst, changes, strict=True)]
         return worst
 
 
-def _changes(before: UnitScores, after: UnitScores) -> list[float]:
-    one, other = (scores.flatten(1).double().nan_to_num() for scores in (before, after))
-    return [_ratio(*pair) for pair in zip((other - one).norm(dim=1), one.norm(dim=1), strict=True)]
+def _relative_changes(before: UnitScores, after: UnitScores) -> list[float]:
+    """The norm of the difference relative to the norm of `before`, one per target."""
+    original, changed = (scores.flatten(1).double().nan_to_num() for scores in (before, after))
+    return [_ratio(*pair) for pair in zip((changed - original).norm(dim=1), original.norm(dim=1), strict=True)]
 
 
 def _ratio(change: Float[Tensor, ""], size: Float[Tensor, ""]) -> float:

@@ -1,1 +1,1 @@
-"""Perturbators: a method that says how to change a sample, on a modality that says what changing means."""
+"""Perturbators: mask and path generators, combined with the text and image modalities that they perturb."""

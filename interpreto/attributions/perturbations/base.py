@@ -25,7 +25,7 @@ from interpreto.typing import Hidden
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of the units of a sample, `(g,)` or `(h, w)`, and of the positions beneath them."""
+    """The shape of the units of a sample, `(g,)` or `(h, w)`, and of its positions, `(l,)` or `(H, W)`."""
 
     units: tuple[int, ...]
     positions: tuple[int, ...]
@@ -58,7 +58,7 @@ class PathPoints:
 
 
 class MaskGenerator(ABC):
-    """Generates masks, which say which units each evaluation masks."""
+    """Generates the masks of the units, one per evaluation."""
 
     @abstractmethod
     def n_evaluations(self, layout: Layout) -> int:

@@ -1,1 +1,1 @@
-"""What a method is, apart from a model: a choice of parts, and the plan that puts them to work on one sample."""
+"""Plans: configured methods, independent of the model, as generators of the requests that explain one sample."""

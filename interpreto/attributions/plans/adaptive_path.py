@@ -1,4 +1,4 @@
-"""Gradients along a path whose next step depends on the last gradient."""
+"""Path integrals along a path whose next step depends on the gradient at the current point."""
 
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -24,13 +24,13 @@ from interpreto.typing import UnitScores
 @final
 @dataclass(frozen=True)
 class AdaptivePathPlan(SmoothablePlan):
-    """Gradients along a path whose next step depends on the last gradient, one path per target and baseline.
+    """Path integrals along adaptive paths, one path per target and baseline.
 
     Args:
-        path: How features move.
+        path: The rule by which features move.
         modality: The tensor that gradients are taken for.
-        score_reducer: From the input tensor's shape to units.
-        baseline: Where paths start, in the user's form.
+        score_reducer: Reduces attributions of the input tensor to scores of units.
+        baseline: The option `baseline`, the start of the paths.
     """
 
     path: GuidedPath
@@ -50,10 +50,11 @@ class AdaptivePathPlan(SmoothablePlan):
 
     @property
     def signed(self) -> bool:
-        """As the reduction over channels is."""
+        """Signed if the reduction over the embedding or channel axis is."""
         return self.score_reducer.signed
 
     def n_evaluations(self, layout: Layout) -> int:
+        # One more per baseline for its score, which the completeness gap needs.
         return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
@@ -67,12 +68,13 @@ class AdaptivePathPlan(SmoothablePlan):
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
         starts = self._baselines(prepared).to(prepared.device)
         paths = [(target, start) for target in range(len(prepared.targets)) for start in starts]
-        found: list[Tensor] = []
+        attributions: list[Tensor] = []
         size = prepared.max_evaluations_per_request
+        # Each path has a sequence of single rows; running paths jointly fills batches with them.
         for begin in range(0, len(paths), size):
-            plans = [self._one(prepared, target, start) for target, start in paths[begin : begin + size]]
-            found += yield from join_plans(plans)
-        return torch.stack(found).unflatten(0, (len(prepared.targets), len(starts))).mean(1)
+            plans = [self._integrate(prepared, target, start) for target, start in paths[begin : begin + size]]
+            attributions += yield from join_plans(plans)
+        return torch.stack(attributions).unflatten(0, (len(prepared.targets), len(starts))).mean(1)
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
         return self.score_reducer(prepared, self.modality, raw)
@@ -87,23 +89,27 @@ class AdaptivePathPlan(SmoothablePlan):
     def _baselines(self, prepared: PreparedSample) -> Float[Tensor, "b *s"]:
         return self.modality.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
 
-    def _one(self, prepared: PreparedSample, number: int, start: Float[Tensor, "*s"]) -> PlanRun[Float[Tensor, "*s"]]:
+    def _integrate(
+        self, prepared: PreparedSample, number: int, start: Float[Tensor, "*s"]
+    ) -> PlanRun[Float[Tensor, "*s"]]:
+        """The path integral of one target from one baseline."""
         target = prepared.targets.part(number, number + 1)
         end = self.modality.read(prepared.sample).to(start)
         limit = prepared.causal_limit
-        # Later tokens have gradient 0, and would move before all others.
-        own = slice(None if limit is None else int(limit[number]))
-        # In single precision the remaining distance would drift; some devices have no other.
+        # Tokens after the target cannot influence it. Their gradients are 0, so they would move before all others.
+        moving = slice(None if limit is None else int(limit[number]))
+        # In float32 the remaining distance would drift over many steps; MPS has no float64.
         exact = torch.float32 if start.device.type == "mps" else torch.float64
-        way = (end - start).to(exact)
-        along, total, length = torch.zeros_like(way), torch.zeros_like(way), way.abs()
+        difference = (end - start).to(exact)
+        along, total, length = torch.zeros_like(difference), torch.zeros_like(difference), difference.abs()
         for step in range(self.path.n_steps):
-            here = (start + way * along).to(start)
-            rows = self.modality.write(prepared.sample, prepared.units, here[None])
+            point = (start + difference * along).to(start)
+            rows = self.modality.write(prepared.sample, prepared.units, point[None])
             response = yield ModelRequest(rows, target, self.modality.field)
-            gradient = finite_gradients(response)[0, 0].to(way.device)
-            moved = along.clone()
-            moved[own] = self.path.advanced(along[own], length[own], gradient[own], step)
-            total = total + way * (moved - along) * gradient
-            along = moved
+            gradient = finite_gradients(response)[0, 0].to(difference.device)
+            advanced = along.clone()
+            advanced[moving] = self.path.advanced(along[moving], length[moving], gradient[moving], step)
+            # A left Riemann sum, since the gradient at the current point decides on the next one.
+            total = total + difference * (advanced - along) * gradient
+            along = advanced
         return total.float()

@@ -1,4 +1,4 @@
-"""What every plan is given, and what it returns."""
+"""The interface of plans: what a plan needs, what it gets, and what it returns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
@@ -19,15 +19,15 @@ from interpreto.typing import UnitScores
 
 @dataclass(frozen=True)
 class PlanNeeds:
-    """What a plan needs of the pipeline before it starts.
+    """What a plan needs from the pipeline before it starts.
 
     Attributes:
         capture: Internals to capture in the run of the unperturbed sample; None for none.
-        granularity: What gets a score if the user names no granularity; None for the default of the sample.
+        granularity: The granularity if the user passes none; None for the default of the sample.
         cost_independent_of_units: Whether the number of evaluations does not depend on the number of units, as with
             gradients.
-        single_sample_option: The option that holds an array for one sample, so that there can be no other; empty if
-            there is none.
+        single_sample_option: The name of an option whose value is an array for one sample, so that only one sample can
+            be explained; empty if there is none.
     """
 
     capture: CaptureRequest | None = None
@@ -43,18 +43,18 @@ class PreparedSample:
     Attributes:
         raw: The sample in the user's form.
         sample: The sample; a prompt with its continuation.
-        segmenter: What made the units.
-        units: What gets a score.
-        labels: What a person sees of each unit: pieces of text, or boxes.
-        targets: What is explained.
+        segmenter: The segmenter that made the units.
+        units: The units that get scores.
+        labels: What represents each unit to the user: pieces of text, or boxes.
+        targets: The targets that are explained.
         scores: The targets' scores of the unperturbed sample.
         unperturbed: The model's response to the unperturbed sample.
-        seed: Start of the randomness, afresh for every sample.
-        max_evaluations_per_request: The number of rows to send at a time.
-        n_concurrent: The number of samples like this one that send requests at the same time, and share the memory.
+        seed: Seed of the random numbers, the same for every sample.
+        max_evaluations_per_request: The largest number of rows to send in one request.
+        n_concurrent: The number of copies of this sample that send requests at the same time, and share the memory.
         device: The device that the model runs on.
-        shared: Shared by all samples that are explained together, for what one of them computes for the others.
-        probabilities: Of the targets, None for those that have none; None if outputs are not classes.
+        shared: A dictionary shared by all samples that are explained together, for results that they can reuse.
+        probabilities: Probabilities of the targets, None for targets that have none; None if outputs are not classes.
     """
 
     raw: Any
@@ -74,12 +74,12 @@ class PreparedSample:
 
     @property
     def layout(self) -> Layout:
-        """The shape of the units, and of the positions beneath them."""
+        """The shapes of the units and of the positions that they consist of."""
         return Layout(self.units.shape, tuple(self.units.index.shape))
 
     @property
     def captured(self) -> Float[Tensor, "t ..."] | None:
-        """What was computed from captured internals in the run of the unperturbed sample; None if none were."""
+        """Scores computed from captured internals in the run of the unperturbed sample; None if none were captured."""
         captured = self.unperturbed.captured
         return None if captured is None else captured[0]
 
@@ -92,25 +92,27 @@ class PreparedSample:
     def can_influence(self) -> Bool[Tensor, "t *g"] | None:
         """Which units can influence which target; None if all can."""
         limit, start = self.causal_limit, self.units.token_start
+        # A unit of several tokens can influence a target as soon as its first token can.
         return None if limit is None or start is None else start < limit[:, None]
 
     @property
     def part_of_target(self) -> Bool[Tensor, "t *g"] | None:
-        """Which units are part of the target itself, among those that can influence it; None if none is."""
+        """Which units contain tokens of the target itself, among those that can influence it; None if none does."""
+        # A target of several tokens depends on its own earlier tokens, which then are in a unit with a score.
         can_influence, positions = self.can_influence, self.targets.own_positions(len(self.units.index))
         if can_influence is None or positions is None:
             return None
-        found = self.units.pool(positions.float(), "max").bool() & can_influence
-        return found if found.any() else None
+        part_of_target = self.units.pool(positions.float(), "max").bool() & can_influence
+        return part_of_target if part_of_target.any() else None
 
     @property
     def rankable(self) -> Bool[Tensor, "t *g"] | None:
-        """Which units can be ranked by their scores for each target; None if all can."""
-        can_influence, own = self.can_influence, self.part_of_target
-        return can_influence if can_influence is None or own is None else can_influence & ~own
+        """Which units can influence a target and are not part of it, and so can be ranked; None if all can."""
+        can_influence, part_of_target = self.can_influence, self.part_of_target
+        return can_influence if can_influence is None or part_of_target is None else can_influence & ~part_of_target
 
     def rng(self) -> torch.Generator:
-        """A generator that gives every sample the same numbers, whatever ran before it."""
+        """A new generator with the seed: random numbers of a sample do not depend on the samples before it."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -119,10 +121,10 @@ class UnitAttribution:
     """The attribution of a sample's units.
 
     Attributes:
-        scores: Per target and unit.
-        standard_errors: Of the scores; None if nothing was sampled.
-        completeness_gap: By how much the scores of each target miss the sum that the method promises.
-        segments: The rank of the segment at every position, 1 first, for methods that rank segments of an image.
+        scores: Scores per target and unit.
+        standard_errors: Standard errors of the scores; None if nothing was sampled.
+        completeness_gap: The promised sum minus the sum of the scores, per target; None if no sum is promised.
+        segments: The rank of the segment of every position, from 1, for methods that rank segments of an image.
     """
 
     scores: UnitScores
@@ -143,16 +145,16 @@ class UnitAttribution:
 
 
 class Plan(ABC):
-    """A configured method, without a model."""
+    """A configured method, independent of the model: the requests that explain one sample."""
 
     @property
     def needs(self) -> PlanNeeds:
-        """What the pipeline does before the plan starts."""
+        """What the plan needs from the pipeline before it starts."""
         return PlanNeeds()
 
     @property
     def accuracy_option(self) -> str:
-        """The option that brings the sum of scores closer to what is promised, and its value; empty if none does."""
+        """The option that reduces the completeness gap, such as "n_steps=32"; empty if there is none."""
         return ""
 
     @property
@@ -162,20 +164,20 @@ class Plan(ABC):
 
     @property
     def rectifies(self) -> bool:
-        """Whether negative sums become 0, so that a map may be 0 everywhere."""
+        """Whether negative scores are set to 0, so that a map can be 0 everywhere."""
         return False
 
     def check(self, sample: Sample, layout: Layout) -> None:
         """Check a sample before the model runs.
 
         Raises:
-            InterpretoError: if the method cannot explain it with these options.
+            InterpretoError: if the method cannot explain the sample with these options.
         """
         return
 
     @abstractmethod
     def n_evaluations(self, layout: Layout) -> int:
-        """Number of evaluations of a sample, for the progress bar."""
+        """Expected number of evaluations of a sample, for the progress bar."""
 
     @abstractmethod
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
@@ -183,4 +185,4 @@ class Plan(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What the record of a result says beyond the options: the removal or baseline that was used."""
+        """Entries for the `info` of a result besides the options, such as the removal or baseline that was used."""

@@ -1,4 +1,4 @@
-"""Plans whose raw attribution can be averaged over noisy inputs, and its reduction to scores of units."""
+"""Plans with a raw attribution, which can be averaged over noisy inputs, and its reduction to scores of units."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from interpreto.typing import UnitScores
 
 
 class SmoothablePlan(Plan):
-    """A plan with a raw attribution that can be averaged over noisy inputs before it is reduced to units."""
+    """A plan with a raw attribution, which a noise tunnel can average before it is reduced to scores of units."""
 
     @property
     @abstractmethod
@@ -30,16 +30,16 @@ class SmoothablePlan(Plan):
 
     @property
     def needs(self) -> PlanNeeds:
-        """Every unit has its score from the same gradients."""
+        """The same gradients give the scores of all units."""
         return PlanNeeds(cost_independent_of_units=True)
 
     @abstractmethod
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t ..."]]:
-        """The attribution of the input tensor, or a map of a layer or of positions."""
+        """The attribution of the input tensor, or a map over a layer's grid or over positions."""
 
     @abstractmethod
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t ..."]) -> UnitScores:
-        """Scores of units from the raw attribution."""
+        """Reduce the raw attribution to scores of units."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class ScoreReducer:
     """Reduces raw attributions to scores of units: over the embedding or channel axis, then over positions.
 
     Attributes:
-        reduction: Over the embedding or channel axis: "sum", "norm", "abs_sum" or "max_abs".
-        unit_reduction: Over positions.
+        reduction: Reduction of the embedding or channel axis: "sum", "norm", "abs_sum" or "max_abs".
+        unit_reduction: Reduction of positions to units.
     """
 
     reduction: Reduction
@@ -56,7 +56,7 @@ class ScoreReducer:
 
     @property
     def signed(self) -> bool:
-        """Whether scores have signs."""
+        """Whether scores have signs: only sums do."""
         return self.reduction == "sum"
 
     @property
@@ -67,6 +67,7 @@ class ScoreReducer:
     def __call__(
         self, prepared: PreparedSample, gradient_input: GradientInput, raw: Float[Tensor, "t *s"]
     ) -> UnitScores:
+        # Units are pooled on the CPU, where their index is and where results are returned.
         return prepared.units.to_units(gradient_input.reduce(raw.cpu(), self.reduction), self.unit_reduction)
 
 
@@ -74,14 +75,14 @@ def finite_gradients(response: ModelResponse) -> Float[Tensor, "p t ..."]:
     """The gradients of a response.
 
     Raises:
-        ModelError: if they are not finite.
+        ModelError: if they are NaN or infinite.
     """
     gradients = response.gradients
     assert gradients is not None
     if not all_finite(gradients):
         raise ModelError(
-            "The gradient is NaN or infinite at a point that the method evaluates, so that no attribution would mean "
-            "anything: another baseline may help, or a wider dtype."
+            "The gradient is NaN or infinite at a point that the method evaluates, so that attributions are undefined. "
+            "Another baseline may help, or a dtype with a larger range."
         )
     return gradients
 
@@ -89,6 +90,6 @@ def finite_gradients(response: ModelResponse) -> Float[Tensor, "p t ..."]:
 def compute_completeness_gap(
     prepared: PreparedSample, gradient_input: GradientInput, starts: Float[Tensor, "b *s"], scores: UnitScores
 ) -> PlanRun[Float[Tensor, " t"]]:
-    """By how much the units miss the difference between the sample's scores and those at the start of the paths."""
+    """The completeness gap f(x) - f(x') - sum_i phi_i of every target, with the mean over several baselines x'."""
     response = yield ModelRequest(gradient_input.write(prepared.sample, prepared.units, starts), prepared.targets)
     return prepared.scores - response.scores.mean(0) - scores.flatten(1).sum(1)

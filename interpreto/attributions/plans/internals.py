@@ -16,7 +16,7 @@ from interpreto.typing import UnitScores
 
 
 class MapCorrection(ABC):
-    """Changes the maps of a sample, with requests of its own."""
+    """Changes the maps of a sample; it may send requests of its own."""
 
     @abstractmethod
     def correct(
@@ -26,22 +26,23 @@ class MapCorrection(ABC):
 
         Args:
             prepared: The sample.
-            request: What the maps were computed from.
-            maps: The maps.
+            request: The capture request from which the maps were computed.
+            maps: The maps, one per target.
         """
 
 
 @final
 @dataclass(frozen=True)
 class InternalsPlan(SmoothablePlan):
-    """A rule over captured internals.
+    """Maps that a rule computes from captured internals.
 
     Args:
         request: What is captured, and the rule.
-        modality: The tensor that noise is added to.
-        pooling: How scores of tokens become those of a unit.
-        resize: How a map becomes scores of units; None is bilinear if units are finer than the map, else their mean.
-        correction: What changes the maps; None for nothing.
+        modality: The tensor that a noise tunnel adds noise to.
+        pooling: How scores of tokens become scores of units, one of `POOLINGS`.
+        resize: How a map becomes scores of units, one of `RESIZES`; None is "bilinear" if units are finer than the map,
+            else "area".
+        correction: Changes the maps; None for no correction.
     """
 
     request: CaptureRequest = field(repr=False)
@@ -63,18 +64,18 @@ class InternalsPlan(SmoothablePlan):
     @property
     def needs(self) -> PlanNeeds:
         """Internals are captured in the run of the unperturbed sample."""
-        # With heads merged the scores of that run would not be the model's.
+        # Merging heads changes the outputs of the model, so the explained scores must come from a run of their own.
         merges = isinstance(self.request, AttentionRequest) and self.request.merge
         return PlanNeeds(capture=None if merges else self.request)
 
     @property
     def signed(self) -> bool:
-        """Attention has no sign, and of its gradients positive ones are taken."""
+        """Not signed: attention is not negative, and rules keep only the positive part of gradients."""
         return False
 
     @property
     def rectifies(self) -> bool:
-        """Grad-CAM does."""
+        """True for Grad-CAM, the method on activations."""
         return isinstance(self.request, ActivationRequest)
 
     def n_evaluations(self, layout: Layout) -> int:
@@ -86,6 +87,7 @@ class InternalsPlan(SmoothablePlan):
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t ..."]]:
         maps = prepared.captured
+        # Noisy copies of a sample have not been run yet, nor have samples with merged heads.
         if maps is None:
             response = yield ModelRequest(prepared.sample.rows, prepared.targets, capture=self.request)
             assert response.captured is not None
@@ -103,6 +105,6 @@ class InternalsPlan(SmoothablePlan):
             # The repr of a function has its address in memory.
             rule = getattr(request.rule, "__name__", None) or repr(request.rule)
             return {"rule": rule, "layers": repr(request.layers)}
-        layer = "the last one with places" if request.layer is None else request.layer
+        layer = "the last one with positions" if request.layer is None else request.layer
         layer = layer if isinstance(layer, str) else type(layer).__name__
         return {"rule": request.rule.__name__, "layer": layer}

@@ -1,4 +1,4 @@
-"""Plans that do not use the model: scores of units from chance, position, norm or rarity."""
+"""Plans that do not use the model: random scores, and scores by position, input norm or token rarity."""
 
 import math
 import zlib
@@ -22,17 +22,18 @@ from interpreto.typing import UnitScores
 
 @dataclass(frozen=True)
 class ModelIndependentPlan(Plan):
-    """Scores of units that are the same for every target."""
+    """Scores of units from the sample only, the same for every target."""
 
     @property
     def signed(self) -> bool:
-        """The scores have no sign."""
+        """Not signed."""
         return False
 
     def n_evaluations(self, layout: Layout) -> int:
         return 0
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
+        # A plan is a generator, even one that sends no request.
         yield from ()
         return UnitAttribution(self.of(prepared).float().expand(len(prepared.targets), *prepared.units.shape).clone())
 
@@ -41,15 +42,17 @@ class ModelIndependentPlan(Plan):
 
     @abstractmethod
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
-        """The scores of one sample's units."""
+        """The scores of the units of a sample."""
 
 
 @final
 @dataclass(frozen=True)
 class RandomScoresPlan(ModelIndependentPlan):
-    """Random numbers that depend on the seed and on the sample, not on its place among others."""
+    """Random scores that depend on the seed and the content of the sample, not on its index among other samples."""
 
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
+        # All samples have the same seed. A checksum of the model inputs gives each one different numbers that stay the
+        # same in any batch and process; hash() differs between processes.
         digest = prepared.seed
         for values in prepared.sample.rows.fields.values():
             digest = zlib.crc32(values.cpu().contiguous().numpy().tobytes(), digest & 0xFFFFFFFF)
@@ -60,21 +63,29 @@ class RandomScoresPlan(ModelIndependentPlan):
 @final
 @dataclass(frozen=True)
 class PositionPlan(ModelIndependentPlan):
-    """The position of a unit in reading order, between 0 and 1."""
+    """The position of a unit in reading order, from 0 to 1.
+
+    Args:
+        ascending: Whether the last unit has the score 1 rather than the first; None: only for generated text.
+    """
 
     ascending: bool | None
 
     def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
-        # Targets that only some units can influence are generated words.
-        rising = prepared.can_influence is not None if self.ascending is None else self.ascending
-        places = torch.linspace(0, 1, prepared.layout.count)
-        return (places if rising else 1 - places).reshape(prepared.units.shape)
+        # `can_influence` is not None only for generated targets.
+        ascending = prepared.can_influence is not None if self.ascending is None else self.ascending
+        positions = torch.linspace(0, 1, prepared.layout.count)
+        return (positions if ascending else 1 - positions).reshape(prepared.units.shape)
 
 
 @final
 @dataclass(frozen=True)
 class CentreGaussianPlan(ModelIndependentPlan):
-    """A Gaussian around the middle of a grid."""
+    """A Gaussian around the centre of the image.
+
+    Args:
+        sigma: Standard deviation, as a share of the image's height and width.
+    """
 
     sigma: float
 
@@ -87,7 +98,12 @@ class CentreGaussianPlan(ModelIndependentPlan):
 @final
 @dataclass(frozen=True)
 class InputNormPlan(ModelIndependentPlan):
-    """The norm of the input tensor."""
+    """The norm of the input tensor at every position.
+
+    Args:
+        modality: The input tensor.
+        score_reducer: Reduces it to scores of units.
+    """
 
     modality: GradientInput = field(repr=False)
     score_reducer: ScoreReducer
@@ -100,19 +116,25 @@ class InputNormPlan(ModelIndependentPlan):
 @final
 @dataclass(frozen=True)
 class TokenRarityPlan(ModelIndependentPlan):
-    """How rare tokens are in a corpus."""
+    """The rarity of a unit's tokens in a corpus, as the mean of -log of their smoothed relative frequencies.
+
+    Args:
+        counts: Number of occurrences of each token.
+        total: Number of tokens of the corpus.
+    """
 
     counts: Mapping[int, int] = field(repr=False)
     total: int
 
     @staticmethod
     def from_texts(texts: Iterable[Iterable[int]]) -> "TokenRarityPlan":
-        """Count the token ids of texts."""
+        """Count the tokens of tokenised texts."""
         counts = Counter(token for text in texts for token in text)
         return TokenRarityPlan(counts, sum(counts.values()))
 
     def of(self, prepared: PreparedSample) -> UnitScores:
         ids = prepared.sample.rows.fields["input_ids"][0].tolist()
-        known = self.total + len(self.counts)
-        scores = [math.log(known / (self.counts.get(token, 0) + 1)) for token in ids]
+        # Add-one smoothing: a token that is not in the corpus counts as if it occurred once.
+        smoothed_total = self.total + len(self.counts)
+        scores = [math.log(smoothed_total / (self.counts.get(token, 0) + 1)) for token in ids]
         return prepared.units.to_units(torch.tensor(scores)[None], UnitReduction("mean"))[0]

@@ -1,4 +1,4 @@
-"""Any plan with a raw attribution, averaged over noisy copies of the input."""
+"""The noise tunnel: averages the raw attribution of another plan over noisy copies of the input."""
 
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -26,10 +26,10 @@ class NoiseTunnelPlan(SmoothablePlan):
     """Averages the raw attribution of another plan over copies of the input with Gaussian noise.
 
     Args:
-        base: What is smoothed.
+        base: The plan that is smoothed.
         statistic: Mean, mean square or variance over the noisy copies.
-        score_reducer: None reduces as the base plan does, and so do plans whose raw attribution has no embedding or
-            channel axis.
+        score_reducer: Reduces the statistic to scores of units. None uses the base plan's reduction, which is also used
+            if the raw attribution has no embedding or channel axis.
         n_samples: Number of noisy copies.
         noise_level: Standard deviation as a share of the input's range.
     """
@@ -42,22 +42,22 @@ class NoiseTunnelPlan(SmoothablePlan):
 
     @property
     def gradient_input(self) -> GradientInput:
-        """The base plan's."""
+        """The gradient input of the base plan."""
         return self.base.gradient_input
 
     @property
     def needs(self) -> PlanNeeds:
-        """The base plan's; what it captures of the unperturbed sample gives the grid of its maps."""
+        """As for the base plan; the internals captured of the unperturbed sample give the grid of its maps."""
         return self.base.needs
 
     @property
     def signed(self) -> bool:
-        """As the base plan is, but for squares and variances."""
+        """Signed as the base plan, except squares and variances."""
         return self.base.signed if self.score_reducer is None else self.score_reducer.signed
 
     @property
     def has_input_shape(self) -> bool:
-        """As the base plan's."""
+        """As for the base plan."""
         return self.base.has_input_shape
 
     def check(self, sample: Sample, layout: Layout) -> None:
@@ -69,6 +69,7 @@ class NoiseTunnelPlan(SmoothablePlan):
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         fold = yield from self._fold(prepared)
         errors = None
+        # The jackknife needs at least two groups. It includes the reduction to units, which need not be linear.
         if self.n_samples > 1:
             errors = jackknife([self.to_unit_scores(prepared, raw) for raw in fold.without_each()])
         return UnitAttribution(self.to_unit_scores(prepared, fold.result()), errors)
@@ -78,15 +79,18 @@ class NoiseTunnelPlan(SmoothablePlan):
         return fold.result()
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
-        own = self.score_reducer if self.has_input_shape else None
-        return self.base.to_unit_scores(prepared, raw) if own is None else own(prepared, self.gradient_input, raw)
+        reducer = self.score_reducer if self.has_input_shape else None
+        return (
+            self.base.to_unit_scores(prepared, raw) if reducer is None else reducer(prepared, self.gradient_input, raw)
+        )
 
     def describe(self) -> dict[str, Any]:
         smoothing = f"{self.statistic!r} of {self.n_samples} samples with noise {self.noise_level}"
-        own = {} if self.score_reducer is None else {"units": repr(self.score_reducer)}
-        return {**self.base.describe(), **own, "smoothing": smoothing}
+        reduction = {} if self.score_reducer is None else {"units": repr(self.score_reducer)}
+        return {**self.base.describe(), **reduction, "smoothing": smoothing}
 
     def _fold(self, prepared: PreparedSample) -> PlanRun[Sampled]:
+        """The statistic over all noisy copies; the copies of one block run jointly and fill batches."""
         tensor, rng = self.gradient_input.read(prepared.sample), prepared.rng()
         fold = Sampled(self.statistic, self.n_samples)
         for rows in blocks(self.n_samples, prepared.max_evaluations_per_request):
@@ -95,15 +99,24 @@ class NoiseTunnelPlan(SmoothablePlan):
             noisy_samples = [
                 self._copy(prepared, copies.take(slice(row, row + 1)), fold.seen + row, rows) for row in range(rows)
             ]
-            fold.add(torch.stack((yield from join_plans([self.base.raw_attribution(one) for one in noisy_samples]))))
+            fold.add(torch.stack((yield from join_plans([self.base.raw_attribution(copy) for copy in noisy_samples]))))
         return fold
 
     def _copy(self, prepared: PreparedSample, rows: Rows, number: int, count: int) -> PreparedSample:
-        """One noisy copy, with random numbers of its own and its share of a batch."""
+        """One noisy copy as a prepared sample.
+
+        Args:
+            prepared: The sample.
+            rows: The model input of the copy.
+            number: Its number among all copies.
+            count: The number of copies that run at the same time.
+        """
         return replace(
             prepared,
             sample=replace(prepared.sample, rows=rows),
+            # Internals of the unperturbed sample must not be used for the copy, which captures its own.
             unperturbed=replace(prepared.unperturbed, captured=None),
+            # Base plans that sample, such as GradientShap, must draw different numbers for each copy.
             seed=(prepared.seed * 1_000_003 + number + 1) % 2**63,
             max_evaluations_per_request=max(1, prepared.max_evaluations_per_request // count),
             n_concurrent=prepared.n_concurrent * count,

@@ -1,4 +1,4 @@
-"""Gradients at points, each times a direction, summed: gradients, products with the input, path integrals."""
+"""Weighted sums of gradients times directions: plain gradients, input x gradient, path integrals."""
 
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -20,21 +20,21 @@ from interpreto.model_wrapping.messages import ModelRequest, PlanRun, Targets
 from interpreto.typing import UnitScores
 
 _GRADIENT_BUDGET = 2**26
-"""Numbers in the gradients of one request, at most (256 MB): many targets are divided among several."""
+"""Largest number of float32 values in the gradients of one request (256 MB); more targets need several requests."""
 
 
 @final
 @dataclass(frozen=True)
 class PathGradientsPlan(SmoothablePlan):
-    """Gradients at points, each times a direction, summed.
+    """The sum over points of weight x direction x gradient.
 
     Args:
-        perturbator: Where the points are, and in which tensor.
-        score_reducer: From the input tensor's shape to units.
-        baseline: Where paths start, in the user's form.
-        sampled: Whether points are random, so that there is a standard error.
+        perturbator: Generates the points, and names the tensor that gradients are taken for.
+        score_reducer: Reduces attributions of the input tensor to scores of units.
+        baseline: The option `baseline`, the start of paths.
+        sampled: Whether points are random, so that standard errors are computed.
         is_complete: Whether the method promises that all scores sum to f(x) - f(baseline).
-        guided: Whether only positive gradients pass activations.
+        guided: Whether only positive gradients pass through activation functions (guided backpropagation).
     """
 
     perturbator: Perturbator[PathGenerator, GradientInput]
@@ -56,10 +56,11 @@ class PathGradientsPlan(SmoothablePlan):
 
     @property
     def signed(self) -> bool:
-        """As the reduction over channels is."""
+        """Signed if the reduction over the embedding or channel axis is."""
         return self.score_reducer.signed
 
     def n_evaluations(self, layout: Layout) -> int:
+        # The completeness gap takes one evaluation per baseline.
         baselines = len(self.baseline) if isinstance(self.baseline, list) else 1
         return self.perturbator.method.n_points(baselines) + (baselines if self.is_complete else 0)
 
@@ -67,6 +68,7 @@ class PathGradientsPlan(SmoothablePlan):
         raw, errors = yield from self._integrate(prepared, self.sampled)
         scores = self.to_unit_scores(prepared, raw)
         gap = None
+        # A norm over channels or a mean over positions changes the sum, so that no gap can be reported.
         if self.is_complete and self.score_reducer.preserves_sum:
             start = self.perturbator.method.starts(self.gradient_input.read(prepared.sample), self._baselines(prepared))
             gap = yield from compute_completeness_gap(prepared, self.gradient_input, start, scores)
@@ -81,8 +83,8 @@ class PathGradientsPlan(SmoothablePlan):
 
     def describe(self) -> dict[str, Any]:
         parts = {"points": repr(self.perturbator.method), "units": repr(self.score_reducer)}
-        based = self.perturbator.method.from_baselines
-        return {"baseline": self.gradient_input.describe(self.baseline), **parts} if based else parts
+        has_baselines = self.perturbator.method.from_baselines
+        return {"baseline": self.gradient_input.describe(self.baseline), **parts} if has_baselines else parts
 
     def _baselines(self, prepared: PreparedSample) -> Float[Tensor, "b *s"]:
         return self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
@@ -90,22 +92,23 @@ class PathGradientsPlan(SmoothablePlan):
     def _integrate(
         self, prepared: PreparedSample, errors: bool
     ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        # Expensive paths, such as blurs, are computed on the model's device.
+        """The raw attribution of all targets, and standard errors of units if `errors`."""
+        # Paths are computed on the model's device, because some (blurs) are expensive.
         tensor = self.gradient_input.read(prepared.sample).to(prepared.device)
-        based = self.perturbator.method.from_baselines
-        start = self._baselines(prepared).to(prepared.device) if based else tensor[None][:0]
+        has_baselines = self.perturbator.method.from_baselines
+        start = self._baselines(prepared).to(prepared.device) if has_baselines else tensor[None][:0]
         n_points = self.perturbator.method.n_points(len(start))
         rows = min(prepared.max_evaluations_per_request, n_points) * prepared.n_concurrent
         step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
         parts = [prepared.targets.part(begin, begin + step) for begin in range(0, len(prepared.targets), step)]
-        raws, spreads = [], []
+        raws, unit_errors = [], []
         for targets in parts:
-            raw, spread = yield from self._some_targets(prepared, tensor, start, targets, errors)
+            raw, part_errors = yield from self._integrate_part(prepared, tensor, start, targets, errors)
             raws.append(raw)
-            spreads.append(spread)
-        return torch.cat(raws), torch.cat([s for s in spreads if s is not None]) if errors else None
+            unit_errors.append(part_errors)
+        return torch.cat(raws), torch.cat([part for part in unit_errors if part is not None]) if errors else None
 
-    def _some_targets(
+    def _integrate_part(
         self,
         prepared: PreparedSample,
         tensor: Float[Tensor, "*s"],
@@ -113,6 +116,7 @@ class PathGradientsPlan(SmoothablePlan):
         targets: Targets,
         errors: bool,
     ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
+        """The raw attribution, and standard errors of units if `errors`, for some of the targets."""
         method, total = self.perturbator.method, torch.zeros(())
         fold = Sampled(Mean(), method.n_points(len(start)))
         for points in method.points(tensor, start, prepared.rng(), prepared.max_evaluations_per_request):
@@ -121,9 +125,11 @@ class PathGradientsPlan(SmoothablePlan):
             gradients = finite_gradients(response)
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)
             if errors:
+                # The fold takes means, so weights are scaled to 1 on average.
                 scale = weights.reshape(-1, *[1] * (gradients.ndim - 1)) * fold.count
                 fold.add(gradients * directions[:, None] * scale)
             elif len(directions) == 1:
+                # One direction for all points is multiplied once, after the sum over points.
                 total = total.to(gradients) + torch.tensordot(weights, gradients, dims=1) * directions[0]
             else:
                 total = total.to(gradients) + torch.einsum("p,pt...,p...->t...", weights, gradients, directions)

@@ -1,4 +1,4 @@
-"""Mask units, run the perturbed rows, aggregate their scores: the plan of all methods that need no gradient."""
+"""The plan of perturbation methods: mask units, run the perturbed rows, aggregate their scores."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -12,7 +12,7 @@ from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.model_wrapping.sample import Sample
 
 _MAX_POSITIONS = 2**18
-"""Positions of the rows that are made at once: of long texts they would take more memory than the model."""
+"""Largest number of positions in the rows of one request, because rows of long texts could exceed the memory."""
 
 
 @final
@@ -21,11 +21,11 @@ class PerturbationPlan(Plan):
     """Mask units, run the perturbed rows, aggregate their scores.
 
     Args:
-        perturbator: Which units, and what masking means.
-        aggregator: From scores of rows to scores of units.
-        resize: Interpolation from a grid of the method's own to the units.
-        use_raw_masks: Whether the aggregator gets the masks as generated, rather than the share of each unit they mask.
-        granularity: What gets a score if the user names no granularity.
+        perturbator: Generates masks and applies them to samples.
+        aggregator: Turns scores of rows into scores of units.
+        resize: Interpolation from the method's own grid to the units, one of `RESIZES`.
+        use_raw_masks: Whether the aggregator gets the masks as generated, rather than the masked share of each unit.
+        granularity: The granularity if the user passes none.
     """
 
     perturbator: Perturbator[MaskGenerator, Masker]
@@ -36,16 +36,16 @@ class PerturbationPlan(Plan):
 
     @property
     def needs(self) -> PlanNeeds:
-        """Windows of pixels score pixels."""
+        """The default granularity of the method, if it has one."""
         return PlanNeeds(granularity=self.granularity)
 
     @property
     def signed(self) -> bool:
-        """As the aggregator is."""
+        """Signed if the aggregator is."""
         return self.aggregator.signed
 
     def check(self, sample: Sample, layout: Layout) -> None:
-        # Counting the places of a window that does not fit raises.
+        # Raises an OptionError if a window does not fit the image or `n_samples` is too small for a Sobol design.
         self.n_evaluations(layout)
 
     def n_evaluations(self, layout: Layout) -> int:
@@ -53,21 +53,23 @@ class PerturbationPlan(Plan):
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         method, modality = self.perturbator.method, self.perturbator.modality
+        # Two generators with the same seed, so that masks do not depend on the random numbers of removal="noise".
         rng = prepared.rng()
         fully_masked = modality.fully_masked(prepared.sample, prepared.rng())
         fold = self.aggregator.start(prepared.scores, prepared.can_influence)
-        ahead = min(
+        # Rows are prepared several batches at a time, within a limit on their memory.
+        n_batches = min(
             modality.n_prefetched_batches,
             _MAX_POSITIONS // (prepared.max_evaluations_per_request * prepared.sample.rows.length),
         )
-        for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, ahead)):
+        for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, n_batches)):
             block = modality.mask(prepared.sample, fully_masked, prepared.units, cells)
             response = yield ModelRequest(block.rows, prepared.targets)
             fold.add(response.scores, cells if self.use_raw_masks else block.masked_share)
-        found = fold.result()
-        scores = prepared.units.resize_to_units(found.scores, self.resize)
-        errors = found.standard_errors
-        gap = None if found.empty is None else prepared.scores - found.empty - scores.flatten(1).sum(1)
+        estimate = fold.result()
+        scores = prepared.units.resize_to_units(estimate.scores, self.resize)
+        errors = estimate.standard_errors
+        gap = None if estimate.empty is None else prepared.scores - estimate.empty - scores.flatten(1).sum(1)
         return UnitAttribution(
             scores, None if errors is None else prepared.units.resize_to_units(errors, self.resize), gap
         )

@@ -1,4 +1,4 @@
-"""Segments of an image, ranked by the attributions that another method gives them."""
+"""XRAI's plan: segments of an image, ranked by the attributions of another method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,18 +30,19 @@ ALGORITHMS: dict[Algorithm, Callable[..., Ranked]] = {"full": ranked_greedily, "
 @final
 @dataclass(frozen=True)
 class RegionRankingPlan(SmoothablePlan):
-    """Segments of an image, ranked by the attributions that another method gives them.
+    """Segments of an image, ranked by the attributions of a base method.
 
     Args:
-        base: The plan of that method, or its attribution of one image: `H W` or `c H W`.
-        modality: The tensor that noise is added to.
+        base: The plan of the base method, or an attribution of one image: `H W` or `c H W`.
+        modality: The tensor that a noise tunnel adds noise to.
         algorithm: One of `ALGORITHMS`.
-        area_threshold: The share of the image that is ranked; the rest comes last.
-        granularity: What a base method that masks units masks; None for the default of the sample.
+        area_threshold: The share of the image that is ranked; the rest has the last rank.
+        granularity: The units of a base method that masks units; None for the default of the sample.
         segments: None to compute them; labels `H W`, masks `k H W`, or a function from an image `H W c` with values
             from 0 to 1 to either.
         dilation: Number of pixels by which computed segments are dilated.
-        resize: How the map becomes scores of units that are not pixels; None is their mean.
+        resize: How the map becomes scores of units that are not pixels, one of `RESIZES`; None is "bilinear" if units
+            are finer than the map, else "area".
     """
 
     base: Any
@@ -60,12 +61,12 @@ class RegionRankingPlan(SmoothablePlan):
 
     @property
     def has_input_shape(self) -> bool:
-        """The raw attribution is a map without channels."""
+        """False: the raw attribution is a map without a channel axis."""
         return False
 
     @property
     def needs(self) -> PlanNeeds:
-        """Pixels are ranked by their segments; arrays belong to one image."""
+        """The cost does not depend on the units; options that are arrays allow only one image."""
         arrays = {
             "base_attribution": not isinstance(self.base, Plan),
             "segments": not (self.segments is None or isinstance(self.segments, Callable)),
@@ -97,22 +98,26 @@ class RegionRankingPlan(SmoothablePlan):
         return prepared.units.from_layer_map(raw, "mean", self.resize)
 
     def describe(self) -> dict[str, Any]:
-        based = self.base.describe() if isinstance(self.base, Plan) else {"base": f"array {np.shape(self.base)}"}
-        own = "found" if self.segments is None else getattr(self.segments, "__name__", type(self.segments).__name__)
-        return {**based, "segments": own, "algorithm": self.algorithm}
+        base = self.base.describe() if isinstance(self.base, Plan) else {"base": f"array {np.shape(self.base)}"}
+        segments = (
+            "found" if self.segments is None else getattr(self.segments, "__name__", type(self.segments).__name__)
+        )
+        return {**base, "segments": segments, "algorithm": self.algorithm}
 
     def _ranked(self, prepared: PreparedSample) -> PlanRun[list[Ranked]]:
         regions = self._regions(prepared.sample, _size(prepared))
         base = yield from self._base(prepared)
         rank = ALGORITHMS[self.algorithm]
-        return [rank(one.cpu().double().numpy(), regions, self.area_threshold) for one in base]
+        return [rank(attribution.cpu().double().numpy(), regions, self.area_threshold) for attribution in base]
 
     def _base(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t H W"]]:
-        """The base attribution of every pixel: the highest of its channels."""
+        """The base attribution of every pixel, the maximum over channels as in the authors' code."""
         if not isinstance(self.base, Plan):
+            # Makes this function a generator in every branch.
             yield from ()
             return self._array(_size(prepared)).expand(len(prepared.targets), -1, -1)
         if isinstance(self.base, SmoothablePlan):
+            # The raw attribution has more detail than scores of units.
             raw = yield from self.base.raw_attribution(prepared)
             if self.base.has_input_shape:
                 return raw.amax(1)
@@ -120,57 +125,60 @@ class RegionRankingPlan(SmoothablePlan):
         segmenter = self.granularity
         if segmenter is None or isinstance(segmenter, DefaultGranularity):
             segmenter = default_segmenter(prepared.sample, "image", cost_independent_of_units=False)
-        own = replace(prepared, units=segmenter.units(prepared.sample))
-        attribution: UnitAttribution = yield from self.base.run(own)
-        return own.units.to_positions(attribution.scores)
+        # The units of this plan are pixels, too many to mask one by one: the base method gets units of its own.
+        base_sample = replace(prepared, units=segmenter.units(prepared.sample))
+        attribution: UnitAttribution = yield from self.base.run(base_sample)
+        return base_sample.units.to_positions(attribution.scores)
 
     def _array(self, size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
-        """The base where it is an array.
+        """The base attribution that the user passed as an array, as one map.
 
         Raises:
             OptionError: if it does not match the image, or is not finite.
         """
-        found = torch.from_numpy(np.asarray(self.base, dtype=np.float64))
-        if found.ndim == 3 and tuple(found.shape[1:]) == size:
-            found = found.amax(0)
-        elif found.ndim == 3 and tuple(found.shape[:2]) == size:
-            found = found.amax(2)
-        if tuple(found.shape) != size:
+        attribution = torch.from_numpy(np.asarray(self.base, dtype=np.float64))
+        # Channels first or last; a shape that fits both is read as channels first.
+        if attribution.ndim == 3 and tuple(attribution.shape[1:]) == size:
+            attribution = attribution.amax(0)
+        elif attribution.ndim == 3 and tuple(attribution.shape[:2]) == size:
+            attribution = attribution.amax(2)
+        if tuple(attribution.shape) != size:
             raise OptionError(
                 f"base_attribution= must have one number per pixel that the model reads, {size[0]} x {size[1]}, or one "
                 f"per channel of each; got the shape {self.base.shape}."
             )
-        if not found.isfinite().all():
-            raise OptionError("base_attribution= holds NaN or infinite values.")
-        return found[None]
+        if not attribution.isfinite().all():
+            raise OptionError("base_attribution= contains NaN or infinite values.")
+        return attribution[None]
 
     def _regions(self, sample: Sample, size: tuple[int, int]) -> Regions:
         if self.segments is None:
             return segmented(self._image(sample), self.dilation)
         if isinstance(self.segments, Callable):
-            return given(np.asarray(call_function("segments", self.segments, self._picture(sample))), size)
+            return given(np.asarray(call_function("segments", self.segments, self._unit_range_image(sample))), size)
         return given(self.segments, size)
 
-    def _picture(self, sample: Sample) -> Float[np.ndarray, "H W c"]:
-        """What the model reads, from 0 for black to 1 for white."""
+    def _unit_range_image(self, sample: Sample) -> Float[np.ndarray, "H W c"]:
+        """The image that the model reads with its normalisation undone, from 0 for black to 1 for white."""
         assert isinstance(sample, ImageSample)
         black, white = (level.float().cpu().numpy() for level in sample.black_white)
-        reach = np.where(white == black, 1, white - black)
-        return ((self._image(sample) - black) / reach).clip(0, 1)
+        # A channel that does not depend on the image would divide by 0.
+        value_range = np.where(white == black, 1, white - black)
+        return ((self._image(sample) - black) / value_range).clip(0, 1)
 
     def _image(self, sample: Sample) -> Float[np.ndarray, "H W c"]:
         return self.modality.read(sample).detach().float().cpu().movedim(0, -1).numpy()
 
 
 def _size(prepared: PreparedSample) -> tuple[int, int]:
-    """Height and width that the model reads."""
+    """Height and width of the image that the model reads."""
     height, width = prepared.units.index.shape
     return height, width
 
 
 def _maps(ranked: list[Ranked]) -> Float[Tensor, "t H W"]:
-    return torch.from_numpy(np.stack([one.gains for one in ranked])).float()
+    return torch.from_numpy(np.stack([target.gains for target in ranked])).float()
 
 
 def _ranks(ranked: list[Ranked]) -> Int[Tensor, "t H W"]:
-    return torch.from_numpy(np.stack([one.ranks for one in ranked])).int()
+    return torch.from_numpy(np.stack([target.ranks for target in ranked])).int()

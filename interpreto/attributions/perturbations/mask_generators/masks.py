@@ -1,4 +1,4 @@
-"""Masks of single units, of sliding windows, and at random: occlusion, LIME, RISE."""
+"""Masks of single units, of sliding windows, and random masks: for occlusion, LIME and RISE."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,20 +16,22 @@ from interpreto.option_kinds import at_least
 
 
 def blocks(count: int, size: int) -> Iterator[int]:
-    """`count` in portions of at most `size`."""
+    """Divide `count` into blocks of at most `size`, and yield the size of each block."""
     for start in range(0, count, size):
         yield min(size, count - start)
 
 
 def each(rows: int, draw: Callable[[], Tensor]) -> Float[Tensor, "p ..."]:
-    """One draw after the other: the numbers of a row must not depend on how many rows share its block."""
+    """Stack `rows` separate draws of random numbers."""
+    # Not one draw for all rows: torch's random numbers depend on the size of the tensor, so that results would depend
+    # on the batch size.
     return torch.stack([draw() for _ in range(rows)])
 
 
 @final
 @dataclass(frozen=True)
 class OneAtATime(MaskGenerator):
-    """Masks every unit once, alone."""
+    """Masks one unit at a time."""
 
     def n_evaluations(self, layout: Layout) -> int:
         return layout.count
@@ -46,60 +48,67 @@ class OneAtATime(MaskGenerator):
 @final
 @dataclass(frozen=True)
 class SlidingWindow(MaskGenerator):
-    """Masks a window that slides over an image, by pixels, or over a list of units, by units; one row for each place.
+    """Masks a window that slides over an image by pixels, or over a text by units; one evaluation per window position.
 
-    Places are whole strides apart; the last window is cut at the border. With a stride longer than the window there are
-    gaps.
+    Positions are whole strides apart, and the last window is cut at the border. A stride that is larger than the window
+    leaves gaps.
 
     Args:
-        window: Height and width, or one number for both.
-        stride: By how much it moves, down and across, or one number for both.
+        window: Height and width of the window, or one number for both.
+        stride: Step down and across, or one number for both.
     """
 
     window: int | tuple[int, int]
     stride: int | tuple[int, int] = 1
 
     def n_evaluations(self, layout: Layout) -> int:
-        return math.prod(len(starts) for starts, _ in self._places(layout))
+        return math.prod(len(starts) for starts, _ in self._windows(layout))
 
     def masks(self, layout: Layout, rng: torch.Generator, size: int) -> Iterator[Float[Tensor, "p *cells"]]:
-        places, cells = self._places(layout), self._cells(layout)
-        lines = []
-        for (starts, reach), extent in zip(places, cells, strict=True):
+        windows, cells = self._windows(layout), self._cells(layout)
+        # A window is an outer product of one interval per axis, so only the intervals are kept for all positions.
+        intervals = []
+        for (starts, length), extent in zip(windows, cells, strict=True):
             begin, along = torch.tensor(starts)[:, None], torch.arange(extent)
-            lines.append(((along >= begin) & (along < begin + reach)).float())
-        for some in torch.cartesian_prod(*(torch.arange(len(line)) for line in lines)).split(size):
-            if len(lines) == 1:
-                yield lines[0][some]
+            intervals.append(((along >= begin) & (along < begin + length)).float())
+        for index in torch.cartesian_prod(*(torch.arange(len(interval)) for interval in intervals)).split(size):
+            if len(intervals) == 1:
+                yield intervals[0][index]
             else:
-                yield lines[0][some[:, 0], :, None] * lines[1][some[:, 1], None]
+                yield intervals[0][index[:, 0], :, None] * intervals[1][index[:, 1], None]
 
     def _cells(self, layout: Layout) -> tuple[int, ...]:
+        """The shape over which the window slides: pixels of an image, units of a text."""
         return layout.positions if len(layout.units) == 2 else layout.units
 
-    def _places(self, layout: Layout) -> list[tuple[list[int], int]]:
-        """Along each axis where the window begins, and how far it reaches.
+    def _windows(self, layout: Layout) -> list[tuple[list[int], int]]:
+        """The starts and the length of the window along each axis.
 
         Raises:
-            OptionError: if it is larger than the image that it slides over.
+            OptionError: if the window is larger than the image.
         """
-        cells, found = self._cells(layout), []
+        cells, windows = self._cells(layout), []
         for axis, extent in enumerate(cells):
-            reach, step = (one[axis] if isinstance(one, tuple) else one for one in (self.window, self.stride))
-            if reach > extent and len(cells) == 2:
+            length, step = (size[axis] if isinstance(size, tuple) else size for size in (self.window, self.stride))
+            if length > extent and len(cells) == 2:
                 raise OptionError(
                     f"window={self.window!r} does not fit: the model reads {' x '.join(map(str, cells))} pixels."
                 )
-            # The window is cut at the border, as in captum. A text shorter than it is masked as a whole.
-            count = 1 + math.ceil(max(extent - reach, 0) / step)
-            found.append(([start for start in range(0, count * step, step) if start < extent], reach))
-        return found
+            # The last window is cut at the border, as in captum. A text that is shorter than the window is masked
+            # completely, since texts of different lengths share one option.
+            count = 1 + math.ceil(max(extent - length, 0) / step)
+            windows.append(([start for start in range(0, count * step, step) if start < extent], length))
+        return windows
 
 
 @final
 @dataclass(frozen=True)
 class RandomMasks(MaskGenerator):
-    """Masks every unit with probability one half, independently."""
+    """Masks every unit with probability 1/2, independently.
+
+    Args:
+        n_samples: Number of masks.
+    """
 
     n_samples: int = 512
 
@@ -117,12 +126,12 @@ class RandomMasks(MaskGenerator):
 @final
 @dataclass(frozen=True)
 class SmoothMasks(MaskGenerator):
-    """RISE's masks: on a grid, random coarse cells enlarged with a random shift; on a list, independent units.
+    """RISE's masks: for images random coarse cells, enlarged and randomly shifted; for texts independent units.
 
     Args:
         n_samples: Number of masks.
-        grid_size: Coarse cells along each side of the image.
-        keep_probability: Probability that a cell stays visible.
+        grid_size: Number of coarse cells along each side of the image.
+        keep_probability: Probability that a cell or unit is kept.
     """
 
     n_samples: int = 2000
@@ -143,12 +152,16 @@ class SmoothMasks(MaskGenerator):
                 yield self._shifted(rows, layout.positions, rng)
 
     def _shifted(self, rows: int, positions: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, "p H W"]:
+        """Masks of pixels, as in section 3.2 of the paper: a random crop of an enlarged coarse grid."""
         height, width = positions
+        # The size of a cell in pixels, rounded up. The enlarged grid is larger than the image by one cell per side, so
+        # that it can be shifted by up to a cell.
         tall, wide = -(-height // self.grid_size), -(-width // self.grid_size)
         drawn = each(rows, lambda: torch.rand(self.grid_size**2 + 2, generator=rng))
         coarse = (drawn[:, 2:].reshape(rows, self.grid_size, self.grid_size) >= self.keep_probability).float()
         top, left = (drawn[:, 0] * tall).long(), (drawn[:, 1] * wide).long()
-        # The rows and columns of the enlarged grid that each mask sees, as weights of its cells.
+        # Bilinear interpolation is separable. Only the lines of the enlarged grid that are in the crop are computed, as
+        # weights of the coarse cells.
         down = linear_weights(self.grid_size, (self.grid_size + 1) * tall)[top[:, None] + torch.arange(height)]
         across = linear_weights(self.grid_size, (self.grid_size + 1) * wide)[left[:, None] + torch.arange(width)]
         return down @ coarse @ across.mT
@@ -156,11 +169,13 @@ class SmoothMasks(MaskGenerator):
 
 @lru_cache(maxsize=64)
 def linear_weights(cells: int, size: int) -> Float[Tensor, "s g"]:
-    """How much each cell of a line weighs at each of `size` places when the line is enlarged linearly."""
+    """The matrix that interpolates a line of `cells` values linearly to `size` positions."""
+    # Interpolating unit vectors reproduces torch's alignment of the border exactly.
     return nn.functional.interpolate(torch.eye(cells)[None], size=size, mode="linear", align_corners=False)[0].T
 
 
 def enlarged(cells: Float[Tensor, "p h w"], size: tuple[int, int]) -> Float[Tensor, "p H W"]:
-    """Masks at a finer resolution, bilinearly: as two products of matrices, many times faster than `interpolate`."""
+    """Masks interpolated bilinearly to a finer resolution."""
+    # Two matrix products are many times faster than torch's interpolate().
     height, width = size
     return linear_weights(cells.shape[1], height) @ cells @ linear_weights(cells.shape[2], width).T
