@@ -66,7 +66,7 @@ def test_where_to_write_is_checked_before_anything_is_computed(tmp_path, monkeyp
         "compare": ["compare", "--model", "zoo:shapes-vit", "--samples", "1"],
         "demo": ["demo"],
     }[command]
-    for place, words in (("file", "is a file"), ("file/below", "cannot be made")):
+    for place, words in (("file", "is a file"), ("file/below", "cannot be created")):
         result = run(*arguments, "--out", str(tmp_path / place))
         assert result.exit_code == 1
         assert isinstance(result.exception, InterpretoError)
