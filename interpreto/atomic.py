@@ -249,7 +249,6 @@ def _locked(file: int) -> bool:
     try:
         import fcntl
     except ImportError:
-        # Windows.
         import msvcrt
 
         try:

@@ -103,7 +103,7 @@ def _open_clip(name: str) -> tuple[Any, Any]:
     architecture, _, weights = name.partition(":")
     # Without weights OpenCLIP would create a model with random ones.
     if not weights:
-        tags = ", ".join(tag for name_, tag in open_clip.list_pretrained() if name_ == architecture)
+        tags = ", ".join(tag for model_name, tag in open_clip.list_pretrained() if model_name == architecture)
         raise ModelError(
             f"Pass weights: {OPEN_CLIP}{architecture}:WEIGHTS, with a file or one of "
             f"{tags or 'the tags that open_clip.list_pretrained() returns'}."

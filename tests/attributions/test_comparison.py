@@ -218,9 +218,9 @@ def test_methods_are_named_in_any_way():
         ({"methods": "occlusionn"}, OptionError, "did you mean 'occlusion'"),
         ({"methods": []}, OptionError, "no method to compare"),
         ({"methods": [Occlusion, Occlusion]}, OptionError, "twice"),
-        ({"methods": [Entropy]}, OptionError, "is no method"),
+        ({"methods": [Entropy]}, OptionError, "is not a method"),
         ({"methods": {"RandomScores": Occlusion}}, OptionError, "always compared"),
-        ({"metrics": [Occlusion]}, OptionError, "is no metric"),
+        ({"metrics": [Occlusion]}, OptionError, "is not a metric"),
         ({"metrics": "pointing-game"}, OptionError, "needs masks="),
         ({"metrics": partial(Deletion, n_steps=0)}, OptionError, "n_steps"),
         ({"masks": [["plot"]] * 2}, InputError, "2 masks for 3"),
@@ -383,7 +383,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": {"Occlusion": Occlusion}}, "other methods: Saliency is not asked for"),
+        ({"methods": {"Occlusion": Occlusion}}, "other methods: Saliency is missing"),
         ({"methods": {"Occlusion": partial(Occlusion, removal="mean"), "Saliency": Saliency}}, "other methods"),
         ({"metrics": "deletion"}, "other metrics"),
         ({"seed": 1}, "other methods|other seed"),
