@@ -1,11 +1,14 @@
-"""The errors that a user can meet, all with a message that says what, because of what, and what to do."""
+"""Errors and warnings for users. Each message says what happened, why, and what to do.
+
+Most errors also derive from a built-in exception, such as ValueError, so that callers can catch either.
+"""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InterpretoError(Exception):
-    """Anything that this package refuses to do, with the reason."""
+    """Base class of all errors of this package."""
 
 
 class InputError(InterpretoError, ValueError):
@@ -21,42 +24,42 @@ class OptionError(InterpretoError, TypeError):
 
 
 class ModelError(InterpretoError, ValueError):
-    """A model or processor that no wrapper fits."""
+    """A model or processor that cannot be loaded or that no wrapper supports."""
 
 
 class UnsupportedError(InterpretoError):
-    """A method that cannot work on this model, and why."""
+    """A method that does not support this model."""
 
 
 class SavedFileError(InterpretoError, OSError):
-    """A file or folder that cannot be read or written, or that holds something else."""
+    """A file or folder that cannot be read or written, or that has other content than expected."""
 
 
 class CannotCopyError(InterpretoError):
-    """A model of which no working copy can be made, so that calls run one at a time on the model itself."""
+    """A model that cannot be copied, so that calls run one at a time on the model itself."""
 
 
 class BatchWarning(UserWarning):
-    """What a model says of an input depends on the other inputs of its batch."""
+    """The model's outputs for an input depend on the other inputs of its batch."""
 
 
 class StochasticModelWarning(UserWarning):
-    """A model draws random numbers when it runs, and its score depends on them."""
+    """The model draws random numbers in its forward pass, and its scores depend on them."""
 
 
 class ConvergenceWarning(UserWarning):
-    """Attributions that miss the sum that their method promises."""
+    """The completeness gap is large: attributions do not sum to the difference of scores that their method promises."""
 
 
 class ZeroMapWarning(UserWarning):
-    """Maps in which a method that keeps positive sums alone leaves nothing."""
+    """A map is 0 everywhere, because its method keeps positive values only."""
 
 
 def choices(given: object, known: Iterable[object]) -> str:
-    """The end of an error message: the closest names first if any is close, else all of them."""
+    """The end of an error message about an unknown name: similar names if there are any, else the first 20 names."""
     names = [str(name) for name in known]
-    close = difflib.get_close_matches(str(given), names, n=3)
-    if close:
-        return f"did you mean {' or '.join(repr(name) for name in close)}?"
-    shown = ", ".join(repr(name) for name in names[:20])
-    return f"choose from {shown}{' ...' if len(names) > 20 else ''}."
+    similar = difflib.get_close_matches(str(given), names, n=3)
+    if similar:
+        return f"did you mean {' or '.join(repr(name) for name in similar)}?"
+    listed = ", ".join(repr(name) for name in names[:20])
+    return f"choose from {listed}{' ...' if len(names) > 20 else ''}."

@@ -1,19 +1,19 @@
-"""The words for shapes that the whole package shares, and the third-party objects that it accepts.
+"""Shape annotations that the package shares, and protocols of third-party objects that it accepts.
 
-Axis letters of every annotation:
+Axis letters of all annotations:
 
 | letter | axis |
 |---|---|
 | `n` | samples: texts or images of the user |
 | `g`, `h w` | units that get a score: tokens, words, sentences; pixels, patches (images) |
-| `l`, `H W` | positions, what the model itself reads: token positions, pixels |
-| `t` | targets, the outputs being explained |
+| `l`, `H W` | positions that the model reads: token positions, pixels |
+| `t` | targets, the outputs that are explained |
 | `p` | perturbations (rows), changed copies of a sample |
 | `b` | baselines |
 | `d`, `c` | embedding width, channels |
-| `k` | outputs of the model, its classes |
+| `k` | outputs of the model, such as classes |
 
-Masks are 1 where a unit is changed and 0 where it is left alone.
+Masks are 1 where a unit is changed and 0 where it is unchanged.
 """
 
 from collections.abc import Mapping
@@ -23,34 +23,35 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+# jaxtyping checks these when tests run: an axis letter has one size within a call. `*g` is one axis or two.
 Scores = Float[Tensor, "p t"]
-"""Targeted scores of rows."""
+"""Scores of the targets for each row."""
 
 UnitScores = Float[Tensor, "t *g"]
 """One score per target and unit."""
 
 Hidden = Float[Tensor, "p *g"]
-"""The share of every unit that is hidden in a row."""
+"""The share of each unit that is masked in a row, from 0 to 1."""
 
 Modality = Literal["text", "image"]
-"""What units of a sample are made of."""
+"""The kind of data that units are parts of."""
 
 RawInput = str | tuple[str, str] | Image.Image
-"""What a person sees of a sample: a text, a pair of texts, or an image."""
+"""A sample as the user sees it: a text, a pair of texts, or an image."""
 
 OnError = Literal["raise", "record"]
-"""What happens to the error of a sample."""
+"""Whether the error of a sample is raised, or recorded in its result."""
 
 Size = tuple[int, int]
 """Height and width."""
 
 BYTES = bytes | bytearray | memoryview
-"""What holds the bytes of a file."""
+"""Types that hold the bytes of a file."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
+    """The part of a transformers tokenizer that this package uses."""
 
     is_fast: bool
     model_input_names: list[str]
@@ -66,6 +67,7 @@ class Tokenizer(Protocol):
 class AttributionResult(Protocol):
     """The fields of a result that files, figures and pages read; see `interpreto.AttributionOutput`."""
 
+    # Properties, because a protocol with plain attributes would not accept a frozen dataclass.
     @property
     def attributions(self) -> Float[Tensor, "t *g"]: ...
 
@@ -121,9 +123,9 @@ class AttributionResult(Protocol):
     def ranking_scores(self) -> Float[Tensor, "t *g"]: ...
 
     def heatmap(self, size: tuple[int, int] | None = None, interpolation: str = "bilinear") -> Float[Tensor, "t H W"]:
-        """The attributions as maps over the raw image."""
+        """The attributions as heatmaps over the raw image."""
         ...
 
     def top_mask(self, percent: float = 30.0) -> Bool[Tensor, "t H W"]:
-        """The part of the raw image that scores highest."""
+        """A mask of the part of the raw image with the highest attributions."""
         ...

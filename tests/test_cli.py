@@ -68,7 +68,7 @@ def test_where_to_write_is_checked_before_anything_is_computed(tmp_path, monkeyp
         "compare": ["compare", "--model", "zoo:shapes-vit", "--samples", "1"],
         "demo": ["demo"],
     }[command]
-    for place, words in (("file", "is a file"), ("file/below", "cannot be made")):
+    for place, words in (("file", "is a file"), ("file/below", "cannot be created")):
         result = run(*arguments, "--out", str(tmp_path / place))
         assert result.exit_code == 1
         assert isinstance(result.exception, InterpretoError)
@@ -81,7 +81,9 @@ def test_where_to_write_is_checked_before_anything_is_computed(tmp_path, monkeyp
     if command == "compare":
         (tmp_path / "letters").mkdir()
         (tmp_path / "letters" / "to-my-aunt.txt").write_text("Dear aunt,")
-        assert "holds other files" in str(run(*arguments, "--out", str(tmp_path / "letters")).exception)
+        assert "contains files that are not a comparison" in str(
+            run(*arguments, "--out", str(tmp_path / "letters")).exception
+        )
     assert not loads
     assert (tmp_path / "file").read_text() == "mine"
 

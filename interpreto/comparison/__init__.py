@@ -1,1 +1,1 @@
-"""Comparing methods on a user's model and data: runs, what they found, and how sure that is."""
+"""Comparing attribution methods on a user's model and data: runs, results, and their uncertainty."""

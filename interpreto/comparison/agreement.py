@@ -1,4 +1,4 @@
-"""How much methods agree with each other: by the ranks of all units, and by the units on top."""
+"""Agreement between methods: rank correlation over all units, and overlap of the units with the highest scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,20 +13,20 @@ Outputs = Mapping[str, Sequence[AttributionOutput | None]]
 
 
 def rank_agreement(outputs: Outputs) -> Float[Tensor, "m m"]:
-    """Spearman's correlation of the scores of units, the mean over samples and targets.
+    """Spearman's rank correlation of the scores of units, averaged over samples and targets.
 
-    0 where one of two methods gives all units the same; NaN where no sample has both in the same units.
+    0 for a method that gives all units of a sample the same score; NaN for two methods that never have the same units.
     """
     return _mean(outputs, _rank_correlations)
 
 
 def top_agreement(outputs: Outputs, share: float = 0.1) -> Float[Tensor, "m m"]:
-    """The part of the highest units that two methods have in common, the mean over samples and targets.
+    """The share of the highest units that two methods have in common, averaged over samples and targets.
 
     Args:
-        outputs: One list per method, one entry per sample.
-        share: Which part of the units counts as highest, at least one unit. Of units with the same score the first
-            ones are taken.
+        outputs: One list per method, with one entry per sample.
+        share: Share of the units that count as highest, at least one unit. Of units with equal scores the first ones
+            are taken.
     """
     return _mean(outputs, lambda scores: _overlaps(scores, share))
 
@@ -36,21 +36,23 @@ def _mean(outputs: Outputs, between) -> Float[Tensor, "m m"]:
     total, count = torch.zeros(len(methods), len(methods)), torch.zeros(len(methods), len(methods))
     for sample in zip(*outputs.values(), strict=True):
         for group in _groups(sample):
-            there = [output for number in group if (output := sample[number]) is not None]
-            ranked = [output.ranking_scores.flatten(1).double() for output in there]
-            grid = torch.tensor(group)
-            for target in range(len(there[0].target_names)):
-                scores = torch.stack([scores[target] for scores in ranked])
+            results = [output for number in group if (output := sample[number]) is not None]
+            all_scores = [output.ranking_scores.flatten(1).double() for output in results]
+            indices = torch.tensor(group)
+            for target in range(len(results[0].target_names)):
+                scores = torch.stack([scores[target] for scores in all_scores])
+                # Units that are part of a generated target, or come after it, have no score.
                 scores = scores[:, ~scores.isnan().any(0)]
+                # A single unit has no ranking.
                 if scores.shape[1] < 2:
                     continue
-                total[grid[:, None], grid] += between(scores).float()
-                count[grid[:, None], grid] += 1
+                total[indices[:, None], indices] += between(scores).float()
+                count[indices[:, None], indices] += 1
     return total / count.where(count > 0, torch.nan)
 
 
 def _groups(sample: Sequence[AttributionOutput | None]) -> list[list[int]]:
-    """The numbers of methods that say something of the sample, those with the same units and targets together."""
+    """The indices of the methods that have an output for the sample, grouped by units and targets."""
     groups: dict[object, list[int]] = {}
     for number, output in enumerate(sample):
         if output is not None:
@@ -63,13 +65,15 @@ def _groups(sample: Sequence[AttributionOutput | None]) -> list[list[int]]:
 def _rank_correlations(scores: Float[Tensor, "m g"]) -> Float[Tensor, "m m"]:
     ranks = torch.from_numpy(rankdata(scores.numpy(), axis=1))
     centred = ranks - ranks.mean(1, keepdim=True)
-    unit = centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    found = unit @ unit.T
-    return found.fill_diagonal_(1.0)
+    # Constant scores have ranks of norm 0 and a correlation of 0 with all others, instead of NaN.
+    normalised = centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    correlations = normalised @ normalised.T
+    return correlations.fill_diagonal_(1.0)
 
 
 def _overlaps(scores: Float[Tensor, "m g"], share: float) -> Float[Tensor, "m m"]:
     count = max(1, round(share * scores.shape[1]))
     top = torch.zeros_like(scores)
+    # A stable sort, because topk breaks ties arbitrarily.
     top.scatter_(1, scores.argsort(dim=1, descending=True, stable=True)[:, :count], 1.0)
     return top @ top.T / count

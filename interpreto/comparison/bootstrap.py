@@ -1,4 +1,4 @@
-"""How sure a mean over samples is: bootstrap intervals, plain and paired."""
+"""Bootstrap confidence intervals of means over samples, and of paired differences."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where it lies with a given confidence.
+    """A mean and its confidence interval.
 
     Attributes:
-        mean: Over the samples for which there is a value; NaN without any.
-        low: Lower end; NaN for fewer than two samples, of which no interval can be made.
-        high: Upper end.
-        count: How many samples there are.
+        mean: The mean over the samples that have a value; NaN if there are none.
+        low: The lower end; NaN for fewer than two samples.
+        high: The upper end; NaN for fewer than two samples.
+        count: The number of samples that have a value.
     """
 
     mean: float
@@ -26,43 +26,50 @@ class Interval:
     count: int
 
     def excludes(self, value: int | float) -> bool:
-        """Whether a value lies outside; without an interval nothing does."""
+        """Whether a value is outside of the interval; False without an interval."""
+        # Comparisons with NaN are False.
         return value < self.low or value > self.high
 
 
 def interval(values: Float[Tensor, " n"], n_bootstrap: int = 2000, seed: int = 0, confidence: float = 0.95) -> Interval:
     """The mean of values and its bootstrap interval.
 
-    Percentiles of the resampled means, taken as much further out as Student's interval is wider than the normal one
-    (Hesterberg 2015, arXiv 1411.5279): plain percentiles of 20 samples cover 92 % instead of 95 %.
+    The expanded percentile interval: percentiles of the resampled means, at a confidence level that is raised by as
+    much as Student's interval is wider than the normal one (Hesterberg 2015, arXiv:1411.5279). Plain percentiles cover
+    92 % instead of 95 % with 20 samples.
 
-    NaN values are left out; with infinite ones there is no interval. The same seed gives the same interval. Values that
-    are all the same have an interval of no width.
+    NaN values are ignored. There is no interval if a value is infinite. Equal values have an interval of width 0. The
+    same seed gives the same interval.
     """
-    known = values[~values.isnan()].double().numpy()
-    if not len(known):
+    defined = values[~values.isnan()].double().numpy()
+    if not len(defined):
         return Interval(np.nan, np.nan, np.nan, 0)
-    mean = float(known.mean())
-    # Infinite values have an infinite mean, of which no interval can be made.
-    if len(known) < 2 or not np.isfinite(mean):
-        return Interval(mean, np.nan, np.nan, len(known))
-    if np.ptp(known) <= 1e-12 * max(1.0, abs(mean)):
-        return Interval(mean, mean, mean, len(known))
-    n = len(known)
-    further = float(2 * norm.cdf((n / (n - 1)) ** 0.5 * student.ppf((1 + confidence) / 2, n - 1)) - 1)
-    found = bootstrap(
-        (known,),
+    mean = float(defined.mean())
+    # Resampled means of infinite values would be infinite or NaN.
+    if len(defined) < 2 or not np.isfinite(mean):
+        return Interval(mean, np.nan, np.nan, len(defined))
+    # Equal values may differ by rounding; an interval as wide as that noise would mean nothing.
+    if np.ptp(defined) <= 1e-12 * max(1.0, abs(mean)):
+        return Interval(mean, mean, mean, len(defined))
+    n = len(defined)
+    # sqrt(n / (n - 1)): the bootstrap divides the variance by n, not by n - 1.
+    expanded = float(2 * norm.cdf((n / (n - 1)) ** 0.5 * student.ppf((1 + confidence) / 2, n - 1)) - 1)
+    limits = bootstrap(
+        (defined,),
         np.mean,
         n_resamples=n_bootstrap,
-        confidence_level=further,
+        confidence_level=expanded,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), len(known))
+    return Interval(mean, float(limits.low), float(limits.high), len(defined))
 
 
 def difference(
     values: Float[Tensor, " n"], others: Float[Tensor, " n"], n_bootstrap: int = 2000, seed: int = 0
 ) -> Interval:
-    """The mean paired difference and its interval, over the samples for which there are both values."""
+    """The mean paired difference and its interval, over the samples that have both values.
+
+    Paired, because samples differ more than methods do: the variance between samples cancels.
+    """
     return interval(values - others, n_bootstrap, seed)

@@ -1,4 +1,4 @@
-"""Who is compared and by what: methods, controls and metrics from names, classes and partials."""
+"""The methods, controls and metrics of a comparison, created from names, classes and partials."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -29,9 +29,11 @@ from interpreto.model_wrapping.wrapper import InferenceWrapper
 DEFAULT_METRICS = ("Deletion", "Insertion", "MuFidelity", "Completeness", "Entropy")
 LOCALIZATION = ("PointingGame", "RelevanceMass", "RelevanceRank")
 
-_UNITS = {"granularity", "patch_size", "segments"}
+_UNIT_OPTIONS = {"granularity", "patch_size", "segments"}
+"""Options that set the units; a method takes one of them."""
 
 Make = Callable[..., Any]
+"""A class, or a `functools.partial` of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +41,11 @@ class MethodEntry:
     """A method that is compared.
 
     Attributes:
-        name: What it is called.
-        explainer: The method on the model; None where it cannot work on it.
-        control: Whether it is one of the honest baselines.
-        made: Its class and options.
-        error: Why it cannot work.
+        name: Its name in the comparison.
+        explainer: The method on the model; None if the method does not support the model.
+        control: Whether it is a control, whose scores do not use the model.
+        made: Its class and options, as JSON.
+        error: Why the method does not support the model; empty if it does.
     """
 
     name: str
@@ -53,11 +55,11 @@ class MethodEntry:
     error: str = ""
 
     def warn(self, records: Iterable[Record], stacklevel: int = 1) -> None:
-        """Warn of what is wrong with its results, once for the whole run.
+        """Issue the warnings about its results, once for the whole run.
 
         Args:
-            records: What it found.
-            stacklevel: Whose line the warnings name: 1 is the caller's, 2 the line that called it, and so on.
+            records: The records of the method.
+            stacklevel: As in `warnings.warn`: 1 names the line of the caller, 2 that of its caller, and so on.
         """
         if self.explainer is None:
             return
@@ -68,7 +70,7 @@ class MethodEntry:
         checks.warn(stacklevel + 1)
 
     def described(self) -> dict[str, Any]:
-        """What it is, as JSON."""
+        """Its description, as JSON."""
         if self.explainer is None:
             return {"control": self.control, "error": self.error}
         return {"control": self.control, **self.made}
@@ -76,16 +78,17 @@ class MethodEntry:
 
 @dataclass(frozen=True, eq=False)
 class MetricEntry:
-    """A metric that compares.
+    """A metric by which methods are compared.
 
     Attributes:
-        name: What it is called.
-        make: What makes the metric: without arguments, or from a method where it needs one.
+        name: Its name in the comparison.
+        make: Creates the metric, without arguments or from a method if it needs one.
         needs: What the metric needs beyond outputs.
-        higher_is_better: Whether large values are good; None where the metric does not judge.
+        higher_is_better: Whether large values are good; None for metrics that describe attributions without ranking
+            them.
         base: The metric's name without the removal operator.
-        made: Its class and options.
-        removal: The operator, where several are asked for.
+        made: Its class and options, as JSON.
+        removal: Name of the removal operator, if `removals=` was passed.
     """
 
     name: str
@@ -97,7 +100,7 @@ class MetricEntry:
     removal: str | None = None
 
     def described(self) -> dict[str, Any]:
-        """What it is, as JSON."""
+        """Its description, as JSON."""
         return {
             "higher_is_better": self.higher_is_better, "base": self.base, "removal": self.removal, **self.made
         }  # fmt: skip
@@ -111,10 +114,10 @@ def _is_metric(given: Any) -> bool:
 def methods(
     given: Any, wrapper: InferenceWrapper, model: Any, processor: Any, options: Mapping[str, Any], corpus: Any
 ) -> list[MethodEntry]:
-    """The methods that a user asks for, and the controls that this model allows.
+    """The requested methods, and the controls that are possible with this model.
 
     Raises:
-        OptionError: if a name, an option or a value does not exist.
+        OptionError: if a name, an option or a value is invalid.
     """
     controls: dict[str, Make] = {"RandomScores": RandomScores, "PositionOnly": PositionOnly}
     if not wrapper.engine.gradient_obstacle:
@@ -125,113 +128,123 @@ def methods(
         controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
     if isinstance(given, str) and given == "all":
         given = [cls for cls in METHODS if wrapper.modality == "image" or cls not in IMAGES_ONLY]
-    asked = resolve_classes(given, METHODS, "method", is_method)
-    clash = sorted(set(asked) & set(controls))
-    if clash:
-        raise OptionError(f"{clash[0]} is always compared: leave it out of methods=.")
+    requested = resolve_classes(given, METHODS, "method", is_method)
+    duplicates = sorted(set(requested) & set(controls))
+    if duplicates:
+        raise OptionError(f"{duplicates[0]} is always compared: leave it out of methods=.")
     return [
-        _entrant(name, make, model, processor, options, control=name in controls)
-        for name, make in (asked | controls).items()
+        _method_entry(name, make, model, processor, options, control=name in controls)
+        for name, make in (requested | controls).items()
     ]
 
 
-def _entrant(
+def _method_entry(
     name: str, make: Make, model: Any, processor: Any, options: Mapping[str, Any], *, control: bool
 ) -> MethodEntry:
-    own = _besides(make, options)
-    made = _described(make, own)
+    shared = _shared_options(make, options)
+    description = _describe(make, shared)
     try:
-        return MethodEntry(name, make(model, processor, **own), control, made)
+        return MethodEntry(name, make(model, processor, **shared), control, description)
     except UnsupportedError as error:
-        return MethodEntry(name, None, control, made, str(error))
+        # Reported as a failure on every sample: "all" includes methods that a model without gradients does not support.
+        return MethodEntry(name, None, control, description, str(error))
 
 
 def metrics(
     given: Any, masked: bool, model: Any, processor: Any, options: Mapping[str, Any], removals: Mapping[str, Any]
 ) -> list[MetricEntry]:
-    """The metrics that a user asks for; those that hide units once for every removal operator asked for.
+    """The requested metrics; those that mask units are repeated for each of the removal operators.
 
     Raises:
-        OptionError: if a name, an option or a value does not exist, or a metric needs masks and there are none.
+        OptionError: if a name, an option or a value is invalid, or a metric needs masks and there are none.
     """
     names = (*DEFAULT_METRICS, *(LOCALIZATION if masked else ())) if given is None else given
-    asked = resolve_classes(names, METRICS, "metric", _is_metric)
-    found = []
-    for name, make in asked.items():
+    requested = resolve_classes(names, METRICS, "metric", _is_metric)
+    entries = []
+    for name, make in requested.items():
         cls = unwrap_partial(make)
         if cls.needs is Needs.MASKS and not masked:
             if given == "all":
                 continue
-            raise OptionError(f"{name} needs masks=: for every sample what is known to decide it.")
+            raise OptionError(f"{name} needs masks=: for every sample a mask of what is known to decide it.")
         metric_entry = partial(MetricEntry, needs=cls.needs, higher_is_better=cls.higher_is_better, base=name)
         if cls.needs is not Needs.MODEL:
-            # Told of before anything runs, as for those that are made here.
+            # These are created after methods have run; a wrong option must be found before.
             _check_options(cls, make)
-            found.append(metric_entry(name, make, made=_described(make, {})))
+            entries.append(metric_entry(name, make, made=_describe(make, {})))
             continue
-        # A metric that sets its own operator, or hides nothing, runs once.
-        metric = _measuring(make, model, processor, options)
-        own = isinstance(make, partial) and "removal" in make.keywords
-        if not removals or own or not metric.depends_on_removal:
-            found.append(metric_entry(name, partial(_same, metric), made=_described(make, options)))
+        # A metric that sets its own removal operator, or masks nothing, runs once.
+        metric = _create_metric(make, model, processor, options)
+        sets_removal = isinstance(make, partial) and "removal" in make.keywords
+        if not removals or sets_removal or not metric.depends_on_removal:
+            entries.append(metric_entry(name, partial(_identity, metric), made=_describe(make, options)))
             continue
-        for shown, removal in removals.items():
-            with_it = {**options, "removal": removal}
-            metric = _measuring(make, model, processor, with_it)
-            found.append(
-                metric_entry(f"{name} [{shown}]", partial(_same, metric), made=_described(make, with_it), removal=shown)
+        for removal_name, removal in removals.items():
+            all_options = {**options, "removal": removal}
+            metric = _create_metric(make, model, processor, all_options)
+            entries.append(
+                metric_entry(
+                    f"{name} [{removal_name}]",
+                    partial(_identity, metric),
+                    made=_describe(make, all_options),
+                    removal=removal_name,
+                )
             )
-    return found
+    return entries
 
 
 def operators(given: Any) -> dict[str, Any]:
-    """Removal operators by name: one or several, names with commas between them too.
+    """Removal operators by name, from one operator, a list, or a comma-separated list of names.
 
     Raises:
-        OptionError: if one is there twice.
+        OptionError: if one occurs twice.
     """
     if isinstance(given, str):
         given = split_names(given)
+    # A tensor is iterable, but one operator: a baseline image.
     several = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [given]
-    names = ["default" if one is None else str(fingerprint(one)) for one in several]
+    names = ["default" if removal is None else str(fingerprint(removal)) for removal in several]
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f"The removal operator {name} is there twice.")
     return dict(zip(names, several, strict=True))
 
 
-def _measuring(make: Make, model: Any, processor: Any, options: Mapping[str, Any]) -> Any:
-    """A metric on the model, whose removal operator is known to be one."""
-    metric = make(model, processor, **_besides(make, options))
+def _create_metric(make: Make, model: Any, processor: Any, options: Mapping[str, Any]) -> Any:
+    """A metric on the model."""
+    metric = make(model, processor, **_shared_options(make, options))
+    # Checks the removal operator now, instead of after methods have run.
     metric.perturbator()
     return metric
 
 
-def _same(metric: Any) -> Any:
+def _identity(metric: Any) -> Any:
+    # Metrics on the model are created once: `MetricEntry.make` returns the same one for every sample.
     return metric
 
 
 def _check_options(cls: type, make: Make) -> None:
     options = make.keywords if isinstance(make, partial) else {}
-    known = [name for name in inspect.signature(cls).parameters if name not in ("method", "args", "kwargs")]
+    names = [name for name in inspect.signature(cls).parameters if name not in ("method", "args", "kwargs")]
     for name in options:
-        if name not in known:
-            raise OptionError(f"{cls.__name__} has no option {name!r}: {choices(name, known)}")
+        if name not in names:
+            raise OptionError(f"{cls.__name__} has no option {name!r}: {choices(name, names)}")
 
 
-def _besides(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The shared options that a partial does not set itself; what cuts into units is one option of several names."""
-    own = set(make.keywords) if isinstance(make, partial) else set()
-    # An option of the method's own may have the name of a shared one.
-    shared = _UNITS - {
-        name for name, one in inspect.signature(unwrap_partial(make)).parameters.items() if one.kind is one.KEYWORD_ONLY
+def _shared_options(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the comparison that a partial does not set itself."""
+    excluded = set(make.keywords) if isinstance(make, partial) else set()
+    # `segments`, for one, is an option of XRAI that does not set the units.
+    unit_options = _UNIT_OPTIONS - {
+        name for name, p in inspect.signature(unwrap_partial(make)).parameters.items() if p.kind is p.KEYWORD_ONLY
     }
-    if own & shared:
-        own |= _UNITS
-    return {name: value for name, value in options.items() if name not in own}
+    # A partial with patch_size= must not get the granularity= of the comparison, too.
+    if excluded & unit_options:
+        excluded |= _UNIT_OPTIONS
+    return {name: value for name, value in options.items() if name not in excluded}
 
 
-def _described(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A class and its options, but for those that change no number."""
-    found = described(make, options)
-    return {**found, "options": {k: v for k, v in found["options"].items() if k not in ("show_progress", "batch_size")}}
+def _describe(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A class and its options, without those that do not affect numbers: a run may resume with other values of them."""
+    parts = described(make, options)
+    return {**parts, "options": {k: v for k, v in parts["options"].items() if k not in ("show_progress", "batch_size")}}

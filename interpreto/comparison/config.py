@@ -1,4 +1,4 @@
-"""What a comparison was asked to do, as it is written down."""
+"""The configuration of a comparison, as it is saved."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from interpreto.errors import SavedFileError
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """What was compared, on what, by what.
+    """The model, methods, metrics and samples of a comparison.
 
     Attributes:
         model: Model id, dtype and device.
-        methods: For every method what it is: its class, parts and options, and whether it is a control.
-        metrics: For every metric whether high is good, its name without the removal operator, and the operator.
-        masks: A digest of every mask; None where there are none.
+        methods: For each method its class, options, and whether it is a control.
+        metrics: For each metric whether high values are good, its name without the removal operator, and the operator.
+        masks: A checksum of each mask; None without masks.
         count: The number of samples.
-        seed: Where randomness started.
-        n_bootstrap: Resamples of the intervals.
-        versions: Of the packages.
-        earlier_versions: Of those with which an earlier part of the run was made.
+        seed: The random seed.
+        n_bootstrap: Number of resamples for intervals.
+        versions: Versions of packages.
+        earlier_versions: Versions with which earlier parts of a resumed run were computed.
     """
 
     model: dict[str, Any]
@@ -36,42 +36,43 @@ class ComparisonConfig:
     earlier_versions: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """What can be written as JSON."""
+        """The configuration as JSON."""
         return asdict(self)
 
     @staticmethod
     def from_json(words: dict[str, Any]) -> "ComparisonConfig":
-        """What was written.
+        """The configuration from JSON.
 
         Raises:
-            ValueError: if something is missing, or is not what it should be.
+            ValueError: if a field is missing, unknown, or has an invalid value.
         """
-        known = [field.name for field in fields(ComparisonConfig)]
-        if missing := [name for name in known if name not in words]:
-            raise ValueError(f"it does not say its {', '.join(missing)}")
-        if unknown := sorted(set(words) - {*known, "version"}):
+        names = [field.name for field in fields(ComparisonConfig)]
+        if missing := [name for name in names if name not in words]:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        if unknown := sorted(set(words) - {*names, "version"}):
             raise ValueError(f"it has unknown fields: {', '.join(unknown)}")
-        asked = ComparisonConfig(**{name: words[name] for name in known})
-        for name, holds in asked._valid():
-            if not holds:
+        config = ComparisonConfig(**{name: words[name] for name in names})
+        for name, is_valid in config._valid_fields():
+            if not is_valid:
                 raise ValueError(f"its {name} is damaged")
-        return asked
+        return config
 
-    def _valid(self) -> Iterator[tuple[str, bool]]:
-        """For every field whether it can be what it says."""
+    def _valid_fields(self) -> Iterator[tuple[str, bool]]:
+        """The name of each field and whether its value is valid."""
         yield "model", isinstance(self.model, dict)
         yield (
             "methods",
-            _is_table(self.methods) and all(isinstance(one.get("control"), bool) for one in self.methods.values()),
+            _maps_to_dicts(self.methods)
+            and all(isinstance(method.get("control"), bool) for method in self.methods.values()),
         )
         yield (
             "metrics",
-            _is_table(self.metrics)
+            _maps_to_dicts(self.metrics)
             and all(
-                isinstance(one.get("base"), str)
-                and isinstance(one.get("removal"), str | None)
-                and isinstance(one.get("higher_is_better"), bool | None)
-                for one in self.metrics.values()
+                isinstance(metric.get("base"), str)
+                and isinstance(metric.get("removal"), str | None)
+                and isinstance(metric.get("higher_is_better"), bool | None)
+                for metric in self.metrics.values()
             ),
         )
         yield (
@@ -85,8 +86,11 @@ class ComparisonConfig:
         yield "earlier_versions", isinstance(self.earlier_versions, list)
 
     def resumed_from(self, other: "ComparisonConfig", where: str) -> "ComparisonConfig":
-        """This run as the rest of another one; other versions of packages are warned of, and both are recorded."""
-        earlier = [one for one in (*other.earlier_versions, other.versions) if one != self.versions]
+        """The configuration of this run as a continuation of an earlier one.
+
+        Warns if versions of packages differ, and records all of them.
+        """
+        earlier = [versions for versions in (*other.earlier_versions, other.versions) if versions != self.versions]
         if other.versions != self.versions:
             changed = ", ".join(
                 f"{name} {other.versions.get(name, 'none')} then and {version} now"
@@ -94,46 +98,48 @@ class ComparisonConfig:
                 if other.versions.get(name) != version
             )
             warnings.warn(
-                f"The comparison in {where!r} was begun with other versions ({changed}): its numbers may differ in "
+                f"The comparison in {where!r} was started with other versions ({changed}): its numbers may differ in "
                 "the last digits. Both are recorded.",
                 stacklevel=5,
             )
-        return replace(self, earlier_versions=[one for n, one in enumerate(earlier) if one not in earlier[:n]])
+        # Dictionaries cannot be in a set; the order is that of the runs.
+        return replace(self, earlier_versions=[v for n, v in enumerate(earlier) if v not in earlier[:n]])
 
     def check_same(self, other: "ComparisonConfig", where: str) -> None:
-        """Refuse a run that was asked for something else; it may have had fewer samples, or resamples.
+        """Check that an earlier run can be resumed as this one: it may differ only in fewer samples, or in resamples.
 
         Raises:
-            SavedFileError: if it was; the message says what differs.
+            SavedFileError: if the runs differ otherwise; the message names the first difference.
         """
         for name in ("model", "methods", "metrics", "seed"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise SavedFileError(
-                    f"{where!r} holds a comparison with other {name}: {_difference(mine, theirs)}. Give a new folder, "
-                    "or the same arguments to go on with that run."
+                    f"{where!r} contains a comparison with other {name}: {_difference(mine, theirs)}. Pass a new "
+                    "folder, or the same arguments to resume that run."
                 )
         if other.count > self.count:
             raise SavedFileError(
-                f"{where!r} holds a comparison of {other.count} samples, more than the {self.count} given: give as "
+                f"{where!r} contains a comparison of {other.count} samples, more than the {self.count} passed: pass as "
                 "many, or a new folder."
             )
+        # Not strict: this run may have more samples. Samples themselves are compared as they are resolved.
         pairs = zip(self.masks or [], other.masks or [], strict=False)
         if (self.masks is None) != (other.masks is None) or any(mine != theirs for mine, theirs in pairs):
-            raise SavedFileError(f"{where!r} holds a comparison with other masks: give a new folder.")
+            raise SavedFileError(f"{where!r} contains a comparison with other masks: pass a new folder.")
 
 
 def _difference(mine: Any, theirs: Any) -> str:
-    """The first thing in which two records differ, in words."""
+    """The first difference between two values, in words."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         for name in {**mine, **theirs}:
             if mine.get(name) != theirs.get(name):
                 if name not in theirs or name not in mine:
-                    return f"{name} is {'new' if name in mine else 'not asked for'}"
+                    return f"{name} is {'new' if name in mine else 'missing'}"
                 return f"{name}, {_difference(mine[name], theirs[name])}"
     return f"{mine!r} instead of {theirs!r}"
 
 
-def _is_table(given: Any) -> bool:
-    """Whether it maps names to records."""
-    return isinstance(given, dict) and all(isinstance(one, dict) for one in given.values())
+def _maps_to_dicts(given: Any) -> bool:
+    """Whether a value is a dictionary of dictionaries."""
+    return isinstance(given, dict) and all(isinstance(value, dict) for value in given.values())

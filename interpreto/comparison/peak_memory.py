@@ -1,4 +1,4 @@
-"""How much memory some work takes at its peak."""
+"""Measures the peak memory of a block of code."""
 
 import math
 from collections.abc import Iterator
@@ -13,9 +13,10 @@ _PROCESS = Path("/proc/self")
 
 @dataclass
 class Peak:
-    """Gigabytes above what was in use before, of the accelerator if there is one in use, else of the process.
+    """Peak memory in gigabytes (1e9 bytes) above what was in use before: of CUDA devices if CUDA is in use, else of the
+    process.
 
-    NaN until the work has ended, and where a system does not tell.
+    NaN until the block has ended, and on systems that do not report it.
     """
 
     gigabytes: float = math.nan
@@ -23,7 +24,7 @@ class Peak:
 
 @contextmanager
 def watched() -> Iterator[Peak]:
-    """Watch the memory while work is done."""
+    """Measure the peak memory of the block; the result is set when the block ends."""
     peak, measure = Peak(), _of_accelerators if torch.cuda.is_initialized() else _of_process
     before = measure(begin=True)
     try:
@@ -44,11 +45,12 @@ def _of_accelerators(begin: bool) -> float:
 def _of_process(begin: bool) -> float:
     try:
         if begin:
-            # Sets the peak, which may lie in the past, to what is in use.
+            # Resets the peak of the process (VmHWM) to its present memory (VmRSS); see proc(5).
             (_PROCESS / "clear_refs").write_text("5")
         lines = (_PROCESS / "status").read_text().splitlines()
     except OSError:
-        # Only Linux tells, and not to everybody.
+        # Not Linux, or no permission, as in some containers.
         return math.nan
+    # The file has kilobytes.
     name = "VmRSS:" if begin else "VmHWM:"
     return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith(name)), math.nan)

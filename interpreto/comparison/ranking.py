@@ -1,4 +1,4 @@
-"""Who is best, and how sure that is: means, intervals, and paired differences."""
+"""Ranks methods by a metric: means, confidence intervals, and paired differences to the best method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from torch import Tensor
 from interpreto.comparison.bootstrap import Interval, difference, interval
 
 MIN_SAMPLES = 6
-"""Samples without which nothing is said of a difference: of fewer ones a bootstrap is sure far too often, 11 % of the
-time instead of 5 % of four. With six, differences of one sign have a chance of 3 %."""
+"""Minimum number of samples for statements about a difference: with fewer the bootstrap rejects equality far too often,
+with four samples in 11 % of cases instead of 5 %. With six, differences of one sign have a probability of 3 %."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,13 @@ class RankedMethod:
     Attributes:
         method: The method's name.
         metric: The metric's name.
-        control: Whether it is one of the honest baselines.
+        control: Whether it is a control, whose scores do not use the model.
         mean: The mean over samples and its interval.
-        to_best: The paired difference to the best method, this one minus that one; None where the metric does not
-            judge or no method has a value.
-        to_random: The paired difference to random scores, where the metric judges.
-        best: Whether it is the best method: of those with values for most samples the one with the best mean.
+        to_best: The paired difference to the best method, this method minus the best one; None if the metric does not
+            rank or no method has a value.
+        to_random: The paired difference to random scores; None if the metric does not rank.
+        best: Whether it is the best method: the one with the best mean among those with the most samples.
+        higher_is_better: Whether large values are good; None if the metric does not rank.
     """
 
     method: str
@@ -42,9 +43,9 @@ class RankedMethod:
 
     @property
     def not_worse_than_best(self) -> bool:
-        """Whether it is the best method, or cannot be told from it, or is better (which only a control can be).
+        """Whether it is the best method, not significantly different from it, or better, which only a control can be.
 
-        Never of fewer than six samples, of which nothing is sure.
+        False with fewer than `MIN_SAMPLES` samples.
         """
         if self.to_best is None or self.to_best.count < MIN_SAMPLES:
             return False
@@ -52,7 +53,7 @@ class RankedMethod:
 
     @property
     def beats_random(self) -> bool | None:
-        """Whether it is better than random scores for sure; None where that cannot be said."""
+        """Whether it is significantly better than random scores; None if unknown, as with too few samples."""
         if self.to_random is None or self.to_random.count < MIN_SAMPLES:
             return None
         return self.to_random.excludes(0) and self._better(self.to_random)
@@ -69,15 +70,15 @@ def rank_methods(
     n_bootstrap: int,
     seed: int,
 ) -> list[RankedMethod]:
-    """Every method by one metric.
+    """Rank all methods by one metric.
 
     Args:
-        metric: Its name.
-        values: For every method one value per sample, NaN where there is none.
-        controls: The methods that cannot be best.
-        higher_is_better: Whether large values are good.
-        n_bootstrap: Resamples of the intervals.
-        seed: Where resampling starts.
+        metric: The metric's name.
+        values: For each method one value per sample, NaN if there is none.
+        controls: Names of the controls, which cannot be the best method.
+        higher_is_better: Whether large values are good; None for no ranking.
+        n_bootstrap: Number of resamples for intervals.
+        seed: The random seed of resampling.
     """
     best = None if higher_is_better is None else _best(values, controls, higher_is_better)
     random = values.get("RandomScores")
@@ -92,21 +93,21 @@ def rank_methods(
             method=method,
             metric=metric,
             control=method in controls,
-            mean=interval(own, n_bootstrap, seed),
+            mean=interval(method_values, n_bootstrap, seed),
             to_best=None if best is None else against(method, values[best]),
             to_random=None if method == "RandomScores" else against(method, random),
             best=method == best,
             higher_is_better=higher_is_better,
         )
-        for method, own in values.items()
+        for method, method_values in values.items()
     ]
 
 
 def _best(values: Mapping[str, Float[Tensor, " n"]], controls: Sequence[str], higher: bool) -> str | None:
-    known = {m: v[~v.isnan()] for m, v in values.items() if m not in controls}
-    # Who failed on some samples may have failed on the hard ones.
-    most = max((len(v) for v in known.values()), default=0)
-    means = {m: float(v.mean()) for m, v in known.items() if len(v) == most and most}
+    defined = {m: v[~v.isnan()] for m, v in values.items() if m not in controls}
+    # A method that failed on some samples may have failed on the hard ones, which would flatter its mean.
+    n_samples = max((len(v) for v in defined.values()), default=0)
+    means = {m: float(v.mean()) for m, v in defined.items() if len(v) == n_samples and n_samples}
     if not means:
         return None
     return (max if higher else min)(means, key=lambda method: means[method])
@@ -114,14 +115,14 @@ def _best(values: Mapping[str, Float[Tensor, " n"]], controls: Sequence[str], hi
 
 @dataclass(frozen=True, eq=False)
 class Conclusion:
-    """What one metric says with each removal operator.
+    """The rankings by one metric with several removal operators.
 
     Attributes:
         metric: The metric's name.
-        removals: The operators.
-        best: The best method with each.
-        not_worse_than_best: The methods that cannot be told from it, it among them.
-        agreement: Rank correlation, between operators, of the methods' means, `r r`; NaN with fewer than three methods.
+        removals: The removal operators.
+        best: The best method with each operator; None if no method has a value.
+        not_worse_than_best: The best method and those not significantly different from it, with each operator.
+        agreement: Rank correlation of the methods' means between operators, `r r`; NaN with fewer than three methods.
     """
 
     metric: str
@@ -132,21 +133,22 @@ class Conclusion:
 
 
 def conclusion(metric: str, by_removal: Mapping[str, Sequence[RankedMethod]]) -> Conclusion:
-    """Hold the standings with several removal operators against each other."""
-    methods = [[one for one in some if not one.control] for some in by_removal.values()]
-    means = torch.tensor([[one.mean.mean for one in some] for some in methods])
+    """Compare the rankings by one metric with several removal operators."""
+    rankings = [[method for method in ranking if not method.control] for ranking in by_removal.values()]
+    means = torch.tensor([[method.mean.mean for method in ranking] for ranking in rankings])
     count = len(by_removal)
     agreement = torch.full((count, count), torch.nan)
     for row in range(count):
         for column in range(count):
-            seen = ~(means[row].isnan() | means[column].isnan())
-            pair = means[row][seen].numpy(), means[column][seen].numpy()
-            if len(pair[0]) > 2 and all(len(set(one.tolist())) > 1 for one in pair):
+            is_shared = ~(means[row].isnan() | means[column].isnan())
+            pair = means[row][is_shared].numpy(), means[column][is_shared].numpy()
+            # Of two methods the correlation is always 1 or -1, and of constant means it is undefined.
+            if len(pair[0]) > 2 and all(len(set(values.tolist())) > 1 for values in pair):
                 agreement[row, column] = float(np.corrcoef(rankdata(pair[0]), rankdata(pair[1]))[0, 1])
     return Conclusion(
         metric,
         tuple(by_removal),
-        tuple(next((one.method for one in some if one.best), None) for some in methods),
-        tuple(tuple(one.method for one in some if one.not_worse_than_best) for some in methods),
+        tuple(next((method.method for method in ranking if method.best), None) for ranking in rankings),
+        tuple(tuple(method.method for method in ranking if method.not_worse_than_best) for ranking in rankings),
         agreement,
     )

@@ -1,4 +1,4 @@
-"""What a comparison keeps of one method on one sample."""
+"""The records of a comparison: the results of one method on one sample, and failures among them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ class Record:
 
     Attributes:
         method: The method's name.
-        sample: The number of the sample.
-        output: What the method said; None where it failed.
-        error: Why it failed, empty where it did not.
-        values: What each metric gave, the mean over the targets; NaN where it is not defined.
-        metric_errors: Why a metric failed, for those that did.
-        memory: Gigabytes taken at the peak, above what was in use.
+        sample: The index of the sample.
+        output: The output of the method; None if it failed.
+        error: The kind and message of the method's error; empty if it did not fail.
+        values: The value of each metric, the mean over targets; NaN if it is undefined.
+        metric_errors: The kind and message of the error of each metric that failed.
+        memory: Peak memory in gigabytes, above what was in use before.
     """
 
     method: str
@@ -35,13 +35,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Failure:
-    """A method, or a metric of it, that failed on some samples for one reason.
+    """A method, or a metric of it, that failed on some samples with the same error.
 
     Attributes:
         method: The method's name.
-        metric: The metric's name; None where the method itself failed.
+        metric: The metric's name; None if the method itself failed.
         error: The kind of the error and its message.
-        samples: The numbers of the samples.
+        samples: The indices of the samples.
     """
 
     method: str
@@ -52,30 +52,30 @@ class Failure:
     def __str__(self) -> str:
         numbers = ", ".join(map(str, self.samples[:5])) + (", …" if len(self.samples) > 5 else "")
         plural = f"{len(self.samples)} samples" if len(self.samples) > 1 else "1 sample"
-        where = f"{self.metric} of {self.method}" if self.metric else self.method
-        return f"{where} failed on {plural} ({numbers}): {self.error}"
+        subject = f"{self.metric} of {self.method}" if self.metric else self.method
+        return f"{subject} failed on {plural} ({numbers}): {self.error}"
 
 
 def failures(records: Sequence[Record]) -> list[Failure]:
-    """The failures among records, one for each reason."""
-    found: dict[tuple[str, str | None, str], list[int]] = {}
+    """The failures among records: one for each method, metric and error."""
+    groups: dict[tuple[str, str | None, str], list[int]] = {}
     for record in records:
         if record.error:
-            found.setdefault((record.method, None, record.error), []).append(record.sample)
+            groups.setdefault((record.method, None, record.error), []).append(record.sample)
         for metric, error in record.metric_errors.items():
-            found.setdefault((record.method, metric, error), []).append(record.sample)
-    return [Failure(*reason, tuple(sorted(samples))) for reason, samples in found.items()]
+            groups.setdefault((record.method, metric, error), []).append(record.sample)
+    return [Failure(*reason, tuple(sorted(samples))) for reason, samples in groups.items()]
 
 
 def each(
     work: Callable[[list[Item]], Sequence[Found]], items: list[Item], on_error: str = "record"
 ) -> list[Found | Exception]:
-    """Work on items together; if that fails, on each of them alone, with its error in place of what failed.
+    """Process items as one batch; if that fails, process each item separately, and return errors in place of results.
 
     Args:
-        work: What is done.
-        items: What it is done to.
-        on_error: "raise" lets out the error of the first item that fails alone.
+        work: Maps a list of items to one result per item.
+        items: The items.
+        on_error: "raise" raises the error of the first item that fails separately.
     """
     if not items:
         return []
@@ -86,9 +86,10 @@ def each(
             if on_error == "raise":
                 raise
             return [error]
-    return [found for item in items for found in each(work, [item], on_error)]
+    # Outside of the except block, so that the traceback of the batch does not keep its tensors in memory.
+    return [result for item in items for result in each(work, [item], on_error)]
 
 
 def error_line(error: Exception) -> str:
-    """An error in one line, with its kind."""
+    """The kind and message of an error, as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

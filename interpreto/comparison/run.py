@@ -1,4 +1,4 @@
-"""A comparison as it runs: some samples at a time, every method and metric on them, kept as they come."""
+"""Runs a comparison: batches of samples, on each of which all methods and metrics run, saved as they are computed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -47,64 +47,75 @@ def compare(
     show_progress: bool | None = None,
     **options: Any,
 ) -> Comparison:
-    """Compare methods on a model and on data: what each of them scores by each metric, how sure that is, what it costs.
+    """Compare methods on a model and data: the values of metrics with confidence intervals, and the cost of methods.
 
-    Honest baselines, which do not ask the model, are always compared too: random scores, the position alone, the norm
-    of the input where the model has gradients, a Gaussian in the centre of images, the rarity of tokens where a corpus
-    of texts is given. A method that fails on a sample is reported and the rest goes on. All methods explain the same
-    targets in the same units, unless a partial sets its own.
+    Controls, whose scores do not use the model's outputs, are always included: random scores, scores by position, the
+    norm of the input if the model has gradients, a Gaussian at the centre of images, and the rarity of tokens if
+    `corpus` is passed. A method that fails on a sample is reported, and the comparison continues. All methods explain
+    the same targets with the same units, unless a partial sets its own.
 
     Args:
         model: The model, or a wrapped one.
         processor: Its processor or tokenizer; None for a wrapped model.
         inputs: The samples, as methods take them.
-        methods: Names, classes or `functools.partial` of classes; a mapping gives them names of your own. "all" is
-            every method.
+        methods: Names, classes or `functools.partial` of classes; a mapping sets their names in the comparison. "all"
+            is every method.
         metrics: The same for metrics; "all" is every metric. None: Deletion, Insertion, MuFidelity, Completeness and
             Entropy, and with masks PointingGame, RelevanceMass and RelevanceRank.
-        targets: What is explained, as methods take it; None is the predicted class or the model's own generation.
-        masks: What is known to decide, one per sample, as `PointingGame` takes it.
-        n_bootstrap: Resamples of the intervals.
-        seed: Where the randomness of methods, metrics and intervals starts.
-        on_error: "record" reports what fails and goes on; "raise" ends with the first error, whose attribute `outputs`
+        targets: The targets, as methods take them; None is the predicted class or the model's own generation.
+        masks: One mask per sample of what is known to decide the target, as `PointingGame` takes it.
+        n_bootstrap: Number of resamples for confidence intervals.
+        seed: The random seed of methods, metrics and intervals.
+        on_error: "record" reports failures and continues; "raise" ends with the first error, whose attribute `outputs`
             has the results that were finished before it.
-        removals: Removal operators, one or several. Metrics that hide units run once for each; `Comparison.conclusions`
-            says how much they agree.
+        removals: One or several removal operators. Metrics that mask units run once for each;
+            `Comparison.conclusions` says how much the operators agree.
         corpus: Texts in which the frequency of tokens is counted.
-        folder: Where to keep what is found as it comes. A run that was killed goes on where it stopped if it is called
-            again with the same arguments, and ends with the same numbers; with more samples it goes on from those it
-            has. What failed is tried again. Another process that wants the same folder meanwhile is refused; with
-            other versions of the packages there is a warning, and both are recorded.
+        folder: The folder in which results are saved as they are computed. An interrupted run resumes when `compare` is
+            called again with the same arguments, and ends with the same numbers; with more samples, only the new ones
+            are computed. What failed is tried again. If another process writes to the folder there is an error; if
+            versions of packages differ there is a warning, and both are recorded.
         show_progress: False for no progress bar.
-        options: Options of every method, such as granularity, inference_mode, batch_size, removal, device.
+        options: Options of all methods, such as granularity, inference_mode, batch_size, removal, device.
 
     Raises:
-        InputError: if there are no samples, or not one mask per sample.
-        OptionError: if a name or option does not exist.
-        SavedFileError: if the folder holds another run or is damaged.
+        InputError: if there are no samples, or the number of masks is not that of the samples.
+        OptionError: if a name or option is invalid.
+        SavedFileError: if the folder contains a different run or is damaged.
     """
     check_on_error(on_error)
     if folder is not None:
-        # Before any model is looked at.
+        # Before the model is copied and run.
         RunStore(Path(folder)).check()
     run = _Run.create(
         model, processor, inputs, methods, metrics, targets, masks, removals, corpus, seed, on_error, options
     )
     if folder is None:
-        found = run.all(None, n_bootstrap, show_progress)
+        comparison = run.all(None, n_bootstrap, show_progress)
     else:
-        place = RunStore(Path(folder))
-        with place.locked():
-            found = run.all(place, n_bootstrap, show_progress)
+        store = RunStore(Path(folder))
+        with store.locked():
+            comparison = run.all(store, n_bootstrap, show_progress)
     for candidate in run.methods:
-        # The decorator that checks options stands between this function and the caller.
-        candidate.warn((found.records[candidate.name, number] for number in range(len(run.items))), stacklevel=3)
-    return found
+        # The decorator that checks options is one more frame between this function and its caller.
+        candidate.warn((comparison.records[candidate.name, number] for number in range(len(run.items))), stacklevel=3)
+    return comparison
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """All that is asked, settled."""
+    """The checked arguments of a comparison.
+
+    Attributes:
+        resolver: A method that needs no evaluations, with the units and targets that all methods get.
+        methods: The methods and controls.
+        metrics: The metrics.
+        items: The samples with their targets, as read.
+        masks: One mask per sample; None without masks.
+        seed: The random seed.
+        on_error: What happens to errors.
+        size: The number of samples in a batch.
+    """
 
     resolver: RandomScores
     methods: list[MethodEntry]
@@ -131,53 +142,61 @@ class _Run:
         options: Mapping[str, Any],
     ) -> "_Run":
         shared: dict[str, Any] = {**options, "seed": seed, "show_progress": False}
+        # Created once for its modality, without which the default granularity is unknown.
         wrapper = RandomScores(model, processor, **shared).setup.wrapper
-        # The copy of its tokenizer serves all methods.
+        # All methods share one copy of the tokenizer.
         processor = None if processor is None else wrapper.processor
+        # The defaults of methods differ; here all get the same units.
         if not {"granularity", "patch_size", "segments"} & set(options):
             shared["granularity"] = granularity.DefaultGranularity(wrapper.modality)
-        settler = RandomScores(model, processor, **shared)
+        resolver = RandomScores(model, processor, **shared)
         targets = list(targets) if isinstance(targets, Iterator) else targets
         inputs = list(inputs) if isinstance(inputs, Iterator) else inputs
         items = wrapper.read(inputs, targets, keep_errors=True)
-        masks = _listed(masks, wrapper.inputs.is_single(inputs))
+        masks = _list_masks(masks, wrapper.inputs.is_single(inputs))
         if masks is not None and len(masks) != len(items):
             raise InputError(f"There are {len(masks)} masks for {len(items)} samples: pass one per sample.")
-        # Metrics find the units in the outputs, since methods may have units of their own.
-        cut = {"patch_size"} if _of_the_user(shared.get("granularity")) else {"patch_size", "granularity"}
-        measuring = {name: value for name, value in shared.items() if name not in cut}
-        entered = candidates.methods(methods, wrapper, model, processor, shared, corpus)
-        for explainer in (one.explainer for one in entered if one.explainer is not None):
-            # Samples are explained in portions, which may be of one.
+        # Metrics read the units from the outputs, because a method may have units of its own. Only those of a custom
+        # granularity cannot be read from there.
+        unit_options = (
+            {"patch_size"} if _is_custom_granularity(shared.get("granularity")) else {"patch_size", "granularity"}
+        )
+        metric_options = {name: value for name, value in shared.items() if name not in unit_options}
+        entries = candidates.methods(methods, wrapper, model, processor, shared, corpus)
+        for explainer in (entry.explainer for entry in entries if entry.explainer is not None):
+            # Methods get samples in batches, which may have one sample, and could not check this themselves.
             check_single_sample(explainer.plan.needs.single_sample_option, len(items))
         return _Run(
-            settler,
-            entered,
-            candidates.metrics(metrics, masks is not None, model, processor, measuring, candidates.operators(removals)),
+            resolver,
+            entries,
+            candidates.metrics(
+                metrics, masks is not None, model, processor, metric_options, candidates.operators(removals)
+            ),
             items,
             masks,
             seed,
             on_error,
-            # Results are kept this many samples at a time: enough to fill batches, few enough to lose little.
-            max(1, settler.setup.batch_size // 4),
+            # Results are saved after this many samples: enough to fill batches of evaluations, and few to lose.
+            max(1, resolver.setup.batch_size // 4),
         )
 
     def all(self, folder: RunStore | None, n_bootstrap: int, show_progress: bool | None) -> Comparison:
         records: dict[tuple[str, int], Record] = {}
         try:
-            return self._all(records, folder, n_bootstrap, show_progress)
+            return self._run_all(records, folder, n_bootstrap, show_progress)
         except BaseException as error:
+            # Results up to an error or an interrupt are not lost, as with `explain`.
             error.outputs = [record.output for record in records.values() if record.output]  # type: ignore[attr-defined]
             raise
 
-    def _all(
+    def _run_all(
         self,
         records: dict[tuple[str, int], Record],
         folder: RunStore | None,
         n_bootstrap: int,
         show_progress: bool | None,
     ) -> Comparison:
-        asked, known, stored = self._resumed(folder, self._asked(n_bootstrap))
+        config, finished, stored = self._resume(folder, self._config(n_bootstrap))
         samples: list[AttributionOutput | None] = [None] * len(self.items)
         total = len(self.methods) * len(self.items)
         with tqdm(
@@ -190,31 +209,33 @@ class _Run:
             disable=None if show_progress is None else not show_progress,
         ) as bar:
             for numbers in _batches(len(self.items), self.size):
-                chunk = SampleBatch.create(numbers, self.items, self.resolver, self.on_error)
+                batch = SampleBatch.create(numbers, self.items, self.resolver, self.on_error)
                 for number in numbers:
-                    if (sample := chunk.resolved.get(number)) is not None:
-                        self._kept(folder, number, sample, stored)
-                    # What cannot be read any more may have been read before.
+                    if (sample := batch.resolved.get(number)) is not None:
+                        self._store_sample(folder, number, sample, stored)
+                    # A sample that cannot be read now, such as a file that is gone, may be stored. Requests would keep
+                    # the prepared samples of the whole comparison in memory.
                     samples[number] = stored.get(number) if sample is None else replace(sample, request=None)
                 for candidate in self.methods:
                     bar.set_postfix_str(candidate.name)
-                    found: list[Record] = [known[key] for n in numbers if (key := (candidate.name, n)) in known]
-                    if len(found) < len(numbers):
-                        found = chunk.records(candidate, self.metrics, self.masks)
-                        # What was found before does not go because it cannot be found again.
-                        found = [known.get((r.method, r.sample), r) if r.error else r for r in found]
+                    results: list[Record] = [finished[key] for n in numbers if (key := (candidate.name, n)) in finished]
+                    if len(results) < len(numbers):
+                        # The whole batch runs again, so that each sample has the same neighbours as without a stop.
+                        results = batch.records(candidate, self.metrics, self.masks)
+                        # An earlier result is not replaced by an error.
+                        results = [finished.get((r.method, r.sample), r) if r.error else r for r in results]
                         if folder is not None:
-                            folder.append(found, samples)
-                    records.update({(record.method, record.sample): record for record in found})
+                            folder.append(results, samples)
+                    records.update({(record.method, record.sample): record for record in results})
                     bar.update(len(numbers))
         if not any(record.output is not None for record in records.values()):
             raise InputError(f"No method worked on any sample: {next(iter(records.values())).error}")
-        comparison = Comparison(asked, samples, records)
+        comparison = Comparison(config, samples, records)
         if folder is not None:
             comparison.write_views(folder.path)
         return comparison
 
-    def _asked(self, n_bootstrap: int) -> ComparisonConfig:
+    def _config(self, n_bootstrap: int) -> ComparisonConfig:
         return ComparisonConfig(
             model=self.resolver.setup.wrapper.engine.provenance(),
             methods={candidate.name: candidate.described() for candidate in self.methods},
@@ -226,10 +247,14 @@ class _Run:
             versions=provenance.versions(),
         )
 
-    def _resumed(
+    def _resume(
         self, folder: RunStore | None, asked: ComparisonConfig
     ) -> tuple[ComparisonConfig, dict[tuple[str, int], Record], dict[int, AttributionOutput]]:
-        """What is asked as the folder has it, and what that knows already."""
+        """Start or resume a run in the folder.
+
+        Returns:
+            The configuration with the versions of earlier parts, finished records, and stored samples.
+        """
         if folder is None:
             return asked, {}, {}
         stored = {}
@@ -240,21 +265,21 @@ class _Run:
             asked = asked.resumed_from(earlier, str(folder.path))
             stored, records = folder.read(asked)
         folder.begin(asked)
-        # What failed is tried again: it may have been for want of memory.
+        # Failures are tried again: memory may have been short.
         return asked, {(r.method, r.sample): r for r in records if not r.error and not r.metric_errors}, stored
 
-    def _kept(
+    def _store_sample(
         self, folder: RunStore | None, number: int, sample: AttributionOutput, stored: dict[int, AttributionOutput]
     ) -> None:
-        """See that a sample is in the folder, and is the same."""
+        """Write a sample to the folder, or check that the one in the folder is the same."""
         if folder is None:
             return
         if number not in stored:
             folder.put_sample(number, sample)
         elif not _same(sample, stored[number]):
             raise SavedFileError(
-                f"Sample {number} of the comparison in {str(folder.path)!r} is not the one that was given, or the "
-                "model scores it differently now: give a new folder."
+                f"Sample {number} of the comparison in {str(folder.path)!r} is not the one that was passed, or the "
+                "model scores it differently now: pass a new folder."
             )
 
 
@@ -263,35 +288,37 @@ def _batches(count: int, size: int) -> Iterator[list[int]]:
         yield list(range(begin, min(begin + size, count)))
 
 
-def _of_the_user(chosen: Any) -> bool:
-    """Whether a granularity is an object that cannot be told from the outputs."""
+def _is_custom_granularity(chosen: Any) -> bool:
+    """Whether a granularity is an object of the user, which cannot be restored from the outputs."""
     return not isinstance(chosen, str | granularity.DefaultGranularity | Grid | Patches | Pixels | None)
 
 
-def _listed(masks: Any, alone: bool) -> list[Any] | None:
-    """One mask per sample; that of a lone sample may be given alone or in a list.
+def _list_masks(masks: Any, alone: bool) -> list[Any] | None:
+    """One mask per sample. If the input is a single sample, its mask may be in a list or not.
 
     Raises:
-        InputError: if one is a text instead of words.
+        InputError: if a mask is a text instead of a list of words.
     """
     if masks is None:
         return None
+    # ["word"] and [True] are masks themselves: words of a text, or one flag per unit.
     in_list = isinstance(masks, list) and len(masks) == 1 and not isinstance(masks[0], str | bool)
-    found = [masks] if alone and not in_list else list(masks)
-    for mask in found:
+    listed = [masks] if alone and not in_list else list(masks)
+    for mask in listed:
         if isinstance(mask, str):
             raise InputError(f"The mask {mask!r} is a text; the mask of a text is a list of its decisive words.")
-    return found
+    return listed
 
 
 def _same(sample: AttributionOutput, stored: AttributionOutput) -> bool:
-    """Whether two are the same sample, with the same targets and scores."""
+    """Whether two results are of the same sample, with the same targets and scores."""
     mine, theirs = sample.raw_input, stored.raw_input
-    text = isinstance(mine, str | tuple)
-    alike = mine == theirs if text else np.array_equal(np.asarray(mine), np.asarray(theirs))
+    is_text = isinstance(mine, str | tuple)
+    is_same_input = mine == theirs if is_text else np.array_equal(np.asarray(mine), np.asarray(theirs))
+    # Scores differ by rounding if the batch size or the device differs.
     largest = max(1.0, float(stored.scores.abs().max()))
     return bool(
-        alike
+        is_same_input
         and sample.target_names == stored.target_names
         and sample.attributions.shape == stored.attributions.shape
         and torch.allclose(sample.scores, stored.scores, rtol=1e-3, atol=1e-4 * largest)

@@ -1,14 +1,15 @@
-"""A run on disk: what was asked, the samples, and records that are appended as they come.
+"""A run on disk: its configuration, samples, and records that are appended as they are computed.
 
-| file | holds |
+| file | content |
 |---|---|
-| `run.json` | what was asked |
+| `run.json` | the configuration |
 | `samples/00000/` | a sample with its units and targets, as `AttributionOutput.load` reads it |
 | `records.jsonl` | one line per method and sample |
-| `maps/METHOD/00000-00007-CHECKSUM.safetensors` | what the method said of these samples |
-| `run.lock` | the number of the process that writes, as long as it does |
+| `maps/METHOD/00000-00007-CHECKSUM.safetensors` | the method's attributions of these samples |
+| `run.lock` | the id of the process that is writing |
 
-Every file and every line has a checksum. What a kill cuts off is computed again; what was changed is told.
+Every file and every line has a checksum. A line that was cut off when the process was killed is computed again; any
+other change is an error.
 """
 
 import math
@@ -51,8 +52,8 @@ from interpreto.errors import SavedFileError
 VERSION = 2
 ASKED, RECORDS, MAPS, SAMPLES, LOCK = "run.json", "records.jsonl", "maps", "samples", "run.lock"
 _PART = re.compile(r"(\d{5,8})-(\d{5,8})-[0-9a-f]{16}")
-_LINE = {"method", "sample", "error", "values", "metric_errors", "memory"}
-_OF_OUTPUT = {"maps", "maps_checksum", "granularity", "n_evaluations", "info", "elements"}
+_RECORD_FIELDS = {"method", "sample", "error", "values", "metric_errors", "memory"}
+_OUTPUT_FIELDS = {"maps", "maps_checksum", "granularity", "n_evaluations", "info", "elements"}
 
 
 @dataclass(frozen=True)
@@ -63,38 +64,38 @@ class RunStore:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run in it."""
+        """Whether the folder contains a run."""
         return (self.path / ASKED).exists()
 
     def check(self) -> None:
-        """Refuse a folder that cannot take a run, before anything is computed for it.
+        """Check that a run can be written to the folder, before anything is computed for it.
 
         Raises:
-            SavedFileError: if it holds something else, or cannot be written.
+            SavedFileError: if the folder has other content, or cannot be written.
         """
         check_writable(self.path)
-        if not self.begun and self.path.exists() and any(not _is_ours(path) for path in self.path.iterdir()):
-            raise SavedFileError(f"{str(self.path)!r} holds other files than those of a comparison: give a new folder.")
+        if not self.begun and self.path.exists() and any(not _is_run_file(path) for path in self.path.iterdir()):
+            raise SavedFileError(f"{str(self.path)!r} contains files that are not a comparison: pass a new folder.")
 
     def locked(self) -> FolderLock:
-        """The right to write into it.
+        """A lock for writing, to be used as a context manager.
 
         Raises:
-            SavedFileError: where it is entered while another process, or another call of this one, has it.
+            SavedFileError: on entry, if another process, or another call in this one, has the lock.
         """
         return FolderLock(
             self.path / LOCK,
             lambda holder: (
-                f"Process {holder} is writing the comparison in {str(self.path)!r}: wait for its end, or give a new "
+                f"Process {holder} is writing the comparison in {str(self.path)!r}: wait until it ends, or pass a new "
                 "folder."
             ),
         )
 
     def begin(self, asked: ComparisonConfig) -> None:
-        """Say what is asked.
+        """Write the configuration.
 
         Raises:
-            SavedFileError: if the folder holds something else.
+            SavedFileError: if the folder has other content.
         """
         self.check()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -102,96 +103,99 @@ class RunStore:
         write_text(self.path / ASKED, with_checksum({"version": VERSION, **asked.to_json()}, indent=1))
 
     def asked(self) -> ComparisonConfig:
-        """What was asked.
+        """Read the configuration.
 
         Raises:
             SavedFileError: if it cannot be read.
         """
-        place = readable_folder(self.path) / ASKED
+        path = readable_folder(self.path) / ASKED
         try:
-            text = read_bytes(place).decode()
+            text = read_bytes(path).decode()
+            # The version is checked first: other formats may have other checksums.
             check_version(text, VERSION, repr(str(self.path)))
             return ComparisonConfig.from_json(verify_checksum(text))
         except FileNotFoundError as error:
-            raise SavedFileError(f"{str(self.path)!r} is no comparison: {ASKED} is missing.") from error
+            raise SavedFileError(f"{str(self.path)!r} is not a comparison: {ASKED} is missing.") from error
         except DAMAGE as error:
+            # A `SavedFileError`, such as that of another version, has its message already.
             if isinstance(error, SavedFileError):
                 raise
             raise SavedFileError(
-                f"{ASKED} in {str(self.path)!r} is damaged ({error}): delete the folder to start afresh."
+                f"{ASKED} in {str(self.path)!r} is damaged ({error}): delete the folder to start again."
             ) from error
 
     def put_sample(self, number: int, sample: AttributionOutput) -> None:
-        """Keep a sample."""
+        """Write a sample."""
         sample.save(self.path / SAMPLES / f"{number:05}")
 
     def read(self, asked: ComparisonConfig) -> tuple[dict[int, AttributionOutput], list[Record]]:
-        """The samples, by number, and the records that are there; of two of the same method and sample the later one.
+        """Read the samples, by index, and the records; the later of two records of the same method and sample counts.
 
-        A last line that was cut off when a run was killed is left out: what it held is computed again.
+        A last line without a line break was cut off when the process was killed, and is ignored.
 
         Args:
-            asked: What the run was asked, which bounds what can be in it.
+            asked: The configuration, against which records are checked.
 
         Raises:
-            SavedFileError: if a sample, a line or a file of numbers is damaged.
+            SavedFileError: if a sample, a line or a file of attributions is damaged.
         """
-        # A run that is under way writes a sample before its records: what is read first has its samples.
+        # Records are read before samples: another process may be writing, a sample always before its records.
         folder = RunStore(readable_folder(self.path))
         path = folder.path / RECORDS
         text = path.read_bytes().decode(errors="replace") if path.exists() else ""
-        samples = folder._samples(asked.count)
-        return samples, folder._records(text, samples, asked)
+        samples = folder._read_samples(asked.count)
+        return samples, folder._read_records(text, samples, asked)
 
-    def _samples(self, count: int) -> dict[int, AttributionOutput]:
-        found = {}
+    def _read_samples(self, count: int) -> dict[int, AttributionOutput]:
+        samples = {}
         for folder in sorted((self.path / SAMPLES).glob("[0-9]*")):
             if not folder.name.isdigit() or int(folder.name) >= count:
-                raise SavedFileError(f"{str(folder)!r} is no sample of a run of {count}: it does not belong there.")
-            found[int(folder.name)] = load_result(folder, AttributionOutput)
-        return found
+                raise SavedFileError(f"{str(folder)!r} is not a sample of this run, which has {count} samples.")
+            samples[int(folder.name)] = load_result(folder, AttributionOutput)
+        return samples
 
     def append(self, records: Sequence[Record], samples: Sequence[AttributionOutput | None]) -> None:
-        """Add records of one method; the numbers first, so that a line is there only if they are."""
+        """Append records of one method. Tensors are written first, so that a line never refers to a missing file."""
         tensors, lines = {}, []
         for record in records:
-            line, numbers = _line(record, samples[record.sample])
-            tensors |= {f"{record.sample}.{name}": value for name, value in numbers.items()}
+            line, record_tensors = _record_to_json(record, samples[record.sample])
+            tensors |= {f"{record.sample}.{name}": value for name, value in record_tensors.items()}
             lines.append(line)
         if tensors:
             content = save(tensors)
-            mark = checksum(content)
-            # Another content has another name: lines that were written before stay true.
-            part = f"{records[0].sample:05}-{records[-1].sample:05}-{mark[:16]}"
-            with atomic_file(self._maps(records[0].method, part)) as beside:
-                beside.write_bytes(content)
+            content_hash = checksum(content)
+            # The name contains the checksum: a repeated batch does not overwrite a file that earlier lines refer to.
+            part = f"{records[0].sample:05}-{records[-1].sample:05}-{content_hash[:16]}"
+            with atomic_file(self._maps_path(records[0].method, part)) as temporary:
+                temporary.write_bytes(content)
             for line, record in zip(lines, records, strict=True):
                 if record.output is not None:
-                    line |= {"maps": part, "maps_checksum": mark}
+                    line |= {"maps": part, "maps_checksum": content_hash}
+        # Appended in place and not atomically, because rewriting the file for each batch would take quadratic time.
         with (self.path / RECORDS).open("a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read() != b"\n":
-                    # A line that was cut off when an earlier run was killed makes room.
+                    # Remove a line that was cut off when an earlier run was killed.
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
             file.write("".join(f"{with_checksum(line)}\n" for line in lines).encode())
 
-    def _records(self, text: str, samples: dict[int, AttributionOutput], asked: ComparisonConfig) -> list[Record]:
-        found: dict[tuple[str, int], Record] = {}
+    def _read_records(self, text: str, samples: dict[int, AttributionOutput], asked: ComparisonConfig) -> list[Record]:
+        records: dict[tuple[str, int], Record] = {}
         opened: dict[Path, dict[str, Tensor]] = {}
         for number, line in enumerate(text.split("\n")[:-1], start=1):
             try:
-                record = self._record(verify_checksum(line), samples, opened, asked)
+                record = self._record_from_json(verify_checksum(line), samples, opened, asked)
             except DAMAGE as error:
                 raise SavedFileError(
-                    f"Line {number} of {RECORDS} in {str(self.path)!r} is damaged, or the numbers it belongs to are "
-                    f"({error}): delete the line, and what it held is computed again."
+                    f"Line {number} of {RECORDS} in {str(self.path)!r} is damaged, or the numbers it refers to are "
+                    f"({error}): delete the line, and its record is computed again."
                 ) from error
-            found[record.method, record.sample] = record
-        return list(found.values())
+            records[record.method, record.sample] = record
+        return list(records.values())
 
-    def _record(
+    def _record_from_json(
         self,
         words: dict[str, Any],
         samples: dict[int, AttributionOutput],
@@ -201,96 +205,107 @@ class RunStore:
         method, number, output = words["method"], words["sample"], None
         _check_line(words, asked)
         if "maps" in words:
-            stored = self._stored(words, opened)
-            numbers: dict[str, Any] = {name: stored.get(f"{number}.{name}") for name in TENSORS}
-            own: dict[str, Any] = {name: words[name] for name in ("granularity", "n_evaluations", "info")}
-            if numbers["attributions"] is None or numbers["scores"] is None:
+            stored = self._load_tensors(words, opened)
+            tensors: dict[str, Any] = {name: stored.get(f"{number}.{name}") for name in TENSORS}
+            fields: dict[str, Any] = {name: words[name] for name in ("granularity", "n_evaluations", "info")}
+            if tensors["attributions"] is None or tensors["scores"] is None:
                 raise KeyError("attributions")
+            # Units are stored only for methods with units of their own: text as JSON, boxes as a tensor.
             elements = words.get("elements", stored.get(f"{number}.elements"))
             if elements is None:
                 elements = samples[number].elements
-            output = replace(samples[number], elements=elements, **numbers, **own)
+            # The rest, such as the input and targets, is that of the sample.
+            output = replace(samples[number], elements=elements, **tensors, **fields)
             check_result(output)
-        values = {metric: _number(value) for metric, value in words["values"].items()}
+        values = {metric: _number_from_json(value) for metric, value in words["values"].items()}
         return Record(
-            method, number, output, words["error"], values, dict(words["metric_errors"]), _number(words["memory"])
+            method,
+            number,
+            output,
+            words["error"],
+            values,
+            dict(words["metric_errors"]),
+            _number_from_json(words["memory"]),
         )
 
-    def _stored(self, words: dict[str, Any], opened: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The numbers that a line belongs to."""
+    def _load_tensors(self, words: dict[str, Any], opened: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors of the file that a line refers to."""
+        # The name comes from a file and becomes part of a path: anything but the expected form is refused.
         part = _PART.fullmatch(words["maps"])
         if part is None or not int(part[1]) <= words["sample"] <= int(part[2]):
             raise ValueError(f"maps is {words['maps']!r}")
-        place = self._maps(words["method"], words["maps"])
-        if place not in opened:
-            opened[place] = load(read_bytes(place, words["maps_checksum"]))
-        return opened[place]
+        path = self._maps_path(words["method"], words["maps"])
+        if path not in opened:
+            opened[path] = load(read_bytes(path, words["maps_checksum"]))
+        return opened[path]
 
-    def _maps(self, method: str, part: str) -> Path:
+    def _maps_path(self, method: str, part: str) -> Path:
+        # `quote` does not escape dots: a method with the name ".." would leave the folder.
         name = quote(method, safe="").replace(".", "%2E")
-        # File systems take names of up to 255 letters.
+        # File systems limit names to 255 bytes.
         name = name if len(name) <= 100 else f"{name[:90]}-{digest(method):08x}"
         return self.path / MAPS / name / f"{part}.safetensors"
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file may be what a run left that was killed at its very beginning."""
+def _is_run_file(path: Path) -> bool:
+    """Whether a file may stem from a run that was killed before its configuration was written."""
     return path.name == LOCK or (path.name.startswith(f".{ASKED}.") and path.name.endswith(".part"))
 
 
 def _check_line(words: dict[str, Any], asked: ComparisonConfig) -> None:
-    """Refuse a line that is none of this run's.
+    """Check that a line is a record of this run.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not.
     """
     names = set(words)
-    if not names >= _LINE or not names <= _LINE | _OF_OUTPUT:
-        raise ValueError("it has other fields than a record")
+    if not names >= _RECORD_FIELDS or not names <= _RECORD_FIELDS | _OUTPUT_FIELDS:
+        raise ValueError("it does not have the fields of a record")
     if words["method"] not in asked.methods:
         raise ValueError(f"the run has no method {words['method']!r}")
     if not is_count(words["sample"], asked.count - 1):
         raise ValueError(f"the run has no sample {words['sample']!r}")
     if not isinstance(words["error"], str):
-        raise ValueError("error is no text")
+        raise ValueError("error is not a text")
     for name, kinds in (("values", int | float | str | None), ("metric_errors", str)):
         entries = words[name]
         if not isinstance(entries, dict) or not set(entries) <= set(asked.metrics):
-            raise ValueError(f"{name} are of other metrics than the run's")
+            raise ValueError(f"{name} has other metrics than the run")
         if not all(isinstance(value, kinds) for value in entries.values()):
-            raise ValueError(f"{name} are damaged")
+            raise ValueError(f"{name} is damaged")
 
 
-def _line(record: Record, sample: AttributionOutput | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A record as JSON, and the numbers that go elsewhere."""
+def _record_to_json(record: Record, sample: AttributionOutput | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A record as JSON, and its tensors, which are stored in a file of their own."""
     words: dict[str, Any] = {
         "method": record.method,
         "sample": record.sample,
         "error": record.error,
-        "values": {metric: _plain(value) for metric, value in record.values.items()},
+        "values": {metric: _number_to_json(value) for metric, value in record.values.items()},
         "metric_errors": record.metric_errors,
-        "memory": _plain(record.memory),
+        "memory": _number_to_json(record.memory),
     }
     output = record.output
     if output is None or sample is None:
         return words, {}
     words |= {"granularity": output.granularity, "n_evaluations": output.n_evaluations, "info": output.info}
-    numbers = {name: getattr(output, name) for name in TENSORS}
-    found = {name: value.contiguous() for name, value in numbers.items() if value is not None}
+    fields = {name: getattr(output, name) for name in TENSORS}
+    # safetensors refuses tensors that are not contiguous.
+    tensors = {name: value.contiguous() for name, value in fields.items() if value is not None}
     if isinstance(output.elements, Tensor):
-        own = not (isinstance(sample.elements, Tensor) and output.elements.equal(sample.elements))
-        return words, {**found, "elements": output.elements.contiguous()} if own else found
+        differs = not (isinstance(sample.elements, Tensor) and output.elements.equal(sample.elements))
+        return words, {**tensors, "elements": output.elements.contiguous()} if differs else tensors
     if output.elements != sample.elements:
         words["elements"] = output.elements
-    return words, found
+    return words, tensors
 
 
-def _plain(value: float) -> float | str | None:
-    """Numbers as JSON knows them: no NaN, infinity by name."""
+def _number_to_json(value: float) -> float | str | None:
+    """A number as JSON, which has neither NaN (null here) nor infinity (a string here)."""
     if math.isnan(value):
         return None
     return str(value) if math.isinf(value) else value
 
 
-def _number(value: float | int | str | None) -> float:
+def _number_from_json(value: float | int | str | None) -> float:
     return math.nan if value is None else float(value)

@@ -1,4 +1,4 @@
-"""Some samples of a comparison: prepared and settled once, then explained and judged for every method."""
+"""A batch of samples of a comparison: prepared and resolved once, then explained and evaluated for every method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +20,14 @@ from interpreto.typing import OnError
 
 @dataclass(frozen=True, eq=False)
 class SampleBatch:
-    """Samples that are worked on together.
+    """Samples that are processed together.
 
     Attributes:
-        numbers: Of the samples.
-        prepared: Those that could be read, prepared.
-        resolved: Those that the model could score, with their units and targets.
-        errors: Why others could not be read or scored.
-        on_error: "raise" ends with the first error, "record" goes on.
+        numbers: The indices of the samples.
+        prepared: The prepared samples, by index, without those that could not be read.
+        resolved: The samples with their units and targets, by index, without those that the model could not score.
+        errors: The errors of the other samples, by index.
+        on_error: "raise" ends with the first error, "record" continues.
     """
 
     numbers: list[int]
@@ -43,15 +43,15 @@ class SampleBatch:
         """Prepare and resolve samples.
 
         Args:
-            numbers: Numbers of the samples.
+            numbers: Indices of the samples.
             items: All samples of the comparison.
-            resolver: A method without cost, with the units and targets that all methods get.
+            resolver: A method that needs no evaluations, with the units and targets that all methods get.
             on_error: What happens to errors.
         """
         read = resolver.setup.wrapper.prepare([items[n] for n in numbers])
-        unread = next((item.error for item in read if item.error is not None), None)
-        if unread is not None and on_error == "raise":
-            raise unread
+        first_error = next((item.error for item in read if item.error is not None), None)
+        if first_error is not None and on_error == "raise":
+            raise first_error
         ready = {n: item for n, item in zip(numbers, read, strict=True) if item.error is None}
         samples = {n: item.sample for n, item in ready.items() if item.sample is not None}
         explained = each(
@@ -60,11 +60,12 @@ class SampleBatch:
             on_error,
         )
         failed = {n: item.error for n, item in zip(numbers, read, strict=True) if item.error is not None}
-        failed |= {n: one for n, one in zip(samples, explained, strict=True) if isinstance(one, Exception)}
+        # `each` returns an exception in place of a result.
+        failed |= {n: result for n, result in zip(samples, explained, strict=True) if isinstance(result, Exception)}
         return SampleBatch(
             numbers,
             samples,
-            {n: one for n, one in zip(samples, explained, strict=True) if not isinstance(one, Exception)},
+            {n: result for n, result in zip(samples, explained, strict=True) if not isinstance(result, Exception)},
             {n: error_line(error) for n, error in failed.items()},
             on_error,
         )
@@ -72,7 +73,7 @@ class SampleBatch:
     def records(
         self, candidate: MethodEntry, metric_entries: Sequence[MetricEntry], masks: Sequence[Any] | None
     ) -> list[Record]:
-        """What one method and every metric of it find."""
+        """Run one method and all metrics on the samples: one record per sample."""
         explainer = candidate.explainer
         if explainer is None:
             if self.on_error == "raise":
@@ -80,19 +81,22 @@ class SampleBatch:
             return [Record(candidate.name, n, None, f"UnsupportedError: {candidate.error}") for n in self.numbers]
 
         def explain(some: list[int]) -> list[AttributionOutput]:
+            # The resolved targets, so that a language model generates once, and not once for every method.
             return explainer.explain_unchecked(
                 *inputs_and_targets([self.resolved[n] for n in some], [self.prepared[n] for n in some])
             )
 
         with watched() as peak:
-            made = dict(zip(self.resolved, each(explain, list(self.resolved), self.on_error), strict=True))
-        errors = self.errors | {n: error_line(one) for n, one in made.items() if isinstance(one, Exception)}
-        outputs = {n: one for n, one in made.items() if not isinstance(one, Exception)}
-        found: dict[int, dict[str, float | Exception]] = {n: {} for n in self.numbers}
+            results = dict(zip(self.resolved, each(explain, list(self.resolved), self.on_error), strict=True))
+        errors = self.errors | {n: error_line(result) for n, result in results.items() if isinstance(result, Exception)}
+        outputs = {n: result for n, result in results.items() if not isinstance(result, Exception)}
+        values: dict[int, dict[str, float | Exception]] = {n: {} for n in self.numbers}
         for metric_entry in metric_entries:
-            judged = each(partial(self._judged, metric_entry, explainer, outputs, masks), list(outputs), self.on_error)
-            for n, value in zip(outputs, judged, strict=True):
-                found[n][metric_entry.name] = value
+            metric_values = each(
+                partial(self._evaluate, metric_entry, explainer, outputs, masks), list(outputs), self.on_error
+            )
+            for n, value in zip(outputs, metric_values, strict=True):
+                values[n][metric_entry.name] = value
         return [
             Record(
                 candidate.name,
@@ -100,14 +104,14 @@ class SampleBatch:
                 # Requests would keep the prepared samples of the whole comparison in memory.
                 replace(outputs[n], request=None) if n in outputs else None,
                 errors.get(n, ""),
-                {metric: value for metric, value in found[n].items() if not isinstance(value, Exception)},
-                {metric: error_line(value) for metric, value in found[n].items() if isinstance(value, Exception)},
+                {metric: value for metric, value in values[n].items() if not isinstance(value, Exception)},
+                {metric: error_line(value) for metric, value in values[n].items() if isinstance(value, Exception)},
                 peak.gigabytes,
             )
             for n in self.numbers
         ]
 
-    def _judged(
+    def _evaluate(
         self,
         metric_entry: MetricEntry,
         explainer: Explainer,
@@ -115,13 +119,14 @@ class SampleBatch:
         masks: Sequence[Any] | None,
         some: list[int],
     ) -> list[float]:
-        made, samples = [outputs[n] for n in some], [self.prepared[n] for n in some]
+        """The value of a metric for some samples."""
+        results, samples = [outputs[n] for n in some], [self.prepared[n] for n in some]
         if metric_entry.needs is Needs.MODEL:
-            measured: MetricResult = metric_entry.make().evaluate(made, samples)
+            metric_result: MetricResult = metric_entry.make().evaluate(results, samples)
         elif metric_entry.needs is Needs.METHOD:
-            measured = metric_entry.make(explainer).evaluate(made, samples)
+            metric_result = metric_entry.make(explainer).evaluate(results, samples)
         elif metric_entry.needs is Needs.MASKS and masks is not None:
-            measured = metric_entry.make().evaluate(made, [masks[n] for n in some])
+            metric_result = metric_entry.make().evaluate(results, [masks[n] for n in some])
         else:
-            measured = metric_entry.make().evaluate(made)
-        return measured.per_sample.tolist()
+            metric_result = metric_entry.make().evaluate(results)
+        return metric_result.per_sample.tolist()

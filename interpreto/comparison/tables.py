@@ -1,4 +1,4 @@
-"""A comparison's numbers as rows, for files and data frames."""
+"""The numbers of a comparison as tables, for CSV files and data frames."""
 
 import csv
 import io
@@ -13,17 +13,21 @@ Rows = tuple[list[str], list[list[Any]]]
 
 def scores(comparison: Any) -> Rows:
     """One row per method and metric."""
+    # "low" and "high" are the ends of the 95 % interval of the mean, "to_best" is the paired difference to the best.
     header = [
         "method", "control", "metric", "higher_is_better", "mean", "low", "high", "count",
         "to_best", "to_best_low", "to_best_high", "not_worse_than_best", "beats_random", "rows", "seconds", "gigabytes",
     ]  # fmt: skip
     costs = {cost.method: cost for cost in comparison.costs}
     rows = []
-    for one in comparison.ranking:
-        cost, gap = costs[one.method], one.to_best or Interval(math.nan, math.nan, math.nan, 0)
-        mean = [one.mean.mean, one.mean.low, one.mean.high, one.mean.count]
-        start = [one.method, one.control, one.metric, one.higher_is_better, *mean, gap.mean, gap.low, gap.high]
-        rows.append([*start, one.not_worse_than_best, one.beats_random, cost.rows, cost.seconds, cost.memory])
+    for ranked in comparison.ranking:
+        cost, to_best = costs[ranked.method], ranked.to_best or Interval(math.nan, math.nan, math.nan, 0)
+        mean = [ranked.mean.mean, ranked.mean.low, ranked.mean.high, ranked.mean.count]
+        start = [
+            ranked.method, ranked.control, ranked.metric, ranked.higher_is_better,
+            *mean, to_best.mean, to_best.low, to_best.high,
+        ]  # fmt: skip
+        rows.append([*start, ranked.not_worse_than_best, ranked.beats_random, cost.rows, cost.seconds, cost.memory])
     return header, rows
 
 
@@ -32,14 +36,14 @@ def values(comparison: Any) -> Rows:
     rows = [
         [method, metric, number, value]
         for metric in comparison.metrics
-        for method, found in comparison.values(metric).items()
-        for number, value in enumerate(found.tolist())
+        for method, method_values in comparison.values(metric).items()
+        for number, value in enumerate(method_values.tolist())
     ]
     return ["method", "metric", "sample", "value"], rows
 
 
 def as_csv(header: list[str], rows: list[list[Any]]) -> str:
-    """Rows as CSV, nothing where there is no number."""
+    """Rows as CSV, with empty cells for NaN."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)

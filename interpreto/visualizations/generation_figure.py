@@ -25,7 +25,7 @@ _FONT_SIZE = 8
 def draw(rows: list[list[Panel]]) -> Picture:
     """One matrix per sample and method: the attribution of each unit to each target, with one colour scale per matrix.
 
-    Cells of units that come after a target, and so cannot influence it, are blank.
+    Cells of the target itself, and of units after it, which cannot influence it, are blank.
     """
     samples = sample_rows(rows)
     # A block draws all targets of its result, so only the first row of each sample is used.

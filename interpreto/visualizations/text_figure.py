@@ -35,7 +35,7 @@ def draw(rows: list[list[Panel]]) -> Picture:
         axes.text(0, 0.75, f"{panel.method}: {panel.title}", fontsize=9, weight="bold", va="center", parse_math=False)
         for text, line, column, unit in layout:
             score = float(panel.scores[unit])
-            # Units that come after a generated target cannot influence it: their score is NaN.
+            # NaN: the units of a generated target, and those after it, which cannot influence it.
             colour = (1.0, 1.0, 1.0, 1.0) if math.isnan(score) else colours(norm(score))
             x, y = column, line + 1.3
             axes.add_patch(Rectangle((x, y + 0.05), len(text), 0.9, color=colour, linewidth=0))

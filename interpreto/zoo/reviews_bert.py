@@ -121,7 +121,6 @@ def train(seed: int = 0) -> None:
 
     seconds = fit(model, loss, steps=STEPS, rate=1e-3, decay=0.01, name=NAME)
     with torch.no_grad():
-        # The penalty keeps it near zero; from here on it is exactly zero.
         word_table(model)[tokenizer.mask_token_id] = 0
         items = list(held_out.values())
         encoded = tokenizer([r.text for r in items], padding=True, return_tensors="pt")

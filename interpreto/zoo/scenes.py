@@ -26,7 +26,6 @@ RADII: dict[str | None, tuple[float, float, float]] = {
 _CORNERS = {"square": (4, 1), "triangle": (3, 1), "star": (5, 3)}
 # The rotation that makes a shape upright, in radians; scenes add a small random one.
 _UPRIGHT = {"circle": 0.0, "square": np.pi / 4, "triangle": np.pi / 2, "star": np.pi / 2}
-# Coordinates of the centres of pixels.
 _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 
 

@@ -383,7 +383,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": {"Occlusion": Occlusion}}, "other methods: Saliency is not asked for"),
+        ({"methods": {"Occlusion": Occlusion}}, "other methods: Saliency is missing"),
         ({"methods": {"Occlusion": partial(Occlusion, removal="mean"), "Saliency": Saliency}}, "other methods"),
         ({"metrics": "deletion"}, "other metrics"),
         ({"seed": 1}, "other methods|other seed"),

@@ -272,7 +272,7 @@ def test_models_load_by_name(tmp_path):
     expected = LeGrad(model, processor)(some_images()[0], PROMPTS[0])[0]
     found = LeGrad(loaded, tools)(some_images()[0], PROMPTS[0])[0]
     assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
-    with pytest.raises(ModelError, match="Say which weights: open_clip:ViT-B-32:WEIGHTS, with a file or one of openai"):
+    with pytest.raises(ModelError, match="Pass weights: open_clip:ViT-B-32:WEIGHTS, with a file or one of openai"):
         load("open_clip:ViT-B-32")
     with pytest.raises(ModelError, match="Cannot load open_clip:ViT-B-33:openai"):
         load("open_clip:ViT-B-33:openai")

@@ -101,7 +101,7 @@ def test_a_failed_save_leaves_the_old_result(result, tmp_path, monkeypatch):
 
 def test_other_folders_are_not_overwritten(result, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InterpretoError, match="exists and holds no saved result"):
+    with pytest.raises(InterpretoError, match="exists and is not a saved result"):
         result.save(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
