@@ -30,7 +30,7 @@ def on_config(config):
 def on_files(files, config):
     """Add a page for every method, and an index of them."""
     kept = list(files)
-    rows = ["# Methods", "", "| method | on the command line | what it says |", "|---|---|---|"]
+    rows = ["# Methods", "", "| method | on the command line | description |", "|---|---|---|"]
     for name, method in NAMES.items():
         summary = method.__doc__.splitlines()[0]
         rows.append(f"| [{method.__name__}]({name}.md) | `{name}` | {summary} |")

@@ -207,7 +207,7 @@ def test_offsets_that_cannot_be_true_are_not_used():
     expected, found = (Occlusion(model, one, granularity="word")(text)[0] for one in (words_of, lying))
     assert found.elements == expected.elements
     assert torch.allclose(found.attributions, expected.attributions)
-    with pytest.raises(InputError, match="Lying returns impossible offsets"):
+    with pytest.raises(InputError, match="WrongOffsets returns impossible offsets"):
         Occlusion(model, lying, granularity="word")("e\u0301t good 😀 xyz\u0301 film")
     (by_token,) = Occlusion(model, lying, granularity="token")("e\u0301t good 😀 film")
     assert len(by_token.elements) == by_token.attributions.shape[1]
