@@ -419,7 +419,7 @@ def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused(
     model, tokenizer = causal_lm("gpt2")
     explain = Occlusion(model, tokenizer, granularity="token")
     prompts = ["The plot", "a film"]
-    with pytest.raises(TargetError, match=r"write \[\[5, 6\]\] \* 2 for the first, \[\[5\], \[6\]\] for the second"):
+    with pytest.raises(TargetError, match=r"pass \[\[5, 6\]\] \* 2 for the first, \[\[5\], \[6\]\] for the second"):
         explain(prompts, targets=[5, 6])
     assert [output.targets for output in explain(prompts, targets=[[5, 6]] * 2)] == [(5, 6)] * 2
     assert [output.targets for output in explain(prompts, targets=[[5], [6]])] == [(5,), (6,)]
@@ -433,7 +433,7 @@ def test_tokens_that_may_be_one_continuation_or_one_for_each_prompt_are_refused(
 
 @pytest.mark.parametrize("targets", [[1, 0, 1, 0], [0, 0], torch.tensor([1, 0, 1]), torch.tensor([[1, 0, 1]])])
 def test_a_class_named_twice_for_one_sample_is_refused_with_both_readings(targets):
-    with pytest.raises(TargetError, match=r"more than once.*write \(.*multi-hot row"):
+    with pytest.raises(TargetError, match=r"more than once.*pass \(.*multi-hot row"):
         Occlusion(*text_model("bert"))("good film", targets=targets)
     with pytest.raises(TargetError, match="contain class 0 more than once"):
         Occlusion(*text_model("bert"))(["good film"] * 2, targets=[[0, 1, 0], 1])

@@ -264,7 +264,7 @@ def test_guided_backprop_through_sums_and_reused_activations():
 
 
 def test_guided_backprop_names_the_activations_it_changes():
-    with pytest.warns(UserWarning, match="defined for ReLU; Conv uses gelu"):
+    with pytest.warns(UserWarning, match="meant for ReLU; Conv uses gelu"):
         GuidedBackprop(conv(activation=nn.GELU()), **TASK)(PIXELS)
     with pytest.raises(UnsupportedError, match="no ReLU"):
         GuidedBackprop(conv(activation=nn.Identity()), **TASK)(PIXELS)

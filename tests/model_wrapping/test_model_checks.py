@@ -116,7 +116,7 @@ def test_blocked_gradients_of_language_models_are_refused():
     model, words = causal_lm("llama")
     other = with_blocked_gradients(model)
     other.lm_head = model.lm_head
-    with pytest.raises(UnsupportedError, match="use a method that hides parts"):
+    with pytest.raises(UnsupportedError, match="use a perturbation method"):
         Saliency(other, words)("a good film", " and")
     Occlusion(other, words)("a good film", " and")
 

@@ -148,9 +148,9 @@ class Deletion(_InsertionDeletion):
     \[ \text{Deletion} = \sum_{k=1}^{K} \frac{p(x_{k-1}) + p(x_k)}{2} (x_k - x_{k-1}), \qquad x_0 = 0, \; x_K = 1 . \]
 
     Low is good. The score is the target's softmax probability unless `inference_mode=` is passed (for
-    `target_granularity="sequence"` the log-probability). Ties keep the order of the units. Units that cannot influence a target are never masked for it. If
-    K divides the number g of units, this is the area that the authors of RISE compute (Petsiuk et al. 2018, arXiv
-    1806.07421).
+    `target_granularity="sequence"` the log-probability). Ties keep the order of the units. Units that cannot influence
+    a target are never masked for it. If K divides the number g of units, this is the area that the authors of RISE
+    compute (Petsiuk et al. 2018, arXiv 1806.07421).
 
     Args:
         model: The model that was explained.

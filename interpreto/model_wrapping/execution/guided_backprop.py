@@ -91,7 +91,7 @@ def guided(module: nn.Module) -> Iterator[None]:
         raise UnsupportedError(f"{name} has no ReLU, GELU or SiLU, which GuidedBackprop needs.")
     if mode.others:
         warnings.warn(
-            f"GuidedBackprop is defined for ReLU; {name} uses {', '.join(sorted(mode.others))}, whose negative "
+            f"GuidedBackprop is meant for ReLU; {name} uses {', '.join(sorted(mode.others))}, whose negative "
             "gradients are set to 0 as well: interpret its maps with care.",
             stacklevel=3,
         )

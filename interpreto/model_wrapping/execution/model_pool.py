@@ -165,7 +165,7 @@ class ModelPool(Generic[Leased]):
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies and locks are not pickled; another process makes its own.
+        # Copies and locks stay in this process; another process makes its own.
         return {"model": self.model, "wrap": self.wrap, "device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
