@@ -347,7 +347,8 @@ class LinearAttentionModel(nn.Module):
 
 def test_attention_that_cannot_be_recorded_is_named():
     with pytest.raises(
-        UnsupportedError, match=r"The attention of LinearAttentionModel cannot be captured: blocks\.0, blocks\.1 call neither"
+        UnsupportedError,
+        match=r"The attention of LinearAttentionModel cannot be captured: blocks\.0, blocks\.1 call neither",
     ):
         LeGrad(LinearAttentionModel(), task="image-classification")(torch.rand(1, 3, 16, 16))
 
