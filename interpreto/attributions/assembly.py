@@ -80,7 +80,7 @@ class Setup:
         runtime = Runtime(**of_runtime)
         task, modality = options.get("task"), options.get("modality")
         wrapper, registration = resolve_wrapper(model, processor, task, modality, runtime)
-        check_fits_task(options, wrapper.task)
+        check_fits_task(options, wrapper.task, registration.options)
         return Setup(
             method.__name__,
             wrapper,
@@ -146,7 +146,7 @@ class Setup:
         """
         engine = self.wrapper.engine
         if isinstance(request, ActivationRequest):
-            if self.wrapper.modality != "image":
+            if not self.wrapper.inputs.spatial:
                 raise UnsupportedError(
                     f"{self.method} makes maps of images; this model reads a {self.wrapper.modality}."
                 )
@@ -201,13 +201,12 @@ def _granularity(options: Mapping[str, Any], modality: str) -> UnitSegmenter | D
     if isinstance(given, DefaultGranularity):
         return given
     if (spans := options.get("segments")) is not None:
-        if modality != "text" or given is not None:
+        if given is not None:
             raise OptionError("segments= is a granularity of its own, for texts: leave granularity= out.")
-        return Segments(spans)
+        return resolve(Segments(spans), modality, "segments=")
     if patch is None:
         return None if given is None else resolve(given, modality)
-    if modality != "image":
-        raise OptionError(f"patch_size={patch!r} is for images; this model reads a {modality}.")
+    patches = resolve(Patches(patch), modality, f"patch_size={patch!r}")
     if given is not None and not isinstance(resolve(given, modality), Patches):
-        raise OptionError(f"patch_size={patch!r} and granularity={given!r} say two different things; give one.")
-    return Patches(patch)
+        raise OptionError(f"patch_size={patch!r} and granularity={given!r} contradict each other: pass one of them.")
+    return patches

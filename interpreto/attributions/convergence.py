@@ -92,14 +92,14 @@ class ConvergenceCheck:
         )
 
 
-def advice(task: str, has_bos: bool) -> str:
+def advice(generates: bool, has_bos: bool) -> str:
     """Advice for a path integral that does not converge, besides using more steps.
 
     Args:
-        task: Task of the model.
+        generates: Whether the model continues a prompt.
         has_bos: Whether prompts of a language model start with a beginning-of-sequence token, as far as is known.
     """
-    if task != "text-generation":
+    if not generates:
         return "another baseline=, or a method that masks units"
     # The first token is an attention sink: all activations change abruptly where the path moves it.
     bos = "" if has_bos else "a first token that the path does not change (prepend_bos=True), "

@@ -12,6 +12,7 @@ from interpreto.attributions.assembly import Setup
 from interpreto.attributions.convergence import ConvergenceCheck, advice
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.naming import unwrap_partial
+from interpreto.attributions.option_hints import unknown_attribute, unknown_option
 from interpreto.attributions.pipeline import Completed, FailedSample, Job, Pipeline
 from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribution
 from interpreto.attributions.result import AttributionOutput, Request
@@ -35,11 +36,18 @@ class Explainer(ABC):
     setup: Setup
     plan: Plan
 
-    def __call__(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> list[AttributionOutput]:
+    def __call__(
+        self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise", **unknown: Any
+    ) -> list[AttributionOutput]:
         """Same as `explain`."""
-        return self.explain(inputs, targets, on_error=on_error)
+        return self.explain(inputs, targets, on_error=on_error, **unknown)
 
-    def explain(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> list[AttributionOutput]:
+    def __getattr__(self, name: str) -> Any:
+        raise unknown_attribute(type(self).__name__, name)
+
+    def explain(
+        self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise", **unknown: Any
+    ) -> list[AttributionOutput]:
         """Explain each sample's targets.
 
         Args:
@@ -48,6 +56,7 @@ class Explainer(ABC):
                 outputs for every sample; a tuple of these for several targets; a list with one entry per sample.
             on_error: "raise" ends with the first error, whose attribute `outputs` has the results that were finished
                 before it. "record" continues: the output of a sample that failed has the reason in `error`.
+            unknown: No other option exists; the error says where those of other libraries belong.
 
         Returns:
             One output per sample, in order.
@@ -55,8 +64,10 @@ class Explainer(ABC):
         Raises:
             InputError: if a sample cannot be explained.
             TargetError: if a target does not exist or the list of targets has the wrong length.
-            OptionError: if `on_error` is neither "raise" nor "record".
+            OptionError: if `on_error` is neither "raise" nor "record", or there are other options.
         """
+        for name in unknown:
+            raise unknown_option(f"The call of {type(self).__name__}", name, ("inputs", "targets", "on_error"))
         checks = self.result_checks()
         outputs = self.explain_unchecked(inputs, targets, on_error=on_error)
         for number, output in enumerate(outputs):
@@ -79,7 +90,7 @@ class Explainer(ABC):
     def result_checks(self) -> ResultChecks:
         """Fresh checks for the results of one run."""
         method = self.setup.method
-        advised = advice(self.setup.wrapper.task, bool(self.setup.options.get("prepend_bos")))
+        advised = advice(self.setup.wrapper.targets.generated, bool(self.setup.options.get("prepend_bos")))
         return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, advised), ZeroMapCheck(method)))
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> Iterator[AttributionOutput]:

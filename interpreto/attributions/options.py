@@ -1,7 +1,7 @@
 """The options that methods share, and the checks of their names."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import UnitSegmenter
 from interpreto.attributions.granularity.units import Pooling, Resize
+from interpreto.attributions.option_hints import unknown_option
 from interpreto.attributions.perturbations.base import Reduction
-from interpreto.errors import OptionError, choices
+from interpreto.errors import OptionError
 from interpreto.model_wrapping.runtime import InferenceMode, TargetGranularity
 from interpreto.typing import Modality
 
@@ -124,22 +125,34 @@ class MapOptions(SharedOptions, total=False):
     resize: Resize
 
 
-def check_fits_task(options: Mapping[str, Any], task: str) -> None:
+TASK_OPTIONS = {
+    "image_size": "images",
+    "model_output": "classifiers",
+    "truncation": "models that do not continue their text",
+    "generation_kwargs": "text-generation",
+    "prepend_bos": "text-generation",
+    "target_granularity": "text-generation",
+    "reuse_prefix": "text-generation",
+}
+"""Options that not all tasks have, and what they are for."""
+
+
+def check_fits_task(options: Mapping[str, Any], task: str, allowed: Collection[str]) -> None:
     """Check that options are for the task of a model.
+
+    Args:
+        options: The options as the user passed them.
+        task: Name of the task.
+        allowed: Those of `TASK_OPTIONS` that the task has.
 
     Raises:
         OptionError: if one is for another task.
     """
-    if task.startswith("text-") and options.get("image_size") is not None:
-        raise OptionError(f"image_size= is for images; this model is for {task}.")
-    if task not in ("text-classification", "image-classification") and options.get("model_output") is not None:
-        raise OptionError(f"model_output= is for classifiers; this model is for {task}.")
-    if task == "text-generation" and options.get("truncation"):
-        raise OptionError("truncation=True would change the continuation: shorten the prompt yourself.")
-    if task != "text-generation":
-        for name in ("generation_kwargs", "prepend_bos", "target_granularity", "reuse_prefix"):
-            if name in options:
-                raise OptionError(f"{name}= is for text-generation; this model is for {task}.")
+    for name, purpose in TASK_OPTIONS.items():
+        # truncation=False is what tasks without truncation do.
+        is_default = options.get(name) is None or (name == "truncation" and not options[name])
+        if name not in allowed and not is_default:
+            raise OptionError(f"{name}= is for {purpose}; this model is for {task}.")
 
 
 def check_names(method: type, options: Mapping[str, Any]) -> None:
@@ -154,4 +167,4 @@ def check_names(method: type, options: Mapping[str, Any]) -> None:
     shared = list(rest.annotation.__args__[0].__annotations__)
     for name in options:
         if name not in shared:
-            raise OptionError(f"{method.__name__} has no option {name!r}: {choices(name, [*own, *shared])}")
+            raise unknown_option(method.__name__, name, [*own, *shared])

@@ -30,23 +30,31 @@ class Registration:
         masker: From an inference wrapper and the option `removal` to what masks units.
         gradient_input: From an inference wrapper to the tensor that gradients are taken for.
         revealer: From an inference wrapper and the option `removal` to what reveals a part of a sample.
+        options: Those of `TASK_OPTIONS` that the task has.
     """
 
     wrapper: Build
     masker: CreateMasker
     gradient_input: CreateGradientInput
     revealer: CreateRevealer
+    options: tuple[str, ...] = ()
 
 
 TEXT_PARTS = (TokenIds.create, TokenEmbeddings.create, PartialTexts.create)
 IMAGE_PARTS = (Pixels.create, PixelValues.create, PartialImages.create)
 
+GENERATION_OPTIONS = ("generation_kwargs", "prepend_bos", "target_granularity", "reuse_prefix")
+_OF_CLASSIFIERS = ("model_output", "truncation")
+_OF_DUAL_ENCODERS = ("image_size", "truncation")
+
 REGISTRY: dict[tuple[str, Modality], Registration] = {
-    ("text-classification", "text"): Registration(text_classification, *TEXT_PARTS),
-    ("text-generation", "text"): Registration(text_generation, *TEXT_PARTS),
-    ("image-classification", "image"): Registration(image_classification, *IMAGE_PARTS),
-    ("zero-shot-image-classification", "image"): Registration(image_with_prompts, *IMAGE_PARTS),
-    ("zero-shot-image-classification", "text"): Registration(text_with_images, *TEXT_PARTS),
+    ("text-classification", "text"): Registration(text_classification, *TEXT_PARTS, _OF_CLASSIFIERS),
+    ("text-generation", "text"): Registration(text_generation, *TEXT_PARTS, GENERATION_OPTIONS),
+    ("image-classification", "image"): Registration(
+        image_classification, *IMAGE_PARTS, ("image_size", *_OF_CLASSIFIERS)
+    ),
+    ("zero-shot-image-classification", "image"): Registration(image_with_prompts, *IMAGE_PARTS, _OF_DUAL_ENCODERS),
+    ("zero-shot-image-classification", "text"): Registration(text_with_images, *TEXT_PARTS, _OF_DUAL_ENCODERS),
 }
 
 
@@ -69,12 +77,26 @@ def resolve_wrapper(
     return registration.wrapper(model, processor, runtime), registration
 
 
+def default_modality(task: str) -> Modality:
+    """The modality that is explained of models for a task if the user names none: the first that is registered.
+
+    Raises:
+        ModelError: if nothing is registered for the task.
+    """
+    return next(iter(_of_task(task)))
+
+
 def _registration(task: str, modality: str | None) -> Registration:
-    known: dict[str, Registration] = {one: parts for (name, one), parts in REGISTRY.items() if name == task}
-    if not known:
-        offered = ", ".join(sorted({name for name, _ in REGISTRY}))
-        raise ModelError(f"Models for {task} cannot be explained yet; the tasks that can are {offered}.")
-    chosen = next(iter(known)) if modality is None else modality
-    if chosen not in known:
-        raise ModelError(f"modality={modality!r} does not go with {task}: choose from {', '.join(known)}.")
-    return known[chosen]
+    registrations = _of_task(task)
+    chosen = next(iter(registrations)) if modality is None else modality
+    if chosen not in registrations:
+        raise ModelError(f"modality={modality!r} does not go with {task}: choose from {', '.join(registrations)}.")
+    return registrations[chosen]
+
+
+def _of_task(task: str) -> dict[Modality, Registration]:
+    registrations: dict[Modality, Registration] = {key[1]: parts for key, parts in REGISTRY.items() if key[0] == task}
+    if not registrations:
+        names = ", ".join(sorted({name for name, _ in REGISTRY}))
+        raise ModelError(f"Models for {task} cannot be explained yet; the tasks that can are {names}.")
+    return registrations

@@ -93,6 +93,16 @@ class AttributionOutput:
         return f"<{method} of {', '.join(map(repr, self.target_names[:3]))}: {self.granularity}, {shape}>"
 
     @property
+    def is_image(self) -> bool:
+        """Whether the explained sample is an image."""
+        return isinstance(self.raw_input, Image.Image)
+
+    @property
+    def is_generation(self) -> bool:
+        """Whether the targets are tokens that continue the sample."""
+        return self.task == "text-generation"
+
+    @property
     def ranking_scores(self) -> Float[Tensor, "t *g"]:
         """The attributions with NaN for units that are part of the target itself, for rankings."""
         units = self.target_units

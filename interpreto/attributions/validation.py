@@ -15,6 +15,10 @@ MOST = 10_000_000
 """Largest count in a saved file; a larger one counts as damage."""
 
 
+_ELEMENTS: dict[str, type] = {"text": list, "image": Tensor}
+"""Pieces of a text, or boxes of an image."""
+
+
 def check_result(output: AttributionResult) -> None:
     """Check that the fields of a result are consistent.
 
@@ -67,17 +71,17 @@ def _check_targets(output: AttributionResult) -> None:
 def _check_units(output: AttributionResult) -> None:
     """Check the elements, the raw input and the segments, which depend on the modality."""
     count, elements, ranks = output.attributions[0].numel(), output.elements, output.segments
-    if output.modality == "text":
-        texts = isinstance(elements, list) and len(elements) == count and output.attributions.ndim == 2
+    _require(isinstance(elements, _ELEMENTS[output.modality]), "elements are not those of the modality")
+    if isinstance(elements, list):
+        texts = len(elements) == count and output.attributions.ndim == 2
         _require(
             texts and all(isinstance(element, str) for element in elements), "elements do not fit the attributions"
         )
         _require(is_text(output.raw_input), "raw_input is not a text")
         _require(ranks is None and output.unit_map is None, "a text has segments")
         return
-    boxes = isinstance(elements, Tensor) and elements.shape == (count, 4) and bool(elements.isfinite().all())
+    boxes = elements.shape == (count, 4) and bool(elements.isfinite().all())
     _require(boxes, "elements do not fit the attributions")
-    assert isinstance(elements, Tensor)
     _require(bool((elements[:, :2] <= elements[:, 2:]).all()), "elements are not boxes")
     _require(isinstance(output.raw_input, Image.Image), "raw_input is not an image")
     if (unit_map := output.unit_map) is not None:

@@ -11,12 +11,15 @@ from typing import Any
 
 from PIL import Image
 
+from interpreto.attributions.registry import default_modality
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.inputs.image_sources import is_url
 from interpreto.model_wrapping.inputs.prompt import is_chat
 
 _TABLES = (".csv", ".jsonl", ".parquet")
 _LONGEST_CELL = 2**31 - 1
+_ACCEPTED = {"text": (str, list), "image": (Path, Image.Image)}
+"""Types of samples that models of a modality read."""
 _TEXTS = (".txt", ".json", *_TABLES)
 
 
@@ -40,15 +43,17 @@ def check(samples: Iterable[Any], task: str, modality: str | None) -> None:
     Raises:
         InterpretoError: if there is one.
     """
-    reads = modality or ("image" if "image" in task else "text")
+    # An unknown modality is reported with the other options of the method.
+    accepted = _ACCEPTED.get(modality or default_modality(task), (object,))
     for sample in samples:
-        if isinstance(sample, Path | Image.Image) and reads == "text":
-            name = repr(str(sample)) if isinstance(sample, Path) else "standard input"
-            raise InterpretoError(f"{name} is an image, and this model reads texts.")
-        if isinstance(sample, str) and reads == "image":
-            raise InterpretoError(f"There is no image file {sample[:80]!r}, and this model reads images.")
         if isinstance(sample, list) and task != "text-generation":
             raise InterpretoError("A chat is for language models (text-generation); this model reads none.")
+        if isinstance(sample, accepted):
+            continue
+        if isinstance(sample, str):
+            raise InterpretoError(f"There is no image file {sample[:80]!r}, and this model reads images.")
+        name = repr(str(sample)) if isinstance(sample, Path) else "standard input"
+        raise InterpretoError(f"{name} is an image, and this model reads texts.")
 
 
 def lines_of(text: str, name: str) -> list[str]:

@@ -69,7 +69,7 @@ def print_summary(model: str, results: Results, seconds: dict[str, float]) -> No
 
 def _target_names(output: AttributionOutput) -> str:
     """The names of the targets, shortened."""
-    if output.task == "text-generation":
+    if output.is_generation:
         return textwrap.shorten("".join(output.target_names), 40, placeholder="…")
     return ", ".join(output.target_names[:3])
 
@@ -78,7 +78,7 @@ def print_details(output: AttributionOutput) -> None:
     """Print the scores of a text's units."""
     if not isinstance(output.elements, list):
         return
-    if output.task == "text-generation":
+    if output.is_generation:
         print_sources(output)
         return
     for target, name in enumerate(output.target_names):

@@ -122,12 +122,12 @@ def methods(
     controls: dict[str, Make] = {"RandomScores": RandomScores, "PositionOnly": PositionOnly}
     if not wrapper.engine.gradient_obstacle:
         controls["InputNorm"] = InputNorm
-    if wrapper.modality == "image":
+    if wrapper.inputs.spatial:
         controls["CentreGaussian"] = CentreGaussian
     elif corpus is not None:
         controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
     if isinstance(given, str) and given == "all":
-        given = [cls for cls in METHODS if wrapper.modality == "image" or cls not in IMAGES_ONLY]
+        given = [cls for cls in METHODS if wrapper.inputs.spatial or cls not in IMAGES_ONLY]
     requested = resolve_classes(given, METHODS, "method", is_method)
     duplicates = sorted(set(requested) & set(controls))
     if duplicates:

@@ -232,7 +232,7 @@ def _matrix(values: Float[Tensor, "m m"], names: list[str]) -> str:
 def _maps(figures: Figures, number: int) -> str:
     rows = figures.rows(number)
     title = f"<h3>Sample {number}</h3>"
-    if rows[0][0].output.modality == "image":
+    if rows[0][0].output.is_image:
         return title + _figure(figures.maps(number), f"Maps of sample {number}")
     if has_matrix(rows):
         return title + _figure(figures.maps(number), f"Sources of sample {number}")

@@ -83,7 +83,9 @@ class SampleBatch:
         def explain(some: list[int]) -> list[AttributionOutput]:
             # The resolved targets, so that a language model generates once, and not once for every method.
             return explainer.explain_unchecked(
-                *inputs_and_targets([self.resolved[n] for n in some], [self.prepared[n] for n in some])
+                *inputs_and_targets(
+                    [self.resolved[n] for n in some], [self.prepared[n] for n in some], explainer.setup.wrapper
+                )
             )
 
         with watched() as peak:

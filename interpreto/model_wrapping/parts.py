@@ -14,7 +14,7 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Name
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
 from interpreto.model_wrapping.runtime import device_of, why_no_hooks
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import several, without_tensors
+from interpreto.model_wrapping.targets import SavedTarget, saved_by_name, several, without_tensors
 from interpreto.typing import Modality
 
 
@@ -22,6 +22,8 @@ class InputReader(ABC):
     """Turns what the user passes as inputs into samples."""
 
     modality: ClassVar[Modality]
+    spatial: ClassVar[bool] = False
+    """Whether samples are images, whose positions have a height and a width."""
     ragged: ClassVar[bool]
     """Whether samples differ in length, so that batches are cheaper among samples of similar length."""
 
@@ -37,6 +39,10 @@ class InputReader(ABC):
             InputError: if one of them is not a sample of this modality.
         """
 
+    def from_saved(self, raw: Any) -> Any:
+        """The sample that a user would pass for the raw input of a saved result."""
+        return raw
+
     @abstractmethod
     def prepare(self, raws: Sequence[Any]) -> list[Sample]:
         """Prepare samples for the model.
@@ -48,6 +54,9 @@ class InputReader(ABC):
 
 class TargetResolver(ABC):
     """Turns what the user passes as targets into the outputs that are explained."""
+
+    generated: ClassVar[bool] = False
+    """Whether targets are tokens that continue the sample."""
 
     def normalize(self, targets: Any, count: int | None = None) -> Any:
         """Targets without tensors and arrays: a list has one entry per sample, anything else serves every sample.
@@ -75,6 +84,16 @@ class TargetResolver(ABC):
     def prefetch(self, specs: Sequence[Any]) -> PlanRun[None]:
         """Run what the targets of several samples have in common, such as the features of prompts, once for all."""
         yield from ()
+
+    def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+        """The targets that a user would pass for those of a saved result.
+
+        Raises:
+            InputError: if only their names were saved.
+        """
+        if any(isinstance(value, SavedTarget | str) for value in values):
+            raise saved_by_name(names)
+        return values
 
     @abstractmethod
     def resolve(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interpreto.errors import TargetError, choices
+from interpreto.errors import InputError, TargetError, choices
 from interpreto.typing import Scores
 
 Score = Callable[[Tensor], Tensor]
@@ -160,6 +160,14 @@ def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs"
             f"{what} of shape {tuple(outputs.shape)}."
         )
     return scores
+
+
+def saved_by_name(names: Sequence[str]) -> InputError:
+    """The error for targets of a saved result that are not known beyond their names."""
+    return InputError(
+        f"The targets {tuple(names)} were functions, images or embeddings, of which only names are saved: measure "
+        "outputs before they are saved."
+    )
 
 
 def continuation_of(tokens: Iterable[Any]) -> Any:

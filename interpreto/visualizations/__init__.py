@@ -49,11 +49,11 @@ def plot_attributions(
     is_html = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
     # `gather` refuses mixed modalities, so the first panel speaks for all. Text and images have different defaults:
     # a page for text, which wraps and has tooltips, and a figure for images.
-    if rows[0][0].output.modality == "image":
+    if rows[0][0].output.is_image:
         figure = figure_of(rows)
         content = html.of_figure(figure) if is_html else figure
     else:
-        render = generation.of_generations if rows[0][0].output.task == "text-generation" else html.of_texts
+        render = generation.of_generations if rows[0][0].output.is_generation else html.of_texts
         content = render(rows) if save_path is None or is_html else figure_of(rows)
     if save_path is not None:
         write(save_path, content)

@@ -131,7 +131,7 @@ def gather(outputs: Outputs, relative: bool = False, clip_percentile: float = 99
     if not samples:
         raise InputError(f"There is no result to plot: {errors[0]}")
     for sample in samples:
-        if len({str(output.raw_input) for output in sample if output.modality == "text"}) > 1:
+        if len({str(output.raw_input) for output in sample if not output.is_image}) > 1:
             raise InputError("The methods explain different texts: pass the same inputs to all of them.")
         if len({output.target_names for output in sample}) > 1:
             raise InputError(

@@ -39,7 +39,7 @@ def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save
     """
     rows = [row[0] for row in gather(outputs)]
     percentages = list(percents) if isinstance(percents, Sequence) else [percents]
-    if rows[0].output.modality != "image":
+    if not rows[0].output.is_image:
         raise InputError("plot_top shows regions of images; these are results of texts: see plot_attributions.")
     # The first column is the image itself.
     columns = len(percentages) + 1

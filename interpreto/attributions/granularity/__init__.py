@@ -17,7 +17,7 @@ class Granularity(StrEnum):
     ALL_TOKENS = "all-tokens"
     TOKEN = "token"
     WORD = "word"
-    PART_SENTENCE = "part-sentence"
+    CLAUSE = "clause"
     SENTENCE = "sentence"
     PIXEL = "pixel"
     PATCH = "patch"
@@ -41,18 +41,24 @@ KNOWN: dict[str, dict[Granularity, UnitSegmenter]] = {
         Granularity.ALL_TOKENS: text.Tokens(added=True),
         Granularity.TOKEN: text.Tokens(),
         Granularity.WORD: text.Spans("word", segmentation.words),
-        Granularity.PART_SENTENCE: text.Spans("part-sentence", segmentation.clauses),
+        Granularity.CLAUSE: text.Spans("clause", segmentation.clauses),
         Granularity.SENTENCE: text.Spans("sentence", segmentation.sentences),
     },
     "image": {Granularity.PIXEL: Pixels(), Granularity.PATCH: Patches()},
 }
 
 
+_SYNONYMS = {"part-sentence": "clause"}
 _CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches, Pixels)}
 
 
-def resolve(given: Any, modality: str) -> UnitSegmenter:
+def resolve(given: Any, modality: str, shown: str = "") -> UnitSegmenter:
     """Resolve the option `granularity`, a name or a segmenter, to a segmenter.
+
+    Args:
+        given: The name or segmenter.
+        modality: "text" or "image".
+        shown: The option as a message shows it; empty for `granularity=`.
 
     Raises:
         OptionError: if the modality does not have it; the message lists the granularities of the modality.
@@ -65,11 +71,13 @@ def resolve(given: Any, modality: str) -> UnitSegmenter:
             (kind for kind, classes in _CLASSES.items() if kind != modality and isinstance(given, classes)), None
         )
         if other is not None:
-            raise OptionError(f"granularity={given!r} is for {other}s; this model reads a {modality}.")
+            shown = shown or f"granularity={given!r}"
+            raise OptionError(f"{shown} is for {other}s; this model reads a {modality}.")
         if isinstance(given, UnitSegmenter):
             return given
         raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")
     name = given.lower().replace("_", "-")
+    name = _SYNONYMS.get(name, name)
     segmenters = KNOWN[modality]
     if name in segmenters:
         return segmenters[Granularity(name)]
@@ -91,11 +99,8 @@ def default_segmenter(sample: Any, modality: str, cost_independent_of_units: boo
         cost_independent_of_units: Whether the number of evaluations does not depend on the number of units, as with
             gradients.
     """
-    return (
-        text.default_segmenter(sample)
-        if modality == "text"
-        else image.default_segmenter(sample, cost_independent_of_units)
-    )
+    defaults = {"text": text.default_segmenter, "image": image.default_segmenter}
+    return defaults[modality](sample, cost_independent_of_units)
 
 
 def of_layer_map(chosen: UnitSegmenter, units: Units, shape: tuple[int, ...]) -> UnitSegmenter:

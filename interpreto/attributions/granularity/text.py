@@ -167,6 +167,6 @@ def _ends(sample: TextSample) -> list[int]:
     return ends
 
 
-def default_segmenter(sample: TextSample) -> Spans:
-    """Words, for every text."""
+def default_segmenter(sample: TextSample, cost_independent_of_units: bool) -> Spans:
+    """Words, for every text and cost."""
     return Spans("word", words)

@@ -99,7 +99,7 @@ class CentreGaussian(Explainer):
         self, model: Any, processor: Any = None, *, sigma: int | float = 0.25, **options: Unpack[Options]
     ) -> None:
         self.setup = Setup.create(CentreGaussian, model, processor, options)
-        if self.setup.wrapper.modality != "image":
+        if not self.setup.wrapper.inputs.spatial:
             raise UnsupportedError("CentreGaussian is for images; PositionOnly is for texts and images.")
         self.plan = CentreGaussianPlan(float(sigma))
 
@@ -158,7 +158,7 @@ class TokenFrequency(Explainer):
         self, model: Any, processor: Any = None, *, corpus: Iterable[str] | None = None, **options: Unpack[Options]
     ) -> None:
         self.setup = Setup.create(TokenFrequency, model, processor, options)
-        if self.setup.wrapper.modality != "text":
+        if self.setup.wrapper.inputs.spatial:
             raise UnsupportedError("TokenFrequency is for texts: images have no tokens to count.")
         if not corpus:
             raise OptionError("TokenFrequency needs corpus=, the texts in which tokens are counted.")

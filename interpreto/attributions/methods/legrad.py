@@ -65,7 +65,7 @@ class LeGrad(Explainer):
         self.setup = Setup.create(LeGrad, model, processor, options)
         wrapper = self.setup.wrapper
         # As released: of images of CLIP-type models the mean over positions is compared with the prompt.
-        dual = wrapper.dual_encoder if wrapper.modality == "image" else None
+        dual = wrapper.dual_encoder if wrapper.inputs.spatial else None
         request = AttentionRequest(
             positive_gradients,
             layers,

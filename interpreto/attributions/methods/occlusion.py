@@ -58,7 +58,7 @@ class Occlusion(Explainer):
     ) -> None:
         self.setup = Setup.create(Occlusion, model, processor, options)
         check_choice("overlap", overlap, OVERLAPS)
-        images = self.setup.wrapper.modality == "image"
+        images = self.setup.wrapper.inputs.spatial
         if window is None and (stride, overlap) != (1, "mean"):
             raise OptionError("stride= and overlap= are options of a sliding window: pass window= too.")
         if not images and any(isinstance(option, list | tuple) for option in (window, stride)):

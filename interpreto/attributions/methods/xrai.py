@@ -65,7 +65,7 @@ class XRAI(Explainer):
         **options: Unpack[MapOptions],
     ) -> None:
         self.setup = Setup.create(XRAI, model, processor, options)
-        if self.setup.wrapper.modality != "image":
+        if not self.setup.wrapper.inputs.spatial:
             raise UnsupportedError(f"XRAI ranks segments of images; this model reads a {self.setup.wrapper.modality}.")
         base, granularity = array_of(base_attribution, "base_attribution"), None
         if is_method(base_attribution):

@@ -81,7 +81,7 @@ class Pic(PerturbationMetric):
             initial_fraction,
             min_score,
         )
-        if curve == "aic" and self.setup.wrapper.task == "text-generation":
+        if curve == "aic" and self.setup.wrapper.targets.generated:
             raise OptionError("curve='aic' needs a predicted class; generated texts have none.")
 
     def perturbator(self) -> Revealer:
@@ -90,7 +90,7 @@ class Pic(PerturbationMetric):
     @property
     def depends_on_removal(self) -> bool:
         # Pixels that are not revealed are interpolated instead of removed.
-        return self.setup.wrapper.modality == "text"
+        return not self.setup.wrapper.inputs.spatial
 
     def n_evaluations(self, layout: Layout) -> int:
         return len(self.thresholds) + 1

@@ -57,7 +57,7 @@ class ModelRandomization:
             UnsupportedError: if the model is a function, or cannot be copied.
         """
         outputs = check_method(outputs, self.method)
-        samples, specs = inputs_and_targets(outputs, inputs)
+        samples, specs = inputs_and_targets(outputs, inputs, self.method.setup.wrapper)
         method, model = _copied(self.method)
         originals = self.method.setup.wrapper.engine.module
         assert originals is not None

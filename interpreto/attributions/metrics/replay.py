@@ -16,20 +16,34 @@ from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import ImageSample, Sample
-from interpreto.model_wrapping.targets import SavedTarget, continuation_of
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.typing import UnitScores
 
 Found = TypeVar("Found")
 
 
-def inputs_and_targets(outputs: Sequence[AttributionOutput], inputs: Any) -> tuple[Any, Any]:
+def inputs_and_targets(outputs: Sequence[AttributionOutput], inputs: Any, wrapper: InferenceWrapper) -> tuple[Any, Any]:
     """The samples and targets of results, as a user would pass them to a method.
+
+    Args:
+        outputs: The results.
+        inputs: The samples; None for those of the results.
+        wrapper: The model, which knows what saved inputs and targets stand for.
 
     Raises:
         InputError: if a target was a function, an image or an embedding, and the result was loaded from a file.
     """
-    specs = [_targets_of(output) for output in outputs]
-    samples = [_inputs_of(output) for output in outputs] if inputs is None else inputs
+    targets, reader = wrapper.targets, wrapper.inputs
+    specs = [
+        targets.from_saved(output.targets, output.target_names) if output.request is None else output.request.targets
+        for output in outputs
+    ]
+    samples = inputs
+    if inputs is None:
+        samples = [
+            reader.from_saved(output.raw_input) if output.request is None else output.request.inputs
+            for output in outputs
+        ]
     # A list of targets would be one per sample; a single sample can be passed without a list.
     return samples, specs[0] if len(specs) == 1 else specs
 
@@ -53,7 +67,7 @@ def run_on_samples(
     Raises:
         InputError: if results and samples do not belong together.
     """
-    samples, specs = inputs_and_targets(outputs, inputs)
+    samples, specs = inputs_and_targets(outputs, inputs, setup.wrapper)
     job = Job(
         lambda number, prepared: run(prepared, _aligned(outputs[number], prepared)),
         n_evaluations,
@@ -64,37 +78,6 @@ def run_on_samples(
     if len(done) != len(outputs):
         raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: pass one output per sample.")
     return done
-
-
-def _inputs_of(output: AttributionOutput) -> Any:
-    """The sample of a result: as the user passed it, or the raw input of a result that was loaded."""
-    if output.request is not None:
-        return output.request.inputs
-    raw = output.raw_input
-    # The raw input of a generated text is (prompt, continuation), and the continuation is its target.
-    return raw[0] if output.task == "text-generation" and isinstance(raw, tuple) else raw
-
-
-def _targets_of(output: AttributionOutput) -> Any:
-    """The targets of a result, as a user would pass them.
-
-    Raises:
-        InputError: if they cannot be reconstructed from a saved result.
-    """
-    if output.request is not None:
-        return output.request.targets
-    # Prompts are text targets. For other tasks, a text is the name of a function, saved by `target_to_json`.
-    has_prompts = output.task == "zero-shot-image-classification"
-    if any(isinstance(value, SavedTarget) or (isinstance(value, str) and not has_prompts) for value in output.targets):
-        raise InputError(
-            f"The targets {output.target_names} were functions, images or embeddings, of which only names are saved: "
-            "measure outputs before they are saved."
-        )
-    if output.task != "text-generation":
-        return output.targets
-    return continuation_of(
-        token for value in output.targets for token in (value if isinstance(value, tuple) else (value,))
-    )
 
 
 def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:

@@ -26,7 +26,7 @@ from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import AllOutputs
+from interpreto.model_wrapping.targets import AllOutputs, SavedTarget, saved_by_name
 
 
 class OtherSide(ABC):
@@ -93,6 +93,12 @@ class EncodedTargetResolver(TargetResolver):
         requests = [ModelRequest(row, AllOutputs()) for row in rows]
         response: ModelResponse = yield ModelRequest.combine(requests)
         self._features.update(zip(to_encode, (part.scores[0] for part in response.flattened), strict=True))
+
+    def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+        # Texts are prompts; images and embeddings are saved by their names.
+        if any(isinstance(value, SavedTarget) for value in values):
+            raise saved_by_name(names)
+        return values
 
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None

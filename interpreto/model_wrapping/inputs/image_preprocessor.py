@@ -36,6 +36,7 @@ class ImageReader(InputReader):
     """
 
     modality = "image"
+    spatial = True
     ragged = False
 
     def __init__(self, preprocessor: "ImagePreprocessor") -> None:

@@ -54,6 +54,10 @@ class PromptReader(InputReader):
     def split(self, inputs: Any) -> Iterator[Any]:
         return split_prompts(inputs)
 
+    def from_saved(self, raw: Any) -> Any:
+        # The raw input of a result is (prompt, continuation), and the continuation is its target.
+        return raw[0] if isinstance(raw, tuple) else raw
+
     def prepare(self, raws: Sequence[Any]) -> list[Sample]:
         return [encode(raw, self.text, self.padding, self.prepend_bos) for raw in raws]
 

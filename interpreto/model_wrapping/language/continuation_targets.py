@@ -19,7 +19,7 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Plan
 from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample, TextSample
-from interpreto.model_wrapping.targets import without_tensors
+from interpreto.model_wrapping.targets import SavedTarget, continuation_of, saved_by_name, without_tensors
 
 
 @final
@@ -35,6 +35,8 @@ class ContinuationResolver(TargetResolver):
         engine: Runs the model.
         runtime: The explained score, and the options of generation.
     """
+
+    generated = True
 
     text: TextModel
     engine: CausalLMEngine
@@ -60,6 +62,12 @@ class ContinuationResolver(TargetResolver):
             continuations.check(spec, self.text)
         elif (continuation := continuations.of(spec, self.text, _prompt(sample))) is not None:
             continued(_prompt(sample), continuation.ids, continuation.said, continuation.spans, self.text)
+
+    def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+        tokens = [token for value in values for token in (value if isinstance(value, tuple) else (value,))]
+        if any(isinstance(token, SavedTarget | str) for token in tokens):
+            raise saved_by_name(names)
+        return continuation_of(tokens)
 
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None

@@ -33,6 +33,7 @@ class FunctionImageReader(InputReader):
     """
 
     modality = "image"
+    spatial = True
     ragged = False
 
     def __init__(
