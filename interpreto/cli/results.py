@@ -149,9 +149,9 @@ def why_not(method: Method, model: Any, processor: Any, task: str | None) -> Int
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the tables, as wide as the screen, and the notes on them."""
-    for table in tables(comparison, console.width):
+    for table in tables(comparison.summary, console.width):
         console.print(table)
-    for line in notes(comparison):
+    for line in notes(comparison.summary):
         console.print(line, markup=False, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""What a comparison found."""
+"""The result of a comparison."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,33 +13,17 @@ from torch import Tensor
 
 from interpreto.atomic import atomic_folder, write_text
 from interpreto.attributions.result import AttributionOutput
-from interpreto.comparison import tables
+from interpreto.comparison import report_view, table_view, tables
 from interpreto.comparison.agreement import rank_agreement, top_agreement
 from interpreto.comparison.bootstrap import Interval, difference
 from interpreto.comparison.config import ComparisonConfig
 from interpreto.comparison.ranking import Conclusion, RankedMethod, conclusion, rank_methods
 from interpreto.comparison.records import Failure, Record, failures
 from interpreto.comparison.run_store import ASKED, RunStore
+from interpreto.comparison.summary import Cost, Summary
 from interpreto.errors import InputError, OptionError, choices
 from interpreto.option_kinds import checks_options
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method costs.
-
-    Attributes:
-        method: The method's name.
-        rows: Rows sent through the model, per sample.
-        seconds: Per sample.
-        memory: Gigabytes at the peak, with the few samples that were explained together, above what was in use; NaN
-            where a system does not tell.
-    """
-
-    method: str
-    rows: float
-    seconds: float
-    memory: float
+from interpreto.visualizations import plot_attributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +31,14 @@ class Comparison:
     """Methods on a model and data, by several metrics. Made by `interpreto.compare`, or read with `Comparison.load`.
 
     Printed, it is a table: the mean over samples with its 95 % interval for every method and metric; `*` marks the best
-    method and all that cannot be told from it, `°` what cannot be told from random scores or is worse.
+    method and all that are not significantly different from it, `°` those that are not significantly better than random
+    scores.
 
     Attributes:
-        asked: What was compared, by what, and how.
-        samples: The samples with their units and targets, as outputs of random scores; None for those that no method
-            could read.
-        records: What is known of each method (name) on each sample (number).
+        config: What was compared, by what, and how.
+        samples: The samples with their units and targets, as outputs of random scores; None for those that could not be
+            read.
+        records: The results of each method (by name) on each sample (by number).
     """
 
     config: ComparisonConfig
@@ -67,7 +52,7 @@ class Comparison:
 
     @property
     def controls(self) -> list[str]:
-        """The names of the honest baselines."""
+        """The names of the controls."""
         return [name for name, method in self.config.methods.items() if method["control"]]
 
     @property
@@ -90,7 +75,7 @@ class Comparison:
         }
 
     def outputs(self, method: str) -> list[AttributionOutput | None]:
-        """What a method said of every sample; None where it failed.
+        """The outputs of a method for every sample; None for those on which it failed.
 
         Raises:
             OptionError: if there is no such method.
@@ -138,26 +123,26 @@ class Comparison:
 
     @property
     def costs(self) -> list[Cost]:
-        """What every method costs; NaN for those that failed everywhere."""
+        """The cost of every method; NaN for those that failed on all samples."""
         return [self._cost(method) for method in self.methods]
 
     @property
     def failures(self) -> list[Failure]:
-        """What failed, on which samples, and why."""
+        """Methods and metrics that failed, on which samples, and why."""
         return failures(list(self.records.values()))
 
     def agreement(self, *, top: float | None = None) -> Float[Tensor, "m m"]:
         """How much methods agree, in the order of `methods`.
 
         Args:
-            top: None for Spearman's correlation of the scores of units; a share, such as 0.1, for the part of the
+            top: None for Spearman's correlation of the scores of units; a share, such as 0.1, for the share of the
                 highest units that two methods have in common.
 
         Returns:
-            The means over samples and targets; NaN for two methods that never had the same units.
+            The means over samples and targets; NaN for two methods that never have the same units.
 
         Raises:
-            OptionError: if the share is none.
+            OptionError: if `top` is not a share.
         """
         if top is not None and not 0 < top <= 1:
             raise OptionError(f"top={top} must be a share of the units, above 0 and at most 1.")
@@ -165,7 +150,7 @@ class Comparison:
         return rank_agreement(outputs) if top is None else top_agreement(outputs, top)
 
     def conclusions(self) -> list[Conclusion]:
-        """What metrics say with each removal operator, where `removals=` asked for several."""
+        """What metrics conclude with each removal operator, if `removals=` lists several."""
         bases = dict.fromkeys(about["base"] for about in self.config.metrics.values() if about["removal"] is not None)
         return [conclusion(base, self._by_removal(base)) for base in bases]
 
@@ -173,7 +158,7 @@ class Comparison:
         """A data frame: one row per method and metric, or with `per_sample` one per method, metric and sample."""
         import pandas
 
-        header, rows = tables.values(self) if per_sample else tables.scores(self)
+        header, rows = self._values_table() if per_sample else tables.scores(self.summary)
         return pandas.DataFrame(rows, columns=header)
 
     @checks_options
@@ -183,9 +168,7 @@ class Comparison:
         Args:
             save_path: Where to write it, in any format of matplotlib.
         """
-        from interpreto.comparison import table_view as scores
-
-        return scores.plot(self, save_path)
+        return table_view.plot(self.summary, save_path)
 
     @checks_options
     def plot_maps(self, sample: int = 0, save_path: str | Path | None = None) -> Any:
@@ -198,12 +181,10 @@ class Comparison:
         Raises:
             InputError: if no method has an output for the sample.
         """
-        from interpreto.visualizations import plot_attributions
-
         return plot_attributions(self.of_sample(sample), save_path, one_scale=True)
 
     def of_sample(self, sample: int) -> dict[str, AttributionOutput]:
-        """What each method said of a sample, but for methods whose own units make other targets of a generation.
+        """The outputs of each method for a sample, except methods whose units make other targets of a generation.
 
         Raises:
             InputError: if there is no such sample, or no method has an output for it.
@@ -218,17 +199,24 @@ class Comparison:
             raise InputError(f"No method has an output for sample {sample}: {self.failures[0]}")
         return found
 
-    def shown(self, count: int) -> list[int]:
-        """The numbers of the first samples for which there are outputs."""
+    @cached_property
+    def summary(self) -> Summary:
+        """The statistics over all samples, for tables and figures."""
         explained = {number for (_, number), record in self.records.items() if record.output is not None}
-        return sorted(explained)[:count]
+        return Summary(
+            self.config,
+            self.ranking,
+            self.costs,
+            self.conclusions(),
+            self.failures,
+            len(self.records),
+            sorted(explained),
+        )
 
     @checks_options
     def report(self, path: str | Path) -> Path:
         """Write everything into one page that needs no network."""
-        from interpreto.comparison import report_view as report
-
-        return report.write(self, Path(path))
+        return report_view.write(self._report_content(), Path(path))
 
     @checks_options
     def save(self, path: str | Path) -> Path:
@@ -244,7 +232,7 @@ class Comparison:
     @staticmethod
     @checks_options
     def load(path: str | Path) -> "Comparison":
-        """Read what `save` wrote, or what there is so far of a run that is under way or was killed.
+        """Read what `save` wrote, or the results so far of a run that is in progress or was stopped.
 
         Raises:
             SavedFileError: if files are missing, were changed, or are of another version.
@@ -256,9 +244,7 @@ class Comparison:
         return Comparison(asked, [samples.get(number) for number in range(asked.count)], records)
 
     def __str__(self) -> str:
-        from interpreto.comparison import table_view as scores
-
-        return scores.text(self)
+        return table_view.text(self.summary)
 
     def __repr__(self) -> str:
         return (
@@ -266,9 +252,7 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        from interpreto.comparison import report_view as report
-
-        return report.tables(self)
+        return report_view.tables(self.summary)
 
     def _value(self, method: str, number: int, metric: str) -> float:
         record = self.records.get((method, number))
@@ -279,9 +263,9 @@ class Comparison:
         memory = [record.memory for (name, _), record in self.records.items() if name == method]
         if not outputs:
             return Cost(method, math.nan, math.nan, math.nan)
-        rows = sum(output.n_evaluations for output in outputs) / len(outputs)
+        n_evaluations = sum(output.n_evaluations for output in outputs) / len(outputs)
         seconds = sum(float(output.info["seconds"]) for output in outputs) / len(outputs)
-        return Cost(method, rows, seconds, max(memory, default=math.nan))
+        return Cost(method, n_evaluations, seconds, max(memory, default=math.nan))
 
     def _by_removal(self, base: str) -> dict[str, list[RankedMethod]]:
         return {
@@ -303,12 +287,17 @@ class Comparison:
         self.write_views(path)
 
     def write_views(self, path: Path) -> None:
-        """Write tables, figures and the report into a folder, beside what else is there."""
-        from interpreto.comparison import report_view as report
+        """Write tables, figures and the report to a folder, in addition to what is there."""
+        write_text(path / "table.csv", tables.as_csv(*tables.scores(self.summary)))
+        write_text(path / "values.csv", tables.as_csv(*self._values_table()))
+        report_view.write_folder(self._report_content(), path)
 
-        write_text(path / "table.csv", tables.as_csv(*tables.scores(self)))
-        write_text(path / "values.csv", tables.as_csv(*tables.values(self)))
-        report.write_folder(self, path)
+    def _values_table(self) -> tables.Rows:
+        return tables.values({metric: self.values(metric) for metric in self.metrics})
+
+    def _report_content(self) -> report_view.ReportContent:
+        samples = {number: self.of_sample(number) for number in self.summary.explained[: report_view.MAX_MAPS]}
+        return report_view.ReportContent(self.summary, self.agreement(), self.agreement(top=0.1), samples)
 
 
 def _check(name: str, known: Iterable[str], what: str) -> None:

@@ -1,9 +1,10 @@
-"""A comparison as one page: scores, costs, agreement, maps, and what failed."""
+"""A comparison as one page: scores, costs, agreement, maps and failures."""
 
 import base64
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -14,8 +15,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from interpreto.comparison.comparison import Comparison
+from interpreto.attributions.result import AttributionOutput
 from interpreto.comparison.ranking import MIN_SAMPLES, Conclusion, RankedMethod
+from interpreto.comparison.summary import Summary
 from interpreto.comparison.table_view import KEY, arrow, marks, notes, number, plot, shown, spread
 from interpreto.comparison.table_view import title as scores_title
 from interpreto.visualizations import text_page as html
@@ -24,7 +26,7 @@ from interpreto.visualizations.output import Html, png
 from interpreto.visualizations.output import write as write_page
 from interpreto.visualizations.panels import Panel, gather
 
-_MAPS = 4
+MAX_MAPS = 4
 """Samples whose maps are in the page."""
 
 _FILES = 3
@@ -48,18 +50,39 @@ _STYLE = """
 """
 
 
+@dataclass(frozen=True, eq=False)
+class ReportContent:
+    """What a report shows.
+
+    Attributes:
+        summary: The statistics.
+        rank_agreement: Rank correlations between methods.
+        top_agreement: The share of the highest units that two methods have in common.
+        samples: The outputs of every method for the samples whose maps are shown, by the number of the sample.
+    """
+
+    summary: Summary
+    rank_agreement: Float[Tensor, "m m"]
+    top_agreement: Float[Tensor, "m m"]
+    samples: Mapping[int, Mapping[str, AttributionOutput]]
+
+
 @final
 class Figures:
-    """The figures of a comparison as PNG; each is drawn once, whether the page, a file or both show it."""
+    """The figures of a report as PNG; each is drawn once, whether the page, a file or both show it.
 
-    def __init__(self, comparison: Comparison) -> None:
-        self.comparison = comparison
+    Args:
+        content: What the report shows.
+    """
+
+    def __init__(self, content: ReportContent) -> None:
+        self.content = content
         self._maps: dict[int, bytes] = {}
 
     @cached_property
     def scores(self) -> bytes:
         """Scores against cost."""
-        return png(plot(self.comparison))
+        return png(plot(self.content.summary))
 
     def maps(self, number: int) -> bytes:
         """All methods on one sample, on one scale."""
@@ -69,69 +92,70 @@ class Figures:
 
     def rows(self, number: int) -> list[list[Panel]]:
         """The panels of one sample."""
-        return gather(self.comparison.of_sample(number), relative=True)
+        return gather(self.content.samples[number], relative=True)
 
 
-def write(comparison: Comparison, path: Path) -> Path:
+def write(content: ReportContent, path: Path) -> Path:
     """Write the page."""
-    write_page(path, page(Figures(comparison)))
+    write_page(path, page(Figures(content)))
     return path
 
 
-def write_folder(comparison: Comparison, path: Path) -> None:
-    """Write the page, and beside it the figures of scores and of the first samples as files."""
-    figures = Figures(comparison)
+def write_folder(content: ReportContent, path: Path) -> None:
+    """Write the page, and beside it the figures of scores and of the samples as files."""
+    figures = Figures(content)
     write_page(path / "report.html", page(figures))
     write_page(path / "figures" / "scores.png", figures.scores)
-    for sample in comparison.shown(_FILES):
+    for sample in list(content.samples)[:_FILES]:
         write_page(path / "figures" / f"maps-{sample:05}.png", figures.maps(sample))
 
 
 def page(figures: Figures) -> Html:
     """The whole page; it needs no network and no script."""
-    comparison = figures.comparison
-    title = f"Comparison on {scores_title(comparison)}"
+    summary = figures.content.summary
+    title = f"Comparison on {scores_title(summary)}"
     body = [
         f"<h1>{escape(title)}</h1>",
-        _conclusions(comparison),
+        _conclusions(summary),
         "<h2>Scores</h2>",
-        tables(comparison),
-        _notes(comparison),
+        tables(summary),
+        _notes(summary),
         "<h2>Scores against cost</h2>",
         _figure(figures.scores, "Scores with intervals against seconds per sample"),
         "<h2>Cost per sample</h2>",
-        _costs(comparison),
-        *_agreements(comparison),
-        *_verdicts(comparison),
+        _costs(summary),
+        *_agreements(figures.content),
+        *_removals(summary),
         "<h2>Maps</h2><p><small>Every method's scores are divided by the largest magnitude among them.</small></p>",
-        *(_maps(figures, number) for number in comparison.shown(_MAPS)),
-        "<h2>What was asked</h2>",
-        _asked(comparison),
+        *(_maps(figures, number) for number in figures.content.samples),
+        "<h2>Configuration</h2>",
+        _configuration(summary),
     ]
     return html.page("\n".join(body), title, _STYLE)
 
 
-def _conclusions(comparison: Comparison) -> str:
-    """What the table says, in words."""
+def _conclusions(summary: Summary) -> str:
+    """The conclusions of the table, in words."""
     lines = []
-    for metric in comparison.metrics:
-        everybody = [s for s in comparison.ranking if s.metric == metric]
-        some = [s for s in everybody if not s.control]
-        controls = [s.method for s in everybody if s.control and s.not_worse_than_best]
-        best = next((s for s in some if s.best), None)
+    for metric in summary.metrics:
+        ranking = summary.of_metric(metric)
+        methods = [ranked for ranked in ranking if not ranked.control]
+        controls = [ranked.method for ranked in ranking if ranked.control and ranked.not_worse_than_best]
+        best = next((ranked for ranked in methods if ranked.best), None)
         if best is None:
             continue
-        others = [s.method for s in some if s.not_worse_than_best and not s.best]
-        chance = [s.method for s in some if s.beats_random is False]
+        others = [ranked.method for ranked in methods if ranked.not_worse_than_best and not ranked.best]
+        random = [ranked.method for ranked in methods if ranked.beats_random is False]
         count = 0 if best.to_best is None else best.to_best.count
-        level = f" Controls that do as well or better: {escape(', '.join(controls))}." if controls else ""
-        random = f" No better than random for sure: {escape(', '.join(chance))}." if chance else ""
-        lines.append(f"<li><b>{escape(metric)}</b>: {_conclusion(best.method, others, count)}.{level}{random}</li>")
+        as_good = f" Controls that are not significantly worse: {escape(', '.join(controls))}." if controls else ""
+        no_better = f" Not significantly better than random: {escape(', '.join(random))}." if random else ""
+        conclusion = _conclusion(best.method, others, count)
+        lines.append(f"<li><b>{escape(metric)}</b>: {conclusion}.{as_good}{no_better}</li>")
     return f"<ul>{''.join(lines)}</ul>"
 
 
 def _conclusion(best: str, others: list[str], count: int) -> str:
-    """Who has the best mean, and whether the intervals say that it is the best."""
+    """The method with the best mean, and whether it is significantly better than the others."""
     if count < MIN_SAMPLES:
         samples = f"{count} sample is" if count == 1 else f"{count} samples are"
         return f"{samples} too few to tell methods apart; {escape(best)} has the best mean"
@@ -140,60 +164,61 @@ def _conclusion(best: str, others: list[str], count: int) -> str:
     return f"{escape(best)} is significantly better than all other methods"
 
 
-def tables(comparison: Comparison) -> str:
+def tables(summary: Summary) -> str:
     """The table of scores."""
-    head = "".join(f"<th>{escape(metric)} {arrow(comparison, metric)}</th>" for metric in comparison.metrics)
+    head = "".join(f"<th>{escape(metric)} {arrow(summary, metric)}</th>" for metric in summary.metrics)
     lines = []
-    for method in comparison.methods:
-        cells = "".join(_cell(comparison.ranked(method, metric)) for metric in comparison.metrics)
-        lines.append(_line(comparison, method, cells))
+    for method in summary.methods:
+        cells = "".join(_cell(summary.ranked(method, metric)) for metric in summary.metrics)
+        lines.append(_line(summary, method, cells))
     return (
         f'<div class="wide"><table><thead><tr><th>method</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _cell(standing: RankedMethod) -> str:
-    classes = ["leads"] * standing.not_worse_than_best + ["chance"] * (standing.beats_random is False)
-    gap, tip = standing.to_best, ""
-    below = f"<br><small>{spread(standing)}</small>" if spread(standing) else ""
-    if gap is not None and not standing.best and not math.isnan(gap.low):
+def _cell(ranked: RankedMethod) -> str:
+    classes = ["leads"] * ranked.not_worse_than_best + ["chance"] * (ranked.beats_random is False)
+    gap, tip = ranked.to_best, ""
+    below = f"<br><small>{spread(ranked)}</small>" if spread(ranked) else ""
+    if gap is not None and not ranked.best and not math.isnan(gap.low):
         words = f"{gap.mean:+.3g} to the best, between {gap.low:+.3g} and {gap.high:+.3g}; {gap.count} samples"
         tip = f' title="{words}"'
-    return f'<td class="{" ".join(classes)}"{tip}>{number(standing)}{marks(standing)}{below}</td>'
+    return f'<td class="{" ".join(classes)}"{tip}>{number(ranked)}{marks(ranked)}{below}</td>'
 
 
-def _line(comparison: Comparison, method: str, cells: str) -> str:
-    kind = ' class="control"' if method in comparison.controls else ""
-    return f"<tr{kind}><td>{escape(shown(comparison, method))}</td>{cells}</tr>"
+def _line(summary: Summary, method: str, cells: str) -> str:
+    kind = ' class="control"' if method in summary.controls else ""
+    return f"<tr{kind}><td>{escape(shown(summary, method))}</td>{cells}</tr>"
 
 
-def _notes(comparison: Comparison) -> str:
-    lines = "".join(f"<li>{escape(line)}</li>" for line in notes(comparison) if line != KEY)
+def _notes(summary: Summary) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for line in notes(summary) if line != KEY)
     return f"<p><small>{escape(KEY)}</small></p>" + (f"<ul>{lines}</ul>" if lines else "")
 
 
-def _costs(comparison: Comparison) -> str:
+def _costs(summary: Summary) -> str:
     lines = [
-        _line(comparison, c.method, f"<td>{c.rows:.0f}</td><td>{c.seconds:.3g}</td><td>{c.memory:.3f}</td>")
-        for c in comparison.costs
+        _line(summary, c.method, f"<td>{c.n_evaluations:.0f}</td><td>{c.seconds:.3g}</td><td>{c.memory:.3f}</td>")
+        for c in summary.costs
     ]
     return (
-        "<table><thead><tr><th>method</th><th>rows</th><th>seconds</th><th>peak memory (GB)</th></tr></thead>"
+        "<table><thead><tr><th>method</th><th>evaluations</th><th>seconds</th><th>peak memory (GB)</th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 
 
-def _agreements(comparison: Comparison) -> Iterable[str]:
-    names = [shown(comparison, method) for method in comparison.methods]
+def _agreements(content: ReportContent) -> Iterable[str]:
+    summary = content.summary
+    names = [shown(summary, method) for method in summary.methods]
     yield "<h2>Agreement between methods</h2><p>Rank correlation of the scores of units</p>"
-    yield _matrix(comparison.agreement(), names)
-    yield "<p>The part of the highest tenth of units that two methods share</p>"
-    yield _matrix(comparison.agreement(top=0.1), names)
+    yield _matrix(content.rank_agreement, names)
+    yield "<p>Share of the highest tenth of units that two methods have in common</p>"
+    yield _matrix(content.top_agreement, names)
 
 
-def _verdicts(comparison: Comparison) -> Iterable[str]:
-    for one in comparison.conclusions():
+def _removals(summary: Summary) -> Iterable[str]:
+    for one in summary.conclusions:
         yield f"<h2>{escape(one.metric)} by removal operator</h2>{_leaders(one)}"
         yield "<p>Rank correlation of the methods' means between operators</p>"
         yield _matrix(one.agreement, list(one.removals))
@@ -244,6 +269,6 @@ def _figure(picture: bytes, title: str) -> str:
     return f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{data}">'
 
 
-def _asked(comparison: Comparison) -> str:
-    words = json.dumps(comparison.config.to_json() | {"masks": comparison.config.masks is not None}, indent=1)
+def _configuration(summary: Summary) -> str:
+    words = json.dumps(summary.config.to_json() | {"masks": summary.config.masks is not None}, indent=1)
     return f"<details><summary>methods, metrics, options, versions</summary><pre>{escape(words)}</pre></details>"

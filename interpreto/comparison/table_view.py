@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interpreto.comparison.comparison import Comparison
 from interpreto.comparison.ranking import MIN_SAMPLES, RankedMethod
+from interpreto.comparison.summary import Summary
 from interpreto.visualizations.output import Picture, write
 
 _PALETTE = tuple(f"C{number}" for number in range(10) if number != 7)
@@ -30,41 +30,41 @@ ALONE = "There is one sample: no interval can be made, and no method be told fro
 FEW = f"There are fewer than {MIN_SAMPLES} samples: intervals mean little, and nothing is marked."
 
 
-def text(comparison: Comparison) -> str:
+def text(summary: Summary) -> str:
     """The table of scores and costs, and what failed, as plain text."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=_WIDTH, no_color=True, highlight=False)
-    for table in tables(comparison, _WIDTH):
+    for table in tables(summary, _WIDTH):
         console.print(table)
-    for line in notes(comparison):
+    for line in notes(summary):
         console.print(line, markup=False)
     return buffer.getvalue()
 
 
-def tables(comparison: Comparison, width: int) -> list[Table]:
+def tables(summary: Summary, width: int) -> list[Table]:
     """Tables of scores, as many metrics in each as fit into a line of this many letters, and one of costs."""
-    methods = comparison.methods
+    methods = summary.methods
     columns = {
         metric: [
-            f"{metric} {arrow(comparison, metric)}".strip(),
-            *(cell(comparison.ranked(m, metric)) for m in methods),
+            f"{metric} {arrow(summary, metric)}".strip(),
+            *(cell(summary.ranked(m, metric)) for m in methods),
         ]
-        for metric in comparison.metrics
+        for metric in summary.metrics
     }
     found = []
-    longest = max(len(shown(comparison, method)) for method in methods)
+    longest = max(len(shown(summary, method)) for method in methods)
     for metrics in _packed(columns, width - min(longest, _NAME) - 2):
-        heading = None if found else title(comparison)
+        heading = None if found else title(summary)
         table = _begun(heading)
         for metric in metrics:
             table.add_column(Text(columns[metric][0]), no_wrap=True)
-        _fill(table, comparison, {m: [columns[one][n] for one in metrics] for n, m in enumerate(methods, start=1)})
+        _fill(table, summary, {m: [columns[one][n] for one in metrics] for n, m in enumerate(methods, start=1)})
         found.append(table)
     costs = _begun("Cost per sample")
-    for column in ("rows", "seconds", "peak memory (GB)"):
+    for column in ("evaluations", "seconds", "peak memory (GB)"):
         costs.add_column(column, justify="right")
-    known = {c.method: [f"{c.rows:.0f}", f"{c.seconds:.3g}", f"{c.memory:.3f}"] for c in comparison.costs}
-    _fill(costs, comparison, known)
+    known = {c.method: [f"{c.n_evaluations:.0f}", f"{c.seconds:.3g}", f"{c.memory:.3f}"] for c in summary.costs}
+    _fill(costs, summary, known)
     return [*found, costs]
 
 
@@ -75,13 +75,13 @@ def _begun(heading: str | None) -> Table:
     return table
 
 
-def _fill(table: Table, comparison: Comparison, cells: dict[str, list[str]]) -> None:
+def _fill(table: Table, summary: Summary, cells: dict[str, list[str]]) -> None:
     """One line per method, a rule above the controls."""
     for number, (method, some) in enumerate(cells.items()):
-        if method in comparison.controls and comparison.methods[number - 1] not in comparison.controls:
+        if method in summary.controls and summary.methods[number - 1] not in summary.controls:
             table.add_section()
         # What stands in brackets is no markup.
-        table.add_row(*map(Text, (shown(comparison, method), *some)))
+        table.add_row(*map(Text, (shown(summary, method), *some)))
 
 
 def _packed(columns: dict[str, list[str]], room: int) -> list[list[str]]:
@@ -98,76 +98,76 @@ def _packed(columns: dict[str, list[str]], room: int) -> list[list[str]]:
     return groups
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(summary: Summary) -> list[str]:
     """What must be said below the table."""
-    done = len(comparison.shown(comparison.config.count))
+    done = len(summary.explained)
     found = [KEY]
-    if comparison.config.count < MIN_SAMPLES:
-        found.append(ALONE if comparison.config.count == 1 else FEW)
-    missing = len(comparison.methods) * comparison.config.count - len(comparison.records)
+    if summary.config.count < MIN_SAMPLES:
+        found.append(ALONE if summary.config.count == 1 else FEW)
+    missing = len(summary.methods) * summary.config.count - summary.n_records
     if missing:
-        found.append(f"The run is not finished: {done} of {comparison.config.count} samples have results so far.")
-    for one in comparison.conclusions():
+        found.append(f"The run is not finished: {done} of {summary.config.count} samples have results so far.")
+    for one in summary.conclusions:
         pairs = [f"{best or 'none'} ({removal})" for removal, best in zip(one.removals, one.best, strict=True)]
         lowest = one.agreement[~one.agreement.isnan()]
         least = f"; their rankings correlate by at least {float(lowest.min()):.2f}" if len(lowest) else ""
         found.append(f"{one.metric}, best mean by removal operator: {', '.join(pairs)}{least}.")
-    return [*found, *map(str, comparison.failures)]
+    return [*found, *map(str, summary.failures)]
 
 
-def shown(comparison: Comparison, method: str) -> str:
+def shown(summary: Summary, method: str) -> str:
     """A method's name; controls are marked."""
-    return f"{method} (c)" if method in comparison.controls else method
+    return f"{method} (c)" if method in summary.controls else method
 
 
-def arrow(comparison: Comparison, metric: str) -> str:
+def arrow(summary: Summary, metric: str) -> str:
     """Which way is good."""
-    return {True: "↑", False: "↓", None: ""}[comparison.config.metrics[metric]["higher_is_better"]]
+    return {True: "↑", False: "↓", None: ""}[summary.config.metrics[metric]["higher_is_better"]]
 
 
-def cell(standing: RankedMethod) -> str:
+def cell(ranked: RankedMethod) -> str:
     """A mean, its interval and marks."""
-    low_to_high = spread(standing)
-    return f"{number(standing)}{f' [{low_to_high}]' if low_to_high else ''}{marks(standing)}"
+    low_to_high = spread(ranked)
+    return f"{number(ranked)}{f' [{low_to_high}]' if low_to_high else ''}{marks(ranked)}"
 
 
-def number(standing: RankedMethod) -> str:
+def number(ranked: RankedMethod) -> str:
     """The mean."""
-    return f"{standing.mean.mean:.3g}" if standing.mean.count else "–"
+    return f"{ranked.mean.mean:.3g}" if ranked.mean.count else "–"
 
 
-def spread(standing: RankedMethod) -> str:
+def spread(ranked: RankedMethod) -> str:
     """The interval; empty where there is none."""
-    mean = standing.mean
+    mean = ranked.mean
     return "" if math.isnan(mean.low) else f"{mean.low:.3g}, {mean.high:.3g}"
 
 
-def marks(standing: RankedMethod) -> str:
+def marks(ranked: RankedMethod) -> str:
     """What the table says of a method beside its number."""
-    leads = " *" if standing.not_worse_than_best and not math.isnan(standing.mean.mean) else ""
-    return leads + (" °" if standing.beats_random is False else "")
+    leads = " *" if ranked.not_worse_than_best and not math.isnan(ranked.mean.mean) else ""
+    return leads + (" °" if ranked.beats_random is False else "")
 
 
-def title(comparison: Comparison) -> str:
+def title(summary: Summary) -> str:
     """What was compared on what."""
-    model, count = str(comparison.config.model["model"]), comparison.config.count
+    model, count = str(summary.config.model["model"]), summary.config.count
     # A folder's name says enough of a model that lies in one.
     name = Path(model).name if Path(model).is_absolute() else model
     return f"{name}, {count} sample{'s' * (count != 1)}"
 
 
-def plot(comparison: Comparison, save_path: str | Path | None = None) -> Picture:
+def plot(summary: Summary, save_path: str | Path | None = None) -> Picture:
     """Scores with their intervals against seconds per sample, one panel per metric."""
-    metrics = [metric for metric in comparison.metrics if any(s.mean.count for s in _of(comparison, metric))]
+    metrics = [metric for metric in summary.metrics if any(s.mean.count for s in summary.of_metric(metric))]
     columns = min(3, max(1, len(metrics)))
     lines = -(-max(1, len(metrics)) // columns)
     figure = Picture(figsize=(4.2 * columns, 3.4 * lines + 0.9), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for place in axes[len(metrics) :]:
         place.set_axis_off()
-    colours = _colours(comparison)
+    colours = _colours(summary)
     for metric, place in zip(metrics, axes, strict=False):
-        _panel(comparison, metric, place, colours)
+        _panel(summary, metric, place, colours)
     legends = [place.get_legend_handles_labels() for place in axes]
     handles = {label: handle for pair in legends for handle, label in zip(*pair, strict=True)}
     if handles:
@@ -183,26 +183,22 @@ def plot(comparison: Comparison, save_path: str | Path | None = None) -> Picture
     return figure
 
 
-def _of(comparison: Comparison, metric: str) -> list[RankedMethod]:
-    return [standing for standing in comparison.ranking if standing.metric == metric]
-
-
-def _colours(comparison: Comparison) -> dict[str, tuple[str, str]]:
+def _colours(summary: Summary) -> dict[str, tuple[str, str]]:
     """A colour and a marker for every method; controls are hollow and grey."""
     shapes = "osD^vP"
-    methods = [method for method in comparison.methods if method not in comparison.controls]
+    methods = [method for method in summary.methods if method not in summary.controls]
     found = {m: (_PALETTE[n % len(_PALETTE)], shapes[n // len(_PALETTE) % len(shapes)]) for n, m in enumerate(methods)}
-    return found | {m: (_GREY, shapes[n % len(shapes)]) for n, m in enumerate(comparison.controls)}
+    return found | {m: (_GREY, shapes[n % len(shapes)]) for n, m in enumerate(summary.controls)}
 
 
-def _panel(comparison: Comparison, metric: str, place: Axes, colours: dict[str, tuple[str, str]]) -> None:
-    costs = {cost.method: cost for cost in comparison.costs}
-    for standing in _of(comparison, metric):
-        mean, seconds = standing.mean, costs[standing.method].seconds
+def _panel(summary: Summary, metric: str, place: Axes, colours: dict[str, tuple[str, str]]) -> None:
+    costs = {cost.method: cost for cost in summary.costs}
+    for ranked in summary.of_metric(metric):
+        mean, seconds = ranked.mean, costs[ranked.method].seconds
         if not math.isfinite(mean.mean) or not math.isfinite(seconds):
             continue
         low, high = (0.0 if math.isnan(end) else abs(mean.mean - end) for end in (mean.low, mean.high))
-        colour, marker = colours[standing.method]
+        colour, marker = colours[ranked.method]
         place.errorbar(
             max(seconds, 1e-4),
             mean.mean,
@@ -213,10 +209,10 @@ def _panel(comparison: Comparison, metric: str, place: Axes, colours: dict[str, 
             markerfacecolor="white" if colour == _GREY else colour,
             capsize=2,
             linestyle="none",
-            label=shown(comparison, standing.method),
+            label=shown(summary, ranked.method),
         )
     good = {True: " (high is good)", False: " (low is good)", None: ""}
-    name = metric + good[comparison.config.metrics[metric]["higher_is_better"]]
+    name = metric + good[summary.config.metrics[metric]["higher_is_better"]]
     place.set_title(name, fontsize=10, parse_math=False)
     place.set_xscale("log")
     place.set_xlabel("seconds per sample", fontsize=8)
