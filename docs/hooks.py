@@ -11,7 +11,7 @@ from pathlib import Path
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
-from interpreto.cli import NAMES
+from interpreto.cli.arguments import NAMES
 
 FORMULA = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.S)
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)

@@ -41,7 +41,7 @@ class GradEclip(Explainer):
         >>> from interpreto import zoo
         >>> example = zoo.samples("shapes-clip", 1)[0]
         >>> GradEclip(*zoo.load("shapes-clip"))(example.input, example.label)[0]
-        <GradEclip of 'a red circle': patch, 1 x 8 x 8>
+        <GradEclip of 'a red triangle': patch, 1 x 8 x 8>
     """
 
     @checks_options

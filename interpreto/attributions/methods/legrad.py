@@ -50,7 +50,7 @@ class LeGrad(Explainer):
         >>> from interpreto import zoo
         >>> example = zoo.samples("shapes-clip", 1)[0]
         >>> LeGrad(*zoo.load("shapes-clip"))(example.input, example.label)[0]
-        <LeGrad of 'a red circle': patch, 1 x 8 x 8>
+        <LeGrad of 'a red triangle': patch, 1 x 8 x 8>
     """
 
     @checks_options

@@ -13,7 +13,7 @@ from interpreto.attributions.metrics.metric_result import MetricResult, Needs, a
 from interpreto.attributions.result import AttributionOutput
 
 
-class _Complexity(ABC):
+class ComplexityMetric(ABC):
     """A measure of how concentrated absolute scores are, over the units that can influence the target."""
 
     needs: ClassVar[Needs] = Needs.NOTHING
@@ -40,7 +40,7 @@ class _Complexity(ABC):
         """The value for the absolute scores of one target."""
 
 
-class Entropy(_Complexity):
+class Entropy(ComplexityMetric):
     r"""Entropy of the shares of absolute attributions, divided by its largest possible value log g.
 
     \[ -\frac{1}{\log g} \sum_i q_i \log q_i, \qquad q_i = \frac{|\phi_i|}{\sum_j |\phi_j|} \]
@@ -60,7 +60,7 @@ class Entropy(_Complexity):
         return torch.special.entr(shares).sum() / torch.tensor(float(len(scores)), dtype=torch.float64).log()
 
 
-class Gini(_Complexity):
+class Gini(ComplexityMetric):
     r"""Gini coefficient of absolute attributions.
 
     \[ \frac{\sum_i (2 i - g - 1) \, |\phi|_{(i)}}{g \sum_i |\phi_i|} \]

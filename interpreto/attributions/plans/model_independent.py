@@ -89,10 +89,15 @@ class CentreGaussianPlan(ModelIndependentPlan):
 
     sigma: float
 
-    def of(self, prepared: PreparedSample) -> Float[Tensor, "h w"]:
-        centred = [(torch.arange(extent) + 0.5) / extent - 0.5 for extent in prepared.units.shape]
-        down, across = (distance.square() / (2 * self.sigma**2) for distance in centred)
-        return torch.exp(-down[:, None] - across)
+    def of(self, prepared: PreparedSample) -> Float[Tensor, "*g"]:
+        units = prepared.units
+        # Segments of any shape are as far from the centre as the mean of their pixels.
+        shape = units.shape if units.unit_map is None else units.unit_map.shape
+        down, across = ((torch.arange(extent) + 0.5) / extent - 0.5 for extent in shape)
+        distances = torch.stack(torch.meshgrid(down, across, indexing="ij"))
+        if units.unit_map is not None:
+            distances = units.pool(distances, "mean")
+        return torch.exp(-distances.square().sum(0) / (2 * self.sigma**2))
 
 
 @final
