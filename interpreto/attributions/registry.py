@@ -26,14 +26,14 @@ class Registration:
     """The parts for one (task, modality).
 
     Attributes:
-        wrapper: From a model, its processor and a `Runtime` to the inference wrapper.
+        build: From a model, its processor and a `Runtime` to the parts of its inference wrapper.
         masker: From an inference wrapper and the option `removal` to what masks units.
         gradient_input: From an inference wrapper to the tensor that gradients are taken for.
         revealer: From an inference wrapper and the option `removal` to what reveals a part of a sample.
         options: Those of `TASK_OPTIONS` that the task has.
     """
 
-    wrapper: Build
+    build: Build
     masker: CreateMasker
     gradient_input: CreateGradientInput
     revealer: CreateRevealer
@@ -74,7 +74,7 @@ def resolve_wrapper(
     registration = _registration(found, modality)
     if not isinstance(model, nn.Module):
         raise ModelError(f"Expected a torch.nn.Module for {found}, got {type(model).__name__}.")
-    return registration.wrapper(model, processor, runtime), registration
+    return InferenceWrapper.create(registration.build, model, processor, runtime), registration
 
 
 def default_modality(task: str) -> Modality:

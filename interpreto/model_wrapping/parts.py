@@ -44,12 +44,20 @@ class InputReader(ABC):
         return raw
 
     @abstractmethod
+    def prepare_one(self, raw: Any) -> Sample:
+        """Prepare a sample for the model.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+
     def prepare(self, raws: Sequence[Any]) -> list[Sample]:
-        """Prepare samples for the model.
+        """Prepare samples for the model; readers that process several at once override this.
 
         Raises:
             InputError: if one of them cannot be read.
         """
+        return [self.prepare_one(raw) for raw in raws]
 
 
 class TargetResolver(ABC):

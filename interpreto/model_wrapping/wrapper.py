@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
@@ -20,47 +21,67 @@ from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.tokens import TokenSpace
 from interpreto.typing import Modality
 
-Build = Callable[[nn.Module, Any, Runtime], "InferenceWrapper"]
-"""From a model, its processor and how it is run to its wrapper."""
 
-
-@final
-class InferenceWrapper:
-    """A model and its processor: a choice of what reads inputs, resolves targets and runs the model.
+@dataclass(frozen=True, eq=False)
+class WrapperParts:
+    """What a task chooses for a model.
 
     Attributes:
         task: Name of the task, as transformers names its pipelines.
         inputs: Reads the user's inputs.
         targets: Resolves the user's targets.
         engine: Runs the model.
-        runtime: Options of running it; None for functions.
         processor: The processor or tokenizer.
         tokens: The tokens that a text model reads; None for other models.
         dual_encoder: The two towers of a model that compares images with texts; None for other models.
-
-    Args:
-        build: Makes a wrapper of a model, a processor and a `Runtime`, for working copies; None for functions.
+        runtime: Options of running the model, with the defaults of the task; None for functions.
     """
 
-    def __init__(
-        self,
-        task: str,
-        inputs: InputReader,
-        targets: TargetResolver,
-        engine: Engine,
-        *,
-        runtime: Runtime | None = None,
-        processor: Any = None,
-        build: Build | None = None,
-        tokens: TokenSpace | None = None,
-        dual_encoder: DualEncoder | None = None,
-    ) -> None:
-        self.task, self.inputs, self.targets, self.engine = task, inputs, targets, engine
-        self.runtime, self.processor = runtime, processor
-        self.tokens, self.dual_encoder = tokens, dual_encoder
+    task: str
+    inputs: InputReader
+    targets: TargetResolver
+    engine: Engine
+    processor: Any = None
+    tokens: TokenSpace | None = None
+    dual_encoder: DualEncoder | None = None
+    runtime: Runtime | None = None
+
+
+Build = Callable[[nn.Module, Any, Runtime], WrapperParts]
+"""From a model, its processor and options of running it to the parts that its task chooses.
+
+A build raises a `ModelError` if the processor is missing or does not fit the model.
+"""
+
+
+@final
+class InferenceWrapper:
+    """A model and its processor: a choice of what reads inputs, resolves targets and runs the model.
+
+    It has the attributes of its parts.
+
+    Args:
+        parts: The chosen parts.
+        build: Chooses the parts for a working copy of the model; None for functions.
+    """
+
+    def __init__(self, parts: WrapperParts, build: Build | None = None) -> None:
+        self.task, self.inputs, self.targets, self.engine = parts.task, parts.inputs, parts.targets, parts.engine
+        self.runtime, self.processor = parts.runtime, parts.processor
+        self.tokens, self.dual_encoder = parts.tokens, parts.dual_encoder
         self._pool: ModelPool | None = None
-        if engine.module is not None and build is not None and runtime is not None:
-            self._pool = ModelPool(engine.module, partial(_rebuilt, build, processor, runtime), runtime.device)
+        module, runtime = parts.engine.module, parts.runtime
+        if module is not None and build is not None and runtime is not None:
+            self._pool = ModelPool(module, partial(_rebuild, build, parts.processor, runtime), runtime.device)
+
+    @staticmethod
+    def create(build: Build, model: nn.Module, processor: Any, runtime: Runtime) -> "InferenceWrapper":
+        """Wrap a model.
+
+        Raises:
+            ModelError: if the processor is missing or does not fit the model.
+        """
+        return InferenceWrapper(build(model, processor, runtime), build)
 
     @property
     def modality(self) -> Modality:
@@ -100,7 +121,7 @@ class InferenceWrapper:
 
     def prepare_one(self, raw: Any) -> Sample:
         """One sample, in any form that the user may pass, prepared for the model."""
-        return self.inputs.prepare([raw])[0]
+        return self.inputs.prepare_one(raw)
 
     @contextmanager
     def lease(self, seed: int = 0) -> Iterator[Lease["InferenceWrapper"]]:
@@ -118,5 +139,5 @@ class InferenceWrapper:
                 yield lease
 
 
-def _rebuilt(build: Build, processor: Any, runtime: Runtime, module: nn.Module) -> InferenceWrapper:
-    return build(module, processor, runtime)
+def _rebuild(build: Build, processor: Any, runtime: Runtime, module: nn.Module) -> InferenceWrapper:
+    return InferenceWrapper.create(build, module, processor, runtime)

@@ -20,6 +20,7 @@ from interpreto import (
 )
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.inputs.patch_size import patch_size
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, light, some_images, text_model
 
 ATTENTION_IN_NO_GRID = {
@@ -83,7 +84,7 @@ def test_embedding_hook_is_exact(name):
     from interpreto.model_wrapping.tasks.text_classification import text_classification
 
     model, tokenizer = text_model(name)
-    wrapper = text_classification(model, tokenizer, Runtime())
+    wrapper = InferenceWrapper.create(text_classification, model, tokenizer, Runtime())
     samples = [wrapper.prepare_one(text) for text in TEXTS]
     modality = TokenEmbeddings(wrapper.tokens)
     plain = wrapper.engine.respond([ModelRequest(sample.rows, AllOutputs()) for sample in samples])

@@ -29,6 +29,7 @@ from interpreto.model_wrapping.internals.attention_recorder import AttentionReco
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
 from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from tests.conftest import reduced
 from tests.dual_encoders import PROMPTS, dual_encoder_model, encoded
 from tests.models import IMAGE_MODELS, TEXTS, image_model, some_images, text_model
@@ -349,7 +350,7 @@ def test_legrad_of_poolers(name):
     For SigLIP, positions with a high score for the empty prompt are suppressed.
     """
     model, processor = dual_encoder_model(name)
-    wrapper = image_with_prompts(model, processor, Runtime())
+    wrapper = InferenceWrapper.create(image_with_prompts, model, processor, Runtime())
     sample = wrapper.prepare_one(some_images()[0])
     blocks, pool, patches = reference_pooler(name, model)
     states = []
@@ -514,7 +515,7 @@ def test_patch_positions_are_found(build):
     """The position found for a patch is the one whose input to the first block changes with the patch's pixels."""
     torch.manual_seed(0)
     model = build().eval()
-    wrapper = image_classification(model, None, Runtime())
+    wrapper = InferenceWrapper.create(image_classification, model, None, Runtime())
     pixels = torch.rand(3, 32, 48 if build is ClassTokenLast else 32)
     sample = wrapper.prepare_one(pixels)
     # Run the user's model instead of a copy, because its own blocks are hooked below.

@@ -12,6 +12,7 @@ from interpreto.errors import OptionError, UnsupportedError, ZeroMapWarning
 from interpreto.model_wrapping.internals.patch_positions import corner_images, responds_in_corners
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 
 TASK = {"task": "image-classification"}
 PIXELS = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -128,7 +129,7 @@ def _timm(name, **options):
 def test_a_class_token_may_join_later():
     """ConViT prepends it after some blocks: positions found before the first block are wrong after that."""
     model = _timm("convit_tiny", depth=4, local_up_to_layer=2)
-    wrapper = image_classification(model, None, Runtime())
+    wrapper = InferenceWrapper.create(image_classification, model, None, Runtime())
     sample = wrapper.prepare_one(PIXELS)
     with torch.no_grad():
         first, later = wrapper.engine.capture.positions(sample.rows), wrapper.engine.capture.positions(sample.rows, 17)

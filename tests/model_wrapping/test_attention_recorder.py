@@ -19,6 +19,7 @@ from interpreto.model_wrapping.targets import ClassTargets
 from interpreto.model_wrapping.tasks.image_classification import image_classification
 from interpreto.model_wrapping.tasks.text_classification import text_classification
 from interpreto.model_wrapping.tasks.zero_shot_image_classification import image_with_prompts, text_with_images
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from tests.dual_encoders import DUAL_ENCODERS, PROMPTS, dual_encoder_model
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_images, text_model
 
@@ -103,7 +104,9 @@ def test_there_are_classifiers_of_both_kinds():
 @pytest.mark.parametrize("side", ["image", "text"])
 def test_attention_of_dual_encoders_equals_eager_attention(name, side):
     model, processor = dual_encoder_model(name)
-    wrapper = (image_with_prompts if side == "image" else text_with_images)(model, processor, Runtime())
+    wrapper = InferenceWrapper.create(
+        image_with_prompts if side == "image" else text_with_images, model, processor, Runtime()
+    )
     samples = [wrapper.prepare_one(raw) for raw in (some_images() if side == "image" else PROMPTS)]
     seen, _ = captured(wrapper, samples)
     rows = samples[0].rows.join([sample.rows for sample in samples])
@@ -277,7 +280,7 @@ def test_nothing_stays_changed_after_an_exception():
 
 def test_only_requested_layers_are_kept_and_none_below_has_a_graph():
     model, processor = image_model("vit")
-    wrapper = image_classification(model, processor, Runtime())
+    wrapper = InferenceWrapper.create(image_classification, model, processor, Runtime())
     samples = [wrapper.prepare_one(raw) for raw in some_images()]
     seen, _ = captured(wrapper, samples, layers=-1)
     assert len(seen.layers) == 1
@@ -316,12 +319,12 @@ def test_unrecordable_attention_is_replaced_and_restored(kernel):
     for part in closed.modules():
         if getattr(part, "config", None) is not None:
             part.config._attn_implementation_internal = kernel
-    wrapper = image_classification(closed, processor, Runtime())
+    wrapper = InferenceWrapper.create(image_classification, closed, processor, Runtime())
     samples = [wrapper.prepare_one(raw) for raw in some_images()]
     seen, _ = captured(wrapper, samples)
     assert len(seen.layers) == len(model.vit.layers)
     assert closed.config._attn_implementation == kernel
-    model_seen, _ = captured(image_classification(model, processor, Runtime()), samples)
+    model_seen, _ = captured(InferenceWrapper.create(image_classification, model, processor, Runtime()), samples)
     for one, other in zip(seen.layers, model_seen.layers, strict=True):
         assert torch.equal(one.attention, other.attention)
 
@@ -363,7 +366,7 @@ def test_layers_out_of_range():
 
 
 def test_the_model_is_run_without_graphs():
-    wrapper = image_classification(*image_model("vit"), Runtime())
+    wrapper = InferenceWrapper.create(image_classification, *image_model("vit"), Runtime())
     with torch.inference_mode(), wrapper.lease():
         assert not torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()

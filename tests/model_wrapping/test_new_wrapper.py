@@ -16,7 +16,7 @@ from interpreto.model_wrapping.language.causal_lm import CausalLMEngine
 from interpreto.model_wrapping.language.continuation_targets import ContinuationResolver
 from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.parts import InputReader
-from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.model_wrapping.wrapper import WrapperParts
 from tests.models import processor, some_images, tokenizer
 
 PROMPT, CONTINUATION = "the film is", " very long"
@@ -40,11 +40,12 @@ class ImagePromptReader(InputReader):
     def split(self, inputs):
         yield from [inputs] if isinstance(inputs, tuple) else inputs
 
-    def prepare(self, raws):
-        return [self._sample(*raw) for raw in raws]
+    @property
+    def spatial(self):
+        return self.modality == "image"
 
-    def _sample(self, raw_image, words):
-        (image,), (text,) = self.images.prepare([raw_image]), self.prompts.prepare([words])
+    def prepare_one(self, raw):
+        (image,), text = self.images.prepare([raw[0]]), self.prompts.prepare_one(raw[1])
         n, fields = len(self.image_tokens), text.rows.fields
         ids = torch.cat([torch.tensor([self.image_tokens]), fields["input_ids"]], dim=1)
         mask = nn.functional.pad(fields["attention_mask"], (n, 0), value=1)
@@ -57,7 +58,7 @@ class ImagePromptReader(InputReader):
             tokens=(*["<image>"] * n, *text.tokens),
         )
         rows = prompt.rows.replace(**image.rows.fields)
-        return replace(image, rows=rows, prompt=prompt) if self.modality == "image" else replace(prompt, rows=rows)
+        return replace(image, rows=rows, prompt=prompt) if self.spatial else replace(prompt, rows=rows)
 
 
 def image_text_generation(modality):
@@ -69,8 +70,7 @@ def image_text_generation(modality):
         tokens = (model.config.image_token_id,) * (vision.image_size // vision.patch_size) ** 2
         reader = ImagePromptReader(modality, PromptReader(text, engine.padding, False), images, tokens)
         resolver = ContinuationResolver(text, engine, runtime)
-        parts = {"runtime": runtime, "processor": joint, "build": build, "tokens": text}
-        return InferenceWrapper(TASK, reader, resolver, engine, **parts)
+        return WrapperParts(TASK, reader, resolver, engine, joint, text, runtime=runtime)
 
     return build
 

@@ -24,6 +24,7 @@ from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.working_copy import WorkingCopy
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tasks.image_classification import image_classification
+from interpreto.model_wrapping.wrapper import InferenceWrapper
 from tests.causal_lms import CAUSAL_LMS, causal_lm
 from tests.dual_encoders import DUAL_ENCODERS, dual_encoder_model
 from tests.models import IMAGE_MODELS, TEXT_MODELS, TEXTS, image_model, some_images, text_model, tokenizer
@@ -291,7 +292,7 @@ def test_modules_in_closures_are_found(build):
 
 def test_models_that_can_neither_be_copied_nor_moved_are_refused():
     model = Closure().eval()
-    wrapper = image_classification(model, None, Runtime(device="meta"))
+    wrapper = InferenceWrapper.create(image_classification, model, None, Runtime(device="meta"))
     with pytest.raises(ModelError, match="move a model that cannot be copied"), wrapper.lease():
         pass
 
@@ -405,7 +406,7 @@ def test_modules_compiled_in_place_are_copied_without_it():
 
 
 def test_a_copy_serves_one_call_at_a_time_and_is_used_again():
-    wrapper = image_classification(*image_model("vit"), Runtime())
+    wrapper = InferenceWrapper.create(image_classification, *image_model("vit"), Runtime())
     with wrapper.lease() as first, wrapper.lease() as second:
         assert first.wrapper is not second.wrapper
         kept = {id(first.wrapper), id(second.wrapper)}

@@ -48,6 +48,9 @@ class ImageReader(InputReader):
     def split(self, inputs: Any) -> Iterator[Any]:
         return images.split_images(inputs)
 
+    def prepare_one(self, raw: Any) -> Sample:
+        return self.prepare([raw])[0]
+
     def prepare(self, raws: Sequence[Any]) -> list[Sample]:
         return list(self.preprocessor.prepare(raws))
 

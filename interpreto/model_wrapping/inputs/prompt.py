@@ -58,8 +58,8 @@ class PromptReader(InputReader):
         # The raw input of a result is (prompt, continuation), and the continuation is its target.
         return raw[0] if isinstance(raw, tuple) else raw
 
-    def prepare(self, raws: Sequence[Any]) -> list[Sample]:
-        return [encode(raw, self.text, self.padding, self.prepend_bos) for raw in raws]
+    def prepare_one(self, raw: Any) -> Sample:
+        return encode(raw, self.text, self.padding, self.prepend_bos)
 
 
 def is_one_prompt(inputs: Any) -> bool:

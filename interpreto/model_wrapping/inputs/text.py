@@ -49,10 +49,7 @@ class TextReader(InputReader):
     def split(self, inputs: Any) -> Iterator[Raw]:
         return split_texts(inputs)
 
-    def prepare(self, raws: Sequence[Raw]) -> list[Sample]:
-        return [self._prepared(raw) for raw in raws]
-
-    def _prepared(self, raw: Raw) -> Sample:
+    def prepare_one(self, raw: Raw) -> Sample:
         if not self.takes_pairs and isinstance(raw, tuple):
             raise InputError("A model that compares images with texts reads one text at a time, not a pair.")
         sample = encode(raw, self.text, self.padding, self.truncation)

@@ -1,7 +1,7 @@
 """Functions as models."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.tasks.classification import ClassTargetResolver
@@ -17,10 +17,10 @@ from interpreto.model_wrapping.tasks.text_functions import (
     TextFunctionEngine,
     text_function_tokens,
 )
-from interpreto.model_wrapping.wrapper import InferenceWrapper
-from interpreto.option_kinds import check_choice, checks_options
+from interpreto.model_wrapping.wrapper import InferenceWrapper, WrapperParts
+from interpreto.option_kinds import checks_options
 
-LAYOUTS = ("n c h w", "n h w c")
+Layout = Literal["n c h w", "n h w c"]
 
 
 @checks_options
@@ -30,7 +30,7 @@ def from_callables(
     features: FeatureFunction | None = None,
     *,
     texts: bool = False,
-    layout: str = "n c h w",
+    layout: Layout = "n c h w",
     labels: Sequence[str] | Mapping[int, str] | None = None,
     preprocess: Callable[[Any], Any] | None = None,
     patch_size: int | tuple[int, int] | None = None,
@@ -59,8 +59,7 @@ def from_callables(
         >>> Occlusion(model)("so good a film")[0].attributions
         tensor([[0., 1., 0., 0.]])
     """
-    check_choice("layout", layout, LAYOUTS)
-    # What is checked is a list.
+    # `checks_options` has turned mappings into lists.
     names = cast(list[str] | None, labels)
     functions = {"scores": scores, "gradients": gradients, "features": features, "preprocess": preprocess}
     for name, function in functions.items():
@@ -69,21 +68,17 @@ def from_callables(
     if not texts:
         patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
         checked, channels_last = CheckedScores(scores, names), layout == "n h w c"
-        return InferenceWrapper(
-            "image-classification",
-            FunctionImageReader(preprocess, channels_last, patch),
-            ClassTargetResolver(checked.config, count=checked.n_labels),
-            ImageFunctionEngine(checked, gradients, features, channels_last),
-        )
-    of_images = {**functions, "patch_size": patch_size, "layout": None if layout == LAYOUTS[0] else layout}
-    given = [name for name, value in of_images.items() if value is not None and name != "scores"]
-    if given:
-        raise OptionError(f"{given[0]}= is for functions of images; with texts=True leave it out.")
+        reader = FunctionImageReader(preprocess, channels_last, patch)
+        engine = ImageFunctionEngine(checked, gradients, features, channels_last)
+        return InferenceWrapper(WrapperParts("image-classification", reader, _classes(checked), engine))
+    of_images = {**functions, "patch_size": patch_size, "layout": None if layout == "n c h w" else layout}
+    unexpected = [name for name, value in of_images.items() if value is not None and name != "scores"]
+    if unexpected:
+        raise OptionError(f"{unexpected[0]}= is for functions of images; with texts=True leave it out.")
     checked, text = CheckedScores(scores, names), text_function_tokens()
-    return InferenceWrapper(
-        "text-classification",
-        FunctionTextReader(text),
-        ClassTargetResolver(checked.config, count=checked.n_labels),
-        TextFunctionEngine(checked, text),
-        tokens=text,
-    )
+    reader, engine = FunctionTextReader(text), TextFunctionEngine(checked, text)
+    return InferenceWrapper(WrapperParts("text-classification", reader, _classes(checked), engine, tokens=text))
+
+
+def _classes(scores: CheckedScores) -> ClassTargetResolver:
+    return ClassTargetResolver(scores.config, count=scores.n_labels)

@@ -14,7 +14,7 @@ from interpreto.model_wrapping.inputs import image as images
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Targets
 from interpreto.model_wrapping.parts import Engine, InputReader
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.sample import PIXELS, ImageSample, Sample
+from interpreto.model_wrapping.sample import PIXELS, ImageSample
 from interpreto.model_wrapping.targets import ClassTargets, Contrast, DeferredTargets
 from interpreto.model_wrapping.tasks.score_function import CheckedScores, checked_array
 
@@ -48,10 +48,7 @@ class FunctionImageReader(InputReader):
     def split(self, inputs: Any) -> Iterator[Any]:
         return images.split_images(inputs)
 
-    def prepare(self, raws: Sequence[Any]) -> list[Sample]:
-        return [self._prepared(raw) for raw in raws]
-
-    def _prepared(self, raw: Any) -> ImageSample:
+    def prepare_one(self, raw: Any) -> ImageSample:
         given = raw[PIXELS] if isinstance(raw, dict) else raw
         if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
             image = images.to_image(given)

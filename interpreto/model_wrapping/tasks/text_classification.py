@@ -24,20 +24,11 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime, unwrapped, why_no_hooks
 from interpreto.model_wrapping.sample import EMBEDDINGS
 from interpreto.model_wrapping.tasks.classification import ClassTargetResolver, logits_of
-from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.model_wrapping.wrapper import WrapperParts
 
 
-def text_classification(model: nn.Module, processor: Any, runtime: Runtime) -> InferenceWrapper:
-    """Wrap a sequence classifier and its tokenizer.
-
-    Args:
-        model: A `...ForSequenceClassification` model, possibly wrapped by torch.compile or PEFT.
-        processor: Its tokenizer, or a processor that has one.
-        runtime: How the model is run.
-
-    Raises:
-        ModelError: if there is no tokenizer.
-    """
+def text_classification(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+    """The parts for a sequence classifier, possibly wrapped by torch.compile or PEFT, and its tokenizer."""
     processor = with_own_tokenizer(processor)
     # Only a model with a plain table of absolute positions is known to ignore the padding id.
     table = position_table(unwrapped(model))
@@ -45,36 +36,26 @@ def text_classification(model: nn.Module, processor: Any, runtime: Runtime) -> I
     # Classifiers on an encoder and a decoder read the last end-of-text token, and refuse batches with unequal counts.
     ends = {text.config.eos_token_id} if text.config.is_encoder_decoder else set()
     text = text.reading_end(frozenset(ends - {None}))
-    # Without an argument that says what is padding, only rows of one length share a batch.
-    taken = text.parameters
-    padding = text.padding if "attention_mask" in taken or taken.takes_any else {}
-    forward = _Forward(text, runtime)
-    # The config inside of a module that is not of transformers belongs to a part of it.
-    has_own_config = isinstance(unwrapped(text.model), PreTrainedModel)
-    return InferenceWrapper(
-        "text-classification",
-        TextReader(text, padding, runtime.truncation, counts_ends=True),
-        ClassTargetResolver(text.config, text.model if has_own_config else None, runtime),
-        TorchEngine(
-            text.model,
-            forward,
-            CaptureEngine(text.model, forward, words=partial(word_tokens, text), ragged=True),
-            text.config,
-            runtime,
-            # Embeddings are replaced by a hook.
-            gradient_obstacle=text.gradient_obstacle or why_no_hooks(text.model),
-            may_read_padding=True,
-        ),
-        runtime=runtime,
-        processor=processor,
-        build=text_classification,
-        tokens=text,
+    # Without an argument that marks padding, only rows of one length can share a batch.
+    takes_mask = text.takes_attention_mask or text.parameters.takes_any
+    padding = text.padding if takes_mask else {}
+    # The config of a module that is not of transformers may belong to a part of it.
+    is_transformers = isinstance(unwrapped(text.model), PreTrainedModel)
+    forward = _TokensToScores(text, runtime)
+    capture = CaptureEngine(text.model, forward, words=partial(word_tokens, text), ragged=True)
+    # Embeddings are replaced by a hook.
+    obstacle = text.gradient_obstacle or why_no_hooks(text.model)
+    engine = TorchEngine(
+        text.model, forward, capture, text.config, runtime, gradient_obstacle=obstacle, may_read_padding=True
     )
+    reader = TextReader(text, padding, runtime.truncation, counts_ends=True)
+    resolver = ClassTargetResolver(text.config, text.model if is_transformers else None, runtime)
+    return WrapperParts("text-classification", reader, resolver, engine, processor, text, runtime=runtime)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Forward:
+class _TokensToScores:
     """From rows of tokens to the scores of classes."""
 
     text: TextModel

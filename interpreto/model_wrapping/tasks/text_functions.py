@@ -19,7 +19,7 @@ from interpreto.model_wrapping.inputs.text_encoding import Raw, rows_of
 from interpreto.model_wrapping.language.text_model import UNSET, TextModel
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
 from interpreto.model_wrapping.parts import Engine, InputReader
-from interpreto.model_wrapping.sample import EMBEDDINGS, Sample, TextSample
+from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
 from interpreto.model_wrapping.tasks.score_function import CheckedScores
 
 _UNLIMITED = 10**9
@@ -123,10 +123,7 @@ class FunctionTextReader(InputReader):
     def split(self, inputs: Any) -> Iterator[Raw]:
         return split_texts(inputs)
 
-    def prepare(self, raws: Sequence[Raw]) -> list[Sample]:
-        return [self._prepared(raw) for raw in raws]
-
-    def _prepared(self, raw: Raw) -> TextSample:
+    def prepare_one(self, raw: Raw) -> TextSample:
         if not isinstance(raw, str):
             raise InputError(
                 f"The function of from_callables(texts=True) reads strings; got a {type(raw).__name__} as one text. "

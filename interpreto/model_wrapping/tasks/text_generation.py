@@ -14,20 +14,11 @@ from interpreto.model_wrapping.language.continuation_targets import Continuation
 from interpreto.model_wrapping.language.prefix_cache import can_crop_cache
 from interpreto.model_wrapping.language.text_model import TextModel, adds_tokens
 from interpreto.model_wrapping.runtime import Runtime, unwrapped
-from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.model_wrapping.wrapper import WrapperParts
 
 
-def text_generation(model: nn.Module, processor: Any, runtime: Runtime) -> InferenceWrapper:
-    """Wrap a causal language model and its tokenizer.
-
-    Args:
-        model: A `...ForCausalLM` model, possibly wrapped by torch.compile or PEFT.
-        processor: Its tokenizer, or a processor that has one.
-        runtime: How the model is run.
-
-    Raises:
-        ModelError: if there is no tokenizer, or the model has an encoder.
-    """
+def text_generation(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+    """The parts for a causal language model, possibly wrapped by torch.compile or PEFT, and its tokenizer."""
     processor = with_own_tokenizer(processor)
     _check(unwrapped(model))
     # A logit is defined up to a constant, which every word that is taken away changes.
@@ -35,16 +26,9 @@ def text_generation(model: nn.Module, processor: Any, runtime: Runtime) -> Infer
     text = TextModel.of(model, processor, reads_padding=False)
     text = replace(text, attention_hides_tokens=_attention_hides_tokens(text))
     engine = CausalLMEngine(text, runtime)
-    return InferenceWrapper(
-        "text-generation",
-        PromptReader(text, engine.padding, runtime.prepend_bos),
-        ContinuationResolver(text, engine, runtime),
-        engine,
-        runtime=runtime,
-        processor=processor,
-        build=text_generation,
-        tokens=text,
-    )
+    reader = PromptReader(text, engine.padding, runtime.prepend_bos)
+    resolver = ContinuationResolver(text, engine, runtime)
+    return WrapperParts("text-generation", reader, resolver, engine, processor, text, runtime=runtime)
 
 
 def _check(model: nn.Module) -> None:

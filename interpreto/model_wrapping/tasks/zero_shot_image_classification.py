@@ -1,4 +1,4 @@
-"""Models that compare images with texts: either side is explained, the other one is the target."""
+"""Models that compare images with texts: one side is explained, the other side is the target."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from interpreto.model_wrapping.dual_encoders.image_targets import ImageTargets
 from interpreto.model_wrapping.dual_encoders.prompt_targets import PromptTargets
 from interpreto.model_wrapping.execution.precision import precision
 from interpreto.model_wrapping.execution.torch_engine import TorchEngine
-from interpreto.model_wrapping.inputs.image_preprocessor import ImageReader
+from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor, ImageReader
 from interpreto.model_wrapping.inputs.image_size import Resolution
 from interpreto.model_wrapping.inputs.text import TextReader
 from interpreto.model_wrapping.inputs.text_encoding import word_tokens
@@ -23,86 +23,69 @@ from interpreto.model_wrapping.internals.capture_engine import CaptureEngine
 from interpreto.model_wrapping.language.token_embeddings import replaced
 from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, device_of, placement_of, unwrap_model, unwrapped
+from interpreto.model_wrapping.runtime import Runtime, device_of, unwrap_model, unwrapped
 from interpreto.model_wrapping.sample import EMBEDDINGS, PIXELS
-from interpreto.model_wrapping.wrapper import Build, InferenceWrapper
+from interpreto.model_wrapping.tasks.pixel_inputs import pixels_of
+from interpreto.model_wrapping.wrapper import WrapperParts
 
 _TASK = "zero-shot-image-classification"
 
 
-def image_with_prompts(model: nn.Module, processor: Any, runtime: Runtime) -> InferenceWrapper:
-    """Wrap a model with an image and a text tower to explain images, whose targets are prompts.
+def image_with_prompts(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+    """The parts to explain images of a model with an image and a text tower; the targets are prompts.
 
-    Args:
-        model: A model of transformers or OpenCLIP.
-        processor: Prepares both sides: a joint processor, or `(transform, tokenizer)`; None for images that are already
-            what the model reads, and targets that are embeddings.
-        runtime: How the model is run.
-
-    Raises:
-        ModelError: if the model does not have two towers, or the processor does not prepare both sides.
+    The processor prepares both sides: a joint processor, or `(transform, tokenizer)`; None for images that are
+    preprocessed already and targets that are embeddings.
     """
-    processor = with_own_tokenizer(processor)
-    dual, module = dual_encoder_of(unwrapped(model), processor), unwrap_model(model)
-    preprocessor, resolution = dual.image_preprocessor(runtime.size)
-    forward = _Forward(module, dual, runtime, resolution)
-    capture = CaptureEngine(module, forward, PIXELS)
-    engine = TorchEngine(module, forward, capture, dual.config, runtime, part_of=_tower_of)
-    reader = ImageReader(preprocessor)
-    return _wrapped(reader, PromptTargets(dual), engine, dual, runtime, processor, image_with_prompts)
+    tower = _Towers.of(model, processor, runtime)
+    engine = tower.engine(CaptureEngine(tower.module, tower.forward, PIXELS))
+    return tower.parts(ImageReader(tower.preprocessor), PromptTargets(tower.dual), engine)
 
 
-def text_with_images(model: nn.Module, processor: Any, runtime: Runtime) -> InferenceWrapper:
-    """Wrap a model with an image and a text tower to explain texts, whose targets are images.
+def text_with_images(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+    """The parts to explain texts of a model with an image and a text tower; the targets are images.
 
-    Args:
-        model: A model of transformers or OpenCLIP.
-        processor: Prepares both sides: a joint processor, or `(transform, tokenizer)`.
-        runtime: How the model is run.
-
-    Raises:
-        ModelError: if the model does not have two towers, or the processor does not prepare both sides.
+    The processor is as for `image_with_prompts`.
     """
-    processor = with_own_tokenizer(processor)
-    dual, module = dual_encoder_of(unwrapped(model), processor), unwrap_model(model)
-    text = dual.require_text
-    preprocessor, resolution = dual.image_preprocessor(runtime.size)
-    forward = _Forward(module, dual, runtime, resolution)
-    engine = TorchEngine(
-        module,
-        forward,
-        CaptureEngine(module, forward, words=partial(word_tokens, text), ragged=dual.full_length is None),
-        dual.config,
-        runtime,
-        part_of=_tower_of,
-        gradient_obstacle=text.gradient_obstacle,
-        may_read_padding=True,
-    )
+    tower = _Towers.of(model, processor, runtime)
+    text, module = tower.dual.require_text, tower.module
+    words, ragged = partial(word_tokens, text), tower.dual.full_length is None
+    capture = CaptureEngine(module, tower.forward, words=words, ragged=ragged)
+    engine = tower.engine(capture, gradient_obstacle=text.gradient_obstacle, may_read_padding=True)
     reader = TextReader(text, text.padding, runtime.truncation, takes_pairs=False)
-    return _wrapped(reader, ImageTargets(preprocessor), engine, dual, runtime, processor, text_with_images)
+    return tower.parts(reader, ImageTargets(tower.preprocessor), engine)
 
 
-def _wrapped(
-    reader: InputReader,
-    other_side: OtherSide,
-    engine: TorchEngine,
-    dual: DualEncoder,
-    runtime: Runtime,
-    processor: Any,
-    build: Build,
-) -> InferenceWrapper:
-    resolver = EncodedTargetResolver(dual, other_side, runtime)
-    return InferenceWrapper(
-        _TASK,
-        reader,
-        resolver,
-        engine,
-        runtime=runtime,
-        processor=processor,
-        build=build,
-        tokens=dual.text,
-        dual_encoder=dual,
-    )
+@final
+@dataclass(frozen=True, eq=False)
+class _Towers:
+    """A model with two towers, and what both sides of it share."""
+
+    module: nn.Module
+    dual: DualEncoder
+    processor: Any
+    runtime: Runtime
+    preprocessor: ImagePreprocessor
+    forward: "_RowsToFeatures"
+
+    @staticmethod
+    def of(model: nn.Module, processor: Any, runtime: Runtime) -> "_Towers":
+        processor = with_own_tokenizer(processor)
+        dual, module = dual_encoder_of(unwrapped(model), processor), unwrap_model(model)
+        preprocessor, resolution = dual.image_preprocessor(runtime.size)
+        forward = _RowsToFeatures(module, dual, runtime, resolution)
+        return _Towers(module, dual, processor, runtime, preprocessor, forward)
+
+    def engine(self, capture: CaptureEngine, **options: Any) -> TorchEngine:
+        """The engine of both towers: targets of the other side are rows of the other tower."""
+        return TorchEngine(
+            self.module, self.forward, capture, self.dual.config, self.runtime, part_of=_tower_of, **options
+        )
+
+    def parts(self, reader: InputReader, other_side: OtherSide, engine: TorchEngine) -> WrapperParts:
+        """The parts that explain one side."""
+        resolver = EncodedTargetResolver(self.dual, other_side, self.runtime)
+        return WrapperParts(_TASK, reader, resolver, engine, self.processor, self.dual.text, self.dual, self.runtime)
 
 
 def _tower_of(rows: Rows) -> str:
@@ -111,7 +94,7 @@ def _tower_of(rows: Rows) -> str:
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Forward:
+class _RowsToFeatures:
     """From rows of pixels, or rows of tokens, to their features in the space that both towers share."""
 
     module: nn.Module
@@ -123,9 +106,7 @@ class _Forward:
         return self._of_images(rows) if PIXELS in rows.fields else self._of_texts(rows)
 
     def _of_images(self, rows: Rows) -> Float[Tensor, "p d"]:
-        # A copy: some models change their inputs in place.
-        pixels = rows.fields[PIXELS].to(*placement_of(self.module), copy=True)
-        with precision(self.module, self.runtime.autocast, pixels.device), self.resolution.applied() as options:
+        with pixels_of(rows, self.module, self.runtime, self.resolution) as (pixels, options):
             return self.dual.image_features(pixels, **options).float()
 
     def _of_texts(self, rows: Rows) -> Float[Tensor, "p d"]:
