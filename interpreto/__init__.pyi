@@ -56,6 +56,7 @@ from .comparison.bootstrap import Interval
 from .comparison.comparison import Comparison
 from .comparison.run import compare
 from .errors import InterpretoError
+from .explain import explain_with
 from .loading import list_pretrained
 from .model_wrapping.targets import Contrast
 from .model_wrapping.tasks.callables import from_callables
@@ -123,6 +124,7 @@ __all__ = [
     "VarGrad",
     "compare",
     "diverging",
+    "explain_with",
     "extend",
     "from_callables",
     "grayscale",
