@@ -33,7 +33,7 @@ class MethodRun:
 
 
 def run_methods(
-    methods: Methods, model: Any, processor: Any, inputs: Any, targets: Any = None, **options: Any
+    methods: Methods, model: object, processor: object, inputs: object, targets: object = None, **options: object
 ) -> Iterator[MethodRun]:
     """Explain the same samples by one method after another; a method that fails is yielded with its error.
 
@@ -49,7 +49,7 @@ def run_methods(
 
 
 def explain_with(
-    methods: Methods, model: Any, processor: Any, inputs: Any, targets: Any = None, **options: Any
+    methods: Methods, model: object, processor: object, inputs: object, targets: object = None, **options: object
 ) -> dict[str, list[AttributionOutput]]:
     """Explain the same samples by several methods, for `plot_attributions` and metrics.
 

@@ -32,7 +32,7 @@ def find_by_name(given: str, known: Sequence[type], what: str) -> Any:
     raise OptionError(f"There is no {what} {given!r}: {choices(given, [cli_name(cls) for cls in known])}")
 
 
-def display_name(made: Any) -> str:
+def display_name(made: object) -> str:
     """The name of a class, or of a `functools.partial` with its options."""
     if not isinstance(made, partial):
         return getattr(made, "__name__", type(made).__name__)
@@ -40,13 +40,13 @@ def display_name(made: Any) -> str:
     return f"{display_name(made.func)}({options})"
 
 
-def unwrap_partial(made: Any) -> Any:
+def unwrap_partial(made: object) -> Any:
     """The class inside a (nested) `functools.partial`, or the class itself."""
     return unwrap_partial(made.func) if isinstance(made, partial) else made
 
 
 def resolve_classes(
-    given: Any, known: Sequence[type], kind: str, fits: Callable[[Any], bool]
+    given: object, known: Sequence[type], kind: str, fits: Callable[[Any], bool]
 ) -> dict[str, Callable[..., Any]]:
     """Classes or partials by name, in any form that a user may pass.
 

@@ -1,7 +1,6 @@
 """Which inference wrapper and which perturbation modalities belong to each (task, modality)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -59,7 +58,7 @@ REGISTRY: dict[tuple[str, Modality], Registration] = {
 
 
 def resolve_wrapper(
-    model: Any, processor: Any, task: str | None, modality: str | None, runtime: Runtime
+    model: object, processor: object, task: str | None, modality: str | None, runtime: Runtime
 ) -> tuple[InferenceWrapper, Registration]:
     """The inference wrapper of a model, and its registration; a wrapper is returned as it is.
 

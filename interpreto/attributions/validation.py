@@ -98,18 +98,18 @@ def _check_units(output: AttributionResult) -> None:
         _require(ranks.numel() > 0 and int(ranks.min()) >= 1 and int(ranks.max()) <= ranks[0].numel(), "segments rank")
 
 
-def is_text(raw: Any) -> bool:
+def is_text(raw: object) -> bool:
     """Whether a raw input is a text or a pair of texts."""
     return isinstance(raw, str) or (isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(p, str) for p in raw))
 
 
-def is_count(value: Any, most: int = MOST) -> bool:
+def is_count(value: object, most: int = MOST) -> bool:
     """Whether a value is an integer from 0 to `most`."""
     # bool is a subclass of int.
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
-def target_to_json(target: Any) -> Any:
+def target_to_json(target: object) -> Any:
     """A target as a JSON value; functions and other objects are saved by their names."""
     if isinstance(target, Contrast):
         return {"fact": target_to_json(target.fact), "foil": target_to_json(target.foil)}
@@ -123,7 +123,7 @@ def target_to_json(target: Any) -> Any:
     return {"name": getattr(target, "name", type(target).__name__)} if name is None else name
 
 
-def target_from_json(target: Any) -> Any:
+def target_from_json(target: object) -> Any:
     """A target from a value that `target_to_json` wrote.
 
     Raises:

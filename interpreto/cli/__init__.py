@@ -23,7 +23,7 @@ def main() -> None:
             sys.exit(1)
 
 
-def _show_warning(message: Warning | str, category: Any, *place: Any, **more: Any) -> None:
+def _show_warning(message: Warning | str, category: object, *place: object, **more: object) -> None:
     _print_message("yellow", "warning", str(message))
 
 

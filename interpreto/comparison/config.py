@@ -129,7 +129,7 @@ class ComparisonConfig:
             raise SavedFileError(f"{where!r} contains a comparison with other masks: pass a new folder.")
 
 
-def _difference(mine: Any, theirs: Any) -> str:
+def _difference(mine: object, theirs: object) -> str:
     """The first difference between two values, in words."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         for name in {**mine, **theirs}:
@@ -140,6 +140,6 @@ def _difference(mine: Any, theirs: Any) -> str:
     return f"{mine!r} instead of {theirs!r}"
 
 
-def _maps_to_dicts(given: Any) -> bool:
+def _maps_to_dicts(given: object) -> bool:
     """Whether a value is a dictionary of dictionaries."""
     return isinstance(given, dict) and all(isinstance(value, dict) for value in given.values())

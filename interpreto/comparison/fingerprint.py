@@ -22,7 +22,7 @@ _LIBRARIES = ("interpreto", "torch", "torchvision", "transformers", "numpy", "sc
 """Packages whose classes are identified by name alone: versions of packages are recorded separately."""
 
 
-def fingerprint(value: Any) -> Any:
+def fingerprint(value: object) -> Any:
     """A value as JSON: unchanged if possible, else as a text that is the same in every process.
 
     Functions, classes and objects of the user are identified by their code and content: names would miss changes, and
@@ -31,7 +31,7 @@ def fingerprint(value: Any) -> Any:
     return _to_json(value, ())
 
 
-def _to_json(value: Any, inside: tuple[int, ...]) -> Any:
+def _to_json(value: object, inside: tuple[int, ...]) -> Any:
     """The fingerprint of a value inside of others, whose ids are `inside`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value.value if isinstance(value, enum.Enum) else value
@@ -138,7 +138,7 @@ def _code_to_json(code: types.CodeType, inside: tuple[int, ...]) -> list[Any]:
     return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), code.co_argcount, constants]
 
 
-def _object_to_json(value: Any, inside: tuple[int, ...]) -> str:
+def _object_to_json(value: object, inside: tuple[int, ...]) -> str:
     """An object by its class and attributes; without attributes by its `str`, unless that has an address."""
     if type(value).__module__.split(".")[0] in _LIBRARIES and " at 0x" not in (text := str(value)):
         return text[:500]
@@ -153,7 +153,7 @@ def _object_to_json(value: Any, inside: tuple[int, ...]) -> str:
     return f"{type(value).__name__} {_crc([repr(parts).encode()]):08x}"
 
 
-def digest(value: Any) -> int:
+def digest(value: object) -> int:
     """A checksum of an array, image, text or list of words: CRC-32, against mistakes and not against forgery."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()

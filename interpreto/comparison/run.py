@@ -30,22 +30,22 @@ from interpreto.typing import OnError
 
 @checks_options
 def compare(
-    model: Any,
-    processor: Any,
-    inputs: Any,
-    methods: Any = "all",
-    metrics: Any = None,
-    targets: Any = None,
-    masks: Any = None,
+    model: object,
+    processor: object,
+    inputs: object,
+    methods: object = "all",
+    metrics: object = None,
+    targets: object = None,
+    masks: object = None,
     n_bootstrap: int = 2000,
     seed: int = 0,
     *,
     on_error: OnError = "record",
-    removals: Any = (),
-    corpus: Any = None,
+    removals: object = (),
+    corpus: object = None,
     folder: str | Path | None = None,
     show_progress: bool | None = None,
-    **options: Any,
+    **options: object,
 ) -> Comparison:
     """Compare methods on a model and data: the values of metrics with confidence intervals, and the cost of methods.
 
@@ -128,15 +128,15 @@ class _Run:
 
     @staticmethod
     def create(
-        model: Any,
-        processor: Any,
-        inputs: Any,
-        methods: Any,
-        metrics: Any,
-        targets: Any,
-        masks: Any,
-        removals: Any,
-        corpus: Any,
+        model: object,
+        processor: object,
+        inputs: object,
+        methods: object,
+        metrics: object,
+        targets: object,
+        masks: object,
+        removals: object,
+        corpus: object,
         seed: int,
         on_error: OnError,
         options: Mapping[str, Any],
@@ -288,7 +288,7 @@ def _batches(count: int, size: int) -> Iterator[list[int]]:
         yield list(range(begin, min(begin + size, count)))
 
 
-def _is_custom_granularity(chosen: Any) -> bool:
+def _is_custom_granularity(chosen: object) -> bool:
     """Whether a granularity is an object of the user, which cannot be restored from the outputs."""
     return not isinstance(chosen, str | granularity.DefaultGranularity | Grid | Patches | Pixels | None)
 

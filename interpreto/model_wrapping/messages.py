@@ -67,7 +67,7 @@ class NamedTargets(Targets, Protocol):
         """The positions of a text that are part of each target; None if targets are not part of the sample."""
         ...
 
-    def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "NamedTargets":
+    def by_unit(self, index: Int[Tensor, "*l"], labels: object) -> "NamedTargets":
         """Targets at the granularity of the units, if outputs belong to units: one target per unit."""
         ...
 

@@ -102,7 +102,7 @@ class Runtime:
         return scores
 
 
-def unwrap_model(model: Any) -> Any:
+def unwrap_model(model: object) -> Any:
     """The model inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
     while True:
         inner = getattr(model, "_orig_mod", model)
@@ -123,7 +123,7 @@ def why_no_hooks(model: nn.Module) -> str:
     )
 
 
-def unwrapped(model: Any) -> Any:
+def unwrapped(model: object) -> Any:
     """The model inside those wrappers and that of PEFT."""
     inner = unwrap_model(model)
     base = getattr(inner, "get_base_model", None)
@@ -173,7 +173,7 @@ def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device_of(model), dtype_of(model)
 
 
-def provenance(model: nn.Module, config: Any, runtime: Runtime) -> dict[str, Any]:
+def provenance(model: nn.Module, config: object, runtime: Runtime) -> dict[str, Any]:
     """Model id, dtype and device, for the record."""
     return {
         "model": getattr(config, "name_or_path", "") or type(model).__name__,

@@ -75,7 +75,7 @@ class InferenceWrapper:
             self._pool = ModelPool(module, partial(_rebuild, build, parts.processor, runtime), runtime.device)
 
     @staticmethod
-    def create(build: Build, model: nn.Module, processor: Any, runtime: Runtime) -> "InferenceWrapper":
+    def create(build: Build, model: nn.Module, processor: object, runtime: Runtime) -> "InferenceWrapper":
         """Wrap a model.
 
         Raises:
@@ -107,11 +107,11 @@ class InferenceWrapper:
         mode = self.runtime.mode
         return mode if isinstance(mode, str) else getattr(mode, "__name__", type(mode).__name__)
 
-    def read(self, inputs: Any, targets: Any, keep_errors: bool = False) -> list[TargetedSample]:
+    def read(self, inputs: object, targets: object, keep_errors: bool = False) -> list[TargetedSample]:
         """Each sample with its targets; see `reading.read`."""
         return reading.read(self.inputs, self.targets, inputs, targets, keep_errors)
 
-    def read_stream(self, inputs: Any, targets: Any, keep_errors: bool = False) -> Iterator[TargetedSample]:
+    def read_stream(self, inputs: object, targets: object, keep_errors: bool = False) -> Iterator[TargetedSample]:
         """Each sample of an iterator with its targets, as they are needed; see `reading.read_stream`."""
         return reading.read_stream(self.inputs, self.targets, inputs, targets, keep_errors)
 
@@ -119,7 +119,7 @@ class InferenceWrapper:
         """The same with prepared samples, or the error that prevents it."""
         return reading.prepare(self.inputs, items)
 
-    def prepare_one(self, raw: Any) -> Sample:
+    def prepare_one(self, raw: object) -> Sample:
         """One sample, in any form that the user may pass, prepared for the model."""
         return self.inputs.prepare_one(raw)
 
@@ -139,5 +139,5 @@ class InferenceWrapper:
                 yield lease
 
 
-def _rebuild(build: Build, processor: Any, runtime: Runtime, module: nn.Module) -> InferenceWrapper:
+def _rebuild(build: Build, processor: object, runtime: Runtime, module: nn.Module) -> InferenceWrapper:
     return InferenceWrapper.create(build, module, processor, runtime)

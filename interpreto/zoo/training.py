@@ -63,7 +63,7 @@ def fading(
 
 
 def card(
-    task: str, rule: str, right: torch.Tensor, seed: int, steps: int, seconds: float, **more: Any
+    task: str, rule: str, right: torch.Tensor, seed: int, steps: int, seconds: float, **more: object
 ) -> dict[str, Any]:
     """The model card. `right` says for each held-out sample whether the prediction is correct."""
     return {

@@ -52,7 +52,7 @@ _SYNONYMS = {"part-sentence": "clause"}
 _CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches, Pixels)}
 
 
-def resolve(given: Any, modality: str, shown: str = "") -> UnitSegmenter:
+def resolve(given: object, modality: str, shown: str = "") -> UnitSegmenter:
     """Resolve the option `granularity`, a name or a segmenter, to a segmenter.
 
     Args:
@@ -90,7 +90,7 @@ def resolve(given: Any, modality: str, shown: str = "") -> UnitSegmenter:
     raise OptionError(f"There is no granularity={given!r}: {choices(name, segmenters)}")
 
 
-def default_segmenter(sample: Any, modality: str, cost_independent_of_units: bool) -> UnitSegmenter:
+def default_segmenter(sample: object, modality: str, cost_independent_of_units: bool) -> UnitSegmenter:
     """The default granularity of a sample.
 
     Args:
@@ -129,7 +129,7 @@ class DefaultGranularity:
 
     modality: str
 
-    def segmenter(self, sample: Any) -> UnitSegmenter:
+    def segmenter(self, sample: object) -> UnitSegmenter:
         """The granularity of one sample."""
         return default_segmenter(sample, self.modality, cost_independent_of_units=False)
 

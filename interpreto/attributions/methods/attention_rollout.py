@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,8 +42,8 @@ class RawAttention(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layers: int | Sequence[int] | None = None,
         head_reduce: AxisReduction = "mean",
@@ -100,8 +100,8 @@ class AttentionRollout(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layers: int | Sequence[int] = 0,
         head_reduce: AxisReduction = "mean",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack, final
+from typing import Literal, Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -59,8 +59,8 @@ class AttentionSaliency(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         rule: RuleName | Callable[[Tensor, Tensor], Tensor] = "gradcam",
         layers: int | Sequence[int] = 0,
@@ -97,8 +97,8 @@ class AGCam(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layers: int | Sequence[int] = 0,
         **options: Unpack[InternalsOptions],

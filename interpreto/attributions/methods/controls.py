@@ -1,7 +1,7 @@
 """Controls: scores that do not use the model, which methods are compared with."""
 
 from collections.abc import Iterable
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
@@ -38,7 +38,7 @@ class RandomScores(Explainer):
     """
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, **options: Unpack[Options]) -> None:
+    def __init__(self, model: object, processor: object = None, **options: Unpack[Options]) -> None:
         self.setup = Setup.create(RandomScores, model, processor, options)
         self.plan = RandomScoresPlan()
 
@@ -66,7 +66,7 @@ class PositionOnly(Explainer):
 
     @checks_options
     def __init__(
-        self, model: Any, processor: Any = None, *, ascending: bool | None = None, **options: Unpack[Options]
+        self, model: object, processor: object = None, *, ascending: bool | None = None, **options: Unpack[Options]
     ) -> None:
         self.setup = Setup.create(PositionOnly, model, processor, options)
         self.plan = PositionPlan(ascending)
@@ -96,7 +96,7 @@ class CentreGaussian(Explainer):
 
     @checks_options
     def __init__(
-        self, model: Any, processor: Any = None, *, sigma: int | float = 0.25, **options: Unpack[Options]
+        self, model: object, processor: object = None, *, sigma: int | float = 0.25, **options: Unpack[Options]
     ) -> None:
         self.setup = Setup.create(CentreGaussian, model, processor, options)
         if not self.setup.wrapper.inputs.spatial:
@@ -125,7 +125,7 @@ class InputNorm(Explainer):
     """
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+    def __init__(self, model: object, processor: object = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.create(InputNorm, model, processor, options)
         self.plan = InputNormPlan(self.setup.gradient_input(), self.setup.score_reducer("norm"))
 
@@ -155,7 +155,12 @@ class TokenFrequency(Explainer):
 
     @checks_options
     def __init__(
-        self, model: Any, processor: Any = None, *, corpus: Iterable[str] | None = None, **options: Unpack[Options]
+        self,
+        model: object,
+        processor: object = None,
+        *,
+        corpus: Iterable[str] | None = None,
+        **options: Unpack[Options],
     ) -> None:
         self.setup = Setup.create(TokenFrequency, model, processor, options)
         if self.setup.wrapper.inputs.spatial:

@@ -1,7 +1,7 @@
 """Generic attention explainability: relevance propagated through the layers by attention and its gradient."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -38,8 +38,8 @@ class GenericAttention(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layers: int | Sequence[int] = 0,
         **options: Unpack[InternalsOptions],

@@ -1,6 +1,6 @@
 """Grad-CAM."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,8 +43,8 @@ class GradCam(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layer: str | nn.Module | None = None,
         **options: Unpack[InternalsOptions],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -47,8 +47,8 @@ class GradEclip(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layers: int | Sequence[int] = -1,
         similarity: bool = True,

@@ -1,6 +1,6 @@
 """Methods that use the gradient at the input: saliency, input x gradient, guided backpropagation."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
@@ -31,7 +31,7 @@ class Saliency(Explainer):
     """
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+    def __init__(self, model: object, processor: object = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.create(Saliency, model, processor, options)
         self.plan = PathGradientsPlan(self.setup.path_perturbator(AtInput()), self.setup.score_reducer("norm"))
 
@@ -54,7 +54,7 @@ class InputXGradient(Explainer):
     """
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+    def __init__(self, model: object, processor: object = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.create(InputXGradient, model, processor, options)
         self.plan = PathGradientsPlan(
             self.setup.path_perturbator(AtInput(times_input=True)), self.setup.score_reducer("sum", preserve_sum=True)
@@ -81,7 +81,7 @@ class GuidedBackprop(Explainer):
     """
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, **options: Unpack[GradientOptions]) -> None:
+    def __init__(self, model: object, processor: object = None, **options: Unpack[GradientOptions]) -> None:
         self.setup = Setup.create(GuidedBackprop, model, processor, options)
         self.plan = PathGradientsPlan(
             self.setup.guided_perturbator(AtInput()), self.setup.score_reducer("norm"), guided=True

@@ -1,6 +1,6 @@
 """KernelSHAP."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.aggregations.regression import ShapleyRegression
 from interpreto.attributions.assembly import Setup
@@ -38,6 +38,8 @@ class KernelShap(Explainer):
     """
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 512, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, model: object, processor: object = None, *, n_samples: int = 512, **options: Unpack[Options]
+    ) -> None:
         self.setup = Setup.create(KernelShap, model, processor, options)
         self.plan = PerturbationPlan(self.setup.mask_perturbator(Coalitions(n_samples)), ShapleyRegression())

@@ -56,8 +56,8 @@ class LeGrad(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         layers: int | Sequence[int] | None = None,
         **options: Unpack[InternalsOptions],

@@ -1,6 +1,6 @@
 """Methods that integrate gradients along a path: straight, random, blurred or guided by gradients."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
@@ -44,11 +44,11 @@ class IntegratedGradients(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_steps: int = 32,
-        baseline: Any = None,
+        baseline: object = None,
         rule: str = "gauss-legendre",
         **options: Unpack[GradientOptions],
     ) -> None:
@@ -88,11 +88,11 @@ class GradientShap(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 512,
-        baseline: Any = None,
+        baseline: object = None,
         noise_level: float = 0.0,
         **options: Unpack[GradientOptions],
     ) -> None:
@@ -134,8 +134,8 @@ class BlurIG(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_steps: int = 32,
         max_sigma: float = 50.0,
@@ -176,13 +176,13 @@ class GuidedIG(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_steps: int = 32,
         fraction: float = 0.25,
         max_dist: float = 0.02,
-        baseline: Any = None,
+        baseline: object = None,
         **options: Unpack[GradientOptions],
     ) -> None:
         self.setup = Setup.create(GuidedIG, model, processor, options)

@@ -1,6 +1,6 @@
 """RISE."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.aggregations.masks import KeptMean
 from interpreto.attributions.assembly import Setup
@@ -39,8 +39,8 @@ class Rise(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 2000,
         grid_size: int = 7,

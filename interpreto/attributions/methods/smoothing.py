@@ -1,7 +1,7 @@
 """Noise tunnels over another method: SmoothGrad, SquareGrad, VarGrad."""
 
 from collections.abc import Callable
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.aggregations.gradients import Mean, MeanSquare, Variance
 from interpreto.attributions.assembly import Setup
@@ -61,8 +61,8 @@ class SmoothGrad(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 25,
         noise_level: float = 0.15,
@@ -101,8 +101,8 @@ class SquareGrad(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 25,
         noise_level: float = 0.15,
@@ -141,8 +141,8 @@ class VarGrad(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 25,
         noise_level: float = 0.15,

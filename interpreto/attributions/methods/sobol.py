@@ -1,6 +1,6 @@
 """Sobol indices."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.aggregations.masks import SobolIndices
 from interpreto.attributions.assembly import Setup
@@ -42,8 +42,8 @@ class Sobol(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 512,
         order: str = "total",

@@ -87,7 +87,7 @@ class XRAI(Explainer):
         )
 
 
-def array_of(given: Any, option: str) -> np.ndarray | None:
+def array_of(given: object, option: str) -> np.ndarray | None:
     """Convert an array, a tensor or a list of these to an array; None for anything else.
 
     Raises:

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from itertools import pairwise
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -102,8 +102,8 @@ class SensitivityN(_OnSubsets):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n: int | float = 0.2,
         n_samples: int = 128,
@@ -137,7 +137,9 @@ class MuFidelity(_OnSubsets):
     higher_is_better = True
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, *, n_samples: int = 128, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, model: object, processor: object = None, *, n_samples: int = 128, **options: Unpack[Options]
+    ) -> None:
         at_least("n_samples", n_samples, 3)
         self.setup = Setup.create(type(self), model, processor, options)
         self.n_samples = n_samples
@@ -170,8 +172,8 @@ class Infidelity(_OnSubsets):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 128,
         normalize: bool = True,

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -48,7 +48,9 @@ class _InsertionDeletion(PerturbationMetric):
     inserts: ClassVar[bool]
 
     @checks_options
-    def __init__(self, model: Any, processor: Any = None, *, n_steps: int = 20, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, model: object, processor: object = None, *, n_steps: int = 20, **options: Unpack[Options]
+    ) -> None:
         self.setup = Setup.create(type(self), model, processor, as_probability(model, dict(options)))
         self.n_steps = n_steps
 

@@ -155,7 +155,7 @@ def _areas(output: AttributionOutput, mask: Any) -> tuple[Float[Tensor, " g"], F
     return torch.ones(len(units), dtype=torch.float64), on.double(), float(on.sum())
 
 
-def _image_mask(mask: Any, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+def _image_mask(mask: object, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
     """A mask at the size of the raw image, as width and height."""
     on = torch.as_tensor(np.asarray(mask))
     if on.ndim != 2:

@@ -124,7 +124,7 @@ def skip_failed_samples(evaluate: Callable[..., MetricResult]) -> Callable[..., 
     return evaluated
 
 
-def _select(beside: Any, kept: Sequence[int], count: int) -> Any:
+def _select(beside: object, kept: Sequence[int], count: int) -> Any:
     """The entries of an argument that belong to some of the outputs.
 
     Args:

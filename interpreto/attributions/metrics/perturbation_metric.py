@@ -31,7 +31,7 @@ class PerturbationMetric(ABC):
     higher_is_better: bool
 
     @skip_failed_samples
-    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> MetricResult:
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: object = None) -> MetricResult:
         """Measure attributions of this model.
 
         Args:
@@ -66,7 +66,7 @@ class PerturbationMetric(ABC):
         """Expected number of evaluations of a sample, for the progress bar."""
 
     @abstractmethod
-    def measure(self, prepared: PreparedSample, attributions: UnitScores, modality: Any) -> PlanRun[Any]:
+    def measure(self, prepared: PreparedSample, attributions: UnitScores, modality: object) -> PlanRun[Any]:
         """Measure one sample.
 
         Args:
@@ -94,7 +94,7 @@ class PerturbationMetric(ABC):
                 raise InputError(f"The outputs are of the model {output.info['model']!r}, not of {model!r}.")
 
 
-def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+def as_probability(model: object, options: dict[str, Any]) -> dict[str, Any]:
     """Options of a metric that measures probabilities by default, with `inference_mode="softmax"` where it applies.
 
     It does not apply to a wrapped model, which defines its score already; to `joint=True`, whose score is the
@@ -108,7 +108,7 @@ def as_probability(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     return options if fixed else {**options, "inference_mode": options.get("inference_mode") or "softmax"}
 
 
-def check_method(outputs: Any, method: Explainer) -> list[AttributionOutput]:
+def check_method(outputs: object, method: Explainer) -> list[AttributionOutput]:
     """Outputs as a list, after a check that they can be of this method.
 
     Raises:

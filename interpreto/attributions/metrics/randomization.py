@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from scipy.stats import rankdata
@@ -45,7 +45,7 @@ class ModelRandomization:
         self.method, self.n_steps, self.seed = method, n_steps, seed
 
     @skip_failed_samples
-    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> MetricResult:
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: object = None) -> MetricResult:
         """Measure attributions of this method.
 
         Args:

@@ -22,7 +22,9 @@ from interpreto.typing import UnitScores
 Found = TypeVar("Found")
 
 
-def inputs_and_targets(outputs: Sequence[AttributionOutput], inputs: Any, wrapper: InferenceWrapper) -> tuple[Any, Any]:
+def inputs_and_targets(
+    outputs: Sequence[AttributionOutput], inputs: object, wrapper: InferenceWrapper
+) -> tuple[Any, Any]:
     """The samples and targets of results, as a user would pass them to a method.
 
     Args:
@@ -51,7 +53,7 @@ def inputs_and_targets(outputs: Sequence[AttributionOutput], inputs: Any, wrappe
 def run_on_samples(
     setup: Setup,
     outputs: Sequence[AttributionOutput],
-    inputs: Any,
+    inputs: object,
     run: Callable[[PreparedSample, UnitScores], PlanRun[Found]],
     n_evaluations: Callable[[Layout], int],
 ) -> list[Completed[Found]]:
@@ -111,7 +113,7 @@ def _segmenter_of(output: AttributionOutput, sample: Sample) -> UnitSegmenter:
     )
 
 
-def _same_units(labels: Any, elements: Any) -> bool:
+def _same_units(labels: object, elements: object) -> bool:
     """Whether units are the same; boxes are compared up to rounding."""
     # Pieces of text are lists, for which == compares all; boxes are tensors.
     if labels is elements or not isinstance(labels, Tensor) or not isinstance(elements, Tensor):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ class MaxSensitivity:
         self.method, self.radius, self.n_samples = method, radius, n_samples
 
     @skip_failed_samples
-    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: Any = None) -> MetricResult:
+    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput], inputs: object = None) -> MetricResult:
         """Measure attributions of this method.
 
         Args:

@@ -157,7 +157,7 @@ class GradientInput(ABC):
         """The tensor of the sample."""
 
     @abstractmethod
-    def baselines(self, sample: Sample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b *s"]:
+    def baselines(self, sample: Sample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b *s"]:
         """Baselines from the option `spec`; equal to the sample at positions that belong to no unit."""
 
     @abstractmethod
@@ -169,7 +169,7 @@ class GradientInput(ABC):
         """Scores of positions: the embedding or channel axis is reduced."""
 
     @abstractmethod
-    def describe(self, spec: Any) -> str:
+    def describe(self, spec: object) -> str:
         """The name of a baseline, for the `info` of a result."""
 
 

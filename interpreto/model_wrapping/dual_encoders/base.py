@@ -71,7 +71,7 @@ class DualEncoder(ABC):
         return 0.0 if bias is None else float(bias.detach())
 
     @abstractmethod
-    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: object) -> Float[Tensor, "p d"]:
         """Embeddings of images in the shared space, not normalized."""
 
     @abstractmethod
@@ -132,7 +132,7 @@ class DualEncoder(ABC):
 class TransformersDualEncoder(DualEncoder):
     """CLIP, SigLIP, ALIGN and similar models of transformers."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: object, processor: object) -> None:
         self.model = model
         self.images, tokenizer = parts_of(processor)
         config = getattr(model, "config", None)
@@ -167,7 +167,7 @@ class TransformersDualEncoder(DualEncoder):
     def image_forward(self) -> Any:
         return self.model.get_image_features
 
-    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: object) -> Float[Tensor, "p d"]:
         if self.side is None:
             return _features(self.model.get_image_features(pixel_values=pixels, **options))
         return _features(self.model.get_image_features(**naflex.patches(pixels, self.side)))
@@ -225,7 +225,7 @@ class OpenClipDualEncoder(DualEncoder):
     def image_forward(self) -> Any:
         return self.image_tower.forward
 
-    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: Any) -> Float[Tensor, "p d"]:
+    def image_features(self, pixels: Float[Tensor, "p c H W"], **options: object) -> Float[Tensor, "p d"]:
         # OpenCLIP does not cast images to the precision of the model.
         return self.model.encode_image(pixels.to(dtype_of(self.model)), **self.plain, **options)
 
@@ -233,7 +233,7 @@ class OpenClipDualEncoder(DualEncoder):
         return self.model.encode_text(self.padded(ids, mask)[0])
 
 
-def dual_encoder_of(model: Any, processor: Any) -> DualEncoder:
+def dual_encoder_of(model: object, processor: object) -> DualEncoder:
     """Wrap a dual encoder and its processor.
 
     Raises:
@@ -244,7 +244,7 @@ def dual_encoder_of(model: Any, processor: Any) -> DualEncoder:
     return TransformersDualEncoder(model, processor)
 
 
-def parts_of(processor: Any) -> tuple[Any, Any]:
+def parts_of(processor: object) -> tuple[Any, Any]:
     """Split a processor into that for images and the tokenizer; None for both if inputs are preprocessed.
 
     Raises:

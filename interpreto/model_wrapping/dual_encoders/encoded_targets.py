@@ -35,12 +35,12 @@ class OtherSide(ABC):
     expected: ClassVar[str]
     """A description of valid targets, for error messages."""
 
-    def mark(self, targets: Any) -> Any:
+    def mark(self, targets: object) -> Any:
         """The user's targets, with those of this modality wrapped in a type of their own."""
         return targets
 
     @abstractmethod
-    def check(self, target: Any) -> None:
+    def check(self, target: object) -> None:
         """Check one target.
 
         Raises:
@@ -48,11 +48,11 @@ class OtherSide(ABC):
         """
 
     @abstractmethod
-    def key(self, target: Any) -> Hashable:
+    def key(self, target: object) -> Hashable:
         """A key that identifies a target, so that it is encoded once."""
 
     @abstractmethod
-    def name(self, target: Any) -> str:
+    def name(self, target: object) -> str:
         """The name of a target."""
 
     @abstractmethod
@@ -74,10 +74,10 @@ class EncodedTargetResolver(TargetResolver):
         self.dual, self.other_side, self.runtime = dual, other_side, runtime
         self._features: dict[Hashable, Float[Tensor, " d"]] = {}
 
-    def normalize(self, targets: Any, count: int | None = None) -> Any:
+    def normalize(self, targets: object, count: int | None = None) -> Any:
         return self.other_side.mark(embeddings(targets))
 
-    def check(self, spec: Any, sample: Sample | None = None) -> None:
+    def check(self, spec: object, sample: Sample | None = None) -> None:
         for target in self._listed(spec):
             if not isinstance(target, Embedding):
                 self.other_side.check(target)
@@ -101,7 +101,7 @@ class EncodedTargetResolver(TargetResolver):
         return values
 
     def resolve(
-        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
+        self, sample: Sample, spec: object, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
         targets = yield from self.encoded(spec)
         response: ModelResponse = yield ModelRequest(sample.rows, targets, capture=capture, return_outputs=True)
@@ -109,7 +109,7 @@ class EncodedTargetResolver(TargetResolver):
         check_features(response.outputs)
         return ResolvedSample(sample, targets, response)
 
-    def encoded(self, spec: Any) -> PlanRun[SimilarityTargets]:
+    def encoded(self, spec: object) -> PlanRun[SimilarityTargets]:
         yield from self.prefetch([spec])
         similarity = Similarity(self.dual.scale, self.dual.bias, self.runtime.explained)
         return compared(self._several(spec), self._features_of(self._listed(spec)), similarity, self._name)
@@ -117,14 +117,14 @@ class EncodedTargetResolver(TargetResolver):
     def clear(self) -> None:
         self._features = {}
 
-    def _several(self, spec: Any) -> tuple[Any, ...]:
+    def _several(self, spec: object) -> tuple[Any, ...]:
         return several(spec, self.other_side.expected)
 
-    def _listed(self, spec: Any) -> list[Any]:
+    def _listed(self, spec: object) -> list[Any]:
         """All prompts, images and embeddings that one sample is compared with."""
         return flattened(self._several(spec))
 
-    def _name(self, target: Any) -> str:
+    def _name(self, target: object) -> str:
         return target.name if isinstance(target, Embedding) else self.other_side.name(target)
 
     def _features_of(self, targets: Sequence[Any]) -> Float[Tensor, "k d"]:

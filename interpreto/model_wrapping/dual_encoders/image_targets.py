@@ -45,7 +45,7 @@ class ImageTargets(OtherSide):
     preprocessor: ImagePreprocessor
     expected = "images that the text is compared with, or their embeddings; a tuple is several targets"
 
-    def mark(self, targets: Any) -> Any:
+    def mark(self, targets: object) -> Any:
         if isinstance(targets, Contrast):
             return Contrast(self.mark(targets.fact), self.mark(targets.foil))
         if isinstance(targets, list | tuple):
@@ -57,11 +57,11 @@ class ImageTargets(OtherSide):
             return ImageTarget(targets)
         return targets
 
-    def check(self, target: Any) -> None:
+    def check(self, target: object) -> None:
         if not isinstance(target, ImageTarget):
             raise TargetError(f"A target of the type {type(target).__name__} is not an image: pass {self.expected}.")
 
-    def key(self, target: Any) -> Hashable:
+    def key(self, target: object) -> Hashable:
         # Images are compared by identity: comparing pixels would cost more than encoding them twice.
         return id(target)
 

@@ -47,7 +47,7 @@ class OpenClipTokenizer:
     is_fast = False
     mask_token_id = unk_token_id = None
 
-    def __init__(self, tokenizer: Any, length: int) -> None:
+    def __init__(self, tokenizer: object, length: int) -> None:
         is_tokenizer = any(getattr(tokenizer, name, None) is not None for name in ("tokenizer", "encoder"))
         if not callable(tokenizer) or not is_tokenizer:
             raise ModelError(
@@ -74,7 +74,7 @@ class OpenClipTokenizer:
         structural = {self.bos_token_id, self.eos_token_id, self.cls_token_id, self.sep_token_id}
         self.all_special_ids = sorted(structural - {None})
 
-    def __call__(self, text: str, text_pair: Any = None, **options: Any) -> Mapping[str, Any]:
+    def __call__(self, text: str, text_pair: object = None, **options: object) -> Mapping[str, Any]:
         if text_pair is not None:
             raise ModelError("A model that compares images with texts reads no pairs of texts.")
         ids = self._ids(text)

@@ -26,7 +26,7 @@ class PromptTargets(OtherSide):
     dual: DualEncoder
     expected = "prompts such as 'a photo of a cat', or their embeddings; a tuple is several targets"
 
-    def check(self, target: Any) -> None:
+    def check(self, target: object) -> None:
         if not isinstance(target, str):
             # A repr with a memory address says nothing to a user.
             shown = type(target).__name__ if "0x" in repr(target) else repr(target)
@@ -43,7 +43,7 @@ class PromptTargets(OtherSide):
             shown = target if len(target) <= 60 else f"{target[:57]}..."
             raise TargetError(f"The prompt {shown!r} is too long. {error}") from None
 
-    def key(self, target: Any) -> Hashable:
+    def key(self, target: object) -> Hashable:
         return target
 
     def name(self, target: Any) -> str:

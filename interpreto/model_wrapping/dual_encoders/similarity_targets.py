@@ -78,7 +78,7 @@ class SimilarityTargets:
     def own_positions(self, length: int) -> None:
         """None: targets are not part of the sample."""
 
-    def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "SimilarityTargets":
+    def by_unit(self, index: Int[Tensor, "*l"], labels: object) -> "SimilarityTargets":
         """The same targets: similarities do not belong to units."""
         return self
 
@@ -135,7 +135,7 @@ def _identity(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
     return logits
 
 
-def several(spec: Any, expected: str) -> tuple[Any, ...]:
+def several(spec: object, expected: str) -> tuple[Any, ...]:
     """The targets of one sample as a tuple.
 
     Raises:
@@ -201,7 +201,7 @@ def _distinct_names(others: Sequence[Any], name: Callable[[Any], str]) -> list[s
     return names
 
 
-def embeddings(targets: Any) -> Any:
+def embeddings(targets: object) -> Any:
     """Convert a user's tensors and arrays of features to embeddings; two axes are several targets for every sample.
 
     Raises:

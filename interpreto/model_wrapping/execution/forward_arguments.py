@@ -36,7 +36,7 @@ class ForwardArguments:
         return name in self.names
 
     @staticmethod
-    def of(model: Any) -> "ForwardArguments":
+    def of(model: object) -> "ForwardArguments":
         """The arguments of a model's forward."""
         signatures = list(_signatures(model))
         declared = frozenset(

@@ -51,7 +51,7 @@ class _Guided(TorchFunctionMode):
             self.let_pass(output, func.__name__.strip("_"))
         return output
 
-    def let_pass(self, found: Any, name: str) -> None:
+    def let_pass(self, found: object, name: str) -> None:
         """Pass only positive gradients through this tensor from now on."""
         # A module and the function that it calls have one name.
         kind = name.lower().removesuffix("activation")
@@ -76,7 +76,7 @@ def guided(module: nn.Module) -> Iterator[None]:
     """
     mode = _Guided()
 
-    def leave(part: nn.Module, _given: Any, output: Any) -> None:
+    def leave(part: nn.Module, _given: object, output: object) -> None:
         mode.let_pass(output, type(part).__name__)
 
     handles = [part.register_forward_hook(leave) for part in module.modules() if _is_activation(part)]

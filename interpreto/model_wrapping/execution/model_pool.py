@@ -158,7 +158,9 @@ class ModelPool(Generic[Leased]):
         reason: Why there are no copies; empty if there are.
     """
 
-    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], Leased], device: Any) -> None:
+    def __init__(
+        self, model: nn.Module, wrap: Callable[[nn.Module], Leased], device: torch.device | str | None
+    ) -> None:
         self.model, self.wrap, self.device = model, wrap, device
         self.reason = ""
         self._free: list[Lease[Leased]] = []

@@ -116,7 +116,7 @@ def _holders(values: Iterable[Any]) -> list[Any]:
     return list(holders.values())
 
 
-def _is_config(value: Any) -> bool:
+def _is_config(value: object) -> bool:
     """Whether an object contains only settings."""
     if isinstance(value, PreTrainedConfig | GenerationConfig | SimpleNamespace):
         return True

@@ -1,6 +1,5 @@
 """Gradients of batch and instance normalization for a batch of one row."""
 
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -27,6 +26,6 @@ def _enter(_part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x for x in given)
 
 
-def _leave(_part: nn.Module, _given: Any, output: Tensor) -> None:
+def _leave(_part: nn.Module, _given: object, output: Tensor) -> None:
     if output.requires_grad and len(output) == 1:
         output.register_hook(Tensor.contiguous)

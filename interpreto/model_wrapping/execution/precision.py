@@ -56,5 +56,5 @@ class _Exact(TorchFunctionMode):
         return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in args)
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: object) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -42,7 +42,7 @@ class TorchEngine(Engine):
         module: nn.Module,
         forward: Callable[[Rows], Float[Tensor, "p k"]],
         capture: CapturesInternals,
-        config: Any,
+        config: object,
         runtime: Runtime,
         *,
         part_of: Callable[[Rows], Hashable] | None = None,

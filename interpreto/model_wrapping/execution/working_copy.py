@@ -254,7 +254,7 @@ def _hooks(model: nn.Module) -> Iterator[Any]:
                 yield from list(value.values())
 
 
-def _belongs_to_module(hook: Any) -> bool:
+def _belongs_to_module(hook: object) -> bool:
     """Whether a hook is bound to a module and must be copied with it; other hooks are called unchanged."""
     if isinstance(hook, partial):
         return any(isinstance(value, nn.Module) for value in (*hook.args, *hook.keywords.values()))

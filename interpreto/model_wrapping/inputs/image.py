@@ -80,12 +80,12 @@ def _images_of(inputs: Mapping[str, Any]) -> list[Any]:
     return list(array) if array.ndim == 4 else [array]
 
 
-def _holds_images(array: Any) -> bool:
+def _holds_images(array: object) -> bool:
     """Whether an array is a list of images, such as a column of paths."""
     return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "OU"
 
 
-def _is_array(item: Any) -> bool:
+def _is_array(item: object) -> bool:
     return isinstance(item, np.ndarray | Tensor)
 
 
@@ -174,7 +174,7 @@ def _bytes(array: Shaped[np.ndarray, "H W c"]) -> Shaped[np.ndarray, "H W c"]:
     return np.round(array.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
 
 
-def pixel_values(raw: Any) -> Float[Tensor, "c H W"]:
+def pixel_values(raw: object) -> Float[Tensor, "c H W"]:
     """Pixel values for a model without a processor: a tensor or array `c H W`, or a mapping that contains one.
 
     Raises:

@@ -42,13 +42,13 @@ class ImageReader(InputReader):
     def __init__(self, preprocessor: "ImagePreprocessor") -> None:
         self.preprocessor = preprocessor
 
-    def is_single(self, inputs: Any) -> bool:
+    def is_single(self, inputs: object) -> bool:
         return images.is_one_image(inputs)
 
-    def split(self, inputs: Any) -> Iterator[Any]:
+    def split(self, inputs: object) -> Iterator[Any]:
         return images.split_images(inputs)
 
-    def prepare_one(self, raw: Any) -> Sample:
+    def prepare_one(self, raw: object) -> Sample:
         return self.prepare([raw])[0]
 
     def prepare(self, raws: Sequence[Any]) -> list[Sample]:
@@ -72,7 +72,7 @@ class ImagePreprocessor:
     """
 
     def __init__(
-        self, processor: Any, patch: tuple[int, int] | None, size: Size | None = None, shape: PixelShape = ANY_SHAPE
+        self, processor: object, patch: tuple[int, int] | None, size: Size | None = None, shape: PixelShape = ANY_SHAPE
     ) -> None:
         self.processor, self.patch, self.shape = _image_processor(processor, size), patch, shape
         self._geometries: dict[tuple[int, int], images.PreprocessingGeometry] = {}
@@ -127,7 +127,7 @@ class ImagePreprocessor:
             return self._sample(values, images.shown(values), _full_box(values), black_white)
         return self._sample(values, picture, geometry.crop_box, black_white)
 
-    def _from_pixel_values(self, raw: Any) -> ImageSample:
+    def _from_pixel_values(self, raw: object) -> ImageSample:
         """The sample of preprocessed pixel values."""
         values = images.pixel_values(raw)
         return self._sample(values, images.shown(values), _full_box(values), images.black_white_of(values))
@@ -172,7 +172,7 @@ class _ImageProcessor:
         return naflex.pictures(values, outputs[naflex.SHAPES]) if naflex.SHAPES in outputs else list(values)
 
 
-def _image_processor(processor: Any, size: Size | None) -> Any:
+def _image_processor(processor: object, size: Size | None) -> Any:
     inner = getattr(processor, "image_processor", processor)
     if inner is None:
         return None

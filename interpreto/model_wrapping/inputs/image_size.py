@@ -68,7 +68,7 @@ NATIVE = Resolution({})
 """No changes: images have the model's own size."""
 
 
-def resolution_of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> Resolution:
+def resolution_of(tower: nn.Module, forward: object, size: Size | None, patch: Size | None) -> Resolution:
     """The changes that let an image tower read another size.
 
     Args:
@@ -221,7 +221,7 @@ class _Either(int):
         return int.__hash__(self)
 
 
-def resized(processor: Any, size: Size) -> Any:
+def resized(processor: object, size: Size) -> Any:
     """A copy of a transform of torchvision, timm or OpenCLIP that produces images of another size.
 
     The ratio of resize to crop is kept: a transform that crops the centre of a larger image still does.
@@ -267,7 +267,7 @@ def _pair(size: Any) -> Size:
     return (sides[0], sides[-1])
 
 
-def processed_at(processor: Any, size: Size) -> Mapping[str, Any]:
+def processed_at(processor: object, size: Size) -> Mapping[str, Any]:
     """Options of an image processor of transformers that make it produce images of another size.
 
     The ratio of resize to crop is kept: a processor that crops the centre of a larger image still does. For a size that

@@ -19,12 +19,12 @@ _WITH_PREVIEWS = ("MPO",)
 _MAX_CHARACTERS = 80
 
 
-def is_source(given: Any) -> bool:
+def is_source(given: object) -> bool:
     """Whether a value is one image that can be opened: a path, bytes, an open file, or a PIL image."""
     return isinstance(given, str | os.PathLike | Image.Image | BYTES) or _is_file(given)
 
 
-def _is_file(given: Any) -> bool:
+def _is_file(given: object) -> bool:
     return callable(getattr(given, "read", None)) and callable(getattr(given, "seek", None))
 
 
@@ -75,7 +75,7 @@ def _loaded(image: Image.Image) -> tuple[int, Image.Image]:
     return 1 if is_one_frame else getattr(image, "n_frames", 1), ImageOps.exif_transpose(image)
 
 
-def _name(source: Any) -> str:
+def _name(source: object) -> str:
     """The name of an image in messages."""
     if isinstance(source, str | os.PathLike):
         return repr(_shortened(source))
@@ -85,7 +85,7 @@ def _name(source: Any) -> str:
     return f"The image in {type(source).__name__}"
 
 
-def _shortened(path: Any) -> str:
+def _shortened(path: object) -> str:
     """A path in messages, cut to its end, which identifies the file."""
     text = str(path)
     return text if len(text) <= 2 * _MAX_CHARACTERS else f"...{text[-_MAX_CHARACTERS:]}"

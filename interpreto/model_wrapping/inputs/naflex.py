@@ -1,7 +1,6 @@
 """Images in the NaFlex format of SigLIP 2: patches that keep the aspect ratio of each image."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +10,7 @@ SHAPES = "spatial_shapes"
 """The output of the processor with the number of patches of each image, down and across."""
 
 
-def pictures(values: Float[Tensor, "n l d"], shapes: Any, channels: int = 3) -> list[Float[Tensor, "c H W"]]:
+def pictures(values: Float[Tensor, "n l d"], shapes: object, channels: int = 3) -> list[Float[Tensor, "c H W"]]:
     """Reassemble the images that a processor has cut into patches, without padding."""
     side = round((values.shape[2] / channels) ** 0.5)
     images = []

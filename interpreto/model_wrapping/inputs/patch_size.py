@@ -1,7 +1,6 @@
 """The patch size of a model, from its config and structure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -12,7 +11,7 @@ _CONVOLUTIONAL = ("convnext", "convnextv2", "focalnet", "mobilevit", "mobilevitv
 _UNMERGED = ("levit",)
 
 
-def patch_size(model: Any) -> tuple[int, int] | None:
+def patch_size(model: object) -> tuple[int, int] | None:
     """Height and width of the patches of a model in pixels; None if it has no patches.
 
     Models that merge patches between stages (Swin) have the patch size of their last stage, from which the output is
@@ -41,11 +40,11 @@ def patch_size(model: Any) -> tuple[int, int] | None:
     return height * merge_factor, width * merge_factor
 
 
-def _has_size(holder: Any) -> bool:
+def _has_size(holder: object) -> bool:
     return getattr(holder, "patch_size", None) is not None
 
 
-def _stages(config: Any, model: Any) -> int:
+def _stages(config: object, model: object) -> int:
     """The number of stages between which patches are merged."""
     if getattr(config, "model_type", None) in _UNMERGED:
         return 1

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class PixelShape:
     size: Size | None = None
 
     @staticmethod
-    def of(tower: nn.Module, forward: Any, size: Size | None, patch: Size | None) -> "PixelShape":
+    def of(tower: nn.Module, forward: object, size: Size | None, patch: Size | None) -> "PixelShape":
         """The shape that an image tower expects, at a size that the user requested or at its own.
 
         Only models of transformers, timm and torchvision are known; nothing is required of others.

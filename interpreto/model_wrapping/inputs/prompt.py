@@ -48,26 +48,26 @@ class PromptReader(InputReader):
     padding: Mapping[str, int | float]
     prepend_bos: bool
 
-    def is_single(self, inputs: Any) -> bool:
+    def is_single(self, inputs: object) -> bool:
         return is_one_prompt(inputs)
 
-    def split(self, inputs: Any) -> Iterator[Any]:
+    def split(self, inputs: object) -> Iterator[Any]:
         return split_prompts(inputs)
 
-    def from_saved(self, raw: Any) -> Any:
+    def from_saved(self, raw: object) -> Any:
         # The raw input of a result is (prompt, continuation), and the continuation is its target.
         return raw[0] if isinstance(raw, tuple) else raw
 
-    def prepare_one(self, raw: Any) -> Sample:
+    def prepare_one(self, raw: object) -> Sample:
         return encode(raw, self.text, self.padding, self.prepend_bos)
 
 
-def is_one_prompt(inputs: Any) -> bool:
+def is_one_prompt(inputs: object) -> bool:
     """Whether the user passed one prompt rather than several."""
     return is_chat(inputs) or _is_ids(inputs) or (not isinstance(inputs, tuple) and is_one_text(inputs))
 
 
-def is_chat(item: Any) -> bool:
+def is_chat(item: object) -> bool:
     """Whether a value is the list of messages of a chat."""
     return (
         isinstance(item, Sequence)
@@ -113,7 +113,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
         raise _not_a_prompt(inputs)
 
 
-def _not_a_prompt(item: Any) -> InputError:
+def _not_a_prompt(item: object) -> InputError:
     return InputError(f"Expected a prompt, got {type(item).__name__}; pass {_ACCEPTED} of these.")
 
 

@@ -42,11 +42,11 @@ class TextReader(InputReader):
     counts_ends: bool = False
     takes_pairs: bool = True
 
-    def is_single(self, inputs: Any) -> bool:
+    def is_single(self, inputs: object) -> bool:
         # A model without pairs refuses a tuple when it is split, with a clearer message than that of is_one_text.
         return (self.takes_pairs or not isinstance(inputs, tuple)) and is_one_text(inputs)
 
-    def split(self, inputs: Any) -> Iterator[Raw]:
+    def split(self, inputs: object) -> Iterator[Raw]:
         return split_texts(inputs)
 
     def prepare_one(self, raw: Raw) -> Sample:
@@ -58,7 +58,7 @@ class TextReader(InputReader):
         return sample
 
 
-def is_one_text(inputs: Any) -> bool:
+def is_one_text(inputs: object) -> bool:
     """Whether the user passed one text rather than several.
 
     Raises:
@@ -79,7 +79,7 @@ def _tuple_of_texts(inputs: tuple[Any, ...]) -> InputError:
     )
 
 
-def _is_flat(ids: Any) -> bool:
+def _is_flat(ids: object) -> bool:
     """Whether token ids are those of one text.
 
     Raises:
@@ -126,11 +126,11 @@ def _named_texts(inputs: Mapping[str, Any]) -> Raw:
     return (texts["text"], texts["text_pair"]) if "text_pair" in texts else texts["text"]
 
 
-def _is_pair(item: Any) -> bool:
+def _is_pair(item: object) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
 
 
-def _not_a_text(item: Any) -> InputError:
+def _not_a_text(item: object) -> InputError:
     return InputError(
         f"Expected a text, got {type(item).__name__}; pass a string, a tuple of two strings in a list (a pair), "
         "{'text': ..., 'text_pair': ...}, a tokenised mapping with 'input_ids', or a list of these."
@@ -161,7 +161,7 @@ def _rows_of(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: values[row] for name, values in given.items()} for row in range(count)]
 
 
-def _whole_numbers(name: str, given: Any) -> Int[Tensor, " l"]:
+def _whole_numbers(name: str, given: object) -> Int[Tensor, " l"]:
     """A field of one tokenized text, as integers."""
     try:
         numbers = torch.as_tensor(given).clone()

@@ -77,7 +77,7 @@ class _Tokens:
     sequence: Int[Tensor, " l"]
     offsets: Int[Tensor, "l 2"] | None
 
-    def spans(self, tokenizer: Any, texts: Sequence[str]) -> tuple[Int[Tensor, "l 2"] | None, str]:
+    def spans(self, tokenizer: object, texts: Sequence[str]) -> tuple[Int[Tensor, "l 2"] | None, str]:
         """Start and end of each token in its text, or None and the reason why they are unknown."""
         if self.offsets is not None and token_spans.are_possible(self.offsets, self.sequence, texts):
             return self.offsets, ""
@@ -132,7 +132,7 @@ def _truncated(
 
 
 def _searched_spans(
-    tokenizer: Any, ids: Int[Tensor, " l"], sequence: Int[Tensor, " l"], texts: Sequence[str]
+    tokenizer: object, ids: Int[Tensor, " l"], sequence: Int[Tensor, " l"], texts: Sequence[str]
 ) -> Int[Tensor, "l 2"] | None:
     """The spans of the tokens of several texts, each searched in its own text; None if they cannot be found."""
     spans = torch.zeros(len(ids), 2, dtype=torch.long)

@@ -32,7 +32,7 @@ def are_possible(spans: Int[Tensor, "l 2"], sequence: Int[Tensor, " l"], texts: 
     return True
 
 
-def find(tokenizer: Any, ids: Sequence[int], text: str) -> Int[Tensor, "l 2"] | None:
+def find(tokenizer: object, ids: Sequence[int], text: str) -> Int[Tensor, "l 2"] | None:
     """The spans of tokens in their text, for a tokenizer that does not return them; None rather than a guess."""
     if not ids:
         return torch.zeros(0, 2, dtype=torch.long)

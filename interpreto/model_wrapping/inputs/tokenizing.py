@@ -24,7 +24,7 @@ def tokenized(tokenizer: Any, *texts: str, **options: Any) -> Mapping[str, Any]:
         return tokenizer(*texts, **options)
 
 
-def with_own_tokenizer(processor: Any) -> Any:
+def with_own_tokenizer(processor: object) -> Any:
     """A copy of a user's tokenizer; `(image processor, tokenizer)` for a processor that contains both."""
     if isinstance(processor, tuple) and len(processor) == 2:
         return processor[0], _copied(processor[1])
@@ -36,7 +36,7 @@ def with_own_tokenizer(processor: Any) -> Any:
     return _copied(tokenizer) if image_processor is None else (image_processor, _copied(tokenizer))
 
 
-def _copied(tokenizer: Any) -> Any:
+def _copied(tokenizer: object) -> Any:
     if tokenizer is None or tokenizer in _COPIES:
         return tokenizer
     try:

@@ -58,7 +58,7 @@ class _FirstCalls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: object) -> Tensor | None:
     """The hidden states among a block's inputs or outputs: the first tensor, searched depth first."""
     if isinstance(output, Tensor):
         return output
@@ -67,7 +67,7 @@ def first_tensor(output: Any) -> Tensor | None:
     return first_tensor(tuple(output.values())) if isinstance(output, dict) else None
 
 
-def replaced(output: Any, old: Any, new: Any) -> Any:
+def replaced(output: object, old: object, new: object) -> Any:
     """A block's inputs or outputs with other hidden states."""
     if output is old:
         return new
@@ -174,13 +174,18 @@ def _tracked(module: nn.Module, path: list[tuple[str, int]], shapes: dict[str, t
             handle.remove()
 
 
-def _enter(path: list[tuple[str, int]], runs: dict[str, int], name: str, *_: Any) -> None:
+def _enter(path: list[tuple[str, int]], runs: dict[str, int], name: str, *_: object) -> None:
     runs[name] += 1
     path.append((name, runs[name]))
 
 
 def _leave(
-    path: list[tuple[str, int]], shapes: dict[str, tuple[int, ...]], name: str, _module: Any, _given: Any, output: Any
+    path: list[tuple[str, int]],
+    shapes: dict[str, tuple[int, ...]],
+    name: str,
+    _module: object,
+    _given: object,
+    output: object,
 ) -> None:
     path.pop()
     tensor = first_tensor(output)

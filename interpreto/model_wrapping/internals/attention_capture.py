@@ -79,12 +79,12 @@ class AttentionCapture(Capture):
             handle.remove()
         self.handles = []
 
-    def _enter(self, *_: Any) -> None:
+    def _enter(self, *_: object) -> None:
         # With an objective per block and a pooler only the pooler's attention is used, so blocks are not recorded.
         records_blocks = not (self.probe.per_block_objective and self.anatomy.pooler is not None)
         self.tap.open = records_blocks and self.entered in self.calls
 
-    def _leave(self, _module: nn.Module, _given: Any, output: Any) -> Any:
+    def _leave(self, _module: nn.Module, _given: object, output: object) -> Any:
         number, self.entered = self.entered, self.entered + 1
         calls = self.tap.drain()
         was_recording, self.tap.open = self.tap.open, False
@@ -186,7 +186,7 @@ class AttentionCapture(Capture):
         modules = list(dict.fromkeys(self.anatomy.blocks))
         entered = 0
 
-        def skipped(*args: Any, **kwargs: Any) -> Any:
+        def skipped(*args: object, **kwargs: object) -> Any:
             nonlocal entered
             number, entered = entered, entered + 1
             # Earlier blocks pass their input on, in the form of their recorded output.

@@ -84,7 +84,7 @@ class AttentionRecorder(TorchFunctionMode):
         TorchFunctionMode.__enter__(self)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         TorchFunctionMode.__exit__(self, *error)
         _THREAD.tap = self._outer
         torch.set_grad_enabled(self._graphs)
@@ -184,7 +184,7 @@ class AttentionRecorder(TorchFunctionMode):
         weights = call.probabilities.mean(1) if arguments.get("average_attn_weights", True) else call.probabilities
         return output, weights.to(output.dtype) if arguments["query"].ndim == 3 else weights[0].to(output.dtype)
 
-    def _softmax(self, probabilities: Tensor, *args: Any, **options: Any) -> Tensor:
+    def _softmax(self, probabilities: Tensor, *args: object, **options: object) -> Tensor:
         """Record a softmax of a model's own attention code; other uses of softmax have another axis or shape."""
         if not _over_keys(probabilities, *args, **options):
             return probabilities
@@ -201,7 +201,7 @@ class AttentionRecorder(TorchFunctionMode):
         return probabilities.detach().requires_grad_()
 
 
-def _over_keys(scores: Tensor, *args: Any, **options: Any) -> bool:
+def _over_keys(scores: Tensor, *args: object, **options: object) -> bool:
     """Whether a softmax is over the last of three or more axes."""
     axis = args[0] if args else options.get("dim")
     return scores.ndim >= 3 and axis in (-1, scores.ndim - 1)

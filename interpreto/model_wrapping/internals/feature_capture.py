@@ -120,8 +120,8 @@ def _record_grid(
     positions: PatchPositions | None,
     name: str,
     module: nn.Module,
-    _given: Any,
-    output: Any,
+    _given: object,
+    output: object,
 ) -> None:
     # A dictionary is the output of a whole model, of which it is unknown which part is used.
     tensor = None if isinstance(output, dict) else first_tensor(output)
@@ -265,11 +265,11 @@ class FeatureCapture(Capture):
         self.handle.remove()
         torch.set_grad_enabled(self.graphs)
 
-    def _enter(self, _module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def _enter(self, _module: nn.Module, args: object, kwargs: object) -> Any:
         old = first_tensor((args, kwargs))
         return replaced((args, kwargs), old, self._captured(old))
 
-    def _leave(self, _module: nn.Module, _given: Any, output: Any) -> Any:
+    def _leave(self, _module: nn.Module, _given: object, output: object) -> Any:
         old = first_tensor(output)
         return replaced(output, old, self._captured(old))
 

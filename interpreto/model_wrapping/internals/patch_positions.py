@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -151,7 +150,7 @@ def _hidden_at(
     """The hidden states at the input of the first of these blocks that runs, or the first input of this length."""
     inputs: list[Tensor | None] = []
 
-    def enter(_module: Any, args: Any, kwargs: Any) -> None:
+    def enter(_module: object, args: object, kwargs: object) -> None:
         hidden = first_tensor((args, kwargs))
         hidden = hidden.movedim(batch, 0) if hidden is not None and hidden.ndim == 3 else None
         if length is None or (hidden is not None and hidden.shape[1] == length):

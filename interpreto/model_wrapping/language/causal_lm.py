@@ -184,7 +184,7 @@ class CausalLMEngine(Engine):
         self._disable_reuse(f"it wrote no keys and values into a cache passed as {' or '.join(names) or 'an argument'}")
         return self._outputs(rows, positions)[0], None
 
-    def _known_reuse_obstacle(self, model: Any) -> str:
+    def _known_reuse_obstacle(self, model: object) -> str:
         """Why rows are run from the first position, as far as is known without a run; empty if they need not be."""
         if not self.runtime.reuse_prefix:
             return "reuse_prefix=False"
@@ -298,7 +298,7 @@ class CausalLMEngine(Engine):
             yield rows.take(slice(start, start + size))
 
     def _outputs(
-        self, rows: Rows, positions: Int[Tensor, " q"], begin: int = 0, cache: Any = None, cut: bool = False
+        self, rows: Rows, positions: Int[Tensor, " q"], begin: int = 0, cache: object = None, cut: bool = False
     ) -> tuple[Float[Tensor, "p q k"], Head]:
         """The explained outputs at some positions; positions before `begin` are in the cache."""
         text, end = self.text, int(positions[-1]) + 1

@@ -42,7 +42,7 @@ class ContinuationResolver(TargetResolver):
     engine: CausalLMEngine
     runtime: Runtime
 
-    def normalize(self, targets: Any, count: int | None = None) -> Any:
+    def normalize(self, targets: object, count: int | None = None) -> Any:
         specs = without_tensors(targets)
         if not (isinstance(specs, list) and specs and all(isinstance(token, int) for token in specs)):
             # Entries stay as they are: a continuation may repeat a token, unlike the targets of a classifier.
@@ -57,7 +57,7 @@ class ContinuationResolver(TargetResolver):
             )
         return tuple(specs)
 
-    def check(self, spec: Any, sample: Sample | None = None) -> None:
+    def check(self, spec: object, sample: Sample | None = None) -> None:
         if sample is None:
             continuations.check(spec, self.text)
         elif (continuation := continuations.of(spec, self.text, _prompt(sample))) is not None:
@@ -132,7 +132,7 @@ def _prompt(sample: Sample) -> TextSample:
     return sample.prompt
 
 
-def _as_continuation(given: Any) -> Any:
+def _as_continuation(given: object) -> Any:
     """An entry of a list of targets, with token ids as a tuple."""
     spec = without_tensors(given)
     return tuple(spec) if isinstance(spec, list) else spec

@@ -51,7 +51,7 @@ class Continuation:
     asked: tuple[int | Contrast | Score | None, ...]
 
 
-def check(spec: Any, text: TextModel) -> None:
+def check(spec: object, text: TextModel) -> None:
     """Check that a value can be a target of a language model.
 
     Raises:
@@ -79,7 +79,7 @@ def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
     return _from_user(spec, text, prompt.rows.fields["input_ids"][0].tolist())
 
 
-def warn_of_seam(spec: Any, prompt: TextSample) -> None:
+def warn_of_seam(spec: object, prompt: TextSample) -> None:
     """Warn if a string continues the last word of the prompt, or doubles the space between them."""
     if int(prompt.sequence[-1]) < 0:
         # The prompt ends in a token of the chat template, after which a word may begin.
@@ -187,7 +187,7 @@ def _make_room(given: dict[str, Any], config: Any, length: int, limit: int) -> N
         given["max_new_tokens"] = max(1, min(default, room))
 
 
-def _from_user(spec: Any, text: TextModel, before: Sequence[int]) -> Continuation:
+def _from_user(spec: object, text: TextModel, before: Sequence[int]) -> Continuation:
     if not isinstance(spec, Contrast):
         ids, decoded, spans = _tokens(spec, text, before)
         return Continuation(torch.tensor(ids), decoded, spans, tuple(ids))
@@ -202,7 +202,7 @@ def _from_user(spec: Any, text: TextModel, before: Sequence[int]) -> Continuatio
     return Continuation(torch.tensor(ids), decoded, spans, tuple(map(Contrast, ids, foil_ids)))
 
 
-def _tokens(spec: Any, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
+def _tokens(spec: object, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
     if isinstance(spec, str):
         return _encoded(spec, text, before)
     spec = spec.tolist() if isinstance(spec, Tensor | np.ndarray | np.generic) else spec

@@ -50,7 +50,9 @@ def read_cache(cache: DynamicCache, row: int, length: int) -> Layers:
 class _Prefix(DynamicLayer):
     """Keys and values of the first positions, shared by all rows; those of later positions are not kept."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_options: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_options: object
+    ) -> tuple[Tensor, Tensor]:
         prefix: Any = (self.keys, self.values)
         keys, values = (
             torch.cat([old.expand(len(new), -1, -1, -1), new], dim=-2)

@@ -58,7 +58,7 @@ class TextModel:
     attention_hides_tokens: bool = False
 
     @staticmethod
-    def of(model: nn.Module, processor: Any, reads_padding: bool) -> "TextModel":
+    def of(model: nn.Module, processor: object, reads_padding: bool) -> "TextModel":
         """Combine a model, possibly wrapped by torch.compile, with its tokenizer or a processor that contains one.
 
         Raises:
@@ -173,7 +173,7 @@ class TextModel:
             )
 
 
-def _tokenizer(processor: Any) -> Tokenizer:
+def _tokenizer(processor: object) -> Tokenizer:
     if processor is None:
         raise ModelError("A text model needs its tokenizer: Method(model, tokenizer).")
     if not isinstance(processor, Tokenizer):
@@ -196,7 +196,7 @@ def position_limit(model: Any) -> int:
     return table.num_embeddings - first_position(model)
 
 
-def first_position(model: Any) -> int:
+def first_position(model: object) -> int:
     """The position id of a text's first token: models like RoBERTa count from after the padding id."""
     table = position_table(model)
     return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
@@ -210,7 +210,7 @@ def reads_length(config: Any) -> bool:
     return any(isinstance(kind, dict) and kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
-def adds_tokens(model: Any) -> bool:
+def adds_tokens(model: object) -> bool:
     """Whether a PEFT adapter adds virtual tokens, or keys and values, in front of each text.
 
     Such an adapter counts positions itself, and does not return a cache that a caller could resume from.

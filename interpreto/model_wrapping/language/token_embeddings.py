@@ -25,7 +25,7 @@ def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tenso
     """
     calls = []
 
-    def substitute(_module: nn.Module, given: tuple[Tensor, ...], output: Any) -> Any:
+    def substitute(_module: nn.Module, given: tuple[Tensor, ...], output: object) -> Any:
         called_ids, original = given[0], anatomy.first_tensor(output)
         assert original is not None
         # Models that keep positions first (XLNet) transpose the ids.

@@ -1,7 +1,7 @@
 """Image classifiers: transformers, timm, torchvision, or any module from pixels to logits."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from interpreto.model_wrapping.tasks.pixel_inputs import pixels_of
 from interpreto.model_wrapping.wrapper import WrapperParts
 
 
-def image_classification(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+def image_classification(model: nn.Module, processor: object, runtime: Runtime) -> WrapperParts:
     """The parts for an image classifier: of transformers, or any module from `p c H W` to logits `p k`.
 
     The processor is an image processor, a joint processor that contains one, a transform from PIL to tensor, or None

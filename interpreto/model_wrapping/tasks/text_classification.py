@@ -27,7 +27,7 @@ from interpreto.model_wrapping.tasks.classification import ClassTargetResolver, 
 from interpreto.model_wrapping.wrapper import WrapperParts
 
 
-def text_classification(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+def text_classification(model: nn.Module, processor: object, runtime: Runtime) -> WrapperParts:
     """The parts for a sequence classifier, possibly wrapped by torch.compile or PEFT, and its tokenizer."""
     processor = with_own_tokenizer(processor)
     # Only a model with a plain table of absolute positions is known to ignore the padding id.

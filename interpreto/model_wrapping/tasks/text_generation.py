@@ -1,7 +1,6 @@
 """Causal language models of transformers."""
 
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,7 +16,7 @@ from interpreto.model_wrapping.runtime import Runtime, unwrapped
 from interpreto.model_wrapping.wrapper import WrapperParts
 
 
-def text_generation(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+def text_generation(model: nn.Module, processor: object, runtime: Runtime) -> WrapperParts:
     """The parts for a causal language model, possibly wrapped by torch.compile or PEFT, and its tokenizer."""
     processor = with_own_tokenizer(processor)
     _check(unwrapped(model))

@@ -31,7 +31,7 @@ from interpreto.model_wrapping.wrapper import WrapperParts
 _TASK = "zero-shot-image-classification"
 
 
-def image_with_prompts(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+def image_with_prompts(model: nn.Module, processor: object, runtime: Runtime) -> WrapperParts:
     """The parts to explain images of a model with an image and a text tower; the targets are prompts.
 
     The processor prepares both sides: a joint processor, or `(transform, tokenizer)`; None for images that are
@@ -42,7 +42,7 @@ def image_with_prompts(model: nn.Module, processor: Any, runtime: Runtime) -> Wr
     return tower.parts(ImageReader(tower.preprocessor), PromptTargets(tower.dual), engine)
 
 
-def text_with_images(model: nn.Module, processor: Any, runtime: Runtime) -> WrapperParts:
+def text_with_images(model: nn.Module, processor: object, runtime: Runtime) -> WrapperParts:
     """The parts to explain texts of a model with an image and a text tower; the targets are images.
 
     The processor is as for `image_with_prompts`.
@@ -69,7 +69,7 @@ class _Towers:
     forward: "_RowsToFeatures"
 
     @staticmethod
-    def of(model: nn.Module, processor: Any, runtime: Runtime) -> "_Towers":
+    def of(model: nn.Module, processor: object, runtime: Runtime) -> "_Towers":
         processor = with_own_tokenizer(processor)
         dual, module = dual_encoder_of(unwrapped(model), processor), unwrap_model(model)
         preprocessor, resolution = dual.image_preprocessor(runtime.size)

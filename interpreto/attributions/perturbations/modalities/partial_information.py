@@ -3,7 +3,7 @@
 import io
 import zlib
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class PartialImages(Revealer):
     """Interpolates the other pixels linearly from the revealed ones; information is the size of a lossless WebP."""
 
     @staticmethod
-    def create(wrapper: InferenceWrapper, removal: Any) -> "PartialImages":
+    def create(wrapper: InferenceWrapper, removal: object) -> "PartialImages":
         """The revealer of a model; `removal` is not used, because pixels are interpolated."""
         return PartialImages()
 
@@ -57,7 +57,7 @@ class PartialTexts(Revealer):
     masker: TokenIds
 
     @staticmethod
-    def create(wrapper: InferenceWrapper, removal: Any) -> "PartialTexts":
+    def create(wrapper: InferenceWrapper, removal: object) -> "PartialTexts":
         """The revealer of a model, with the option `removal`."""
         return PartialTexts(TokenIds.create(wrapper, removal))
 

@@ -21,7 +21,7 @@ from interpreto.option_kinds import check_choice
 NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
 
 
-def replacement(sample: ImageSample, spec: Any, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
+def replacement(sample: ImageSample, spec: object, rng: torch.Generator, option: str) -> Float[Tensor, "c H W"]:
     """The replacement for masked pixels, or the baseline of a path, as a tensor of the image's shape.
 
     Args:
@@ -78,7 +78,7 @@ def _named(sample: ImageSample, name: str, rng: torch.Generator, option: str) ->
     raise OptionError(f"There is no {option}={name!r}: {choices(name, NAMES)}")
 
 
-def describe(spec: Any) -> str:
+def describe(spec: object) -> str:
     """The name of a replacement, for the `info` of a result."""
     if isinstance(spec, Tensor):
         return f"tensor {tuple(spec.shape)}"
@@ -102,7 +102,7 @@ class Pixels(Masker):
             check_choice("removal", self.removal, NAMES)
 
     @staticmethod
-    def create(wrapper: InferenceWrapper, removal: Any) -> "Pixels":
+    def create(wrapper: InferenceWrapper, removal: object) -> "Pixels":
         """The masker of a model, with the option `removal`."""
         return Pixels(removal)
 
@@ -162,7 +162,9 @@ class PixelValues(GradientInput):
     def read(self, sample: ImageSample) -> Float[Tensor, "c H W"]:
         return sample.rows.fields[PIXELS][0]
 
-    def baselines(self, sample: ImageSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b c H W"]:
+    def baselines(
+        self, sample: ImageSample, units: Units, spec: object, rng: torch.Generator
+    ) -> Float[Tensor, "b c H W"]:
         pixels = self.read(sample)
         values = torch.stack([replacement(sample, baseline, rng, "baseline") for baseline in _baselines(spec)])
         return torch.where(units.assigned, values, pixels)
@@ -177,11 +179,11 @@ class PixelValues(GradientInput):
     def reduce(self, scores: Float[Tensor, "t c H W"], reduction: str) -> Float[Tensor, "t H W"]:
         return reduce_axis(scores, 1, reduction)
 
-    def describe(self, spec: Any) -> str:
+    def describe(self, spec: object) -> str:
         return ", ".join(describe(baseline) for baseline in spec) if isinstance(spec, list) else describe(spec)
 
 
-def _baselines(spec: Any) -> Sequence[Any]:
+def _baselines(spec: object) -> Sequence[Any]:
     """The baselines of an option: a list or a tensor `b c H W` is several, a tuple of numbers is one colour."""
     if isinstance(spec, Tensor) and spec.ndim == 4:
         return list(spec)

@@ -41,7 +41,7 @@ class TokenEmbeddings(GradientInput):
         embeddings = sample.rows.fields.get(EMBEDDINGS)
         return self.tokens.embed(sample.rows.fields["input_ids"][0]) if embeddings is None else embeddings[0]
 
-    def baselines(self, sample: TextSample, units: Units, spec: Any, rng: torch.Generator) -> Float[Tensor, "b l d"]:
+    def baselines(self, sample: TextSample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
         specs = spec if isinstance(spec, list | tuple) else [spec]
         if not specs:
@@ -58,24 +58,24 @@ class TokenEmbeddings(GradientInput):
     def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
         return reduce_axis(scores, -1, reduction)
 
-    def describe(self, spec: Any) -> str:
+    def describe(self, spec: object) -> str:
         return (
             ", ".join(self.describe(baseline) for baseline in spec)
             if isinstance(spec, list | tuple)
             else self._name(spec)
         )
 
-    def _name(self, spec: Any) -> str:
+    def _name(self, spec: object) -> str:
         if isinstance(spec, Tensor | np.ndarray):
             return f"tensor {tuple(spec.shape)}"
         token_spec = self._token(spec)
         return "zeros" if token_spec == "zeros" else token_named(self.tokens, token_spec, "baseline").name
 
-    def _token(self, spec: Any) -> Any:
+    def _token(self, spec: object) -> Any:
         """The option as the user gave it; by default the mask token, else a space, else "zeros"."""
         return default_baseline(self.tokens) if spec is None else spec
 
-    def _baseline(self, spec: Any, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
+    def _baseline(self, spec: object, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
         if isinstance(spec, Tensor | np.ndarray):
             spec = torch.as_tensor(spec)
             if spec.shape not in (tensor.shape, tensor.shape[-1:]):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,7 +40,7 @@ class Removal:
     sink: int | None = None
 
 
-def removal_of(tokens: TokenSpace, given: Any) -> Removal:
+def removal_of(tokens: TokenSpace, given: object) -> Removal:
     """The removal for an option's value; None chooses the first that the tokenizer and the model allow.
 
     By default tokens of a language model are hidden from attention if that does not shift the positions of others. The
@@ -76,7 +76,7 @@ def removal_of(tokens: TokenSpace, given: Any) -> Removal:
     return removal
 
 
-def token_named(tokens: TokenSpace, given: Any, option: str) -> Removal:
+def token_named(tokens: TokenSpace, given: object, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
     A text is first tokenised (`" the"`) and must then be one token; otherwise it is looked up in the vocabulary
@@ -95,7 +95,7 @@ def token_named(tokens: TokenSpace, given: Any, option: str) -> Removal:
     return named
 
 
-def _named(tokens: TokenSpace, given: Any, option: str) -> Removal:
+def _named(tokens: TokenSpace, given: object, option: str) -> Removal:
     zeros = ("zeros",) if option == "baseline" else ()
     if isinstance(given, Real) and not isinstance(given, bool) and (zeros or not isinstance(given, Integral)):
         zeros_hint = "'zeros', " if zeros else ""
@@ -180,7 +180,7 @@ class TokenIds(Masker):
     n_prefetched_batches = 64
 
     @staticmethod
-    def create(wrapper: InferenceWrapper, removal: Any) -> "TokenIds":
+    def create(wrapper: InferenceWrapper, removal: object) -> "TokenIds":
         """The masker of a model, with the option `removal`."""
         tokens = wrapper.require_tokens
         return TokenIds(removal_of(tokens, removal), tokens)
