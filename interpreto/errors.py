@@ -5,6 +5,7 @@ Most errors also derive from a built-in exception, such as ValueError, so that c
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InterpretoError(Exception):
@@ -53,6 +54,11 @@ class ConvergenceWarning(UserWarning):
 
 class ZeroMapWarning(UserWarning):
     """A map is 0 everywhere, because its method keeps positive values only."""
+
+
+def attach_outputs(error: BaseException, outputs: list[Any]) -> None:
+    """Let an error carry the results that were finished before it, in the attribute `outputs`."""
+    vars(error)["outputs"] = outputs
 
 
 def choices(given: object, known: Iterable[object]) -> str:

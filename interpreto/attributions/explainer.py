@@ -18,6 +18,7 @@ from interpreto.attributions.plans.base import Plan, PreparedSample, UnitAttribu
 from interpreto.attributions.result import AttributionOutput, Request
 from interpreto.attributions.result_checks import ResultChecks
 from interpreto.attributions.zero_maps import ZERO_MAPS, ZeroMapCheck, zero_targets
+from interpreto.errors import attach_outputs
 from interpreto.model_wrapping.sample import Sample, TextSample
 from interpreto.typing import OnError
 
@@ -83,7 +84,7 @@ class Explainer(ABC):
         try:
             outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._job())))
         except BaseException as error:
-            error.outputs = outputs  # type: ignore[attr-defined]
+            attach_outputs(error, outputs)
             raise
         return outputs
 

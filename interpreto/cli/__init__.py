@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape

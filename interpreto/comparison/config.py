@@ -100,7 +100,7 @@ class ComparisonConfig:
             warnings.warn(
                 f"The comparison in {where!r} was started with other versions ({changed}): its numbers may differ in "
                 "the last digits. Both are recorded.",
-                stacklevel=5,
+                stacklevel=7,
             )
         # Dictionaries cannot be in a set; the order is that of the runs.
         return replace(self, earlier_versions=[v for n, v in enumerate(earlier) if v not in earlier[:n]])

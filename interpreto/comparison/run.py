@@ -22,7 +22,7 @@ from interpreto.comparison.fingerprint import digest
 from interpreto.comparison.records import Record
 from interpreto.comparison.run_store import RunStore
 from interpreto.comparison.sample_batch import SampleBatch
-from interpreto.errors import InputError, SavedFileError
+from interpreto.errors import InputError, SavedFileError, attach_outputs
 from interpreto.model_wrapping.wrapper import TargetedSample
 from interpreto.option_kinds import checks_options
 from interpreto.typing import OnError
@@ -186,7 +186,7 @@ class _Run:
             return self._run_all(records, folder, n_bootstrap, show_progress)
         except BaseException as error:
             # Results up to an error or an interrupt are not lost, as with `explain`.
-            error.outputs = [record.output for record in records.values() if record.output]  # type: ignore[attr-defined]
+            attach_outputs(error, [record.output for record in records.values() if record.output])
             raise
 
     def _run_all(

@@ -428,7 +428,7 @@ def damaged(folder, name):
         lines[1] = lines[1][:40]
         path.write_text("\n".join(lines) + "\n")
     elif path.is_dir():
-        next(path.rglob("*.safetensors")).write_bytes(b"no numbers")
+        min(path.rglob("*.safetensors")).write_bytes(b"no numbers")
     else:
         path.write_text(path.read_text()[:50])
 

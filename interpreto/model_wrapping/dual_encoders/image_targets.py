@@ -62,8 +62,10 @@ class ImageTargets(OtherSide):
             raise TargetError(f"A target of the type {type(target).__name__} is not an image: pass {self.expected}.")
 
     def key(self, target: object) -> Hashable:
-        # Images are compared by identity: comparing pixels would cost more than encoding them twice.
-        return id(target)
+        # Images are compared by identity: comparing pixels would cost more than encoding them twice. The key is the
+        # object itself, so that its identity is not given to another image while its features are kept.
+        assert isinstance(target, ImageTarget)
+        return target
 
     def name(self, target: Any) -> str:
         return target.name

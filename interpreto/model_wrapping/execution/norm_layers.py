@@ -1,6 +1,5 @@
 """Gradients of batch and instance normalization for a batch of one row."""
 
-
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
