@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from interpreto import IMAGES_ONLY, METHODS
-from tests import models
+from tests import laws, models
+from tests.laws import assert_equal_outputs
 from tests.models import light
 
 BY_NAME = {method.__name__: method for method in METHODS}
@@ -47,12 +48,6 @@ def assert_same(before, after):
     assert before == after
 
 
-def assert_equal_outputs(found, expected, tolerance=2e-5):
-    for one, other in zip(found, expected, strict=True):
-        scale = float(other.attributions.abs().max()) + 1e-8
-        assert float((one.attributions - other.attributions).abs().max()) < tolerance * max(scale, 1e-3)
-
-
 def test_the_model_comes_back_as_it_was(method, setting):
     model, processor, inputs = setting
     model.train()
@@ -89,16 +84,12 @@ def test_the_model_comes_back_as_it_was_after_an_exception(method, setting):
 
 def test_the_same_seed_gives_the_same_numbers_whatever_the_batch_size(method, setting):
     model, processor, inputs = setting
-    expected = method(model, processor, batch_size=16)(inputs)
-    for batch_size in (1, 7):
-        assert_equal_outputs(method(model, processor, batch_size=batch_size)(inputs), expected)
+    laws.assert_batch_invariance(method, model, processor, inputs, batch_sizes=(1, 7, 16))
 
 
 def test_other_samples_and_order_do_not_change_results(method, setting):
     model, processor, inputs = setting
-    together = method(model, processor)(inputs)
-    assert_equal_outputs([method(model, processor)(one)[0] for one in inputs], together)
-    assert_equal_outputs(method(model, processor)(inputs[::-1])[::-1], together)
+    laws.assert_batch_composition_invariance(method, model, processor, inputs)
 
 
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])

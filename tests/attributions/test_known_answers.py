@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from interpreto import (
     GradientShap,
@@ -24,6 +25,7 @@ from interpreto import (
     VarGrad,
     from_callables,
 )
+from tests import laws
 from tests.models import Game, LinearImage, linear_text
 
 LINEAR = {
@@ -136,6 +138,14 @@ def play(g, seed=0, **options):
     return output, value
 
 
+def assert_efficient_game(g, tolerance, n_samples):
+    scores, value = table_game(g, 0)
+    method = functools.partial(KernelShap, granularity="pixel", n_samples=n_samples)
+    difference = value(frozenset(range(g))) - value(frozenset())
+    ones = np.ones((1, 1, g), np.float32)
+    return laws.assert_efficiency(method, from_callables(scores), None, ones, difference, tolerance, targets=0)
+
+
 @pytest.mark.parametrize("g", [1, 2, 3, 6, 7])
 def test_exact_kernel_shap_equals_brute_force(g):
     output, value = play(g)
@@ -145,11 +155,7 @@ def test_exact_kernel_shap_equals_brute_force(g):
 
 
 def test_kernel_shap_is_efficient_also_when_it_samples():
-    output, value = play(12, n_samples=200)
-    everything = value(frozenset(range(12))) - value(frozenset())
-    assert output.n_evaluations <= 200
-    assert float(output.attributions.sum()) == pytest.approx(everything, abs=1e-5)
-    assert abs(float(output.completeness_gap)) < 1e-5
+    assert assert_efficient_game(12, 1e-5, n_samples=200).n_evaluations <= 200
 
 
 def additive_and_pairs(g, seed=0):
@@ -196,18 +202,16 @@ def test_kernel_shap_laws_symmetry_dummy_linearity():
         return np.stack([a * b + c, 2 * a * c, 3 * (a * b + c) - 4 * a * c], 1)
 
     wrapped = from_callables(scores)
-    (output,) = KernelShap(wrapped, granularity="pixel")(np.ones((1, 1, 4), np.float32), targets=(0, 1, 2))
-    first, second, combined = output.attributions[:, 0]
-    assert torch.allclose(first, torch.tensor([0.5, 0.5, 1.0, 0.0]), atol=1e-6)
-    assert float(second[3]) == pytest.approx(0, abs=1e-6)
-    assert torch.allclose(combined, 3 * first - 2 * second, atol=1e-6)
+    arguments = (functools.partial(KernelShap, granularity="pixel"), wrapped, None, np.ones((1, 1, 4), np.float32))
+    output = laws.assert_linearity(*arguments, targets=(0, 1, 2), a=3, b=-2)
+    assert torch.allclose(output.attributions[0, 0], torch.tensor([0.5, 0.5, 1.0, 0.0]), atol=1e-6)
+    laws.assert_symmetry(*arguments, (0, 1), targets=0)
+    laws.assert_dummy(*arguments, 3, targets=(0, 1, 2))
 
 
 def test_kernel_shap_says_when_there_are_too_few_samples():
     with pytest.warns(UserWarning, match=r"n_samples=30 is fewer than two per unit \(20 units\).*n_samples >= 80"):
-        output, value = play(20, n_samples=30)
-    everything = value(frozenset(range(20))) - value(frozenset())
-    assert float(output.attributions.sum()) == pytest.approx(everything, abs=1e-4)
+        assert_efficient_game(20, 1e-4, n_samples=30)
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -275,12 +279,12 @@ def quadratic(means):
 def test_integrated_gradients_of_a_quadratic_are_exact_with_two_nodes():
     pixels = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
     means = torch.nn.functional.avg_pool2d(pixels, 2).flatten()
-    method = IntegratedGradients(Game(quadratic), task="image-classification", patch_size=2, n_steps=2)
-    (output,) = method(pixels, targets=(0, 1))
+    method = functools.partial(IntegratedGradients, task="image-classification", patch_size=2, n_steps=2)
+    difference = quadratic(means[None])[0]
+    output = laws.assert_completeness(method, Game(quadratic), None, pixels, difference, targets=(0, 1))
     assert torch.allclose(output.attributions[0].flatten(), means.square(), atol=1e-6)
     product = float(means[0] * means[1]) / 2
     assert torch.allclose(output.attributions[1].flatten(), torch.tensor([product, product, 0, 0]), atol=1e-6)
-    assert (output.completeness_gap.abs() < 1e-6).all()
 
 
 @pytest.mark.parametrize("rule", ["trapezoid", "riemann-left", "riemann-right", "riemann-middle", "gauss-legendre"])
@@ -303,12 +307,15 @@ def test_every_rule_approaches_the_integral(rule):
 
 def test_several_baselines_are_averaged():
     pixels = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
-    method = lambda baseline: IntegratedGradients(  # noqa: E731
-        Game(quadratic), task="image-classification", patch_size=2, baseline=baseline
-    )(pixels, targets=0)[0]
-    both, zero, one = method([0.0, 1.0]), method(0.0), method(1.0)
-    assert torch.allclose(both.attributions, (zero.attributions + one.attributions) / 2, atol=1e-6)
-    assert (both.completeness_gap.abs() < 1e-5).all()
+    model, options = Game(quadratic), {"task": "image-classification", "patch_size": 2}
+    value = quadratic(nn.functional.avg_pool2d(pixels, 2).reshape(1, 4))[0, 0]
+    found = []
+    for baseline, at_baseline in (([0.0, 1.0], 2.0), (0.0, 0.0), (1.0, 4.0)):
+        method = functools.partial(IntegratedGradients, baseline=baseline, **options)
+        arguments = (method, model, None, pixels, value - at_baseline)
+        found.append(laws.assert_completeness(*arguments, tolerance=1e-5, gap=1e-5, targets=0).attributions)
+    both, zero, one = found
+    assert torch.allclose(both, (zero + one) / 2, atol=1e-6)
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -357,8 +364,9 @@ def test_kernel_shap_on_thousands_of_units():
     """More units than evaluations: scores still sum to the total, and no number overflows."""
     weights = np.random.default_rng(0).normal(size=40 * 40)
     wrapped = from_callables(lambda pixels: (pixels.reshape(len(pixels), -1) @ weights)[:, None])
-    (output,) = KernelShap(wrapped, granularity="pixel", n_samples=200)(np.ones((1, 40, 40), np.float32), targets=0)
-    assert float(output.attributions.sum()) == pytest.approx(weights.sum(), abs=1e-2)
+    method = functools.partial(KernelShap, granularity="pixel", n_samples=200)
+    ones = np.ones((1, 40, 40), np.float32)
+    output = laws.assert_efficiency(method, wrapped, None, ones, weights.sum(), 1e-2, targets=0)
     assert output.n_evaluations <= 200
 
 
