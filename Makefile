@@ -37,12 +37,24 @@ format: $(DEVELOPING)
 docs: $(DEVELOPING)
 	$(BIN)/mkdocs build --strict
 
+# Several hours. The tables are written to benchmarks/results; `python -m benchmarks.difference` compares two such folders.
+# The last three need a GPU or published models, and end with what is missing where they cannot run.
 bench: $(DEVELOPING)
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.beside
 	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.pair
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.comparison
+	$(BIN)/python -m benchmarks.segmentation
+	$(BIN)/python -m benchmarks.interrupts
+	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.what_was_tried
+	$(BIN)/python -m benchmarks.zoo_truth
+	-$(BIN)/python -m benchmarks.explained_score
+	-$(BIN)/python -m benchmarks.real_language_model
+	-$(BIN)/python -m benchmarks.devices
 
 zoo: $(DEVELOPING)
 	$(BIN)/python -m interpreto.zoo.train

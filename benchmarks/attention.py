@@ -9,6 +9,7 @@ environment of its own: `pip install --no-deps open_clip_torch==2.23.0 legrad_to
 import contextlib
 import io
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import open_clip
@@ -16,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.overhead import ratio
+from benchmarks.tables import Table
 from interpreto import LeGrad
 
 SIZE, PROMPTS, LAYERS = 224, 8, 2
@@ -54,20 +56,17 @@ def bare(model: Any, image: torch.Tensor, prompts: torch.Tensor) -> None:
     handle.remove()
 
 
-def against_bare() -> None:
+def against_bare() -> Iterator[tuple[Any, ...]]:
     model = clip()
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     method = LeGrad(model, (None, words()), layers=-LAYERS, show_progress=False)
     for count in (1, PROMPTS):
         prompts = embeddings(count)
         factor, ours, bare_time = ratio(lambda p=prompts: method(image, p), lambda p=prompts: bare(model, image, p), 15)
-        print(
-            f"ViT-B/16, {SIZE} px, {count} prompt(s): {factor:.3f} of one forward and "
-            f"{count} backward(s) ({1000 * ours:.0f} and {1000 * bare_time:.0f} ms)"
-        )
+        yield count, 1000 * bare_time, 1000 * ours, factor
 
 
-def against_package() -> None:
+def against_package() -> Iterator[tuple[Any, ...]]:
     from legrad import LeWrapper
 
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -82,17 +81,26 @@ def against_package() -> None:
         reference = theirs.compute_legrad(text_embedding=prompts, image=image)[0].detach()
         # The package upsamples maps and scales them to [0, 1], ours are neither.
         difference = float(((upsampled - low) / (high - low) - reference).abs().max())
-        factor, _, _ = ratio(
+        factor, their_time, our_time = ratio(
             lambda p=prompts: theirs.compute_legrad(text_embedding=p, image=image),
             lambda p=prompts: method(image, p),
             7,
         )
-        print(f"{count} prompt(s): {factor:.2f} times faster than legrad_torch, largest difference {difference:.1e}")
+        yield count, 1000 * their_time, 1000 * our_time, factor, difference
 
+
+BARE = {"prompts": "d", "one forward and a backward each, ms": ".0f", "LeGrad, ms": ".0f", "ratio": ".3f"}
+PACKAGE = {
+    "prompts": "d",
+    "legrad_torch, ms": ".0f",
+    "LeGrad, ms": ".0f",
+    "times faster": ".2f",
+    "largest difference": ".1e",
+}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or ["bare"]
     if "bare" in chosen:
-        against_bare()
+        Table("attention", BARE, against_bare()).run()
     if "package" in chosen:
-        against_package()
+        Table("attention-package", PACKAGE, against_package()).run()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.overhead import ratio, vit
+from benchmarks.tables import Table
 from interpreto import METHODS as ALL
 from interpreto import Deletion, Occlusion, compare, zoo
 
@@ -55,7 +56,7 @@ def profiled(model: Any) -> Iterator[tuple[Clock, Clock]]:
         torch.autograd.grad, type(model).forward = grad, plain
 
 
-def all_methods() -> None:
+def all_methods() -> Iterator[tuple[Any, ...]]:
     model, processor = zoo.load("shapes-vit")
     examples = zoo.samples("shapes-vit", COUNT)
     with profiled(model) as (forward, backward):
@@ -75,13 +76,18 @@ def all_methods() -> None:
     str(comparison)
     total = time.perf_counter() - begin
     inside = forward.seconds + backward.seconds
-    print(f"{len(comparison.methods)} methods and controls, {len(comparison.metrics)} metrics, {COUNT} scenes")
-    print(f"run {run_time:.1f} s, with intervals and table {total:.1f} s")
-    print(f"forward {forward.seconds:.1f} s in {forward.calls} calls, backward {backward.seconds:.1f} s")
-    print(f"inside the model: {inside / total:.3f} of the total")
+    size = f"{len(comparison.methods)} methods and controls, {len(comparison.metrics)} metrics, {COUNT} scenes"
+    for part, seconds, calls in (
+        ("run", run_time, None),
+        ("run, intervals and table", total, None),
+        ("forward", forward.seconds, forward.calls),
+        ("backward", backward.seconds, backward.calls),
+        ("inside the model", inside, None),
+    ):
+        yield size, part, seconds, seconds / total, calls
 
 
-def deletion(name: str, model: Any, processor: Any, images: list[Any], repeats: int) -> None:
+def deletion(name: str, model: Any, processor: Any, images: list[Any], repeats: int) -> tuple[Any, ...]:
     outputs = Occlusion(model, processor, show_progress=False)(images)
     metric = Deletion(model, processor, n_steps=20, show_progress=False)
     result = metric.evaluate(outputs, images)
@@ -96,21 +102,24 @@ def deletion(name: str, model: Any, processor: Any, images: list[Any], repeats: 
                 model(pixel_values=pixels[: min(32, rows - start)].clone())
 
     factor, ours, bare_time = ratio(lambda: metric.evaluate(outputs, images), bare, repeats)
-    print(
-        f"{name}: {len(images)} deletion curves of 20 steps, {rows} rows of which {result.n_evaluations} were run: "
-        f"{ours:.3f} s, bare model {bare_time:.3f} s, ratio {factor:.3f}"
-    )
+    return name, len(images), rows, result.n_evaluations, bare_time, ours, factor
 
 
-def deletions() -> None:
+def deletions() -> Iterator[tuple[Any, ...]]:
     images = [example.input for example in zoo.samples("shapes-vit", COUNT)]
-    deletion("shapes-vit", *zoo.load("shapes-vit"), images, repeats=40)
-    deletion("ViT of 12 layers, width 192, 224 px", *vit(12, 192), images[:4], repeats=5)
+    yield deletion("shapes-vit", *zoo.load("shapes-vit"), images, repeats=40)
+    yield deletion("ViT of 12 layers, width 192, 224 px", *vit(12, 192), images[:4], repeats=5)
 
+
+ALL_METHODS = {"size": "", "part": "", "time, s": ".1f", "share": ".3f", "calls": "d"}
+DELETION = {
+    "model": "", "curves of 20 steps": "d", "points": "d", "of these run": "d", "bare model, s": ".3f",
+    "interpreto, s": ".3f", "ratio": ".3f",
+}  # fmt: skip
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or ["deletion", "all"]
     if "deletion" in chosen:
-        deletions()
+        Table("comparison-deletion", DELETION, deletions()).run()
     if "all" in chosen:
-        all_methods()
+        Table("comparison", ALL_METHODS, all_methods(), n_keys=2).run()

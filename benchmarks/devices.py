@@ -6,7 +6,7 @@ measured on larger ones.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
@@ -16,6 +16,7 @@ import torch
 import transformers as hf
 
 from benchmarks.overhead import ratio
+from benchmarks.tables import Table
 from interpreto import METHODS, KernelShap, LeGrad, Occlusion, zoo
 from tests.causal_lms import causal_lm
 from tests.models import TEXTS, image_model, light, some_images, text_model
@@ -51,7 +52,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.cpu() - other).nan_to_num().abs().max()) / scale
 
 
-def numbers() -> None:
+def numbers() -> Iterator[tuple[Any, ...]]:
     """Scores on the accelerator against the CPU's, with the model on the device or moved there for the call."""
     worst = {"model on the device": (0.0, ""), "device= for the call": (0.0, "")}
     moved, failed = 0, []
@@ -73,15 +74,14 @@ def numbers() -> None:
             error = max(difference(output.attributions, expected) for output in outputs)
             worst[name] = max(worst[name], (error, f"{method.__name__} on {type(model).__name__}"))
         moved += any(parameter.device.type != "cpu" for parameter in model.parameters())
-    print(f"{len(jobs())} pairs of method and task")
+    yield "pairs of method and task", len(jobs()), None
     for name, (value, where) in worst.items():
-        print(f"| {name} | largest difference from the CPU {value:.1e}, {where} |")
-    print(f"| models that did not stay on the CPU | {moved} |")
-    for line in failed:
-        print(f"| failed | {line} |")
+        yield f"largest difference from the CPU, {name}", value, where
+    yield "models that did not stay on the CPU", moved, None
+    yield "failed", len(failed), "; ".join(failed) or None
 
 
-def threads() -> None:
+def threads() -> Iterator[tuple[Any, ...]]:
     """Eight threads on one model on the accelerator, one explainer per method."""
     model, tokenizer = text_model("bert")
     model = deepcopy(model).to(DEVICE)
@@ -94,7 +94,7 @@ def threads() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         failures = list(pool.map(wrong, range(200)))
-    print(f"| 8 threads, 200 calls of {len(explainers)} methods | {sum(failures)} wrong |")
+    yield f"wrong of 200 calls of {len(explainers)} methods by 8 threads", sum(failures), None
 
 
 def seconds(act: Callable[[], object], repeats: int = 5) -> float:
@@ -109,7 +109,7 @@ def seconds(act: Callable[[], object], repeats: int = 5) -> float:
     return statistics.median(times[1:])
 
 
-def times() -> None:
+def times() -> Iterator[tuple[Any, ...]]:
     """Time of calls on larger models: moves to the device, bfloat16, prefix caching."""
     torch.manual_seed(0)
     vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).eval()
@@ -127,10 +127,11 @@ def times() -> None:
         on_device_time, moved_time, half_time = (
             seconds(partial(explainer, image, 0)) for explainer in (stays, moves, half)
         )
-        print(
-            f"| {name}, ViT-B/16 | {1e3 * on_device_time:.0f} ms there, {1e3 * moved_time:.0f} ms moved for each call, "
-            f"{1e3 * half_time:.0f} ms in bfloat16 (rank correlation {float(ranks[0, 1]):.4f}) |"
-        )
+        yield f"{name}, ViT-B/16", 1e3 * on_device_time, 1e3 * moved_time, 1e3 * half_time, ranks[0, 1]
+
+
+def prefixes() -> Iterator[tuple[Any, ...]]:
+    """Time of calls on a language model with and without prefix caching."""
     config = hf.LlamaConfig(
         vocab_size=32000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=16, num_attention_heads=16,
         num_key_value_heads=4,
@@ -143,13 +144,10 @@ def times() -> None:
         factor, without_reuse, with_reuse = ratio(partial(slow, prompt, " lamp"), partial(fast, prompt, " lamp"), 3)
         reuse = fast(prompt, " lamp")[0].info["prefix_reuse"]
         name = method.func.__name__ if isinstance(method, partial) else method.__name__
-        print(
-            f"| {name}, Llama of 0.2 billion, bfloat16, {count} words | {without_reuse:.2f} s without reuse, "
-            f"{with_reuse:.2f} s with it ({reuse}): {factor:.2f} x |"
-        )
+        yield f"{name}, Llama of 0.2 billion, bfloat16", count, without_reuse, with_reuse, factor, str(reuse)
 
 
-def memory() -> None:
+def memory() -> Iterator[tuple[Any, ...]]:
     """Memory of a working copy: none if the model is on the device already."""
     vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).eval().to(DEVICE)
     before = torch.cuda.memory_allocated()
@@ -157,13 +155,22 @@ def memory() -> None:
     explainer(some_images()[0], 0)
     taken = (torch.cuda.memory_allocated() - before) / 1e6
     size = sum(parameter.nbytes for parameter in vit.parameters()) / 1e6
-    print(f"| memory that stays after a call | {taken:.2f} MB, of a model of {size:.0f} MB |")
+    yield "megabytes that stay after a call", taken, f"of a model of {size:.0f} MB"
+
+
+CHECKS = {"check": "", "result": ".3g", "details": ""}
+TIMES = {"call": "", "there, ms": ".0f", "moved, ms": ".0f", "in bfloat16, ms": ".0f", "rank correlation": ".4f"}
+PREFIXES = {
+    "call": "", "words": "d", "without reuse, s": ".2f", "with reuse, s": ".2f", "times faster": ".2f", "reuse": "",
+}  # fmt: skip
 
 
 def main() -> None:
-    print(torch.cuda.get_device_name(), torch.__version__, hf.__version__)
-    for part in (numbers, threads, memory, times):
-        part()
+    if not torch.cuda.is_available():
+        raise SystemExit("This benchmark needs CUDA.")
+    Table("devices", CHECKS, (row for part in (numbers, threads, memory) for row in part())).run()
+    Table("devices-times", TIMES, times()).run()
+    Table("devices-prefixes", PREFIXES, prefixes(), n_keys=2).run()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from itertools import permutations
 import torch
 
 from benchmarks.real_models import image_classifier, normalized, photos, pixels
+from benchmarks.tables import Table
 from interpreto import (
     Grid,
     IntegratedGradients,
@@ -79,7 +80,7 @@ def of_images(limit=6):
                 # A map without positive attribution counts as chance. The diagonal is the quarter of each target.
                 shares.append((quarters / quarters.sum(1, keepdim=True)).nan_to_num(0.25).diagonal())
             values = torch.cat(shares)
-            print(f"| {name} | {label} | {values.mean():.2f} | {(values > 0.5).float().mean():.2f} |", flush=True)
+            yield name, label, values.mean(), (values > 0.5).float().mean()
 
 
 def of_texts():
@@ -91,15 +92,14 @@ def of_texts():
             outputs = explain([sample.input for sample in samples])
             masses = RelevanceMass().evaluate(outputs, [sample.truth for sample in samples]).values
             values = torch.cat([mass.flatten() for mass in masses])
-            print(f"| {name} | {label} | {values.nanmean():.2f} | {(values > 0.5).float().mean():.2f} |", flush=True)
+            yield name, label, values.nanmean(), (values > 0.5).float().mean()
 
 
 def main():
-    for title, run in (("mosaics of photos, 1,000 classes", of_images), ("reviews, 2 classes", of_texts)):
-        print(
-            f"\n{title}\n\n| method | score | share of the positive attribution | more than half |\n|---|---|---|---|"
-        )
-        run()
+    columns = {"method": "", "score": "", "share of the positive attribution": ".2f", "more than half": ".2f"}
+    # The texts need no published model.
+    Table("explained-score-texts", columns, of_texts(), n_keys=2).run()
+    Table("explained-score-images", columns, of_images(), n_keys=2).run()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import transformers as hf
 
 from benchmarks.memory import taken
 from benchmarks.overhead import ratio
+from benchmarks.tables import Table
 from interpreto import IntegratedGradients, KernelShap, Occlusion, zoo
 
 BATCH, PROMPT, TARGETS, STEPS = 16, 96, 16, 50
@@ -75,12 +76,17 @@ def plain_gradients(gpt: Any, ids: list[int]) -> torch.Tensor:
     return total.sum(-1)
 
 
-def lines() -> Iterator[str]:
+def lines() -> Iterator[tuple[Any, ...]]:
     gpt, words, ids = model(), tokenizer(), tokens()
     shared = {"granularity": "all-tokens", "batch_size": BATCH, "show_progress": False}
     prompt, continuation = {"input_ids": torch.tensor([ids[:PROMPT]])}, tuple(ids[PROMPT:])
     cases = {
-        "Occlusion": (Occlusion(gpt, words, **shared), partial(plain_occlusion, gpt, ids, words.mask_token_id), 3),
+        # The loop replaces tokens too; the default removal of language models changes the attention mask.
+        "Occlusion": (
+            Occlusion(gpt, words, removal="mask", **shared),
+            partial(plain_occlusion, gpt, ids, words.mask_token_id),
+            3,
+        ),
         "IntegratedGradients": (
             IntegratedGradients(gpt, words, n_steps=STEPS, baseline="zeros", **shared),
             partial(plain_gradients, gpt, ids),
@@ -93,10 +99,10 @@ def lines() -> Iterator[str]:
         # Tokens after a target cannot influence it: NaN in ours, 0 in the loop.
         finite = ~ours.isnan()
         difference = float((ours - theirs)[finite].abs().max())
-        yield f"| {name} | {slow:.2f} | {fast:.2f} | {factor:.2f} x | {difference:.1e} |"
+        yield name, slow, fast, factor, difference
 
 
-def by_position(length: int = 512, count: int = 16) -> Iterator[str]:
+def by_position(length: int = 512, count: int = 16) -> Iterator[tuple[Any, ...]]:
     """Time of Occlusion of `count` words, by their position in the prompt."""
     gpt, words = model(), tokenizer()
     prompt = " ".join(["lamp", "ball", "garden", "rain"] * (length // 4))
@@ -110,7 +116,7 @@ def by_position(length: int = 512, count: int = 16) -> Iterator[str]:
             explain(prompt, targets=" lamp")
             seconds.append(time.perf_counter() - start)
         # The first call makes the working copy and checks the model.
-        yield f"| words {begin} to {begin + count - 1} of {len(spans)} | {statistics.median(seconds[1:]):.2f} s |"
+        yield f"words {begin} to {begin + count - 1} of {len(spans)}", statistics.median(seconds[1:])
 
 
 LONG = 1024
@@ -137,7 +143,7 @@ def peak_of(method: Any) -> float:
     return taken(lambda: explain(prompt, continuation))
 
 
-def memory() -> Iterator[str]:
+def memory() -> Iterator[tuple[Any, ...]]:
     """Peak memory, each in a fresh process."""
     few = partial(KernelShap, n_samples=64)
     tasks = {
@@ -150,22 +156,23 @@ def memory() -> Iterator[str]:
         # The peak of a process includes all that ran in it before.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peaks[name] = pool.apply(task)
-        yield f"| {name} | {peaks[name]:.3f} GB | {peaks[name] / peaks['forward']:.2f} |"
+        yield name, peaks[name], peaks[name] / peaks["forward"]
 
 
 TABLES = {
     "time": (
-        "| method | plain loop, s | interpreto, s | times faster | largest difference |\n|---|---|---|---|---|",
+        {
+            "method": "", "plain loop, s": ".2f", "interpreto, s": ".2f", "times faster": ".2f",
+            "largest difference": ".1e",
+        },
         lines,
     ),
-    "position": ("| masked words | time |\n|---|---|", by_position),
-    "memory": ("| what | peak above the model | ratio to a forward pass |\n|---|---|---|", memory),
-}
+    "position": ({"masked words": "", "time, s": ".2f"}, by_position),
+    "memory": ({"what": "", "peak above the model, GB": ".3f", "ratio to a forward pass": ".2f"}, memory),
+}  # fmt: skip
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
     for name in sys.argv[1:] or TABLES:
-        head, rows = TABLES[name]
-        print(f"\n{head}")
-        for line in rows():
-            print(line, flush=True)
+        columns, rows = TABLES[name]
+        Table(f"generation-{name}", columns, rows()).run()

@@ -1,14 +1,15 @@
 """A KeyboardInterrupt at every line of the package, in one call of each family of methods: how many leave changes."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
+from benchmarks.tables import Table
 from tests.interrupts import StateSnapshot, interrupted_at, lines_of
 from tests.test_threads import FAMILIES, all_close, attributions_of
 
 
-def main() -> None:
-    print("| family | lines | interrupted | left something behind | right afterwards | seconds |")
-    print("|---|---|---|---|---|---|")
+def rows() -> Iterator[tuple[Any, ...]]:
     for name, build in FAMILIES.items():
         begin = time.perf_counter()
         model, explainer, inputs, target = build()
@@ -26,10 +27,19 @@ def main() -> None:
                 snapshot = StateSnapshot(model)
         right = all_close(call(), expected)
         seconds = time.perf_counter() - begin
-        print(f"| {name} | {len(places)} | {raised} | {len(broken)} | {right} | {seconds:.0f} |", flush=True)
+        yield name, len(places), raised, len(broken), right, seconds
         for place, what in broken:
             print(place, what)
 
 
+COLUMNS = {
+    "family": "",
+    "lines": "d",
+    "interrupted": "d",
+    "state changed": "d",
+    "right afterwards": "",
+    "time, s": ".0f",
+}
+
 if __name__ == "__main__":
-    main()
+    Table("interrupts", COLUMNS, rows()).run()

@@ -1,11 +1,12 @@
 """Peak memory of up to 4,000 RISE masks on an image of 224 px, above that of the model (on Linux)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from PIL import Image
 
 from benchmarks.overhead import vit
+from benchmarks.tables import Table
 from interpreto import Rise
 from interpreto.comparison.peak_memory import watched
 
@@ -17,7 +18,7 @@ def taken(work: Callable[[], Any]) -> float:
     return peak.gigabytes
 
 
-def main() -> None:
+def rows() -> Iterator[tuple[Any, ...]]:
     model, processor = vit(6, 192)
     image = Image.effect_noise((224, 224), 80).convert("RGB")
 
@@ -27,8 +28,8 @@ def main() -> None:
     # Warm up: the first call makes the working copy.
     rise(64)
     for samples in (64, 256, 4000):
-        print(f"{samples} masks take {taken(lambda samples=samples: rise(samples)):.3f} GB")
+        yield samples, taken(lambda samples=samples: rise(samples))
 
 
 if __name__ == "__main__":
-    main()
+    Table("memory", {"masks": "d", "peak above the model, GB": ".3f"}, rows()).run()

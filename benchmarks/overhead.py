@@ -1,7 +1,8 @@
 """Time that the pipeline adds to the bare model, on the same rows in the same process.
 
-`python -m benchmarks.overhead [NAME ...]` prints one line per case: the median ratio of the method's time to that of
-the bare model running as many rows in batches of the same size (forward and backward for methods that take gradients).
+`python -m benchmarks.overhead [overhead] [bf16] [batching]` prints one row per case: the median ratio of the method's
+time to that of the bare model running as many rows in batches of the same size (forward and backward for methods that
+take gradients).
 Runs of the two alternate, so that a drift of the machine affects both.
 """
 
@@ -17,6 +18,7 @@ import torch
 import transformers as hf
 from PIL import Image
 
+from benchmarks.tables import Table
 from interpreto import IntegratedGradients, KernelShap, Occlusion, Saliency, zoo
 
 BATCH = 16
@@ -82,21 +84,29 @@ class Bare:
             torch.autograd.grad(self.model(**fields).logits[:, 0].sum(), fields[self.name])
 
 
-def ratio(one: Callable[[], Any], other: Callable[[], Any], repeats: int = 7) -> tuple[float, float, float]:
-    """The median of the pairwise ratios of two runs' times, and each one's median seconds."""
-    pairs = []
+def pairs(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> list[tuple[float, float]]:
+    """Seconds of alternating runs; which of the two comes first alternates too."""
     # Warm up.
     one(), other()
-    for _ in range(repeats):
+    times = []
+    for number in range(repeats):
+        first, second = (one, other) if number % 2 == 0 else (other, one)
         begin = time.perf_counter()
-        one()
+        first()
         middle = time.perf_counter()
-        other()
-        pairs.append((middle - begin, time.perf_counter() - middle))
+        second()
+        seconds = (middle - begin, time.perf_counter() - middle)
+        times.append(seconds if first is one else seconds[::-1])
+    return times
+
+
+def ratio(one: Callable[[], Any], other: Callable[[], Any], repeats: int = 7) -> tuple[float, float, float]:
+    """The median of the pairwise ratios of two runs' times, and each one's median seconds."""
+    times = pairs(one, other, repeats)
     return (
-        statistics.median(first / second for first, second in pairs),
-        statistics.median(first for first, _ in pairs),
-        statistics.median(second for _, second in pairs),
+        statistics.median(first / second for first, second in times),
+        statistics.median(first for first, _ in times),
+        statistics.median(second for _, second in times),
     )
 
 
@@ -107,7 +117,7 @@ METHODS = {
 }
 
 
-def overhead() -> Iterator[str]:
+def overhead() -> Iterator[tuple[Any, ...]]:
     """Each method against the bare model."""
     for size, (layers, narrow, wide) in {"large": (6, 384, 192), "small": (2, 64, 64)}.items():
         for name, (model, processor), sample in (
@@ -119,10 +129,10 @@ def overhead() -> Iterator[str]:
                 rows = explain(sample, targets=0)[0].n_evaluations
                 bare = Bare(model, processor, sample, gradients)
                 factor, ours, bare_time = ratio(partial(explain, sample, targets=0), partial(bare, rows))
-                yield f"| {title} | {size} {name} | {rows} | {bare_time:.3f} | {ours:.3f} | {factor:.3f} |"
+                yield title, f"{size} {name}", rows, bare_time, ours, factor
 
 
-def bf16() -> Iterator[str]:
+def bf16() -> Iterator[tuple[Any, ...]]:
     """Autocast against float32: speed and rank correlation."""
     from scipy.stats import spearmanr
 
@@ -135,11 +145,10 @@ def bf16() -> Iterator[str]:
         factor, exact_time, fast_time = ratio(partial(exact, sample, targets=0), partial(fast, sample, targets=0), 3)
         one, other = (explain(sample, targets=0)[0].attributions.flatten() for explain in (exact, fast))
         agreement = spearmanr(one, other).statistic
-        times = f"{exact_time:.3f} s | {fast_time:.3f} s | {factor:.2f} x"
-        yield f"| {title} bfloat16 | large ViT | {times} | rank {agreement:.4f} |"
+        yield title, "large ViT, 224 px", exact_time, fast_time, factor, agreement
 
 
-def batching() -> Iterator[str]:
+def batching() -> Iterator[tuple[Any, ...]]:
     """64 short texts of mixed lengths in one call, against one call for each text."""
     texts = [example.input for example in zoo.samples("reviews-bert", 64)]
     for size, (layers, width) in {"large": (6, 384), "small": (2, 64)}.items():
@@ -154,15 +163,29 @@ def batching() -> Iterator[str]:
 
             repeats = 5 if size == "small" or title == "Saliency" else 2
             factor, batch_time, single_time = ratio(partial(explain, texts, targets=0), each, repeats)
-            times = f"{single_time:.3f} s one by one | {batch_time:.3f} s in one call"
-            yield f"| {title}, 64 texts | {size} BERT | {times} | {factor:.3f} |"
+            yield title, f"{size} BERT", single_time, batch_time, factor
 
 
-PARTS = {"overhead": overhead, "bf16": bf16, "batching": batching}
+PARTS = {
+    "overhead": (
+        overhead,
+        {"method": "", "model": "", "rows": "d", "bare model, s": ".3f", "interpreto, s": ".3f", "ratio": ".3f"},
+    ),
+    "bf16": (
+        bf16,
+        {
+            "method": "", "model": "", "float32, s": ".3f", "bfloat16, s": ".3f", "times faster": ".2f",
+            "rank correlation": ".4f",
+        },
+    ),
+    "batching": (
+        batching,
+        {"method": "", "model": "", "64 texts one by one, s": ".3f", "in one call, s": ".3f", "ratio": ".3f"},
+    ),
+}  # fmt: skip
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
     for part in sys.argv[1:] or PARTS:
-        print(f"\n{part}", flush=True)
-        for line in PARTS[part]():
-            print(line, flush=True)
+        rows, columns = PARTS[part]
+        Table("overhead" if part == "overhead" else f"overhead-{part}", columns, rows(), n_keys=2).run()

@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import ndimage
 from skimage import data
 
 from benchmarks.overhead import ratio
+from benchmarks.tables import Table
 from interpreto import GuidedIG
 from interpreto.attributions.aggregations.region_ranking import ranked_greedily, ranked_once
 from interpreto.attributions.granularity.regions import segmented
@@ -27,33 +29,35 @@ def photograph(side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(image, np.float64) / 127.5 - 1, ndimage.gaussian_filter(noise, (side / 75, side / 75, 0))
 
 
-def regions() -> None:
+def regions() -> Iterator[tuple[Any, ...]]:
     values, base = photograph(224)
     expected = xrai.XRAI().GetMask(values, None, base_attribution=base)
     # As in the package, which takes the maximum over channels.
     attribution = base.max(-1)
     gains = ranked_greedily(attribution, segmented(values), 1.0).gains
-    print(f"XRAI, 224 px: largest difference from the package {np.abs(gains - expected).max():.1e}")
+    difference = float(np.abs(gains - expected).max())
     for name, rank in (("full", ranked_greedily), ("fast", ranked_once)):
         parameters = xrai.XRAIParameters(algorithm=name)
-        factor, *_ = ratio(
+        factor, theirs, ours = ratio(
             lambda parameters=parameters: xrai.XRAI().GetMask(
                 values, None, base_attribution=base, extra_parameters=parameters
             ),
             lambda rank=rank: rank(attribution, segmented(values), 1.0),
         )
-        print(f"XRAI {name}, 224 px, without its base: {factor:.2f} times faster than the package")
+        # Only the full algorithm was compared above.
+        same = difference if name == "full" else None
+        yield f"XRAI {name}, 224 px, without its base", "package / interpreto", theirs, ours, factor, same
     sizes = {side: photograph(side) for side in (512, 1024)}
 
     def run(side: int) -> None:
         pixels, attributions = sizes[side]
         ranked_greedily(attributions.max(-1), segmented(pixels), 1.0)
 
-    factor, *_ = ratio(lambda: run(1024), lambda: run(512))
-    print(f"XRAI full, 1024 px takes {factor:.2f} times the time of 512 px")
+    factor, large, small = ratio(lambda: run(1024), lambda: run(512))
+    yield "XRAI full", "1024 px / 512 px", large, small, factor, None
 
 
-def blurs() -> None:
+def blurs() -> Iterator[tuple[Any, ...]]:
     values, _ = photograph(224)
     tensor = torch.from_numpy(values).float().movedim(-1, 0).contiguous()
     sigmas = torch.arange(50, dtype=torch.float64)
@@ -64,11 +68,11 @@ def blurs() -> None:
             blur_ig.gaussian_blur(values, sigma)
             blur_ig.gaussian_blur(values, sigma + 0.01)
 
-    factor, *_ = ratio(package, lambda: [blurred(tensor, some, (1, 2)) for some in sigmas.split(32)])
-    print(f"BlurIG, 50 blurs and their slopes at 224 px: {factor:.2f} times faster than the package")
+    factor, theirs, ours = ratio(package, lambda: [blurred(tensor, some, (1, 2)) for some in sigmas.split(32)])
+    yield "BlurIG, 50 blurs and their derivatives, 224 px", "package / interpreto", theirs, ours, factor, None
 
 
-def guided() -> None:
+def guided() -> Iterator[tuple[Any, ...]]:
     import timm
 
     torch.manual_seed(0)
@@ -82,12 +86,16 @@ def guided() -> None:
             torch.autograd.grad(model(pixels)[0, 5], pixels)
 
     method = GuidedIG(model, n_steps=steps, show_progress=False)
-    factor, *_ = ratio(lambda: method(image, targets=5), bare)
-    print(f"GuidedIG, ViT-S/16 at 224 px, {steps} steps: {factor:.3f} times a forward and backward of each step")
+    factor, ours, bare_time = ratio(lambda: method(image, targets=5), bare)
+    yield f"Guided IG, ViT-S/16, 224 px, {steps} steps", "interpreto / bare model", ours, bare_time, factor, None
 
 
 PARTS: dict[str, Any] = {"xrai": regions, "blur": blurs, "guided": guided}
 
+COLUMNS = {
+    "what": "", "compared": "", "first, s": ".3f", "second, s": ".3f", "ratio": ".3f", "largest difference": ".1e",
+}  # fmt: skip
+
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
-        PARTS[part]()
+        Table(f"pair-{part}", COLUMNS, PARTS[part](), n_keys=2).run()

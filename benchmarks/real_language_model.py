@@ -14,6 +14,7 @@ from itertools import product
 import torch
 
 from benchmarks.real_models import language_model
+from benchmarks.tables import Table
 from interpreto import (
     BlurIG,
     GradientShap,
@@ -243,9 +244,12 @@ def main():
     parser.add_argument("--limit", type=int, default=100, help="prompts of each kind")
     arguments = parser.parse_args()
     kinds = {name: KINDS[name][: arguments.limit] for name in arguments.kinds.split(",")}
-    columns = [f"{kind} ({len(questions)})" for kind, questions in kinds.items()]
-    print("|", " | ".join(["method", "score", "removal or baseline", "BOS", *columns, "all", "seconds"]), "|")
-    print(f"|{'---|' * (len(kinds) + 6)}")
+    names = [f"{kind} ({len(questions)})" for kind, questions in kinds.items()]
+    columns = ["method", "score", "removal or baseline", "BOS", *names, "all", "time, s"]
+    Table("real-language-model", dict.fromkeys(columns, ".0f"), rows(arguments, kinds), n_keys=4).run()
+
+
+def rows(arguments, kinds):
     model, tokenizer = language_model()
     for name in arguments.methods.split(","):
         method, option = METHODS[name]
@@ -266,8 +270,7 @@ def main():
                 outputs = explain([q.prompt for q in questions], targets=[q.continuation for q in questions])
                 ranks[kind] = torch.tensor([rank(o, q) for o, q in zip(outputs, questions, strict=True)])
             cells = [shares(values) for values in [*ranks.values(), torch.cat(list(ranks.values()))]]
-            seconds = f"{time.perf_counter() - begin:.0f}"
-            print("|", " | ".join([name, score, removal, bos, *cells, seconds]), "|", flush=True)
+            yield name, score, removal, bos, *cells, time.perf_counter() - begin
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ Run `python -m benchmarks.segmentation` from the root of the repository.
 
 import statistics
 import time
+from collections.abc import Iterator
+from typing import Any
 
+from benchmarks.tables import Table
 from interpreto.attributions.granularity.segmentation import character_ends, clauses, sentences, words
 
 LENGTHS = (25_000, 100_000, 400_000)
@@ -44,15 +47,18 @@ def seconds(segment, text: str) -> float:
     return statistics.median(times)
 
 
+def rows(segment) -> Iterator[tuple[Any, ...]]:
+    """A row for every text."""
+    for kind, piece in TEXTS.items():
+        times = [seconds(segment, (piece * (length // len(piece) + 1))[:length]) for length in LENGTHS]
+        yield kind, *times, times[-1] / times[0]
+
+
 def main() -> None:
     """Print a table for every segmenter."""
+    columns = {"text": "", **{f"{length:,} characters, s": ".3f" for length in LENGTHS}, "ratio": ".0f"}
     for name, segment in SEGMENTERS.items():
-        print(f"| {name} | {' | '.join(f'{length:,}' for length in LENGTHS)} | ratio |")
-        print(f"|---|{'---|' * (len(LENGTHS) + 1)}")
-        for kind, piece in TEXTS.items():
-            times = [seconds(segment, (piece * (length // len(piece) + 1))[:length]) for length in LENGTHS]
-            print(f"| {kind} | {' | '.join(f'{value:.3f}' for value in times)} | {times[-1] / times[0]:.0f} |")
-        print()
+        Table(f"segmentation-{name}", columns, rows(segment)).run()
 
 
 if __name__ == "__main__":

@@ -6,16 +6,17 @@
 import random
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
+from benchmarks.tables import Table
 from tests.test_threads import CALLS, FAMILIES, THREADS, all_close, attributions_of
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    print("| family | calls | wrong | the user's own forwards | changed | seconds |\n|---|---|---|---|---|---|")
+def rows() -> Iterator[tuple[Any, ...]]:
     for name, build in FAMILIES.items():
         begin = time.perf_counter()
         model, explainer, inputs, target = build()
@@ -53,8 +54,7 @@ def main() -> None:
         stop.set()
         user.join()
         seconds = time.perf_counter() - begin
-        counts = f"{THREADS * CALLS} | {len(wrong)} | {len(used)} | {len(changed)}"
-        print(f"| {name} | {counts} | {seconds:.0f} |", flush=True)
+        yield name, THREADS * CALLS, len(wrong), len(used), len(changed), seconds
 
 
 def forward(model, args, kwargs):
@@ -65,5 +65,15 @@ def forward(model, args, kwargs):
     return out if isinstance(out, torch.Tensor) else out[0]
 
 
+COLUMNS = {
+    "family": "",
+    "calls": "d",
+    "wrong": "d",
+    "the user's own forwards": "d",
+    "changed": "d",
+    "time, s": ".0f",
+}
+
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    Table("threads", COLUMNS, rows()).run()

@@ -30,6 +30,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
+from benchmarks.tables import Table
 from interpreto import GradCam, IntegratedGradients, InterpretoError, KernelShap, LeGrad, Occlusion, RawAttention
 from interpreto.errors import ConvergenceWarning
 from tests.causal_lms import CAUSAL_LMS, causal_lm, slow_scores
@@ -338,9 +339,11 @@ def language_row(model: Any, words: Any) -> Iterator[tuple[str, str]]:
     )
 
 
-def table(title: str, rows: dict[str, dict[str, str]]) -> str:
-    """Cells as Markdown."""
+def table(name: str, title: str, rows: dict[str, dict[str, str]]) -> str:
+    """Cells as Markdown, written as JSON too."""
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    cells = [(row, *(cells.get(column) for column in columns)) for row, cells in rows.items()]
+    Table(f"tried-{name}", dict.fromkeys(["architecture", *columns], ""), cells).write()
     lines = [f"## {title}", "", f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     lines += [
         f"| {name} | {' | '.join(cells.get(column, '-') for column in columns)} |" for name, cells in rows.items()
@@ -386,10 +389,14 @@ def main() -> None:
     images = rows_of(IMAGE_MODELS, partial(image_parts, image_model), image_row)
     images |= rows_of(MORE_IMAGES, partial(image_parts, other_image), image_row)
     tables = [
-        table("Text classifiers", texts),
-        table("Image classifiers", images),
-        table("Language models", rows_of(CAUSAL_LMS, causal_lm, language_row)),
-        table("Dual encoders: images compared with a prompt", rows_of(DUAL_ENCODERS, dual_encoder_parts, image_row)),
+        table("texts", "Text classifiers", texts),
+        table("images", "Image classifiers", images),
+        table("language-models", "Language models", rows_of(CAUSAL_LMS, causal_lm, language_row)),
+        table(
+            "dual-encoders",
+            "Dual encoders: images compared with a prompt",
+            rows_of(DUAL_ENCODERS, dual_encoder_parts, image_row),
+        ),
     ]
     page = "\n".join(tables)
     print(page)

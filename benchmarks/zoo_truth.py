@@ -5,12 +5,14 @@ a Markdown table for each.
 """
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.tables import Table
 from interpreto import METHODS, SmoothGrad, zoo
 from interpreto.errors import UnsupportedError
 
@@ -58,13 +60,12 @@ TABLES: dict[str, tuple[tuple[str, ...], Any, dict[str, Any], dict[str, Any]]] =
 """For each model: its columns, the function that fills them, options of all methods, and additional methods."""
 
 
-def table(name: str, count: int) -> None:
-    """Print the table of one model."""
-    columns, columns_of, options, more = TABLES[name]
+def rows(name: str, count: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of one model."""
+    _, columns_of, options, more = TABLES[name]
     model, processor = zoo.load(name)
     examples = zoo.samples(name, count)
     targets = [example.label for example in examples] if name == "stories-gpt2" else None
-    print(f"\n{name}\n\n| method | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for title, method in ({f"`{method.__name__}`": method for method in METHODS} | more).items():
         try:
             explain = method(model, processor, show_progress=False, **options)
@@ -75,10 +76,11 @@ def table(name: str, count: int) -> None:
         values: Tensor = torch.tensor(
             [columns_of(output, example.truth) for output, example in zip(outputs, examples, strict=True)]
         )
-        print(f"| {title} | {' | '.join(f'{number:.3f}' for number in values.double().mean(0))} |", flush=True)
+        yield title, *values.double().mean(0)
 
 
 if __name__ == "__main__":
     counts = [int(word) for word in sys.argv[1:] if word.isdigit()]
     for name in [word for word in sys.argv[1:] if not word.isdigit()] or TABLES:
-        table(name, counts[0] if counts else 200)
+        columns = {"method": "", **dict.fromkeys(TABLES[name][0], ".3f")}
+        Table(f"zoo-truth-{name}", columns, rows(name, counts[0] if counts else 200)).run()
