@@ -317,7 +317,7 @@ def test_prompts_are_required_for_dual_encoders_and_refused_for_others(tmp_path)
     for arguments, message in (
         (("zoo:shapes-clip",), "pass at least one with --prompt"),
         (("zoo:shapes-vit", "--prompt", "a cat"), "--prompt is for models that compare images with texts"),
-        (("zoo:shapes-clip", "--prompt", "a cat", "--target", "1"), "say two different things"),
+        (("zoo:shapes-clip", "--prompt", "a cat", "--target", "1"), "contradict each other"),
     ):
         result = run("explain", photo, "--method", "occlusion", "--model", *arguments)
         assert isinstance(result.exception, InterpretoError)

@@ -39,7 +39,7 @@ def test_outside_classes_explain_save_plot_and_compare(extension, tmp_path):
     loaded = AttributionOutput.load(output.save(tmp_path / "saved"))
     assert loaded.unit_map.equal(output.unit_map)
     assert plot_attributions(output, tmp_path / "map.png") is not None
-    assert output.top_mask(30).any()
+    assert output.top_mask(30.0).any()
     # The mask of a single unit has all attributions if no other unit has any.
     mask = (output.unit_map == 0).numpy()
     only = AttributionOutput(**{**vars(output), "attributions": (output.attributions * 0).index_fill(1, _first(), 1.0)})

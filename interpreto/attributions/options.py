@@ -128,7 +128,7 @@ class MapOptions(SharedOptions, total=False):
 TASK_OPTIONS = {
     "image_size": "images",
     "model_output": "classifiers",
-    "truncation": "models that do not continue their text",
+    "truncation": "models that read a text as a whole (cut off, a prompt has another continuation: shorten the prompt)",
     "generation_kwargs": "text-generation",
     "prepend_bos": "text-generation",
     "target_granularity": "text-generation",

@@ -145,7 +145,7 @@ CASES = {
     "misspelt granularity": (lambda: Saliency(*VIT, granularity="pixle"), "did you mean 'pixel'"),
     "granularity of a strange kind": (lambda: Saliency(*VIT, granularity=3), "neither a name nor an object"),
     "patch size of a text": (lambda: Saliency(*BERT, patch_size=3), "patch_size=3 is for images"),
-    "patch size and granularity": (lambda: Saliency(*VIT, patch_size=3, granularity="pixel"), "two different things"),
+    "patch size and granularity": (lambda: Saliency(*VIT, patch_size=3, granularity="pixel"), "contradict each other"),
     "patches larger than the image": (lambda: Saliency(*VIT, patch_size=99)(PICTURE), "99 x 99 do not fit"),
     "patches of a CNN": (
         lambda: Saliency(*image_model("resnet"), granularity="patch")(PICTURE),

@@ -169,7 +169,7 @@ def test_numbers_are_those_of_the_methods_and_metrics(shapes_comparison):
     pointed = PointingGame().evaluate(outputs, masks).per_sample
     assert torch.equal(shapes_comparison.values("PointingGame")["Occlusion"], pointed)
     cost = next(cost for cost in shapes_comparison.costs if cost.method == "Occlusion")
-    assert cost.rows == outputs[0].n_evaluations
+    assert cost.n_evaluations == outputs[0].n_evaluations
     assert cost.seconds > 0
 
 
@@ -216,7 +216,7 @@ def test_methods_are_named_in_any_way():
     ("arguments", "error", "words"),
     [
         ({"methods": "occlusionn"}, OptionError, "did you mean 'occlusion'"),
-        ({"methods": []}, OptionError, "no method to compare"),
+        ({"methods": []}, OptionError, "No method is given"),
         ({"methods": [Occlusion, Occlusion]}, OptionError, "twice"),
         ({"methods": [Entropy]}, OptionError, "is not a method"),
         ({"methods": {"RandomScores": Occlusion}}, OptionError, "always compared"),

@@ -295,7 +295,7 @@ def test_attention_of_blip_shows_probabilities_alone():
         projection_dim=8,
     )
     model, processor = hf.BlipModel(config).eval(), dual_encoder_model("clip")[1]
-    assert LeGrad(model, processor)(some_pictures()[0], "a red circle")[0].attributions.isfinite().all()
+    assert LeGrad(model, processor)(some_images()[0], "a red circle")[0].attributions.isfinite().all()
     with pytest.raises(UnsupportedError, match=r"the attention code of .* exposes only probabilities"):
         GradEclip(model, processor)(some_images()[0], "a red circle")
 

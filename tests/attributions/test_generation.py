@@ -814,7 +814,7 @@ def test_metrics_do_not_mask_units_of_the_target_itself(metric):
     begin = len(words(PROMPT)["input_ids"]) + len(output.targets[0])
     end = begin + len(target_ids)
     kept = []
-    scored = CausalLMEngine._scored
+    scored = CausalLMEngine._score
 
     def counted(self, scored_request):
         if begin + 1 in scored_request.targets.positions.tolist():
@@ -822,7 +822,7 @@ def test_metrics_do_not_mask_units_of_the_target_itself(metric):
         return scored(self, scored_request)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CausalLMEngine, "_scored", counted)
+        patch.setattr(CausalLMEngine, "_score", counted)
         values = measure.evaluate(output).values[0]
     assert len(kept)
     assert all(kept)

@@ -140,7 +140,7 @@ def test_smoothing_wraps_an_adaptive_path_and_smoothing_itself(modality):
 
 def test_smoothing_refuses_methods_without_gradients():
     model, processor, _ = setting("image")
-    with pytest.raises(UnsupportedError, match="SmoothGrad smooths methods that take gradients"):
+    with pytest.raises(UnsupportedError, match="SmoothGrad smooths methods that use gradients"):
         SmoothGrad(model, processor, base_method=KernelShap)
 
 

@@ -438,7 +438,7 @@ def test_masks_of_texts_are_words_or_booleans():
 
 
 def test_masks_that_do_not_fit_are_told_of():
-    output = scene(torch.rand(1, 4, 4))
+    output = output_on_grid(torch.rand(1, 4, 4))
     with pytest.warns(UserWarning, match="4 x 4 pixels is resized to the 8 x 8"):
         found = PointingGame().evaluate(output, np.ones((4, 4), dtype=bool))
     assert found.mean == 1

@@ -72,7 +72,7 @@ def left_padded(rows):
 def test_attention_of_classifiers_equals_eager_attention(name, side):
     wrap, make, inputs = CLASSIFIERS[name]
     model, processor = make(name)
-    wrapper = wrap(model, processor, Runtime())
+    wrapper = InferenceWrapper.create(wrap, model, processor, Runtime())
     samples = [wrapper.prepare_one(raw) for raw in inputs or some_images()]
     if inputs is not None and model.config.pad_token_id is None:
         # These models refuse padding from the user.

@@ -93,9 +93,9 @@ def gradients(
     scores: Float[Tensor, "p t"],
     places: Bool[Tensor, "p t q"],
     head: Head,
-    leaf: Float[Tensor, "p l d"],
+    leaf: Float[Tensor, "p *s"],
     in_one_pass: bool,
-) -> Float[Tensor, "p t l d"]:
+) -> Float[Tensor, "p t *s"]:
     """The gradient of every score with respect to the leaf of its own row.
 
     Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import numpy as np
@@ -16,6 +17,7 @@ from interpreto.option_kinds import at_least, check_choice
 RULES = ("gauss-legendre", "trapezoid", "riemann-left", "riemann-right", "riemann-middle")
 
 
+@cache
 def nodes(n_steps: int, rule: str) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
     """Nodes in [0, 1] and weights of a quadrature rule with `n_steps` nodes."""
     if rule == "gauss-legendre":
