@@ -24,7 +24,7 @@ from benchmarks.overhead import bert, pairs
 from benchmarks.tables import Table
 from interpreto import IntegratedGradients, KernelShap, Occlusion
 
-BATCH, TARGET, STEPS, SAMPLES = 32, 0, 50, 128
+BATCH, TARGET, STEPS, SAMPLES = 32, 0, 50, 256
 SIDE, PATCH = 64, 8
 TEXT = "the plot was slow and the music was loud, but the film was not bad."
 """24 tokens of the tokenizer, including special ones."""
@@ -157,7 +157,7 @@ def compared(
 
 
 def texts() -> Iterator[tuple[Any, ...]]:
-    for layers, width, repeats in ((6, 384, 7), (2, 64, 41)):
+    for layers, width, repeats in ((6, 384, 9), (2, 64, 41)):
         model, tokenizer = bert(layers, width)
         name, captums = f"BERT, {layers} layers, width {width}", Texts(model, tokenizer)
         masked = {"removal": "mask", **WHOLE_TEXT}
@@ -195,7 +195,7 @@ def images() -> Iterator[tuple[Any, ...]]:
         ),
     ):
         ours = partial(explain, image, targets=TARGET)
-        yield compared(f"ViT, {layers} layers, width {width}, {SIDE} px", method, model, ours, theirs, 7)
+        yield compared(f"ViT, {layers} layers, width {width}, {SIDE} px", method, model, ours, theirs, 9)
 
 
 PARTS = {"text": texts, "image": images}

@@ -10,11 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-import interpreto
-
 RESULTS = Path(__file__).parent / "results"
 """Where tables are written, each to NAME.json."""
 
@@ -90,6 +85,12 @@ def shown(cell: Any, spec: str) -> str:
 
 def environment() -> dict[str, Any]:
     """What the numbers depend on besides the benchmark: versions, processor, threads, commit."""
+    # Imported here, because `benchmarks.difference` needs none of them.
+    import torch
+    import transformers
+
+    import interpreto
+
     commit = git("rev-parse", "HEAD")
     return {
         "commit": commit,
