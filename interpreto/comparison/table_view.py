@@ -12,7 +12,7 @@ from rich.text import Text
 
 from interpreto.comparison.ranking import MIN_SAMPLES, RankedMethod
 from interpreto.comparison.summary import Summary
-from interpreto.visualizations.output import Picture, write
+from interpreto.visualizations.output import NotebookFigure, write
 
 _PALETTE = tuple(f"C{number}" for number in range(10) if number != 7)
 """Colours of methods, but for matplotlib's grey, which is that of the controls."""
@@ -156,12 +156,12 @@ def title(summary: Summary) -> str:
     return f"{name}, {count} sample{'s' * (count != 1)}"
 
 
-def plot(summary: Summary, save_path: str | Path | None = None) -> Picture:
+def plot(summary: Summary, save_path: str | Path | None = None) -> NotebookFigure:
     """Scores with their intervals against seconds per sample, one panel per metric."""
     metrics = [metric for metric in summary.metrics if any(s.mean.count for s in summary.of_metric(metric))]
     columns = min(3, max(1, len(metrics)))
     lines = -(-max(1, len(metrics)) // columns)
-    figure = Picture(figsize=(4.2 * columns, 3.4 * lines + 0.9), layout="constrained")
+    figure = NotebookFigure(figsize=(4.2 * columns, 3.4 * lines + 0.9), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for place in axes[len(metrics) :]:
         place.set_axis_off()

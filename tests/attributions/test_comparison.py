@@ -585,7 +585,7 @@ def test_runs_are_recognised_in_another_process(tmp_path):
         ({"metrics": [partial(Entropy, n_steps=1)]}, "Entropy has no option 'n_steps'"),
         ({"metrics": [partial(ModelRandomization, steps=1)]}, "did you mean 'n_steps'"),
         ({"masks": ["not", "charming", "Dull"]}, "'not' is a text"),
-        ({"removals": ["mask", "mask"], "metrics": "deletion"}, "mask is there twice"),
+        ({"removals": ["mask", "mask"], "metrics": "deletion"}, "mask is a duplicate"),
         ({"methods": {1: Occlusion, "1": Saliency}}, "1 is given twice"),
     ],
 )
