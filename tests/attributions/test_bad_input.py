@@ -127,7 +127,7 @@ CASES = {
     ),
     "too few targets in a stream": (
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1])),
-        "a list of 2 but there is a sample number 3",
+        "a list of 2 but there are more samples, at least 3",
     ),
     "too many targets in a stream": (
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1, 0, 1])),
