@@ -70,7 +70,7 @@ class Explainer(ABC):
             OptionError: if `on_error` is neither "raise" nor "record", or another option is passed.
         """
         for name in unknown:
-            raise unknown_option(f"Calling {type(self).__name__}", name, ("inputs", "targets", "on_error"))
+            raise unknown_option(f"{type(self).__name__}.explain()", name, ("inputs", "targets", "on_error"))
         checks = self.result_checks()
         outputs = self.explain_unchecked(inputs, targets, on_error=on_error)
         for number, output in enumerate(outputs):
