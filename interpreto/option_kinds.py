@@ -1,4 +1,4 @@
-"""What values options may have: one table for those of all methods, metrics and figures."""
+"""The types and ranges of the values of all options, in one table, and functions that validate options with it."""
 
 import functools
 import inspect
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from interpreto.errors import OptionError, choices
 
 MAX_SAMPLES = 1_000_000
-"""How often a method may run the model for one target of one sample."""
+"""Maximum number of evaluations of the model for one target of one sample."""
 _MAX_INTEGER = 2**63 - 1
 _MAX_SIDE = 16_384
-"""Pixels along a side of an image, at most."""
-_AUTOCAST = (torch.bfloat16, torch.float16)
+"""Maximum height or width of an image, in pixels."""
+_AUTOCAST_DTYPES = (torch.bfloat16, torch.float16)
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
 
@@ -31,59 +31,61 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of value.
+    """The type and range of an option's value.
 
     Attributes:
-        accepted: What values are accepted, as an error message says it behind "must be".
-        read: From what the user gave to the value in the type that the package works with, such as an int for an
-            integer of NumPy. It raises ValueError, with a reason or without, for what is not accepted.
+        accepted: The accepted values in words, which follow "must be" in error messages.
+        read: Converts the user's value to the type that the package works with, such as a NumPy integer to an int.
+            Raises ValueError, optionally with a reason, if the value is not accepted.
     """
 
     accepted: str
     read: Callable[[Any], Any]
 
 
-def read_option(name: str, given: Any) -> Any:
-    """The value of an option in the type that the package works with; options that are not in the table stay as given.
+def read_option(name: str, value: Any) -> Any:
+    """Validate the value of an option and convert it to the type that the package works with.
+
+    Values of options that are not in `OPTION_KINDS` are returned unchanged.
 
     Raises:
-        OptionError: if the option may not have this value.
+        OptionError: if the value is not accepted.
     """
     kind = OPTION_KINDS.get(name)
     if kind is None:
-        return given
+        return value
     try:
-        return kind.read(given)
+        return kind.read(value)
     except ValueError as error:
-        because = f" ({error})" if str(error) else ""
-        raise OptionError(f"{name}={short_repr(given)} must be {kind.accepted}{because}.") from None
+        reason = f" ({error})" if str(error) else ""
+        raise OptionError(f"{name}={short_repr(value)} must be {kind.accepted}{reason}.") from None
 
 
-def at_least(name: str, value: int, least: int) -> None:
-    """Refuse a number of samples or steps that is too small for what is done with them.
-
-    Raises:
-        OptionError: if it is.
-    """
-    if value < least:
-        raise OptionError(f"{name}={value} is too few: it must be at least {least}.")
-
-
-def check_choice(name: str, value: object, known: Collection[object]) -> None:
-    """Refuse a name that is none of those that there are.
+def at_least(name: str, value: int, minimum: int) -> None:
+    """Check that a number of samples or steps is large enough for a method.
 
     Raises:
-        OptionError: if it is not.
+        OptionError: if it is below the minimum.
     """
-    if value not in known:
-        raise OptionError(f"There is no {name}={value!r}: {choices(value, known)}")
+    if value < minimum:
+        raise OptionError(f"{name}={value} is too few: it must be at least {minimum}.")
+
+
+def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
+    """Check that the value of an option is one of the allowed names.
+
+    Raises:
+        OptionError: if it is not; the message suggests similar names.
+    """
+    if value not in allowed:
+        raise OptionError(f"There is no {name}={value!r}: {choices(value, allowed)}")
 
 
 def checks_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Check the arguments of a function, and pass them on in the types that it works with.
+    """Decorator that validates the arguments of a function and converts them to the types it works with.
 
-    Values are checked by `OPTION_KINDS`, and strings by the `Literal` in their annotation. None is accepted if it is
-    the default.
+    Arguments are validated with the entry for their name in `OPTION_KINDS`, strings also with the `Literal` in their
+    annotation. None is accepted if it is the default.
 
     Example:
         >>> @checks_options
@@ -96,277 +98,283 @@ def checks_options(function: Callable[P, T]) -> Callable[P, T]:
     parameters = inspect.signature(function).parameters
     optional = {name for name, parameter in parameters.items() if parameter.default is None}
     annotations = {name: annotation for one in parameters.values() for name, annotation in _annotations(one)}
-    names = {name: values for name, annotation in annotations.items() if (values := literal_values(annotation))}
-    read = functools.partial(_read_argument, optional, names)
+    literals = {name: values for name, annotation in annotations.items() if (values := literal_values(annotation))}
+    read = functools.partial(_read_argument, optional, literals)
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> T:
-        # Whatever is given beyond the parameters is left to the function to refuse.
-        places = [*map(read, parameters, args), *args[len(parameters) :]]
-        named = {name: read(name, value) for name, value in options.items()}
-        return cast(Callable[..., T], function)(*places, **named)
+        # Surplus positional arguments are passed on, so that Python raises its usual TypeError.
+        positional = [*map(read, parameters, args), *args[len(parameters) :]]
+        keywords = {name: read(name, value) for name, value in options.items()}
+        return cast(Callable[..., T], function)(*positional, **keywords)
 
     return checked
 
 
 def _annotations(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
-    """The annotation of a parameter; of `**options: Unpack[...]` those of all options."""
+    """The name and annotation of a parameter; of all options for `**options: Unpack[...]`."""
     if parameter.kind is parameter.VAR_KEYWORD and get_args(parameter.annotation):
         return list(get_type_hints(get_args(parameter.annotation)[0]).items())
     return [(parameter.name, parameter.annotation)]
 
 
 def literal_values(annotation: Any) -> tuple[str, ...]:
-    """The strings that an annotation lists in `Literal`s, alone or among other types."""
+    """The strings in an annotation's `Literal`s, which may be inside a union."""
     if get_origin(annotation) is Literal:
         return tuple(value for value in get_args(annotation) if isinstance(value, str))
     return tuple(value for part in get_args(annotation) for value in literal_values(part))
 
 
-def _read_argument(optional: Collection[str], names: Mapping[str, tuple[str, ...]], name: str, given: Any) -> Any:
-    if given is None and name in optional:
+def _read_argument(optional: Collection[str], literals: Mapping[str, tuple[str, ...]], name: str, value: Any) -> Any:
+    if value is None and name in optional:
         return None
-    value = read_option(name, given)
-    if name in names and isinstance(value, str):
-        check_choice(name, value, names[name])
+    value = read_option(name, value)
+    if name in literals and isinstance(value, str):
+        check_choice(name, value, literals[name])
     return value
 
 
 def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
-    """What a function that the user gave as an option returns.
+    """Call a function that the user passed as an option.
+
+    Args:
+        name: Name of the option.
+        function: The function.
+        args: Its arguments.
 
     Raises:
-        OptionError: if it raises an exception, which is the cause of the error.
+        OptionError: if the function raises an exception, which is then the cause of this error.
     """
     try:
         return function(*args)
     except Exception as error:
-        took = ", ".join(_called_with(arg) for arg in args)
-        said = str(error).strip().splitlines()
+        arguments = ", ".join(_describe_argument(arg) for arg in args)
+        lines = str(error).strip().splitlines()
+        message = f" ({lines[0]})" if lines else ""
         raise OptionError(
-            f"{name}= raised {type(error).__name__}{f' ({said[0]})' if said else ''} when it was called with {took}."
+            f"{name}= raised {type(error).__name__}{message} when it was called with {arguments}."
         ) from error
 
 
-def _called_with(arg: Any) -> str:
+def _describe_argument(arg: Any) -> str:
     shape = getattr(arg, "shape", None)
     return type(arg).__name__ if shape is None else f"an array of shape {tuple(shape)}"
 
 
-def short_repr(given: Any) -> str:
-    """A value as an error message shows it: `repr`, shortened."""
-    return " ".join(_REPR.repr(given).split())
+def short_repr(value: Any) -> str:
+    """The `repr` of a value on one line, shortened for error messages."""
+    return " ".join(_REPR.repr(value).split())
 
 
-def _scalar(given: Any) -> Any:
-    """A number of NumPy or PyTorch as one of Python; anything else as it is."""
-    is_scalar = isinstance(given, np.generic) or (isinstance(given, Tensor | np.ndarray) and given.ndim == 0)
-    return given.item() if is_scalar else given
+def _unwrap_scalar(value: Any) -> Any:
+    """Convert a NumPy scalar or a zero-dimensional array or tensor to a Python number; return others unchanged."""
+    is_scalar = isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0)
+    return value.item() if is_scalar else value
 
 
-def _integer(given: Any) -> int:
-    value = _scalar(given)
+def _integer(value: Any) -> int:
+    value = _unwrap_scalar(value)
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ValueError
     return int(value)
 
 
-def _count(least: int, most: int, given: Any) -> int:
-    value = _integer(given)
-    if not least <= value <= most:
+def _count(minimum: int, maximum: int, value: Any) -> int:
+    value = _integer(value)
+    if not minimum <= value <= maximum:
         raise ValueError
     return value
 
 
-def _samples(given: Any) -> int:
-    value = _integer(given)
+def _samples(value: Any) -> int:
+    value = _integer(value)
     if value > MAX_SAMPLES:
-        raise ValueError("it is how often the model runs for one target of one sample")
+        raise ValueError("it is the number of evaluations of the model for one target of one sample")
     return _count(1, MAX_SAMPLES, value)
 
 
-def _number(least: float, most: float, ends: str, given: Any) -> float:
-    """A number between two others.
+def _number(minimum: float, maximum: float, bounds: str, value: Any) -> float:
+    """A finite number in an interval.
 
     Args:
-        least: The lower end.
-        most: The upper end.
-        ends: Which ends are accepted too, "[]", "(]", "[)" or "()".
-        given: What the user gave.
+        minimum: The lower bound.
+        maximum: The upper bound.
+        bounds: Which of the bounds are included: "[]", "(]", "[)" or "()".
+        value: The user's value.
     """
-    given = _scalar(given)
-    if not isinstance(given, Real) or isinstance(given, bool):
+    value = _unwrap_scalar(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError
     try:
-        value = float(given)
+        number = float(value)
     except OverflowError as error:
         raise ValueError from error
-    if not math.isfinite(value):
+    if not math.isfinite(number):
         raise ValueError
-    above = value >= least if ends[0] == "[" else value > least
-    below = value <= most if ends[1] == "]" else value < most
+    above = number >= minimum if bounds[0] == "[" else number > minimum
+    below = number <= maximum if bounds[1] == "]" else number < maximum
     if not (above and below):
         raise ValueError
-    return value
+    return number
 
 
-def _flag(given: Any) -> bool:
-    value = _scalar(given)
+def _flag(value: Any) -> bool:
+    value = _unwrap_scalar(value)
     if not isinstance(value, bool):
         raise ValueError
     return value
 
 
-def _instance(types: tuple[type, ...], given: Any) -> Any:
-    if not isinstance(given, types):
-        raise ValueError
-    return given
-
-
-def _function(given: Any) -> Any:
-    if not callable(given) or isinstance(given, type):
-        raise ValueError
-    return given
-
-
-def _listed(given: Any) -> Any:
-    """An array of one axis as a list; anything else as it is."""
-    return given.tolist() if isinstance(given, np.ndarray | Tensor) and given.ndim == 1 else given
-
-
-def _percentiles(given: Any) -> float | list[float]:
-    several = _listed(given)
-    if not isinstance(several, list | tuple):
-        return PERCENTILE.read(several)
-    if not several:
-        raise ValueError
-    return [PERCENTILE.read(one) for one in several]
-
-
-def _callable(given: Any) -> Any:
-    if not callable(given):
-        raise ValueError
-    return given
-
-
-def _extent(most: int, given: Any) -> int | tuple[int, int]:
-    """A number of pixels or units, or two: down and across."""
-    several = _listed(given)
-    if not isinstance(several, list | tuple):
-        return _count(1, most, several)
-    if len(several) != 2:
-        raise ValueError
-    return _count(1, most, several[0]), _count(1, most, several[1])
-
-
-def _layers(given: Any) -> int | tuple[int, ...]:
-    several = _listed(given)
-    if isinstance(several, list | tuple | range) and len(several):
-        return tuple(_integer(layer) for layer in several)
-    return _integer(several)
-
-
-def _dtype(given: Any) -> torch.dtype:
-    value = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
-    # Comparing first would call the == of what the user gave.
-    if not isinstance(value, torch.dtype) or value not in _AUTOCAST:
+def _instance(types: tuple[type, ...], value: Any) -> Any:
+    if not isinstance(value, types):
         raise ValueError
     return value
 
 
-def _device(given: Any) -> torch.device:
-    if isinstance(given, bool) or not isinstance(given, str | int | torch.device):
+def _function(value: Any) -> Any:
+    if not callable(value) or isinstance(value, type):
+        raise ValueError
+    return value
+
+
+def _unwrap_array(value: Any) -> Any:
+    """Convert a one-dimensional array or tensor to a list; return anything else unchanged."""
+    return value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim == 1 else value
+
+
+def _percentiles(value: Any) -> float | list[float]:
+    value = _unwrap_array(value)
+    if not isinstance(value, list | tuple):
+        return PERCENTILE.read(value)
+    if not value:
+        raise ValueError
+    return [PERCENTILE.read(item) for item in value]
+
+
+def _callable(value: Any) -> Any:
+    if not callable(value):
+        raise ValueError
+    return value
+
+
+def _extent(maximum: int, value: Any) -> int | tuple[int, int]:
+    """One size for both height and width, or a pair (height, width)."""
+    value = _unwrap_array(value)
+    if not isinstance(value, list | tuple):
+        return _count(1, maximum, value)
+    if len(value) != 2:
+        raise ValueError
+    return _count(1, maximum, value[0]), _count(1, maximum, value[1])
+
+
+def _layers(value: Any) -> int | tuple[int, ...]:
+    value = _unwrap_array(value)
+    if isinstance(value, list | tuple | range) and len(value):
+        return tuple(_integer(layer) for layer in value)
+    return _integer(value)
+
+
+def _dtype(value: Any) -> torch.dtype:
+    value = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else value
+    # The type is checked first, because `in` calls __eq__ of the user's object.
+    if not isinstance(value, torch.dtype) or value not in _AUTOCAST_DTYPES:
+        raise ValueError
+    return value
+
+
+def _device(value: Any) -> torch.device:
+    if isinstance(value, bool) or not isinstance(value, str | int | torch.device):
         raise ValueError
     try:
-        device = torch.device(given)
+        device = torch.device(value)
         if device.type == "meta":
-            raise ValueError("meta holds shapes alone, no numbers")
+            raise ValueError("tensors on the meta device have no data")
         torch.empty(1, device=device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError, OverflowError, TypeError) as error:
         raise ValueError(str(error).splitlines()[0].rstrip(".")) from None
     return device
 
 
-def _texts(given: Any) -> list[str]:
+def _texts(value: Any) -> list[str]:
     try:
-        several = [given] if isinstance(given, str) else list(given)
+        texts = [value] if isinstance(value, str) else list(value)
     except TypeError as error:
         raise ValueError from error
-    if not all(isinstance(text, str) for text in several) or not any(text.strip() for text in several):
+    if not all(isinstance(text, str) for text in texts) or not any(text.strip() for text in texts):
         raise ValueError
-    return several
+    return texts
 
 
-def _labels(given: Any) -> list[str]:
-    several = given.tolist() if isinstance(given, np.ndarray) else given
-    if isinstance(several, Mapping):
-        # As `id2label` of transformers.
-        if set(several) != set(range(len(several))):
-            raise ValueError("the keys of a mapping are the numbers of all classes from 0 on")
-        several = [several[number] for number in range(len(several))]
-    if not isinstance(several, list | tuple) or not several:
+def _labels(value: Any) -> list[str]:
+    names = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(names, Mapping):
+        # Such as `id2label` of a transformers config.
+        if set(names) != set(range(len(names))):
+            raise ValueError("the keys of a mapping must be the class indices 0, 1, 2, ...")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list | tuple) or not names:
         raise ValueError
-    if not all(isinstance(name, str | Integral) for name in several):
-        raise ValueError("a name is a text")
-    return [str(name) for name in several]
+    if not all(isinstance(name, str | Integral) for name in names):
+        raise ValueError("a class name must be a string")
+    return [str(name) for name in names]
 
 
-def _path(given: Any) -> Any:
-    if not isinstance(given, str | os.PathLike):
+def _path(value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike):
         raise ValueError
-    name = os.fspath(given)
+    name = os.fspath(value)
     if isinstance(name, bytes):
-        raise ValueError("it is one of bytes: os.fsdecode() makes text of them")
+        raise ValueError("it is a bytes object: convert it with os.fsdecode()")
     if not name:
         raise ValueError("it is empty")
     try:
-        # Names that are not in UTF-8 have surrogates that stand for their bytes.
-        impossible = b"\0" in os.fsencode(name)
+        # File names that are not valid UTF-8 are strings with surrogate escapes, which fsencode() converts back.
+        invalid = b"\0" in os.fsencode(name)
     except UnicodeEncodeError:
-        impossible = True
-    if impossible:
-        raise ValueError("no file can have this name")
-    return given
+        invalid = True
+    if invalid:
+        raise ValueError("it is not a valid file name")
+    return value
 
 
-def _mapping(given: Any) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError
-    return given
+    return value
 
 
-def _either(kinds: tuple[Kind, ...], given: Any) -> Any:
-    """The value as the first of several kinds reads it."""
+def _either(kinds: tuple[Kind, ...], value: Any) -> Any:
+    """The value, converted by the first kind that accepts it."""
     for kind in kinds[:-1]:
         try:
-            return kind.read(given)
+            return kind.read(value)
         except ValueError:
             continue
-    return kinds[-1].read(given)
+    return kinds[-1].read(value)
 
 
-def _or_none(read: Callable[[Any], Any], given: Any) -> Any:
-    return None if given is None else read(given)
+def _or_none(read: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else read(value)
 
 
-def count(least: int, most: int = _MAX_INTEGER) -> Kind:
-    """A whole number from `least` on."""
-    upto = f"of at least {least}" if most == _MAX_INTEGER else f"from {least} to {most:,}"
-    return Kind(f"a whole number {upto}", functools.partial(_count, least, most))
+def count(minimum: int, maximum: int = _MAX_INTEGER) -> Kind:
+    """An integer from `minimum` to `maximum`."""
+    limits = f"of at least {minimum}" if maximum == _MAX_INTEGER else f"from {minimum} to {maximum:,}"
+    return Kind(f"a whole number {limits}", functools.partial(_count, minimum, maximum))
 
 
-def number(accepted: str, least: float, most: float = math.inf, ends: str = "[]") -> Kind:
-    """A finite number in an interval; `ends` says which of its ends belong to it."""
-    return Kind(accepted, functools.partial(_number, least, most, ends))
+def number(accepted: str, minimum: float, maximum: float = math.inf, bounds: str = "[]") -> Kind:
+    """A finite number in an interval; a square bracket in `bounds` includes the bound, a parenthesis excludes it."""
+    return Kind(accepted, functools.partial(_number, minimum, maximum, bounds))
 
 
 def instance(accepted: str, *types: type) -> Kind:
-    """An object of one of several classes, taken as it is."""
+    """An object of one of several classes, which is not converted."""
     return Kind(accepted, functools.partial(_instance, types))
 
 
 def either(*kinds: Kind) -> Kind:
-    """A value of one of several kinds, the first that fits."""
+    """A value of one of several kinds; the first that accepts it converts it."""
     return Kind(" or ".join(kind.accepted for kind in kinds), functools.partial(_either, kinds))
 
 
@@ -377,33 +385,33 @@ def optional(kind: Kind) -> Kind:
 
 SAMPLES = Kind(f"a whole number of at least 1, at most {MAX_SAMPLES:,}", _samples)
 SEED = count(0)
-SHARE = number("a number between 0 and 1", 0.0, 1.0)
-SHARE_ABOVE_0 = number("a number above 0, at most 1", 0.0, 1.0, "(]")
+FRACTION = number("a number between 0 and 1", 0.0, 1.0)
+POSITIVE_FRACTION = number("a number above 0, at most 1", 0.0, 1.0, "(]")
 NOT_NEGATIVE = number("a number that is not negative", 0.0)
-POSITIVE = number("a positive number", 0.0, ends="(]")
+POSITIVE = number("a positive number", 0.0, bounds="(]")
 PERCENTILE = number("a number above 0, at most 100", 0.0, 100.0, "(]")
-PERCENTILES = Kind(f"{PERCENTILE.accepted}, or several of them", _percentiles)
+PERCENTILES = Kind(f"{PERCENTILE.accepted}, or a list of such numbers", _percentiles)
 FLAG = Kind("True or False", _flag)
 NAME = instance("a name", str)
 FUNCTION = Kind("a function", _function)
-EXTENT = Kind("a whole number of at least 1, or two of them: down and across", functools.partial(_extent, _MAX_INTEGER))
+EXTENT = Kind("a whole number of at least 1, or two: height and width", functools.partial(_extent, _MAX_INTEGER))
 IMAGE_SIZE = Kind(
-    f"a number of pixels from 1 to {_MAX_SIDE:,}, or two of them: height and width",
+    f"a number of pixels from 1 to {_MAX_SIDE:,}, or two: height and width",
     functools.partial(_extent, _MAX_SIDE),
 )
 TEXTS = Kind("a text or a list of texts, not all of them empty", _texts)
-LABELS = Kind("a list of the names of all classes, or a mapping from their numbers", _labels)
+LABELS = Kind("a list of the names of all classes, or a mapping from class indices to names", _labels)
 MODEL_OUTPUT = Kind(
-    "a key, a place or a function",
+    "a key, an index or a function",
     functools.partial(_either, (NAME, Kind("a whole number", _integer), FUNCTION)),
 )
 METHOD = Kind("the class of a method, or a functools.partial of one", _callable)
-LAYERS = Kind("the number of a block, from which on all are meant, or a list of such numbers", _layers)
+LAYERS = Kind("the index of the first block to include, or a list of block indices", _layers)
 LAYER = instance("a module of the model, or its name", str, nn.Module)
 DTYPE = Kind("torch.bfloat16 or torch.float16", _dtype)
 DEVICE = Kind("a device that can be used on this machine, such as 'cpu'", _device)
 PATH = Kind("a path, such as 'results/figure.png'", _path)
-MAPPING = Kind("a mapping from the names of options of generate() to values, such as {'max_new_tokens': 50}", _mapping)
+MAPPING = Kind("a dictionary of keyword arguments for generate(), such as {'max_new_tokens': 50}", _mapping)
 
 OPTION_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("n_samples", "n_steps"), SAMPLES),
@@ -411,8 +419,8 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "grid_size": count(1, 10_000),
     "dilation": count(0, 10_000),
     "seed": SEED,
-    **dict.fromkeys(("max_dist", "min_overlap", "initial_fraction"), SHARE),
-    **dict.fromkeys(("fraction", "area_threshold"), SHARE_ABOVE_0),
+    **dict.fromkeys(("max_dist", "min_overlap", "initial_fraction"), FRACTION),
+    **dict.fromkeys(("fraction", "area_threshold"), POSITIVE_FRACTION),
     "n": either(count(1), number("a share of the units between 0 and 1", 0.0, 1.0, "()")),
     "keep_probability": number("a number between 0 and 1, both excluded", 0.0, 1.0, "()"),
     "min_score": number("a finite number", -math.inf),
@@ -454,5 +462,4 @@ OPTION_KINDS: Mapping[str, Kind] = {
     "generation_kwargs": optional(MAPPING),
     **dict.fromkeys(("folder", "path", "save_path"), PATH),
 }  # fmt: skip
-"""The kind of every option whose values can be told without a model; `removal`, `baseline` and the like are read where
-the model is known."""
+"""The kind of each option that can be validated without a model, unlike for example `removal` and `baseline`."""

@@ -109,7 +109,7 @@ def test_an_image_is_explained_by_several_methods(tmp_path):
     )  # fmt: skip
     # IntegratedGradients has no n_samples: with several methods it is skipped, and the others run.
     assert result.exit_code == 0, result.output
-    assert "IntegratedGradients is left out" in result.output
+    assert "IntegratedGradients was skipped" in result.output
     assert re.search(r"Rise\s+.\s+circle\s+.\s+patch \(\d, \d\)\s+.\s+21", result.output)
 
 
@@ -165,9 +165,9 @@ def test_a_chat_comes_from_a_file(speaker, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "is no JSON file"),
-        ("[" * 200_000, "is no JSON file"),
-        ('{"role": "user"}', "holds neither a chat"),
+        ("[", "is not valid JSON"),
+        ("[" * 200_000, "is not valid JSON"),
+        ('{"role": "user"}', "contains neither a chat"),
         (None, "There is no file"),
     ],
 )
@@ -283,7 +283,7 @@ def test_comparing_texts_from_a_file(tmp_path):
     [
         (["--methods", "occlusionn"], "did you mean 'occlusion'"),
         (["--metrics", "pointing-game", "a good film"], "needs masks="),
-        (["--file", "EMPTY"], "holds no line"),
+        (["--file", "EMPTY"], "does not contain any text"),
     ],
 )
 def test_wrong_comparisons_are_reported(tmp_path, arguments, message):
@@ -417,21 +417,21 @@ def test_cells_of_tables_may_be_long(files):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["missing.txt"], "There is no file 'missing.txt'. If it is a text, give it with --text."),
+        (["missing.txt"], "There is no file 'missing.txt'. If it is a text, pass it with --text."),
         (["missing/*.csv"], "There is no file 'missing/*.csv'"),
         (["cat.jpg"], "There is no file 'cat.jpg'"),
-        (["https://example.com/cat.jpg"], "is a URL, and nothing is downloaded here"),
-        (["/dev/zero"], "is a pipe or a device, no file"),
-        (["photos/0.png"], "'photos/0.png' is an image, and this model reads texts"),
-        (["photos"], "is an image, and this model reads texts"),
+        (["https://example.com/cat.jpg"], "is a URL, and files are not downloaded"),
+        (["/dev/zero"], "is a pipe or a device, not a file"),
+        (["photos/0.png"], "'photos/0.png' is an image, and the inputs of this model are texts"),
+        (["photos"], "is an image, and the inputs of this model are texts"),
         (["two.csv"], "has the columns id, review: choose one with --column"),
         (["two.csv", "--column", "text"], "has no column 'text' but id, review"),
-        (["notes.md"], "'notes.md' is of a kind that is not read"),
-        (["both"], "holds both images and texts: say which"),
+        (["notes.md"], "The format of the file 'notes.md' is not supported"),
+        (["both"], "contains both images and texts: choose one"),
         (["chat.json"], "A chat is for language models"),
-        (["bad.jsonl"], "Line 2 of 'bad.jsonl' is no JSON"),
-        (["deep.jsonl"], "Line 1 of 'deep.jsonl' is no JSON"),
-        (["empty.csv"], "'empty.csv' holds no rows"),
+        (["bad.jsonl"], "Line 2 of 'bad.jsonl' is not valid JSON"),
+        (["deep.jsonl"], "Line 1 of 'deep.jsonl' is not valid JSON"),
+        (["empty.csv"], "'empty.csv' does not contain any rows"),
         (["hole.csv", "--column", "review"], "Row 2 of 'hole.csv' has no text in the column 'review' but ''"),
         (["latin.txt"], "'latin.txt' is not in UTF-8"),
         ([], "There is nothing to explain: pass INPUT or --text"),

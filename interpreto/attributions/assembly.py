@@ -1,4 +1,4 @@
-"""From a model and the shared options to the parts that a method combines."""
+"""Creates the parts that a method combines, from the model and the options that all methods share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,23 +30,24 @@ from interpreto.model_wrapping.capture_request import ActivationRequest, Capture
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.wrapper import InferenceWrapper
 
-_RUNNING = ("batch_size", "removal", "show_progress", "seed")
+_OPTIONS_WITHOUT_UNITS = ("batch_size", "removal", "show_progress", "seed")
+"""Options that affect raw attributions, before scores are assigned to units."""
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """A wrapped model and the shared options of a method on it, from which the parts of the method are assembled.
+    """A wrapped model with the shared options of a method; creates the parts of the method.
 
     Attributes:
         method: Name of the method.
         wrapper: The wrapped model.
-        registration: The perturbation modalities of the model.
-        granularity: What gets a score; None if the user does not say.
-        target_segmenter: Which generated tokens are one target; None for those of one unit.
-        batch_size: Rows per batch.
+        registration: The factories of masker, gradient input and revealer for the modality of the model.
+        granularity: The units that get a score; None for the default of the method.
+        target_segmenter: Groups generated tokens into targets; None to group them as the units of the prompt.
+        batch_size: Number of rows per batch.
         removal: The option `removal`.
         show_progress: The option `show_progress`.
-        seed: Start of the randomness.
+        seed: The random seed.
         options: The shared options as the user passed them.
     """
 
@@ -63,21 +64,21 @@ class Setup:
 
     @staticmethod
     def create(method: type, model: Any, processor: Any, options: Mapping[str, Any]) -> "Setup":
-        """Check the shared options of a method and wrap its model.
+        """Validate the shared options of a method, and wrap its model.
 
         Raises:
-            OptionError: if an option does not exist or has an impossible value.
+            OptionError: if an option does not exist or has an invalid value.
             ModelError: if no inference wrapper fits the model.
         """
         check_names(method, options)
-        of_runtime = {key: options[key] for key in Runtime.__dataclass_fields__ if key in options}
-        if isinstance(model, InferenceWrapper) and of_runtime:
+        runtime_options = {key: options[key] for key in Runtime.__dataclass_fields__ if key in options}
+        if isinstance(model, InferenceWrapper) and runtime_options:
             raise OptionError(
-                f"{method.__name__} got {', '.join(f'{name}=' for name in of_runtime)} for a model that is wrapped "
-                "already: pass options of running a model where it is wrapped. A method that smooths another one takes "
-                "these options itself; the functions of from_callables return the scores that are explained."
+                f"{method.__name__} got {', '.join(f'{name}=' for name in runtime_options)} for a model that is "
+                "wrapped already: pass these options when the model is wrapped. For a base method, pass them to the "
+                "outer method, such as SmoothGrad. For from_callables, let scores= return the scores to explain."
             )
-        runtime = Runtime(**of_runtime)
+        runtime = Runtime(**runtime_options)
         task, modality = options.get("task"), options.get("modality")
         wrapper, registration = resolve_wrapper(model, processor, task, modality, runtime)
         check_fits_task(options, wrapper.task, registration.options)
@@ -99,7 +100,7 @@ class Setup:
         return Perturbator(generator, self.masker())
 
     def masker(self) -> Masker:
-        """What masks units, with the option `removal`."""
+        """The masker of this model, with the option `removal`."""
         return self.registration.masker(self.wrapper, self.removal)
 
     def path_perturbator(self, generator: PathGenerator) -> Perturbator[PathGenerator, GradientInput]:
@@ -116,30 +117,30 @@ class Setup:
         return Perturbator(generator, self.gradient_input())
 
     def guided_perturbator(self, generator: PathGenerator) -> Perturbator[PathGenerator, GradientInput]:
-        """The same for gradients that are changed on their way through the model.
+        """Like `path_perturbator`, for methods that modify gradients inside the model, such as guided backpropagation.
 
         Raises:
-            UnsupportedError: if the model has no gradients, or is not a PyTorch module that takes hooks.
+            UnsupportedError: if the model has no gradients, or is not a PyTorch module that supports hooks.
         """
         if self.wrapper.engine.module is None:
             raise UnsupportedError(
-                f"{self.method} changes gradients on their way through a PyTorch model, and the functions of "
-                "from_callables compute theirs elsewhere. Use a method that takes plain gradients."
+                f"{self.method} modifies gradients inside a PyTorch model, which is not possible for the functions of "
+                "from_callables. Use a method with unmodified gradients, such as Saliency."
             )
         if why := self.wrapper.engine.hook_obstacle:
-            raise UnsupportedError(f"{self.method} changes gradients on their way through the model: {why}")
+            raise UnsupportedError(f"{self.method} modifies gradients inside the model: {why}")
         return self.path_perturbator(generator)
 
     def gradient_input(self) -> GradientInput:
-        """The tensor that gradients are taken for."""
+        """The tensor with respect to which gradients are computed."""
         return self.registration.gradient_input(self.wrapper)
 
     def internals_plan(self, request: CaptureRequest, correction: MapCorrection | None = None) -> InternalsPlan:
-        """A plan that captures internals, with the options for units.
+        """Create a plan that captures attention or activations inside the model.
 
         Args:
-            request: What is captured.
-            correction: What changes the maps; None for nothing.
+            request: The internals to capture.
+            correction: Postprocesses the maps; None to leave them unchanged.
 
         Raises:
             UnsupportedError: if the model's internals cannot be captured.
@@ -148,65 +149,68 @@ class Setup:
         if isinstance(request, ActivationRequest):
             if not self.wrapper.inputs.spatial:
                 raise UnsupportedError(
-                    f"{self.method} makes maps of images; this model reads a {self.wrapper.modality}."
+                    f"{self.method} explains image models; the input of this model is {self.wrapper.modality}."
                 )
             request, obstacle = request.named_in(engine.module), engine.activation_obstacle
         else:
             obstacle = engine.attention_obstacle
         if why := obstacle or engine.hook_obstacle:
             raise UnsupportedError(f"{self.method} captures internals of the model: {why}")
-        chosen = UnitReduction(self.options.get("pooling", "mean"), self.options.get("resize", "bilinear"))
-        resize = chosen.resize if "resize" in self.options else None
-        return InternalsPlan(request, self.gradient_input(), chosen.pooling, resize, correction)
+        reduction = UnitReduction(self.options.get("pooling", "mean"), self.options.get("resize", "bilinear"))
+        resize = reduction.resize if "resize" in self.options else None
+        return InternalsPlan(request, self.gradient_input(), reduction.pooling, resize, correction)
 
     def revealer(self) -> Revealer:
-        """What reveals a part of a sample."""
+        """The revealer of this model, with the option `removal`."""
         return self.registration.revealer(self.wrapper, self.removal)
 
     def score_reducer(self, reduction: Reduction, *, preserve_sum: bool = False) -> ScoreReducer:
-        """From raw attributions to scores of units: as the user says, else with these defaults.
+        """Create the reducer from raw attributions to scores of units.
+
+        The options `reduction`, `pooling` and `resize` override these defaults.
 
         Args:
-            reduction: Default over the embedding or channel axis.
-            preserve_sum: Whether the defaults over positions preserve the sum.
+            reduction: Default reduction of the embedding or channel axis.
+            preserve_sum: Whether scores of positions are summed by default, so that the total is preserved, instead of
+                averaged.
         """
-        default = {
+        defaults = {
             "reduction": reduction,
             "pooling": "sum" if preserve_sum else "mean",
             "resize": "sum" if preserve_sum else "area",
         }
-        chosen = {name: self.options.get(name, default[name]) for name in default}
-        return ScoreReducer(chosen["reduction"], UnitReduction(chosen["pooling"], chosen["resize"]))
+        values = {name: self.options.get(name, default) for name, default in defaults.items()}
+        return ScoreReducer(values["reduction"], UnitReduction(values["pooling"], values["resize"]))
 
     @property
     def inherited_options(self) -> dict[str, Any]:
-        """Options that a base method on the same wrapped model takes over."""
-        of_wrapper = (*Runtime.__dataclass_fields__, "task", "modality")
-        return {name: value for name, value in self.options.items() if name not in of_wrapper}
+        """The options that are passed on to a base method, which uses the same wrapped model."""
+        wrapper_options = (*Runtime.__dataclass_fields__, "task", "modality")
+        return {name: value for name, value in self.options.items() if name not in wrapper_options}
 
     @property
     def inherited_by_base_method(self) -> dict[str, Any]:
-        """The same for a base method of which only the raw map is used, without units."""
-        return {name: value for name, value in self.inherited_options.items() if name in _RUNNING}
+        """Like `inherited_options`, for a base method of which only the raw attributions are used, without units."""
+        return {name: value for name, value in self.inherited_options.items() if name in _OPTIONS_WITHOUT_UNITS}
 
 
 def _target_segmenter(options: Mapping[str, Any]) -> UnitSegmenter | None:
     name = options.get("target_granularity")
-    # A whole continuation is one target before there are units.
+    # The score of a whole continuation is one target already, so that there is nothing to group.
     return None if name in (None, "sequence") else resolve(name, "text")
 
 
 def _granularity(options: Mapping[str, Any], modality: str) -> UnitSegmenter | DefaultGranularity | None:
-    patch, given = options.get("patch_size"), options.get("granularity")
-    if isinstance(given, DefaultGranularity):
-        return given
+    patch, value = options.get("patch_size"), options.get("granularity")
+    if isinstance(value, DefaultGranularity):
+        return value
     if (spans := options.get("segments")) is not None:
-        if given is not None:
-            raise OptionError("segments= is a granularity of its own, for texts: leave granularity= out.")
+        if value is not None:
+            raise OptionError("segments= defines the units of a text, as granularity= does: pass only one of them.")
         return resolve(Segments(spans), modality, "segments=")
     if patch is None:
-        return None if given is None else resolve(given, modality)
+        return None if value is None else resolve(value, modality)
     patches = resolve(Patches(patch), modality, f"patch_size={patch!r}")
-    if given is not None and not isinstance(resolve(given, modality), Patches):
-        raise OptionError(f"patch_size={patch!r} and granularity={given!r} contradict each other: pass one of them.")
+    if value is not None and not isinstance(resolve(value, modality), Patches):
+        raise OptionError(f"patch_size={patch!r} and granularity={value!r} contradict each other: pass one of them.")
     return patches

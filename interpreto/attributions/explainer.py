@@ -1,4 +1,4 @@
-"""A method on a model: its plan, run by the pipeline, and the results."""
+"""The base class of all attribution methods."""
 
 from abc import ABC
 from collections.abc import Iterator
@@ -22,16 +22,18 @@ from interpreto.errors import attach_outputs
 from interpreto.model_wrapping.sample import Sample, TextSample
 from interpreto.typing import OnError
 
-_SHOWN = 200
-"""Characters that are shown of a sample that could not be read."""
+_MAX_CHARACTERS = 200
+"""Maximum length of the text that represents a failed sample in its result."""
 
 
 class Explainer(ABC):
-    """A method on a model. A method chooses the parts of its plan; everything else is implemented here.
+    """An attribution method applied to a model.
+
+    A subclass only chooses the parts of its plan in `__init__`; everything else is implemented here.
 
     Attributes:
         setup: The wrapped model and the shared options.
-        plan: How the method explains one sample.
+        plan: The computation for one sample.
     """
 
     setup: Setup
@@ -49,26 +51,27 @@ class Explainer(ABC):
     def explain(
         self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise", **unknown: Any
     ) -> list[AttributionOutput]:
-        """Explain each sample's targets.
+        """Compute the attributions of each sample.
 
         Args:
-            inputs: Texts or images, one or several, in any form that the modality accepts.
-            targets: None for the predicted class; a class index or label, a `Contrast`, "all" or a function of the
-                outputs for every sample; a tuple of these for several targets; a list with one entry per sample.
-            on_error: "raise" ends with the first error, whose attribute `outputs` has the results that were finished
-                before it. "record" continues: the output of a sample that failed has the reason in `error`.
-            unknown: No other option exists; the error says where those of other libraries belong.
+            inputs: One or several texts or images, in any form that the modality accepts.
+            targets: What is explained. None for the predicted class; a class index, a label, a `Contrast`, "all" or a
+                function of the model's outputs, for every sample; a tuple of these for several targets of every
+                sample; a list with one entry per sample.
+            on_error: "raise" stops at the first error; its attribute `outputs` contains the results of the samples
+                before it. "record" continues; the result of a sample that failed has a message in `error`.
+            unknown: Options of other libraries, such as `target`; the error message names our equivalent.
 
         Returns:
-            One output per sample, in order.
+            One result per sample, in the order of the inputs.
 
         Raises:
             InputError: if a sample cannot be explained.
             TargetError: if a target does not exist or the list of targets has the wrong length.
-            OptionError: if `on_error` is neither "raise" nor "record", or there are other options.
+            OptionError: if `on_error` is neither "raise" nor "record", or another option is passed.
         """
         for name in unknown:
-            raise unknown_option(f"The call of {type(self).__name__}", name, ("inputs", "targets", "on_error"))
+            raise unknown_option(f"{type(self).__name__}.explain()", name, ("inputs", "targets", "on_error"))
         checks = self.result_checks()
         outputs = self.explain_unchecked(inputs, targets, on_error=on_error)
         for number, output in enumerate(outputs):
@@ -79,7 +82,7 @@ class Explainer(ABC):
     def explain_unchecked(
         self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise"
     ) -> list[AttributionOutput]:
-        """Same as `explain` without warnings about results, for runs that check the results of all batches together."""
+        """Same as `explain`, without warnings about results, for callers that check those of several calls together."""
         outputs: list[AttributionOutput] = []
         try:
             outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._job())))
@@ -89,20 +92,24 @@ class Explainer(ABC):
         return outputs
 
     def result_checks(self) -> ResultChecks:
-        """Fresh checks for the results of one run."""
+        """Create the checks for the results of one run."""
         method = self.setup.method
-        advised = advice(self.setup.wrapper.targets.generated, bool(self.setup.options.get("prepend_bos")))
-        return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, advised), ZeroMapCheck(method)))
+        suggestion = advice(self.setup.wrapper.targets.generated, bool(self.setup.options.get("prepend_bos")))
+        return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, suggestion), ZeroMapCheck(method)))
 
     def stream(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> Iterator[AttributionOutput]:
-        """Explain samples from an iterator of any length, yielding outputs in order as they finish.
+        """Explain samples from an iterator of any length, and yield results in order as they are finished.
 
-        `targets` is as for `explain`; a list is read along with the inputs. Between outputs the model is as it was.
-        `on_error` is as for `explain`; an error comes after the outputs of all samples before it.
+        The model is in its original state whenever a result is yielded.
+
+        Args:
+            inputs: An iterator over samples.
+            targets: As for `explain`.
+            on_error: As for `explain`; with "raise", the results of all samples before the error are yielded first.
         """
         checks = self.result_checks()
-        found = Pipeline(self.setup, on_error).stream(inputs, targets, self._job())
-        for number, output in enumerate(map(self._output, found)):
+        outcomes = Pipeline(self.setup, on_error).stream(inputs, targets, self._job())
+        for number, output in enumerate(map(self._output, outcomes)):
             checks.add(number, output)
             yield output
         checks.warn(stacklevel=2)
@@ -111,12 +118,12 @@ class Explainer(ABC):
         plan = self.plan
         return Job(lambda number, prepared: plan.run(prepared), plan.n_evaluations, plan.needs, check=plan.check)
 
-    def _output(self, done: Completed[UnitAttribution] | FailedSample) -> AttributionOutput:
-        if isinstance(done, FailedSample):
-            return self._failure(done)
-        prepared = done.prepared
-        attribution = done.result.restricted_to(prepared.can_influence)
-        # A score of 0 is informative for methods that keep signs, but not for those that keep positive sums alone.
+    def _output(self, outcome: Completed[UnitAttribution] | FailedSample) -> AttributionOutput:
+        if isinstance(outcome, FailedSample):
+            return self._failure(outcome)
+        prepared = outcome.prepared
+        attribution = outcome.result.restricted_to(prepared.can_influence)
+        # Only methods with a ReLU yield maps that are 0 everywhere because all their values were negative.
         zeros = zero_targets(attribution.scores, prepared.targets.names) if self.plan.rectifies else []
         return AttributionOutput(
             attributions=attribution.scores,
@@ -133,17 +140,17 @@ class Explainer(ABC):
             segments=attribution.segments,
             unit_map=prepared.units.unit_map,
             target_units=prepared.part_of_target,
-            n_evaluations=done.n_evaluations,
-            info=provenance.record(self.setup, self.plan, done.seconds)
-            | done.notes
-            | _of_sample(prepared)
+            n_evaluations=outcome.n_evaluations,
+            info=provenance.record(self.setup, self.plan, outcome.seconds)
+            | outcome.notes
+            | _sample_info(prepared)
             | ({ZERO_MAPS: zeros} if zeros else {}),
             request=Request(prepared.raw, prepared.targets.spec, prepared.segmenter),
         )
 
     def _failure(self, failed: FailedSample) -> AttributionOutput:
         raw = failed.raw.raw if isinstance(failed.raw, Sample) else failed.raw
-        shown = raw if isinstance(raw, str | Image.Image) else f"{type(raw).__name__} {str(raw)[:_SHOWN]}"
+        raw_input = raw if isinstance(raw, str | Image.Image) else f"{type(raw).__name__} {str(raw)[:_MAX_CHARACTERS]}"
         return AttributionOutput(
             attributions=torch.zeros(0, 0),
             elements=[],
@@ -153,35 +160,35 @@ class Explainer(ABC):
             task=self.setup.wrapper.task,
             modality=self.setup.wrapper.modality,
             granularity="",
-            raw_input=shown,
+            raw_input=raw_input,
             info=provenance.record(self.setup, self.plan, 0.0),
             error=f"{type(failed.error).__name__}: {' '.join(str(failed.error).split())}",
         )
 
 
-def _of_sample(prepared: PreparedSample) -> dict[str, Any]:
-    """Facts about one sample for the record: the truncation of a text, the turns of a chat, target probabilities."""
-    cut = prepared.sample.truncation if isinstance(prepared.sample, TextSample) else None
-    found: dict[str, Any] = {} if cut is None else {"truncated": str(cut)}
+def _sample_info(prepared: PreparedSample) -> dict[str, Any]:
+    """The entries of `info` that depend on the sample: truncation of a text, turns of a chat, target probabilities."""
+    truncation = prepared.sample.truncation if isinstance(prepared.sample, TextSample) else None
+    info: dict[str, Any] = {} if truncation is None else {"truncated": str(truncation)}
     if isinstance(prepared.sample, TextSample) and prepared.sample.roles:
-        found["turns"] = _turns(prepared.sample, prepared.units)
-    return found if prepared.probabilities is None else {**found, "probabilities": list(prepared.probabilities)}
+        info["turns"] = _turns(prepared.sample, prepared.units)
+    return info if prepared.probabilities is None else {**info, "probabilities": list(prepared.probabilities)}
 
 
 def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
-    """The role of each turn of a chat, and the unit at which the turn starts."""
-    text_of_unit = sample.sequence[units.start.flatten()].tolist()
-    found: list[list[Any]] = []
-    spoken = -1
-    for unit, text in enumerate(text_of_unit):
-        # Tokens of the template belong to the turn before them.
-        if text > spoken:
-            spoken = text
-            found.append([sample.roles[text], unit])
-    return found
+    """The role of each turn of a chat, and the index of the first unit of the turn."""
+    turn_of_unit = sample.sequence[units.start.flatten()].tolist()
+    turns: list[list[Any]] = []
+    current = -1
+    for unit, turn in enumerate(turn_of_unit):
+        # Tokens that the chat template added have the value -1, and belong to the turn before them.
+        if turn > current:
+            current = turn
+            turns.append([sample.roles[turn], unit])
+    return turns
 
 
-def is_method(given: Any) -> bool:
-    """Whether an object is the class of a method, or a `functools.partial` of one."""
-    inner = unwrap_partial(given)
-    return isinstance(inner, type) and issubclass(inner, Explainer)
+def is_method(value: Any) -> bool:
+    """Whether a value is the class of a method, or a `functools.partial` of one."""
+    cls = unwrap_partial(value)
+    return isinstance(cls, type) and issubclass(cls, Explainer)

@@ -1,4 +1,4 @@
-"""The options that methods share, and the checks of their names."""
+"""The options that methods share, and functions that check option names."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
@@ -20,29 +20,29 @@ class SharedOptions(TypedDict, total=False):
     """Options of every method.
 
     Attributes:
-        task: What the model is for, by the name of its transformers pipeline; None tells it from the model's class.
-        modality: "text" or "image"; None is the only one that the task has.
-        granularity: What gets a score: a `Granularity` or its name, or an object such as `Grid(14, 14)`. By default
-            words of texts; patches of images where the model has patches, else pixels for methods that take
-            gradients and a grid of 14 x 14 for methods that hide parts.
-        patch_size: Short for patches of this size in the model's pixels.
-        batch_size: Rows per run of the model.
-        device: Where the model runs during a call; None leaves it where it is.
-        autocast: A floating dtype such as `torch.bfloat16` to compute in.
-        inference_mode: Which score is explained: "logits", "softmax", "log_softmax", or a function of the logits. By
-            default the log-probability of generated tokens, the logit of classes and similarities.
-        model_output: For classifiers that return a tuple or a dictionary without "logits": which part is the logits, a
-            key, a place, or a function from what the model returns to logits.
-        removal: What stands in for a hidden unit. Texts: "mask", "unk", "space", "pad", "attention" (hidden from
-            attention), "attention-sink" (the same, but a text's first token becomes a space), a token as it is
-            written, or its id; by default "attention-sink" for language models, for others the first of these that
-            the tokenizer has and the model allows.
+        task: The task of the model, as named by transformers pipelines; None to detect it from the model's class.
+        modality: "text" or "image"; None if the task has only one modality.
+        granularity: The units that get a score: a `Granularity` or its name, or an object such as `Grid(14, 14)`. By
+            default words of texts. The default for images is the model's patches; for models without patches it is
+            pixels for gradient methods, and a grid of 14 x 14 for methods that mask units.
+        patch_size: Short for `granularity=Patches(patch_size)`: the side of a patch in pixels of the model's input.
+        batch_size: Number of rows per forward pass.
+        device: The device to run the model on during a call; None for the device that the model is on.
+        autocast: Computes in this dtype, such as `torch.bfloat16`, as `torch.autocast` does.
+        inference_mode: The score that is explained: "logits", "softmax", "log_softmax", or a function of the logits.
+            By default log-probabilities for generated tokens, logits for classes, and similarities for dual encoders.
+        model_output: Selects the logits of a classifier that returns a tuple, or a dictionary without "logits": a key,
+            an index, or a function from the model's output to logits.
+        removal: The replacement of masked units. Texts: "mask", "unk", "space", "pad", "attention" (excluded by the
+            attention mask), "attention-sink" (like "attention", but a masked first token of a text becomes a space), a
+            token as a string, or a token id. The default is "attention-sink" for language models; for other models,
+            the first of these that the tokenizer has and the model supports.
             Images: "zeros" (the processor's mean colour, the default), "mean", "black", "white", "blur", "noise", a
             number or a colour.
-        image_size: For image models, the height and width that images are read at, or one number for both. Position
-            embeddings are interpolated for as long as the call takes; by default the model's own size.
-        show_progress: False for no progress bar; None shows one on a terminal when work takes more than a moment.
-        seed: Where randomness starts, afresh for every sample.
+        image_size: For image models, the height and width that images are resized to, or one number for both. Position
+            embeddings are interpolated during the call. By default the size in the model's config.
+        show_progress: Whether to show a progress bar; None shows it on a terminal if the call takes over a second.
+        seed: The random seed; every sample starts with this seed.
     """
 
     task: str | None
@@ -61,20 +61,21 @@ class SharedOptions(TypedDict, total=False):
 
 
 class Options(SharedOptions, total=False):
-    """Options of methods that explain texts too: everything in `SharedOptions`, and what is for texts.
+    """Options of methods for texts and images: those of `SharedOptions`, and those for texts.
 
     Attributes:
-        segments: Short for `granularity=Segments(...)`: named stretches of a text as units.
-        truncation: For classifiers, whether texts longer than the model's positions are cut instead of refused.
-        generation_kwargs: For language models, what `generate` is called with beyond the model's own config; sampling
-            starts from `seed`.
-        prepend_bos: For language models, whether a prompt given as a text starts with the beginning-of-sequence token
-            where the tokenizer adds none. It is not explained.
-        target_granularity: For language models, which generated tokens are explained as one target: "token", "word",
-            "clause", "sentence", or "sequence" for the log-probability of the whole continuation. By default the
-            tokens of one unit of `granularity`.
-        reuse_prefix: For language models, whether rows go on from where they begin to differ from the unchanged text;
-            exact, and faster.
+        segments: Short for `granularity=Segments(...)`: from names to (start, stop) character ranges of the text.
+        truncation: For classifiers, whether texts that exceed the model's maximum length are truncated; else they are
+            an error.
+        generation_kwargs: For language models, keyword arguments for `generate` that override the generation config;
+            sampling uses `seed`.
+        prepend_bos: For language models, whether to prepend the beginning-of-sequence token to a prompt that is a
+            string, if the tokenizer does not. The token does not get a score.
+        target_granularity: For language models, how generated tokens are grouped into targets: "token", "word",
+            "clause", "sentence", or "sequence" for the log-probability of the whole continuation. By default they are
+            grouped as in `granularity`.
+        reuse_prefix: For language models, whether the key/value cache of the unperturbed text is reused up to the
+            first masked token. Faster, with the same results.
     """
 
     segments: Mapping[str, tuple[int, int]] | None
@@ -86,13 +87,13 @@ class Options(SharedOptions, total=False):
 
 
 class GradientOptions(Options, total=False):
-    """Options of methods that attribute tensors: everything in `Options`, and how scores become those of units.
+    """Options of gradient methods: those of `Options`, and how gradients are reduced to one score per unit.
 
     Attributes:
-        reduction: How the embedding or channel axis becomes one number: "sum" (signed), "norm", "abs_sum", "max_abs".
-        pooling: How scores of tokens become those of a unit: "mean", "sum", "max", "min", "signed_max", "first",
-            "last".
-        resize: How scores of pixels become those of a unit: "area" (mean), "sum", "bilinear", "bicubic", "nearest".
+        reduction: Reduction of the embedding or channel axis: "sum" (keeps signs), "norm", "abs_sum", "max_abs".
+        pooling: Reduction over the tokens of a unit: "mean", "sum", "max", "min", "signed_max" (the score of largest
+            magnitude), "first", "last".
+        resize: Reduction over the pixels of a unit: "area" (mean), "sum", "bilinear", "bicubic", "nearest".
     """
 
     reduction: Reduction
@@ -101,13 +102,14 @@ class GradientOptions(Options, total=False):
 
 
 class InternalsOptions(Options, total=False):
-    """Options of methods that capture internals: everything in `Options`, and how scores become those of units.
+    """Options of methods that capture attention or activations: those of `Options`, and the reduction to units.
 
     Attributes:
-        pooling: How scores of tokens become those of a unit: "mean", "sum", "max", "min", "signed_max", "first",
-            "last".
-        resize: How a map becomes one of units where these are not its own cells: "area" (mean), "sum", "bilinear",
-            "bicubic", "nearest"; by default bilinear where units are finer, else their mean.
+        pooling: Reduction over the tokens of a unit: "mean", "sum", "max", "min", "signed_max" (the score of largest
+            magnitude), "first", "last".
+        resize: How a layer's map is resized if the units are not the cells of the map: "area" (mean), "sum",
+            "bilinear", "bicubic", "nearest". By default "bilinear" if the units are smaller than the cells, else
+            "area".
     """
 
     pooling: Pooling
@@ -115,11 +117,11 @@ class InternalsOptions(Options, total=False):
 
 
 class MapOptions(SharedOptions, total=False):
-    """Options of methods for images alone: everything in `SharedOptions`, and how scores become those of units.
+    """Options of methods for images only: those of `SharedOptions`, and how scores are assigned to units.
 
     Attributes:
-        resize: How a map becomes one of units that are no pixels: "area" (mean, the default), "sum", "bilinear",
-            "bicubic", "nearest".
+        resize: How a map of pixels is resized if the units are not pixels: "area" (mean, the default), "sum",
+            "bilinear", "bicubic", "nearest".
     """
 
     resize: Resize
@@ -134,32 +136,32 @@ TASK_OPTIONS = {
     "target_granularity": "text-generation",
     "reuse_prefix": "text-generation",
 }
-"""Options that not all tasks have, and what they are for."""
+"""Options that only some tasks have, and the models that they are for, as error messages name them."""
 
 
 def check_fits_task(options: Mapping[str, Any], task: str, allowed: Collection[str]) -> None:
-    """Check that options are for the task of a model.
+    """Check that the task of a model has all options that the user passed.
 
     Args:
         options: The options as the user passed them.
         task: Name of the task.
-        allowed: Those of `TASK_OPTIONS` that the task has.
+        allowed: The options among `TASK_OPTIONS` that the task has.
 
     Raises:
-        OptionError: if one is for another task.
+        OptionError: if an option is for other tasks.
     """
     for name, purpose in TASK_OPTIONS.items():
-        # truncation=False is what tasks without truncation do.
+        # truncation=False is accepted for all tasks, because models without this option do not truncate.
         is_default = options.get(name) is None or (name == "truncation" and not options[name])
         if name not in allowed and not is_default:
             raise OptionError(f"{name}= is for {purpose}; this model is for {task}.")
 
 
 def check_names(method: type, options: Mapping[str, Any]) -> None:
-    """Check the names of options.
+    """Check that a method has all options that the user passed.
 
     Raises:
-        OptionError: if the method does not have one of them.
+        OptionError: if the method does not have an option of that name.
     """
     signature = inspect.signature(method)
     own = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]

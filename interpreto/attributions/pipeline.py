@@ -1,4 +1,4 @@
-"""The pipeline without a method: samples are read, segmented into units, resolved, and worked on side by side."""
+"""The steps that all methods and metrics share: read samples, segment them into units, resolve targets, run plans."""
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from interpreto.typing import OnError
 Found = TypeVar("Found")
 
 _WINDOW = 4
-"""Number of batches' worth of samples that are sorted by length, to run those of similar length side by side."""
+"""Number of batches whose samples are sorted by length together, so that batches need little padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class Completed(Generic[Found]):
 
     Attributes:
         prepared: The sample.
-        result: What its job returned.
-        n_evaluations: Number of evaluations, the unperturbed one among them.
-        seconds: The sample's share of the time of its window.
-        notes: How the model was run, for the record.
+        result: The return value of the job's plan.
+        n_evaluations: Number of evaluations, including that of the unperturbed sample.
+        seconds: The run time of the sample's window, divided by the number of samples.
+        notes: How the model was run, for the `info` of the result.
     """
 
     prepared: PreparedSample
@@ -54,14 +54,15 @@ class FailedSample:
 
 @dataclass(frozen=True, eq=False)
 class Job(Generic[Found]):
-    """What is done to each sample.
+    """What the pipeline computes for each sample.
 
     Attributes:
-        run: The plan for the sample of this number.
+        run: From the number of a sample and the sample to its plan.
         n_evaluations: Number of evaluations of a sample, for the progress bar.
-        needs: What the pipeline does before the plan starts.
-        segmenter: The granularity of the sample of this number, if the user names none; None for `needs.granularity`.
-        check: Checks a sample before the model runs.
+        needs: What the plan requires of the pipeline.
+        segmenter: From the number of a sample and the sample to its granularity, if the user does not choose one; None
+            for `needs.granularity`.
+        check: Validates a sample before the model runs.
     """
 
     run: Callable[[int, PreparedSample], PlanRun[Found]]
@@ -73,7 +74,7 @@ class Job(Generic[Found]):
 
 @dataclass(frozen=True, eq=False)
 class _Item:
-    """A sample of a window, with its number and its units; an item that failed has neither sample nor units."""
+    """A sample of a window with its number and its units; both sample and units are None if it failed."""
 
     number: int
     targeted: TargetedSample
@@ -91,12 +92,12 @@ class _Item:
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A wrapped model and the shared options, for any job.
+    """Runs jobs on a wrapped model.
 
     Attributes:
         setup: The wrapped model and the shared options.
-        on_error: "raise" ends with the error of the first sample that cannot be explained, after those before it;
-            "record" yields a `FailedSample` in its place and continues.
+        on_error: "raise" raises the error of the first sample that fails, after the results of the samples before it;
+            "record" yields a `FailedSample` instead and continues.
     """
 
     setup: Setup
@@ -106,44 +107,44 @@ class Pipeline:
         check_on_error(self.on_error)
 
     @property
-    def _keeps_errors(self) -> bool:
+    def _records_errors(self) -> bool:
         return self.on_error == "record"
 
     def all(self, inputs: Any, targets: Any, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
-        """Work through samples that are all available: mistakes are reported before any sample is worked on.
+        """Run a job on samples that are all available; invalid samples and targets are reported before the model runs.
 
         Raises:
             InputError: if a sample cannot be read.
             TargetError: if a target does not exist or the list of targets has the wrong length.
         """
-        items = self.setup.wrapper.read(inputs, targets, self._keeps_errors)
+        items = self.setup.wrapper.read(inputs, targets, self._records_errors)
         check_single_sample(job.needs.single_sample_option, len(items))
         yield from self._windows(items, len(items), job)
 
     def stream(self, inputs: Any, targets: Any, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
-        """Work through samples of an iterator of any length; between two of them the model is as it was."""
-        yield from self._windows(self.setup.wrapper.read_stream(inputs, targets, self._keeps_errors), None, job)
+        """Run a job on samples of an iterator of any length; the model is in its original state between two results."""
+        yield from self._windows(self.setup.wrapper.read_stream(inputs, targets, self._records_errors), None, job)
 
     def _windows(
         self, items: Iterable[TargetedSample], count: int | None, job: Job[Found]
     ) -> Iterator[Completed[Found] | FailedSample]:
-        """Some samples at a time; the model is leased only while a window is worked on."""
+        """Process one window of samples at a time; the model is leased only while a window is processed."""
         items = iter(items)
         size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.inputs.ragged else 1)
         with _progress(self.setup.show_progress) as bar:
-            done, stop = 0, None
+            n_completed, stop = 0, None
             while stop is None:
                 window, stop = _take(items, size)
-                check_single_sample(job.needs.single_sample_option, done + len(window))
+                check_single_sample(job.needs.single_sample_option, n_completed + len(window))
                 prepared = self.setup.wrapper.prepare(window)
-                ready = [self._segmented(done + number, item, job) for number, item in enumerate(prepared)]
-                yield from self._raised(self._outcomes(ready, bar, (count or 0) - done, job))
-                done += len(window)
+                segmented = [self._segmented(n_completed + number, item, job) for number, item in enumerate(prepared)]
+                yield from self._raise_failures(self._outcomes(segmented, bar, (count or 0) - n_completed, job))
+                n_completed += len(window)
         if isinstance(stop, Exception):
             raise stop
 
     def _segmented(self, number: int, targeted: TargetedSample, job: Job[Found]) -> _Item:
-        """A sample with its units, if the job can be done to it."""
+        """Segment a sample into units, and check that the job supports it."""
         sample = targeted.sample
         if sample is None or targeted.error is not None:
             return _Item(number, targeted)
@@ -153,92 +154,97 @@ class Pipeline:
             if job.check is not None:
                 job.check(sample, Layout(units.shape, tuple(units.index.shape)))
         except Exception as error:
-            if not self._keeps_errors:
-                # Options that do not fit a sample are reported before the model runs.
+            if not self._records_errors:
+                # Raised here, before the model runs on other samples of the window.
                 raise
             return _Item(number, replace(targeted, error=error))
         return _Item(number, targeted, segmenter, units)
 
     def _segmenter(self, number: int, sample: Sample, job: Job[Found]) -> UnitSegmenter:
-        given, needs = self.setup.granularity, job.needs
-        if isinstance(given, DefaultGranularity):
-            return given.segmenter(sample)
-        if given is not None:
-            return given
+        chosen, needs = self.setup.granularity, job.needs
+        if isinstance(chosen, DefaultGranularity):
+            return chosen.segmenter(sample)
+        if chosen is not None:
+            return chosen
         if job.segmenter is not None:
             return job.segmenter(number, sample)
         if needs.granularity is not None:
             return needs.granularity
         return granularity.default_segmenter(sample, self.setup.wrapper.modality, needs.cost_independent_of_units)
 
-    def _raised(self, outcomes: Iterable[Completed[Found] | FailedSample]) -> Iterator[Completed[Found] | FailedSample]:
-        """The same outcomes, up to the first failure if that is raised."""
+    def _raise_failures(
+        self, outcomes: Iterable[Completed[Found] | FailedSample]
+    ) -> Iterator[Completed[Found] | FailedSample]:
+        """Yield the outcomes; raise the error of the first failure unless errors are recorded."""
         for outcome in outcomes:
-            if isinstance(outcome, FailedSample) and not self._keeps_errors:
+            if isinstance(outcome, FailedSample) and not self._records_errors:
                 raise outcome.error
             yield outcome
 
     def _outcomes(
-        self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
     ) -> Iterator[Completed[Found] | FailedSample]:
-        """The outcomes of a window, in order; up to the first failure if that is raised."""
-        failed = [place for place, item in enumerate(window) if item.targeted.error is not None]
-        if failed and not self._keeps_errors:
+        """The outcomes of a window in order; if errors are raised, only up to the first failure."""
+        failed = [index for index, item in enumerate(window) if item.targeted.error is not None]
+        if failed and not self._records_errors:
             window = window[: failed[0] + 1]
-        found = iter(self._run_together([item for item in window if item.targeted.error is None], bar, left, job))
+        valid = [item for item in window if item.targeted.error is None]
+        outcomes = iter(self._run_together(valid, bar, n_remaining, job))
         for item in window:
             error = item.targeted.error
-            outcome = next(found, None) if error is None else item.failed(error)
+            outcome = next(outcomes, None) if error is None else item.failed(error)
             if outcome is None:
                 return
             yield outcome
 
     def _run_together(
-        self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
     ) -> list[Completed[Found] | FailedSample]:
-        """Samples worked on together and, if that fails, one by one, to find which of them fails."""
+        """Run samples together and, if that fails, one by one, to find which of them fails."""
         if not window:
             return []
         try:
-            return list(self._window_or_own_model(window, bar, left, job))
+            return list(self._run_window(window, bar, n_remaining, job))
         except Exception as error:
             if len(window) == 1:
                 return [window[0].failed(error)]
-        found: list[Completed[Found] | FailedSample] = []
+        outcomes: list[Completed[Found] | FailedSample] = []
         for item in window:
-            found += self._run_together([item], bar, left, job)
-            if isinstance(found[-1], FailedSample) and not self._keeps_errors:
+            outcomes += self._run_together([item], bar, n_remaining, job)
+            if isinstance(outcomes[-1], FailedSample) and not self._records_errors:
                 break
-        return found
+        return outcomes
 
-    def _window_or_own_model(
-        self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]
+    def _run_window(
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
     ) -> list[Completed[Found]]:
-        """A window, on the user's own model if a run shows that no copy of it can be used."""
+        """Run a window; a second time, on the user's model itself, if the model turns out not to support copies."""
         try:
-            return self._window(window, bar, left, job)
+            return self._run_leased(window, bar, n_remaining, job)
         except CannotCopyError:
-            return self._window(window, bar, left, job)
+            return self._run_leased(window, bar, n_remaining, job)
 
-    def _window(self, window: Sequence[_Item], bar: tqdm, left: int, job: Job[Found]) -> list[Completed[Found]]:
+    def _run_leased(
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
+    ) -> list[Completed[Found]]:
         begin = time.perf_counter()
-        # Neighbours of similar length share batches with little padding.
-        order = sorted(range(len(window)), key=lambda place: window[place].length)
-        n_samples = max(left, len(window))
+        # Samples of similar length share batches with little padding.
+        order = sorted(range(len(window)), key=lambda index: window[index].length)
+        n_samples = max(n_remaining, len(window))
         setup = self.setup
         with setup.wrapper.lease(setup.seed) as lease:
             wrapper, shared = lease.wrapper, dict[Hashable, Any]()
             prefetch = wrapper.targets.prefetch([item.targeted.spec for item in window])
             run_plans([prefetch], lease.respond, setup.batch_size, bar.update)
-            runs = (self._run(window[place], wrapper, shared, bar, n_samples, job) for place in order)
-            found = run_plans(runs, lease.respond, setup.batch_size, bar.update, wrapper.engine.deduplicate)
+            runs = (self._run(window[index], wrapper, shared, bar, n_samples, job) for index in order)
+            results = run_plans(runs, lease.respond, setup.batch_size, bar.update, wrapper.engine.deduplicate)
             notes = lease.notes()
         seconds = (time.perf_counter() - begin) / len(window)
-        done = {
-            place: Completed(*result, n_evaluations, seconds, notes)
-            for place, (result, n_evaluations) in zip(order, found, strict=True)
+        completed = {
+            index: Completed(*result, n_evaluations, seconds, notes)
+            for index, (result, n_evaluations) in zip(order, results, strict=True)
         }
-        return [done[place] for place in range(len(window))]
+        return [completed[index] for index in range(len(window))]
 
     def _run(
         self,
@@ -251,7 +257,7 @@ class Pipeline:
     ) -> PlanRun[tuple[PreparedSample, Found]]:
         prepared = yield from self._prepared(item, wrapper, shared, job.needs)
         n_evaluations = job.n_evaluations(prepared.layout)
-        # The evaluation of the unperturbed sample is counted already.
+        # `bar.n` already includes the evaluation of this unperturbed sample.
         bar.total = max(bar.total or 0, bar.n + n_evaluations, (1 + n_evaluations) * n_samples)
         result = yield from job.run(item.number, prepared)
         # Free this sample's key/value cache: others are still running.
@@ -260,7 +266,7 @@ class Pipeline:
     def _prepared(
         self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, Any], needs: PlanNeeds
     ) -> PlanRun[PreparedSample]:
-        """Run the unperturbed sample, and find its targets and its final units."""
+        """Evaluate the unperturbed sample, resolve its targets, and determine the final units."""
         setup, sample, units, segmenter = self.setup, item.targeted.sample, item.units, item.segmenter
         assert sample is not None
         assert units is not None
@@ -270,15 +276,15 @@ class Pipeline:
         if setup.granularity is None and captured is not None:
             segmenter = granularity.of_layer_map(segmenter, units, captured.shape[2:])
         if resolved.sample is not sample or segmenter is not item.segmenter:
-            # A prompt has its continuation now, or a layer its own grid.
+            # Generation has appended the continuation, or the units are now the cells of the captured layer.
             units = segmenter.units(resolved.sample)
         labels = segmenter.labels(resolved.sample)
         targets, outputs = resolved.targets, resolved.unperturbed.outputs
-        of_targets = setup.target_segmenter
-        if of_targets is not None and (prompt := resolved.sample.prompt) is not None:
-            targets = targets.by_unit(of_targets.units(prompt).index, of_targets.labels(prompt))
+        target_segmenter = setup.target_segmenter
+        if target_segmenter is not None and (prompt := resolved.sample.prompt) is not None:
+            targets = targets.by_unit(target_segmenter.units(prompt).index, target_segmenter.labels(prompt))
         elif units.token_start is not None:
-            # By default generated tokens are grouped as the units of the prompt are.
+            # By default, generated tokens are grouped into targets as the prompt is into units.
             targets = targets.by_unit(units.index, labels)
         assert outputs is not None
         return PreparedSample(
@@ -309,36 +315,42 @@ def check_on_error(on_error: str) -> None:
 
 
 def _take(items: Iterator[TargetedSample], size: int) -> tuple[list[TargetedSample], Exception | bool | None]:
-    """The next items, and why there are no more: True at the end, or the error that the iterator raised."""
-    found: list[TargetedSample] = []
+    """Take at most `size` items.
+
+    Returns:
+        The items, and None if there may be more, True if the iterator is exhausted, or the error that it raised.
+    """
+    window: list[TargetedSample] = []
     try:
-        while len(found) < size:
-            found.append(next(items))
+        while len(window) < size:
+            window.append(next(items))
     except StopIteration:
-        return found, True
+        return window, True
     except Exception as error:
-        # The samples before it are explained first.
-        return found, error
-    return found, None
+        # Returned rather than raised, so that the samples before it are explained first.
+        return window, error
+    return window, None
 
 
 def check_single_sample(option: str, n_samples: int) -> None:
-    """Refuse several samples if an option holds an array that belongs to one.
+    """Check that there is only one sample if an option is an array for a single image.
 
     Args:
-        option: The option; empty if there is none.
+        option: Name of the option; empty if there is none.
         n_samples: Number of samples.
 
     Raises:
-        OptionError: if there are several samples and such an option.
+        OptionError: if there are several samples.
     """
     if option and n_samples > 1:
         raise OptionError(
-            f"{option}= is an array, which belongs to one image, and there are several: pass a method or a function of "
-            "the image, or explain them one by one."
+            f"{option}= is an array for one image, but there are several images: pass a method or a function of the "
+            "image, or explain the images one by one."
         )
 
 
 def _progress(show: bool | None) -> tqdm:
-    """A bar over evaluations; by default only on a terminal or in a notebook."""
-    return tqdm(unit="row", desc="explaining", delay=1.0, leave=False, disable=None if show is None else not show)
+    """A progress bar that counts evaluations; by default only on a terminal or in a notebook."""
+    return tqdm(
+        unit="evaluation", desc="explaining", delay=1.0, leave=False, disable=None if show is None else not show
+    )

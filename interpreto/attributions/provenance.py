@@ -1,4 +1,4 @@
-"""The provenance of a result: model, method, options, versions."""
+"""The provenance of a result: what is needed to reproduce it."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,18 +11,18 @@ from interpreto.attributions.plans.base import Plan
 def record(setup: Setup, plan: Plan, seconds: float) -> dict[str, Any]:
     """The `info` of a result: model, method, options, removal or baseline, dtype, seed, versions and time.
 
-    All values can be written as JSON; options that cannot are recorded by their `str`.
+    All values are JSON serializable; for options that are not, their `str` is recorded.
 
     Args:
         setup: The wrapped model and options.
         plan: The plan of the method.
-        seconds: Run time of the sample.
+        seconds: Run time for the sample.
     """
     return {
         **setup.wrapper.engine.provenance(),
         "inference_mode": setup.wrapper.explained_score,
         "method": setup.method,
-        "options": {name: _plain(value) for name, value in setup.options.items()},
+        "options": {name: _to_json(value) for name, value in setup.options.items()},
         **plan.describe(),
         "signed": plan.signed,
         "seed": setup.seed,
@@ -32,16 +32,16 @@ def record(setup: Setup, plan: Plan, seconds: float) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this package, torch and transformers."""
+    """The installed versions of interpreto, torch and transformers."""
     return {name: _version(name) for name in ("interpreto", "torch", "transformers")}
 
 
-def _plain(value: Any) -> Any:
-    """A value that JSON can represent."""
+def _to_json(value: Any) -> Any:
+    """Convert a value to one that JSON can represent."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    # Cut, because the text of an option such as a tensor baseline can be long.
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else str(value)[:200]
+    # The str of an option such as a tensor baseline can be long.
+    return [_to_json(item) for item in value] if isinstance(value, list | tuple) else str(value)[:200]
 
 
 @cache
@@ -49,5 +49,5 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        # A source tree that was not installed has no metadata.
+        # Packages that are imported from a source tree without installation have no metadata.
         return "unknown"

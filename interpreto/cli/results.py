@@ -1,4 +1,4 @@
-"""Methods, results and comparisons on the screen and in files."""
+"""Prints methods, results and comparisons, and writes them to files."""
 
 import inspect
 import textwrap
@@ -22,12 +22,16 @@ from interpreto.errors import InterpretoError, SavedFileError
 from interpreto.explain import run_methods
 
 FIGURE, RESULTS = "attributions", "results"
+"""Names of the figure, without suffix, and of the folder of results in the output folder."""
 
 
 def run(
     methods: Sequence[Method], model: Any, processor: Any, inputs: Any, targets: Any, options: dict[str, Any]
 ) -> tuple[Results, dict[str, float]]:
-    """The outputs and seconds of every method; the error of a single method is raised, those of several are printed."""
+    """Run methods, and return the results and the run time of each.
+
+    If one of several methods fails, its error is printed, and the others run; the error of a single method is raised.
+    """
     results, seconds = {}, {}
     each_target = None if targets is None else [targets] * len(inputs)
     for method_run in run_methods(methods, model, processor, inputs, each_target, **options):
@@ -37,16 +41,16 @@ def run(
             raise method_run.error
         else:
             reason = escape(str(method_run.error))
-            console.print(f"[yellow]{method_run.name} is left out:[/yellow] {reason}", highlight=False)
+            console.print(f"[yellow]{method_run.name} was skipped:[/yellow] {reason}", highlight=False)
     return results, seconds
 
 
 def print_summary(model: str, results: Results, seconds: dict[str, float]) -> None:
-    """Print the most important unit and the cost of every method."""
+    """Print the most important unit of the first sample, the number of evaluations and the run time of each method."""
     count = len(next(iter(results.values())))
     table = Table(
         "method",
-        "predicted or explained",
+        "targets",
         "top unit",
         "evaluations",
         "seconds",
@@ -68,14 +72,14 @@ def print_summary(model: str, results: Results, seconds: dict[str, float]) -> No
 
 
 def _target_names(output: AttributionOutput) -> str:
-    """The names of the targets, shortened."""
+    """The names of the targets of a result, shortened."""
     if output.is_generation:
         return textwrap.shorten("".join(output.target_names), 40, placeholder="…")
     return ", ".join(output.target_names[:3])
 
 
 def print_details(output: AttributionOutput) -> None:
-    """Print the scores of a text's units."""
+    """Print the scores of the units of a text."""
     if not isinstance(output.elements, list):
         return
     if output.is_generation:
@@ -85,61 +89,70 @@ def print_details(output: AttributionOutput) -> None:
         table = Table("unit", "score", *([] if output.standard_errors is None else ["standard error"]), title=name)
         for unit, element in enumerate(output.elements):
             errors = output.standard_errors
-            numbers = [output.attributions[target, unit], *([] if errors is None else [errors[target, unit]])]
-            table.add_row(escape(element.strip()), *(f"{float(number):+.4f}" for number in numbers))
+            values = [output.attributions[target, unit], *([] if errors is None else [errors[target, unit]])]
+            table.add_row(escape(element.strip()), *(f"{float(value):+.4f}" for value in values))
         console.print(table)
 
 
 def print_sources(output: AttributionOutput) -> None:
-    """Print what influences each generated piece of text most."""
+    """Print the most important units for each target of a text generation."""
     table = Table("generated", "score", "most important")
     for name, score, scores in zip(output.target_names, output.scores, output.ranking_scores, strict=True):
-        best = scores.nan_to_num(-torch.inf).topk(min(3, int((~scores.isnan()).sum()))).indices.tolist()
-        sources = ", ".join(f"{str(output.elements[unit]).strip()} ({float(scores[unit]):+.3f})" for unit in best)
-        table.add_row(escape(repr(name)), f"{float(score):.3f}", escape(sources))
+        top = scores.nan_to_num(-torch.inf).topk(min(3, int((~scores.isnan()).sum()))).indices.tolist()
+        top_units = ", ".join(f"{str(output.elements[unit]).strip()} ({float(scores[unit]):+.3f})" for unit in top)
+        table.add_row(escape(repr(name)), f"{float(score):.3f}", escape(top_units))
     console.print(table)
 
 
 def check_out(out: Path, names: Iterable[str]) -> None:
-    """Check that results of these names can be written to a folder, before anything is computed.
+    """Check that a figure and results can be written to a folder, before anything is computed.
+
+    Args:
+        out: The folder.
+        names: The names of the results.
 
     Raises:
-        SavedFileError: if the folder cannot be written, or has something else in their places.
+        SavedFileError: if the folder is not writable, or a name is taken by something that must not be replaced.
     """
     check_writable(out)
     for name in (f"{FIGURE}.png", f"{FIGURE}.html"):
         if (out / name).is_dir():
-            raise SavedFileError(f"{str(out / name)!r} is a folder, and a file of that name is to be written.")
+            raise SavedFileError(f"{str(out / name)!r} is a folder, but a file with this name must be written.")
     for name in names:
         check_place(out / RESULTS / name, WORDS)
 
 
 def draw(results: Results, out: Path, name: str) -> None:
-    """Write the figure and the page to a folder."""
+    """Write the figure as PNG and as HTML to a folder."""
     plot_attributions(results, out / f"{name}.png")
     plot_attributions(results, out / f"{name}.html")
 
 
 def save(results: Results, folder: Path) -> None:
-    """Write every result to a folder of its own."""
+    """Save each result in a subfolder of its own."""
     for method, outputs in results.items():
         for number, output in enumerate(outputs):
             output.save(folder / f"{method}-{number}")
 
 
 def method_table(loaded: tuple[Any, Any] | None, task: str | None) -> Table:
-    """All methods; of a loaded model and its processor, also which of them work."""
-    table = Table("name", "class", "attribution", *([] if loaded is None else ["works"]))
+    """A table of all methods; if a model is loaded, also which of them support it.
+
+    Args:
+        loaded: A model and its processor; None if no model is loaded.
+        task: The task of the model; None to detect it.
+    """
+    table = Table("name", "class", "attribution", *([] if loaded is None else ["supported"]))
     for name, method in NAMES.items():
         summary = (inspect.getdoc(method) or "").splitlines()[0]
         reason = None if loaded is None else why_not(method, *loaded, task)
-        works = "yes" if reason is None else escape(f"no: {reason}")
-        table.add_row(name, method.__name__, summary, *([] if loaded is None else [works]))
+        supported = "yes" if reason is None else escape(f"no: {reason}")
+        table.add_row(name, method.__name__, summary, *([] if loaded is None else [supported]))
     return table
 
 
 def why_not(method: Method, model: Any, processor: Any, task: str | None) -> InterpretoError | None:
-    """Why a method does not work on a model; None if it does."""
+    """The error that says why a method does not support a model; None if it does."""
     try:
         method(model, processor, task=task)
     except InterpretoError as error:
@@ -148,7 +161,7 @@ def why_not(method: Method, model: Any, processor: Any, task: str | None) -> Int
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the tables, as wide as the screen, and the notes on them."""
+    """Print the tables of a comparison, as wide as the terminal, and the notes below them."""
     for table in tables(comparison.summary, console.width):
         console.print(table)
     for line in notes(comparison.summary):
@@ -156,19 +169,19 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def zoo_inputs(name: str, count: int) -> list[Any]:
-    """The inputs of held-out samples of a model that ships with the package."""
+    """The inputs of held-out samples of a model in `interpreto.zoo`."""
     return [example.input for example in zoo.samples(name, count)]
 
 
 def held_out_samples(name: str, count: int, target: Any, needs_target: bool) -> dict[str, Any]:
-    """Arguments of `compare` for held-out samples of a model that ships with the package, with masks of the evidence.
+    """The arguments of `compare` for held-out samples of a model in `interpreto.zoo`, with ground-truth masks.
 
     Args:
         name: Name of the model.
         count: Number of samples.
-        target: What is explained of all of them; None for the default.
-        needs_target: Whether the default is the samples' labels, such as a story's right word or a scene's prompt,
-            rather than the predicted class.
+        target: The target of all samples; None for the default.
+        needs_target: Whether the default targets are the labels of the samples, such as the correct next word of a
+            story, instead of the predicted classes.
     """
     examples = zoo.samples(name, count)
     masks = [example.truth for example in examples]
@@ -181,7 +194,7 @@ def held_out_samples(name: str, count: int, target: Any, needs_target: bool) -> 
 
 
 def demonstrate(name: str, inputs: list[Any], out: Path, targets: Any = None) -> Results:
-    """Explain inputs of a model that ships with the package by all methods that work on it; print and save results."""
+    """Run all methods that support a model of `interpreto.zoo`; print and save the results."""
     model, processor = zoo.load(name)
     methods = [method for method in NAMES.values() if why_not(method, model, processor, None) is None]
     results, seconds = run(methods, model, processor, inputs, targets, {})

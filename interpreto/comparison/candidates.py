@@ -1,4 +1,4 @@
-"""The methods, controls and metrics of a comparison, created from names, classes and partials."""
+"""The methods, controls and metrics that a comparison evaluates, created from names, classes and partials."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -30,36 +30,37 @@ DEFAULT_METRICS = ("Deletion", "Insertion", "MuFidelity", "Completeness", "Entro
 LOCALIZATION = ("PointingGame", "RelevanceMass", "RelevanceRank")
 
 _UNIT_OPTIONS = {"granularity", "patch_size", "segments"}
-"""Options that set the units; a method takes one of them."""
+"""Options that define the units; a method accepts only one of them."""
 
-Make = Callable[..., Any]
-"""A class, or a `functools.partial` of one."""
+Factory = Callable[..., Any]
+"""The class of a method or metric, or a `functools.partial` of one."""
 
 
 @dataclass(frozen=True, eq=False)
 class MethodEntry:
-    """A method that is compared.
+    """A method or control that takes part in a comparison.
 
     Attributes:
         name: Its name in the comparison.
-        explainer: The method on the model; None if the method does not support the model.
-        control: Whether it is a control, whose scores do not use the model.
-        made: Its class and options, as JSON.
+        explainer: The explainer; None if the method does not support the model.
+        control: Whether it is a control: its scores do not depend on the model.
+        configuration: Its class and options, as JSON.
         error: Why the method does not support the model; empty if it does.
     """
 
     name: str
     explainer: Explainer | None
     control: bool
-    made: dict[str, Any]
+    configuration: dict[str, Any]
     error: str = ""
 
     def warn(self, records: Iterable[Record], stacklevel: int = 1) -> None:
-        """Issue the warnings about its results, once for the whole run.
+        """Issue the warnings about the results of this method, once for the whole run.
 
         Args:
             records: The records of the method.
-            stacklevel: As in `warnings.warn`: 1 names the line of the caller, 2 that of its caller, and so on.
+            stacklevel: As in `warnings.warn`: with 1 the warning points to the caller of this function, with 2 to the
+                caller of that caller.
         """
         if self.explainer is None:
             return
@@ -69,182 +70,205 @@ class MethodEntry:
                 checks.add(record.sample, record.output)
         checks.warn(stacklevel + 1)
 
-    def described(self) -> dict[str, Any]:
-        """Its description, as JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """What the configuration of the run records about this entry."""
         if self.explainer is None:
             return {"control": self.control, "error": self.error}
-        return {"control": self.control, **self.made}
+        return {"control": self.control, **self.configuration}
 
 
 @dataclass(frozen=True, eq=False)
 class MetricEntry:
-    """A metric by which methods are compared.
+    """A metric that takes part in a comparison.
 
     Attributes:
         name: Its name in the comparison.
-        make: Creates the metric, without arguments or from a method if it needs one.
-        needs: What the metric needs beyond outputs.
-        higher_is_better: Whether large values are good; None for metrics that describe attributions without ranking
+        create: Creates the metric; called with the explainer if `needs` is `Needs.METHOD`, else without arguments.
+        needs: What the metric needs besides the attributions.
+        higher_is_better: Whether high values are good; None for metrics that describe attributions without ranking
             them.
         base: The metric's name without the removal operator.
-        made: Its class and options, as JSON.
+        configuration: Its class and options, as JSON.
         removal: Name of the removal operator, if `removals=` was passed.
     """
 
     name: str
-    make: Make
+    create: Factory
     needs: Needs
     higher_is_better: bool | None
     base: str
-    made: dict[str, Any]
+    configuration: dict[str, Any]
     removal: str | None = None
 
-    def described(self) -> dict[str, Any]:
-        """Its description, as JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """What the configuration of the run records about this entry."""
         return {
-            "higher_is_better": self.higher_is_better, "base": self.base, "removal": self.removal, **self.made
+            "higher_is_better": self.higher_is_better, "base": self.base, "removal": self.removal, **self.configuration
         }  # fmt: skip
 
 
-def _is_metric(given: Any) -> bool:
-    cls = unwrap_partial(given)
+def _is_metric(value: Any) -> bool:
+    cls = unwrap_partial(value)
     return isinstance(cls, type) and isinstance(getattr(cls, "needs", None), Needs)
 
 
 def methods(
-    given: Any, wrapper: InferenceWrapper, model: Any, processor: Any, options: Mapping[str, Any], corpus: Any
+    requested: Any, wrapper: InferenceWrapper, model: Any, processor: Any, options: Mapping[str, Any], corpus: Any
 ) -> list[MethodEntry]:
-    """The requested methods, and the controls that are possible with this model.
+    """Create the requested methods, and the controls that the model supports.
+
+    Args:
+        requested: The option `methods` of the comparison.
+        wrapper: The wrapped model.
+        model: The model as the user passed it.
+        processor: The processor as the user passed it.
+        options: The options of the comparison that are passed on to methods.
+        corpus: The option `corpus`: texts from which `TokenFrequency` counts tokens.
 
     Raises:
         OptionError: if a name, an option or a value is invalid.
     """
-    controls: dict[str, Make] = {"RandomScores": RandomScores, "PositionOnly": PositionOnly}
+    controls: dict[str, Factory] = {"RandomScores": RandomScores, "PositionOnly": PositionOnly}
     if not wrapper.engine.gradient_obstacle:
         controls["InputNorm"] = InputNorm
     if wrapper.inputs.spatial:
         controls["CentreGaussian"] = CentreGaussian
     elif corpus is not None:
         controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
-    if isinstance(given, str) and given == "all":
-        given = [cls for cls in METHODS if wrapper.inputs.spatial or cls not in IMAGES_ONLY]
-    requested = resolve_classes(given, METHODS, "method", is_method)
-    duplicates = sorted(set(requested) & set(controls))
+    if isinstance(requested, str) and requested == "all":
+        requested = [cls for cls in METHODS if wrapper.inputs.spatial or cls not in IMAGES_ONLY]
+    factories = resolve_classes(requested, METHODS, "method", is_method)
+    duplicates = sorted(set(factories) & set(controls))
     if duplicates:
-        raise OptionError(f"{duplicates[0]} is always compared: leave it out of methods=.")
+        raise OptionError(f"{duplicates[0]} is a control, and controls are always included: remove it from methods=.")
     return [
-        _method_entry(name, make, model, processor, options, control=name in controls)
-        for name, make in (requested | controls).items()
+        _method_entry(name, factory, model, processor, options, control=name in controls)
+        for name, factory in (factories | controls).items()
     ]
 
 
 def _method_entry(
-    name: str, make: Make, model: Any, processor: Any, options: Mapping[str, Any], *, control: bool
+    name: str, factory: Factory, model: Any, processor: Any, options: Mapping[str, Any], *, control: bool
 ) -> MethodEntry:
-    shared = _shared_options(make, options)
-    description = _describe(make, shared)
+    shared = _shared_options(factory, options)
+    configuration = _configuration(factory, shared)
     try:
-        return MethodEntry(name, make(model, processor, **shared), control, description)
+        return MethodEntry(name, factory(model, processor, **shared), control, configuration)
     except UnsupportedError as error:
-        # Reported as a failure on every sample: "all" includes methods that a model without gradients does not support.
-        return MethodEntry(name, None, control, description, str(error))
+        # Recorded as a failure on each sample instead of raised, because methods="all" includes gradient methods even
+        # for models without gradients.
+        return MethodEntry(name, None, control, configuration, str(error))
 
 
 def metrics(
-    given: Any, masked: bool, model: Any, processor: Any, options: Mapping[str, Any], removals: Mapping[str, Any]
+    requested: Any,
+    has_ground_truth_masks: bool,
+    model: Any,
+    processor: Any,
+    options: Mapping[str, Any],
+    removals: Mapping[str, Any],
 ) -> list[MetricEntry]:
-    """The requested metrics; those that mask units are repeated for each of the removal operators.
+    """Create the requested metrics; there is one entry per removal operator for metrics that mask units.
+
+    Args:
+        requested: The option `metrics` of the comparison; None for the default metrics.
+        has_ground_truth_masks: Whether the user passed `masks`.
+        model: The model as the user passed it.
+        processor: The processor as the user passed it.
+        options: The options of the comparison that are passed on to metrics.
+        removals: Removal operators by name; empty for the default one.
 
     Raises:
         OptionError: if a name, an option or a value is invalid, or a metric needs masks and there are none.
     """
-    names = (*DEFAULT_METRICS, *(LOCALIZATION if masked else ())) if given is None else given
-    requested = resolve_classes(names, METRICS, "metric", _is_metric)
+    default = (*DEFAULT_METRICS, *(LOCALIZATION if has_ground_truth_masks else ()))
+    factories = resolve_classes(default if requested is None else requested, METRICS, "metric", _is_metric)
     entries = []
-    for name, make in requested.items():
-        cls = unwrap_partial(make)
-        if cls.needs is Needs.MASKS and not masked:
-            if given == "all":
+    for name, factory in factories.items():
+        cls = unwrap_partial(factory)
+        if cls.needs is Needs.MASKS and not has_ground_truth_masks:
+            if requested == "all":
                 continue
-            raise OptionError(f"{name} needs masks=: for every sample a mask of what is known to decide it.")
+            raise OptionError(f"{name} needs masks=: one ground-truth mask of the evidence per sample.")
         metric_entry = partial(MetricEntry, needs=cls.needs, higher_is_better=cls.higher_is_better, base=name)
         if cls.needs is not Needs.MODEL:
-            # These are created after methods have run; a wrong option must be found before.
-            _check_options(cls, make)
-            entries.append(metric_entry(name, make, made=_describe(make, {})))
+            # These metrics are created after all methods have run; invalid options are reported before.
+            _check_options(cls, factory)
+            entries.append(metric_entry(name, factory, configuration=_configuration(factory, {})))
             continue
-        # A metric that sets its own removal operator, or masks nothing, runs once.
-        metric = _create_metric(make, model, processor, options)
-        sets_removal = isinstance(make, partial) and "removal" in make.keywords
+        # A metric that sets its own removal operator, or does not mask units, is evaluated once.
+        metric = _create_metric(factory, model, processor, options)
+        sets_removal = isinstance(factory, partial) and "removal" in factory.keywords
         if not removals or sets_removal or not metric.depends_on_removal:
-            entries.append(metric_entry(name, partial(_identity, metric), made=_describe(make, options)))
+            configuration = _configuration(factory, options)
+            entries.append(metric_entry(name, partial(_identity, metric), configuration=configuration))
             continue
         for removal_name, removal in removals.items():
             all_options = {**options, "removal": removal}
-            metric = _create_metric(make, model, processor, all_options)
+            metric = _create_metric(factory, model, processor, all_options)
             entries.append(
                 metric_entry(
                     f"{name} [{removal_name}]",
                     partial(_identity, metric),
-                    made=_describe(make, all_options),
+                    configuration=_configuration(factory, all_options),
                     removal=removal_name,
                 )
             )
     return entries
 
 
-def operators(given: Any) -> dict[str, Any]:
+def operators(removals: Any) -> dict[str, Any]:
     """Removal operators by name, from one operator, a list, or a comma-separated list of names.
 
     Raises:
-        OptionError: if one occurs twice.
+        OptionError: if there are duplicates.
     """
-    if isinstance(given, str):
-        given = split_names(given)
-    # A tensor is iterable, but one operator: a baseline image.
-    several = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [given]
+    if isinstance(removals, str):
+        removals = split_names(removals)
+    # A tensor is iterable, but it is a single operator: a baseline image.
+    several = list(removals) if isinstance(removals, Iterable) and not isinstance(removals, Tensor) else [removals]
     names = ["default" if removal is None else str(fingerprint(removal)) for removal in several]
     for name in names:
         if names.count(name) > 1:
-            raise OptionError(f"The removal operator {name} is there twice.")
+            raise OptionError(f"The removal operator {name} is a duplicate: pass each operator once.")
     return dict(zip(names, several, strict=True))
 
 
-def _create_metric(make: Make, model: Any, processor: Any, options: Mapping[str, Any]) -> Any:
-    """A metric on the model."""
-    metric = make(model, processor, **_shared_options(make, options))
-    # Checks the removal operator now, instead of after methods have run.
+def _create_metric(factory: Factory, model: Any, processor: Any, options: Mapping[str, Any]) -> Any:
+    """Create a metric that runs the model."""
+    metric = factory(model, processor, **_shared_options(factory, options))
+    # Creating the perturbator validates the removal operator before the methods run.
     metric.perturbator()
     return metric
 
 
 def _identity(metric: Any) -> Any:
-    # Metrics on the model are created once: `MetricEntry.make` returns the same one for every sample.
+    # Metrics that run the model are created once, so `MetricEntry.create` returns the same object for all samples.
     return metric
 
 
-def _check_options(cls: type, make: Make) -> None:
-    options = make.keywords if isinstance(make, partial) else {}
+def _check_options(cls: type, factory: Factory) -> None:
+    options = factory.keywords if isinstance(factory, partial) else {}
     names = [name for name in inspect.signature(cls).parameters if name not in ("method", "args", "kwargs")]
     for name in options:
         if name not in names:
             raise OptionError(f"{cls.__name__} has no option {name!r}: {choices(name, names)}")
 
 
-def _shared_options(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_options(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the comparison that a partial does not set itself."""
-    excluded = set(make.keywords) if isinstance(make, partial) else set()
-    # `segments`, for one, is an option of XRAI that does not set the units.
+    excluded = set(factory.keywords) if isinstance(factory, partial) else set()
+    # A method's own option may have the same name but another meaning, such as `segments` of XRAI.
     unit_options = _UNIT_OPTIONS - {
-        name for name, p in inspect.signature(unwrap_partial(make)).parameters.items() if p.kind is p.KEYWORD_ONLY
+        name for name, p in inspect.signature(unwrap_partial(factory)).parameters.items() if p.kind is p.KEYWORD_ONLY
     }
-    # A partial with patch_size= must not get the granularity= of the comparison, too.
+    # A partial with patch_size= must not also get granularity= from the comparison.
     if excluded & unit_options:
         excluded |= _UNIT_OPTIONS
     return {name: value for name, value in options.items() if name not in excluded}
 
 
-def _describe(make: Make, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A class and its options, without those that do not affect numbers: a run may resume with other values of them."""
-    parts = described(make, options)
+def _configuration(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A class and its options as JSON, without options that do not affect results and may change when a run resumes."""
+    parts = described(factory, options)
     return {**parts, "options": {k: v for k, v in parts["options"].items() if k not in ("show_progress", "batch_size")}}

@@ -1,4 +1,4 @@
-"""A comparison as one page: scores, costs, agreement, maps and failures."""
+"""A comparison as an HTML page: scores, costs, agreement between methods, attribution maps and failures."""
 
 import base64
 import json
@@ -18,7 +18,16 @@ from torch import Tensor
 from interpreto.attributions.result import AttributionOutput
 from interpreto.comparison.ranking import MIN_SAMPLES, Conclusion, RankedMethod
 from interpreto.comparison.summary import Summary
-from interpreto.comparison.table_view import KEY, arrow, marks, notes, number, plot, shown, spread
+from interpreto.comparison.table_view import (
+    KEY,
+    direction_arrow,
+    interval,
+    marks,
+    mean_value,
+    method_label,
+    notes,
+    plot,
+)
 from interpreto.comparison.table_view import title as scores_title
 from interpreto.visualizations import text_page as html
 from interpreto.visualizations.drawing import figure_of, has_matrix
@@ -27,10 +36,10 @@ from interpreto.visualizations.output import write as write_page
 from interpreto.visualizations.panels import Panel, gather
 
 MAX_MAPS = 4
-"""Samples whose maps are in the page."""
+"""Maximum number of samples whose attribution maps the page shows."""
 
-_FILES = 3
-"""Samples whose maps are files."""
+_MAX_FILES = 3
+"""Maximum number of samples whose attribution maps are also written to files."""
 
 _STYLE = """
 .interpreto { max-width: 76rem; }
@@ -39,8 +48,8 @@ _STYLE = """
 .interpreto th { vertical-align: bottom; }
 .interpreto td { white-space: nowrap; }
 .interpreto td small { font-size: .75rem; }
-.interpreto td.leads { background: #e2f2e2; font-weight: 600; }
-.interpreto td.chance { color: #a33; }
+.interpreto td.best { background: #e2f2e2; font-weight: 600; }
+.interpreto td.not-better-than-random { color: #a33; }
 .interpreto tr.control td:first-child { color: #666; font-style: italic; }
 .interpreto tr.control:not(tr.control + tr.control) td { border-top: 2px solid #999; }
 .interpreto .names th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: .4rem .1rem; }
@@ -52,13 +61,13 @@ _STYLE = """
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """What a report shows.
+    """The content of a report.
 
     Attributes:
-        summary: The statistics.
-        rank_agreement: Rank correlations between methods.
-        top_agreement: The share of the highest units that two methods have in common.
-        samples: The outputs of every method for the samples whose maps are shown, by the number of the sample.
+        summary: The statistics of the comparison.
+        rank_agreement: The mean rank correlation between the scores of units of each pair of methods.
+        top_agreement: The fraction of the 10 % of units with the highest scores that each pair of methods shares.
+        samples: From the index of a sample to the results of all methods for it, for samples that the page shows.
     """
 
     summary: Summary
@@ -69,10 +78,10 @@ class ReportContent:
 
 @final
 class Figures:
-    """The figures of a report as PNG; each is drawn once, whether the page, a file or both show it.
+    """The figures of a report as PNG; each is drawn only once, for both the page and the files.
 
     Args:
-        content: What the report shows.
+        content: The content of the report.
     """
 
     def __init__(self, content: ReportContent) -> None:
@@ -81,17 +90,17 @@ class Figures:
 
     @cached_property
     def scores(self) -> bytes:
-        """Scores against cost."""
+        """The figure of scores against run time."""
         return png(plot(self.content.summary))
 
     def maps(self, number: int) -> bytes:
-        """All methods on one sample, on one scale."""
+        """The attribution maps of all methods for one sample, on one colour scale."""
         if number not in self._maps:
-            self._maps[number] = png(figure_of(self.rows(number)))
+            self._maps[number] = png(figure_of(self.panels(number)))
         return self._maps[number]
 
-    def rows(self, number: int) -> list[list[Panel]]:
-        """The panels of one sample."""
+    def panels(self, number: int) -> list[list[Panel]]:
+        """The panels of one sample: one row per target, one column per method."""
         return gather(self.content.samples[number], relative=True)
 
 
@@ -102,16 +111,16 @@ def write(content: ReportContent, path: Path) -> Path:
 
 
 def write_folder(content: ReportContent, path: Path) -> None:
-    """Write the page, and beside it the figures of scores and of the samples as files."""
+    """Write the page, and the figures as separate files next to it."""
     figures = Figures(content)
     write_page(path / "report.html", page(figures))
     write_page(path / "figures" / "scores.png", figures.scores)
-    for sample in list(content.samples)[:_FILES]:
+    for sample in list(content.samples)[:_MAX_FILES]:
         write_page(path / "figures" / f"maps-{sample:05}.png", figures.maps(sample))
 
 
 def page(figures: Figures) -> Html:
-    """The whole page; it needs no network and no script."""
+    """Create the page: a single file without scripts, which needs no network access."""
     summary = figures.content.summary
     title = f"Comparison on {scores_title(summary)}"
     body = [
@@ -135,7 +144,7 @@ def page(figures: Figures) -> Html:
 
 
 def _conclusions(summary: Summary) -> str:
-    """The conclusions of the table, in words."""
+    """For each metric, a sentence about the best methods."""
     lines = []
     for metric in summary.metrics:
         ranking = summary.of_metric(metric)
@@ -155,10 +164,16 @@ def _conclusions(summary: Summary) -> str:
 
 
 def _conclusion(best: str, others: list[str], count: int) -> str:
-    """The method with the best mean, and whether it is significantly better than the others."""
+    """The method with the best mean, and whether it is significantly better than the others.
+
+    Args:
+        best: The method with the best mean.
+        others: The methods that are not significantly different from it.
+        count: Number of samples.
+    """
     if count < MIN_SAMPLES:
         samples = f"{count} sample is" if count == 1 else f"{count} samples are"
-        return f"{samples} too few to tell methods apart; {escape(best)} has the best mean"
+        return f"{samples} too few for significance tests; {escape(best)} has the best mean"
     if others:
         return f"{escape(best)} has the best mean, not significantly different from {escape(', '.join(others))}"
     return f"{escape(best)} is significantly better than all other methods"
@@ -166,30 +181,33 @@ def _conclusion(best: str, others: list[str], count: int) -> str:
 
 def tables(summary: Summary) -> str:
     """The table of scores."""
-    head = "".join(f"<th>{escape(metric)} {arrow(summary, metric)}</th>" for metric in summary.metrics)
-    lines = []
+    head = "".join(f"<th>{escape(metric)} {direction_arrow(summary, metric)}</th>" for metric in summary.metrics)
+    rows = []
     for method in summary.methods:
         cells = "".join(_cell(summary.ranked(method, metric)) for metric in summary.metrics)
-        lines.append(_line(summary, method, cells))
+        rows.append(_table_row(summary, method, cells))
     return (
         f'<div class="wide"><table><thead><tr><th>method</th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _cell(ranked: RankedMethod) -> str:
-    classes = ["leads"] * ranked.not_worse_than_best + ["chance"] * (ranked.beats_random is False)
-    gap, tip = ranked.to_best, ""
-    below = f"<br><small>{spread(ranked)}</small>" if spread(ranked) else ""
-    if gap is not None and not ranked.best and not math.isnan(gap.low):
-        words = f"{gap.mean:+.3g} to the best, between {gap.low:+.3g} and {gap.high:+.3g}; {gap.count} samples"
-        tip = f' title="{words}"'
-    return f'<td class="{" ".join(classes)}"{tip}>{number(ranked)}{marks(ranked)}{below}</td>'
+    classes = ["best"] * ranked.not_worse_than_best + ["not-better-than-random"] * (ranked.beats_random is False)
+    difference, tooltip = ranked.to_best, ""
+    bounds = f"<br><small>{interval(ranked)}</small>" if interval(ranked) else ""
+    if difference is not None and not ranked.best and not math.isnan(difference.low):
+        text = (
+            f"difference from the best: {difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]; "
+            f"{difference.count} samples"
+        )
+        tooltip = f' title="{text}"'
+    return f'<td class="{" ".join(classes)}"{tooltip}>{mean_value(ranked)}{marks(ranked)}{bounds}</td>'
 
 
-def _line(summary: Summary, method: str, cells: str) -> str:
-    kind = ' class="control"' if method in summary.controls else ""
-    return f"<tr{kind}><td>{escape(shown(summary, method))}</td>{cells}</tr>"
+def _table_row(summary: Summary, method: str, cells: str) -> str:
+    css_class = ' class="control"' if method in summary.controls else ""
+    return f"<tr{css_class}><td>{escape(method_label(summary, method))}</td>{cells}</tr>"
 
 
 def _notes(summary: Summary) -> str:
@@ -198,46 +216,48 @@ def _notes(summary: Summary) -> str:
 
 
 def _costs(summary: Summary) -> str:
-    lines = [
-        _line(summary, c.method, f"<td>{c.n_evaluations:.0f}</td><td>{c.seconds:.3g}</td><td>{c.memory:.3f}</td>")
+    rows = [
+        _table_row(summary, c.method, f"<td>{c.n_evaluations:.0f}</td><td>{c.seconds:.3g}</td><td>{c.memory:.3f}</td>")
         for c in summary.costs
     ]
     return (
         "<table><thead><tr><th>method</th><th>evaluations</th><th>seconds</th><th>peak memory (GB)</th></tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 
 def _agreements(content: ReportContent) -> Iterable[str]:
     summary = content.summary
-    names = [shown(summary, method) for method in summary.methods]
-    yield "<h2>Agreement between methods</h2><p>Rank correlation of the scores of units</p>"
+    names = [method_label(summary, method) for method in summary.methods]
+    yield "<h2>Agreement between methods</h2><p>Rank correlation of the units' scores</p>"
     yield _matrix(content.rank_agreement, names)
-    yield "<p>Share of the highest tenth of units that two methods have in common</p>"
+    yield "<p>Fraction of the 10 % of units with the highest scores that two methods share</p>"
     yield _matrix(content.top_agreement, names)
 
 
 def _removals(summary: Summary) -> Iterable[str]:
-    for one in summary.conclusions:
-        yield f"<h2>{escape(one.metric)} by removal operator</h2>{_leaders(one)}"
-        yield "<p>Rank correlation of the methods' means between operators</p>"
-        yield _matrix(one.agreement, list(one.removals))
+    for conclusion in summary.conclusions:
+        yield f"<h2>{escape(conclusion.metric)} by removal operator</h2>{_best_methods(conclusion)}"
+        yield "<p>Rank correlation of the methods' means between removal operators</p>"
+        yield _matrix(conclusion.agreement, list(conclusion.removals))
 
 
-def _leaders(one: Conclusion) -> str:
-    lines = "".join(
+def _best_methods(conclusion: Conclusion) -> str:
+    rows = "".join(
         f"<tr><td>{escape(removal)}</td><td>{escape(best or '–')}</td>"
-        f"<td>{escape(', '.join(method for method in some if method != best))}</td></tr>"
-        for removal, best, some in zip(one.removals, one.best, one.not_worse_than_best, strict=True)
+        f"<td>{escape(', '.join(method for method in others if method != best))}</td></tr>"
+        for removal, best, others in zip(
+            conclusion.removals, conclusion.best, conclusion.not_worse_than_best, strict=True
+        )
     )
     head = "<tr><th>removal</th><th>best mean</th><th>not significantly different from it</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 def _matrix(values: Float[Tensor, "m m"], names: list[str]) -> str:
     colours = colormaps["RdBu"]
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    lines = []
+    rows = []
     for name, row in zip(names, values.tolist(), strict=True):
         cells = []
         for value in row:
@@ -245,30 +265,30 @@ def _matrix(values: Float[Tensor, "m m"], names: list[str]) -> str:
                 cells.append("<td>–</td>")
                 continue
             colour = colours(0.5 + value / 2)
-            letters = "#fff" if sum(colour[:3]) < 1.35 else "#111"
-            cells.append(f'<td style="background:{to_hex(colour)};color:{letters}">{value:.2f}</td>')
-        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
+            text_colour = "#fff" if sum(colour[:3]) < 1.35 else "#111"
+            cells.append(f'<td style="background:{to_hex(colour)};color:{text_colour}">{value:.2f}</td>')
+        rows.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
     return (
         f'<div class="wide"><table class="matrix"><thead class="names"><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _maps(figures: Figures, number: int) -> str:
-    rows = figures.rows(number)
+    panels = figures.panels(number)
     title = f"<h3>Sample {number}</h3>"
-    if rows[0][0].output.is_image:
+    if panels[0][0].output.is_image:
         return title + _figure(figures.maps(number), f"Maps of sample {number}")
-    if has_matrix(rows):
-        return title + _figure(figures.maps(number), f"Sources of sample {number}")
-    return title + "".join(html.section(row) for row in rows)
+    if has_matrix(panels):
+        return title + _figure(figures.maps(number), f"Attributions of sample {number}")
+    return title + "".join(html.section(row) for row in panels)
 
 
-def _figure(picture: bytes, title: str) -> str:
-    data = base64.b64encode(picture).decode()
-    return f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{data}">'
+def _figure(data: bytes, title: str) -> str:
+    encoded = base64.b64encode(data).decode()
+    return f'<img alt="{escape(title, quote=True)}" src="data:image/png;base64,{encoded}">'
 
 
 def _configuration(summary: Summary) -> str:
-    words = json.dumps(summary.config.to_json() | {"masks": summary.config.masks is not None}, indent=1)
-    return f"<details><summary>methods, metrics, options, versions</summary><pre>{escape(words)}</pre></details>"
+    text = json.dumps(summary.config.to_json() | {"masks": summary.config.masks is not None}, indent=1)
+    return f"<details><summary>methods, metrics, options, versions</summary><pre>{escape(text)}</pre></details>"

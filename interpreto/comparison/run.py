@@ -238,8 +238,8 @@ class _Run:
     def _config(self, n_bootstrap: int) -> ComparisonConfig:
         return ComparisonConfig(
             model=self.resolver.setup.wrapper.engine.provenance(),
-            methods={candidate.name: candidate.described() for candidate in self.methods},
-            metrics={metric_entry.name: metric_entry.described() for metric_entry in self.metrics},
+            methods={candidate.name: candidate.to_json() for candidate in self.methods},
+            metrics={metric_entry.name: metric_entry.to_json() for metric_entry in self.metrics},
             masks=None if self.masks is None else [digest(mask) for mask in self.masks],
             count=len(self.items),
             seed=self.seed,

@@ -124,11 +124,11 @@ class SampleBatch:
         """The value of a metric for some samples."""
         results, samples = [outputs[n] for n in some], [self.prepared[n] for n in some]
         if metric_entry.needs is Needs.MODEL:
-            metric_result: MetricResult = metric_entry.make().evaluate(results, samples)
+            metric_result: MetricResult = metric_entry.create().evaluate(results, samples)
         elif metric_entry.needs is Needs.METHOD:
-            metric_result = metric_entry.make(explainer).evaluate(results, samples)
+            metric_result = metric_entry.create(explainer).evaluate(results, samples)
         elif metric_entry.needs is Needs.MASKS and masks is not None:
-            metric_result = metric_entry.make().evaluate(results, [masks[n] for n in some])
+            metric_result = metric_entry.create().evaluate(results, [masks[n] for n in some])
         else:
-            metric_result = metric_entry.make().evaluate(results)
+            metric_result = metric_entry.create().evaluate(results)
         return metric_result.per_sample.tolist()

@@ -1,4 +1,4 @@
-"""The parts that a task chooses for its inference wrapper: a reader of inputs, a resolver of targets and an engine."""
+"""The abstract base classes from which a task composes its inference wrapper: input reader, target resolver, engine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
@@ -19,28 +19,28 @@ from interpreto.typing import Modality
 
 
 class InputReader(ABC):
-    """Turns what the user passes as inputs into samples."""
+    """Converts the inputs that the user passes to samples."""
 
     modality: ClassVar[Modality]
     spatial: ClassVar[bool] = False
     """Whether samples are images, whose positions have a height and a width."""
     ragged: ClassVar[bool]
-    """Whether samples differ in length, so that batches are cheaper among samples of similar length."""
+    """Whether samples have sequences of variable length, and are batched with others of similar length."""
 
     @abstractmethod
     def is_single(self, inputs: Any) -> bool:
-        """Whether the inputs are one sample rather than several."""
+        """Whether the inputs are a single sample instead of several."""
 
     @abstractmethod
     def split(self, inputs: Any) -> Iterator[Any]:
-        """The samples one by one, in the user's form.
+        """Iterate over the samples in the form in which the user passes them.
 
         Raises:
-            InputError: if one of them is not a sample of this modality.
+            InputError: if one is not a sample of this modality.
         """
 
     def from_saved(self, raw: Any) -> Any:
-        """The sample that a user would pass for the raw input of a saved result."""
+        """Convert the raw input of a saved result to the form in which the user passes samples."""
         return raw
 
     @abstractmethod
@@ -61,40 +61,46 @@ class InputReader(ABC):
 
 
 class TargetResolver(ABC):
-    """Turns what the user passes as targets into the outputs that are explained."""
+    """Converts the targets that the user passes to scores of the model that can be explained."""
 
     generated: ClassVar[bool] = False
-    """Whether targets are tokens that continue the sample."""
+    """Whether targets are generated tokens, which continue the sample."""
 
     def normalize(self, targets: Any, count: int | None = None) -> Any:
-        """Targets without tensors and arrays: a list has one entry per sample, anything else serves every sample.
+        """Convert tensors and arrays in targets to Python objects.
+
+        In the result a list has one entry per sample; anything else applies to every sample.
 
         Args:
             targets: The user's targets.
             count: Number of samples, if known.
 
         Raises:
-            TargetError: if the targets can be read in two ways.
+            TargetError: if the targets are ambiguous.
         """
-        given = without_tensors(targets)
-        # A single row of an array serves every sample; it is checked as a list of targets is.
-        is_row = isinstance(given, tuple) and not isinstance(targets, tuple)
-        return several(list(given)) if is_row else given
+        converted = without_tensors(targets)
+        # An array with a single row contains the targets of every sample, and may be an ambiguous multi-hot row.
+        is_row = isinstance(converted, tuple) and not isinstance(targets, tuple)
+        return several(list(converted)) if is_row else converted
 
     @abstractmethod
     def check(self, spec: Any, sample: Sample | None = None) -> None:
-        """Check a target before the model runs, as far as that is possible with or without its sample.
+        """Validate a target before the model runs, as far as possible without its outputs.
+
+        Args:
+            spec: One sample's targets, normalized.
+            sample: The sample, if it is prepared already.
 
         Raises:
             TargetError: if the model has no such target.
         """
 
     def prefetch(self, specs: Sequence[Any]) -> PlanRun[None]:
-        """Run what the targets of several samples have in common, such as the features of prompts, once for all."""
+        """Compute once what the targets of several samples share, such as the text embeddings of a dual encoder."""
         yield from ()
 
     def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
-        """The targets that a user would pass for those of a saved result.
+        """Convert the targets of a saved result to the form in which the user passes targets.
 
         Raises:
             InputError: if only their names were saved.
@@ -107,13 +113,13 @@ class TargetResolver(ABC):
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
-        """Run the unperturbed sample and find what is explained.
+        """Evaluate the unperturbed sample, and resolve its targets.
 
         Args:
             sample: The sample; a prompt without its continuation.
             spec: One sample's targets, normalized.
-            seed: Start of the randomness of generation.
-            capture: Internals to capture in that run.
+            seed: The random seed for generation.
+            capture: Internals to capture in the same forward pass.
 
         Raises:
             ModelError: if the score of a target is not finite.
@@ -121,32 +127,32 @@ class TargetResolver(ABC):
         """
 
     def encoded(self, spec: Any) -> PlanRun[Any]:
-        """Targets that can be known without a run of a sample.
+        """Resolve targets that do not depend on the model's outputs for a sample.
 
         Raises:
-            UnsupportedError: if targets of this kind cannot.
+            UnsupportedError: if they do.
         """
         yield from ()
         raise UnsupportedError(f"The target {spec!r} depends on the outputs for a sample.")
 
     def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 *k"]) -> tuple[float | None, ...] | None:
-        """The model's probability of each target, None for targets that are not classes; None if there are none."""
+        """The probability of each target, None for those without one; None if no target can have a probability."""
         return None
 
     def clear(self) -> None:
-        """Drop what was computed with weights that may change between two calls."""
+        """Clear caches that depend on the model's weights, which may change between two calls."""
         return
 
 
 class Engine(ABC):
-    """Runs a model."""
+    """Runs the model on batches of rows."""
 
     module: nn.Module | None = None
-    """The PyTorch module; None for functions."""
+    """The PyTorch module; None if the model is a function."""
     may_read_padding: bool = False
-    """Whether padding may change scores, which is then tested by running the model."""
+    """Whether padding may change scores; if so, this is tested by running the model with and without padding."""
     gradient_obstacle: str = ""
-    """Why there are no gradients for the input, as a sentence; empty if there are."""
+    """Why gradients with respect to the input are not available, as a sentence; empty if they are."""
     attention_obstacle: str = ""
     """Why attention cannot be captured, as a sentence; empty if it can."""
     activation_obstacle: str = ""
@@ -163,7 +169,7 @@ class Engine(ABC):
         return torch.device("cpu") if self.module is None else device_of(self.module)
 
     def part_of(self, rows: Rows) -> Hashable:
-        """The part of the model that runs these rows, if different rows run different parts."""
+        """Identifies the submodule that these rows run through, such as one encoder of a dual encoder."""
         return None
 
     @abstractmethod
@@ -171,13 +177,13 @@ class Engine(ABC):
         """Run the rows of requests that share a batch key as one batch."""
 
     def deduplicate(self, request: ModelRequest) -> DeduplicatedRows | None:
-        """The rows of a request in the order that suits the model best, equal ones once; None to run them as given."""
+        """The unique rows of a request, in the order that is most efficient; None to run all rows in their order."""
         return None
 
     def notes(self) -> dict[str, Any]:
-        """What the record of a result should say of how the model was run, beyond `provenance`."""
+        """How the model was run, beyond `provenance`, for the `info` of a result."""
         return {}
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Model id, dtype and device, for the record of a result."""
+        """Model id, dtype and device, for the `info` of a result."""

@@ -1,4 +1,4 @@
-"""The edge of the package: what users pass as inputs and targets becomes one sample with its targets after another."""
+"""Converts the inputs and targets that users pass to samples, each with its own targets."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ class TargetedSample:
     """One of the user's samples and its targets.
 
     Attributes:
-        raw: The sample in the user's form.
-        spec: Its targets, normalized.
+        raw: The sample as the user passed it.
+        spec: The targets of the sample, normalized.
         sample: The sample prepared for the model; None before `prepare`.
         error: Why it cannot be explained; None if it can.
     """
@@ -34,38 +34,36 @@ class TargetedSample:
 
 
 def check_not_a_table(inputs: Any) -> None:
-    """Refuse a data frame, which iterates over its column names, and an array without axes.
+    """Check that inputs are not a data frame, which iterates over its column names, or a zero-dimensional array.
 
     Raises:
-        InputError: if the inputs are one of them.
+        InputError: if they are.
     """
     if isinstance(inputs, np.ndarray | Tensor) and not inputs.ndim:
-        raise InputError(
-            f"An array without axes, {short_repr(inputs)}, is not a list of samples: pass what it contains."
-        )
+        raise InputError(f"A zero-dimensional array, {short_repr(inputs)}, is not a list of samples: pass its .item().")
     columns = getattr(inputs, "columns", None)
     if columns is not None and getattr(inputs, "iloc", None) is not None:
         names = [str(name) for name in columns]
         first = names[0] if names else "text"
         raise InputError(
-            f"A table with the columns {', '.join(map(repr, names[:20]))} is not a list of samples: pass one of its "
-            f"columns, such as df[{first!r}]."
+            f"A data frame with the columns {', '.join(map(repr, names[:20]))} is not a list of samples: pass one of "
+            f"its columns, such as df[{first!r}]."
         )
 
 
 def read(
     reader: InputReader, resolver: TargetResolver, inputs: Any, targets: Any, keep_errors: bool
 ) -> list[TargetedSample]:
-    """Read samples that are all available, so that mistakes are reported before any sample is explained.
+    """Read samples that are all available; invalid ones are reported before the model runs.
 
-    A list of samples that are prepared already is accepted too, for callers who explain the same ones repeatedly.
+    `inputs` may also be a list of prepared samples, for callers that explain the same samples several times.
 
     Args:
         reader: Reads the inputs.
-        resolver: Checks the targets.
+        resolver: Normalizes and validates the targets.
         inputs: The user's inputs.
         targets: The user's targets.
-        keep_errors: Whether an error of one sample is kept in its `error`, instead of raised.
+        keep_errors: Whether the error of a sample is stored in its `error` instead of raised.
 
     Raises:
         InputError: if there are no samples, or one of them cannot be read.
@@ -82,20 +80,22 @@ def read(
         raise InputError("The list of inputs is empty: there is nothing to explain.")
     normalized = resolver.normalize(targets, len(items))
     specs = per_sample(normalized, len(items), single)
-    # A target that serves every sample is a mistake of the call; one of several is a mistake of its sample.
+    # An invalid target that applies to every sample is always raised; one of a list is an error of its sample.
     keep = keep_errors and isinstance(normalized, list)
-    items = [_checked(resolver, replace(item, spec=spec), None, keep) for item, spec in zip(items, specs, strict=True)]
+    items = [
+        _validated(resolver, replace(item, spec=spec), None, keep) for item, spec in zip(items, specs, strict=True)
+    ]
     if reader.ragged:
-        # Texts are tokenised before any of them is explained; images are large, and are prepared when they are needed.
+        # Texts are tokenized now, which validates all of them. Images need more memory, and are prepared when needed.
         items = _raised(prepare(reader, items), keep_errors)
-        items = [_checked(resolver, item, item.sample, keep) for item in items]
+        items = [_validated(resolver, item, item.sample, keep) for item in items]
     return items
 
 
 def read_stream(
     reader: InputReader, resolver: TargetResolver, inputs: Any, targets: Any, keep_errors: bool
 ) -> Iterator[TargetedSample]:
-    """Read samples of an iterator of any length as they are needed; arguments and errors are those of `read`."""
+    """Read samples from an iterator of any length when they are needed; arguments and errors are those of `read`."""
     check_not_a_table(inputs)
     if reader.is_single(inputs):
         yield from read(reader, resolver, inputs, targets, keep_errors)
@@ -105,13 +105,13 @@ def read_stream(
     for spec in normalized if is_list else [normalized]:
         resolver.check(per_sample([spec], 1, False)[0])
     items = _split(reader, inputs)
-    yield from _alongside(items, normalized) if is_list else (replace(item, spec=normalized) for item in items)
+    yield from _with_targets(items, normalized) if is_list else (replace(item, spec=normalized) for item in items)
 
 
 def prepare(reader: InputReader, items: Sequence[TargetedSample]) -> list[TargetedSample]:
-    """The same with samples that are prepared for the model, or the error that prevents it."""
-    fresh = [item.raw for item in items if item.sample is None and item.error is None]
-    prepared = iter(_prepared(reader, fresh))
+    """Prepare the samples for the model; a sample for which that fails gets the error."""
+    unprepared = [item.raw for item in items if item.sample is None and item.error is None]
+    prepared = iter(_prepared(reader, unprepared))
     return [
         item if item.sample is not None or item.error is not None else _with_outcome(item, next(prepared))
         for item in items
@@ -119,11 +119,11 @@ def prepare(reader: InputReader, items: Sequence[TargetedSample]) -> list[Target
 
 
 def _prepared(reader: InputReader, raws: Sequence[Any]) -> list[Sample | Exception]:
-    """Samples prepared together, and one by one if that fails, to find which of them cannot be read."""
+    """Prepare samples together and, if that fails, one by one, to find which of them cannot be read."""
     if not raws:
         return []
     try:
-        # Tensors made inside a caller's inference mode could not be used where gradients are taken.
+        # Tensors created in a caller's torch.inference_mode could not be used in the computation of gradients.
         with torch.inference_mode(False):
             return list(reader.prepare(raws))
     except Exception as error:
@@ -139,9 +139,10 @@ def _with_outcome(item: TargetedSample, outcome: Sample | Exception) -> Targeted
 
 
 def _split(reader: InputReader, inputs: Any) -> Iterator[TargetedSample]:
-    """The samples one by one; one that is not a sample has an error."""
-    is_whole = isinstance(inputs, Mapping | tuple | BYTES)
-    if reader.is_single(inputs) or is_whole or not isinstance(inputs, Iterable):
+    """Iterate over the samples; an invalid sample gets an error."""
+    # The reader splits these itself, or raises an error for all of them.
+    is_unsplittable = isinstance(inputs, Mapping | tuple | BYTES)
+    if reader.is_single(inputs) or is_unsplittable or not isinstance(inputs, Iterable):
         yield from map(TargetedSample, reader.split(inputs))
         return
     for item in inputs:
@@ -151,7 +152,7 @@ def _split(reader: InputReader, inputs: Any) -> Iterator[TargetedSample]:
             yield TargetedSample(item, error=error)
 
 
-def _checked(resolver: TargetResolver, item: TargetedSample, sample: Sample | None, keep: bool) -> TargetedSample:
+def _validated(resolver: TargetResolver, item: TargetedSample, sample: Sample | None, keep: bool) -> TargetedSample:
     if item.error is not None:
         return item
     try:
@@ -164,20 +165,20 @@ def _checked(resolver: TargetResolver, item: TargetedSample, sample: Sample | No
 
 
 def _raised(items: Iterable[TargetedSample], keep_errors: bool) -> list[TargetedSample]:
-    found = []
+    valid = []
     for item in items:
         if item.error is not None and not keep_errors:
             raise item.error
-        found.append(item)
-    return found
+        valid.append(item)
+    return valid
 
 
-def _alongside(items: Iterable[TargetedSample], targets: list[Any]) -> Iterator[TargetedSample]:
-    """Each sample with its entry of the list of targets."""
+def _with_targets(items: Iterable[TargetedSample], targets: list[Any]) -> Iterator[TargetedSample]:
+    """Combine each sample with its entry in the list of targets."""
     count = 0
     for count, item in enumerate(items, start=1):
         if count > len(targets):
-            raise TargetError(f"targets is a list of {len(targets)} but there is a sample number {count}.")
+            raise TargetError(f"targets is a list of {len(targets)} but there are more samples, at least {count}.")
         yield replace(item, spec=per_sample([targets[count - 1]], 1, False)[0])
     if count < len(targets):
         raise TargetError(f"targets is a list of {len(targets)} but there were only {count} samples.")

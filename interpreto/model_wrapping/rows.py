@@ -1,4 +1,4 @@
-"""Rows: what goes through a model, stacked, whatever the modality."""
+"""Rows: model inputs that are stacked along the batch axis, for all modalities."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class LazyBlend:
-    """A field of rows that lie between two, made only when and where they run.
+    """A field of rows that interpolate between two tensors, computed only when and where the rows run.
 
-    Until then there is no more of it in memory, and no more to move to an accelerator, than the two and the masks.
+    Row i is `torch.lerp(start, end, mask_i)`. Until it is computed, only the two tensors and the masks need memory and
+    have to be copied to an accelerator.
 
     Attributes:
-        start: What a row is where its mask is 0, one row.
-        end: What it is where its mask is 1, one row.
-        masks: The masks, in whatever form is small.
-        to_positions: Makes of masks what can be multiplied with rows that are cut.
-        view_shape: The shape of a row with some axes split in two, so that a mask value serves a stretch of positions;
-            None if no axis is split.
+        start: The value where the mask is 0, one row.
+        end: The value where the mask is 1, one row.
+        masks: The masks in a compact form, such as one value per unit.
+        to_positions: Expands compact masks to a shape that broadcasts with rows of shape `view_shape`.
+        view_shape: The shape of a row in which some axes are split in two, so that one mask value broadcasts over a
+            block of positions; None if no axis is split.
     """
 
     start: Float[Tensor, "1 *s"]
@@ -32,31 +33,31 @@ class LazyBlend:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the field once it is made."""
+        """The shape of the computed field."""
         return (self.masks.shape[0], *self.start.shape[1:])
 
-    def take(self, chosen: slice | Int[Tensor, " q"]) -> "LazyBlend":
-        """Some of the rows."""
-        return LazyBlend(self.start, self.end, self.masks[chosen], self.to_positions, self.view_shape)
+    def take(self, index: slice | Int[Tensor, " q"]) -> "LazyBlend":
+        """Select some of the rows."""
+        return LazyBlend(self.start, self.end, self.masks[index], self.to_positions, self.view_shape)
 
     def write_to(self, out: Float[Tensor, "p *s"]) -> None:
-        """Write the rows to where they are wanted."""
-        here, there, masks = (tensor.to(out.device) for tensor in (self.start, self.end, self.masks))
-        axes = self.view_shape or here.shape[1:]
-        torch.lerp(here.reshape(1, *axes), there.reshape(1, *axes), self.to_positions(masks), out=out.view(-1, *axes))
+        """Compute the rows on the device of a tensor, and write them to it."""
+        start, end, masks = (tensor.to(out.device) for tensor in (self.start, self.end, self.masks))
+        shape = self.view_shape or start.shape[1:]
+        torch.lerp(start.reshape(1, *shape), end.reshape(1, *shape), self.to_positions(masks), out=out.view(-1, *shape))
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Model inputs of several rows, one tensor per field with the rows in front.
+    """A batch of model inputs: one tensor per field, such as `input_ids`.
 
-    Rows never hold anything that is not one entry per row.
+    The first axis of every field is the batch axis. Fields without a batch axis are not allowed.
 
     Attributes:
-        fields: The tensors.
-        padding: Names the fields that are ragged along their second axis, with the value that fills them up on the
-            right when rows of different lengths are joined.
-        blends: Fields that are still to be made, as `join` does. They are never ragged.
+        fields: From the names of fields to tensors.
+        padding: The padding value of each field whose second axis is a sequence axis of variable length. Sequences are
+            padded on the right when rows of different lengths are joined.
+        blends: Fields that are not computed yet; `join` and `to` compute them. They never have a sequence axis.
     """
 
     fields: Mapping[str, Shaped[Tensor, "p ..."]]
@@ -70,72 +71,78 @@ class Rows:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of all fields, lazy ones among them."""
+        """The names of all fields, including blends."""
         return frozenset(self.fields) | frozenset(self.blends)
 
     @property
     def length(self) -> int:
-        """Positions of a ragged row, padding included; 1 where nothing is ragged."""
+        """The sequence length, including padding; 1 if no field has a sequence axis."""
         return max((self.fields[name].shape[1] for name in self.padding if name in self.fields), default=1)
 
     @property
     def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """The fields and the shape of a row in each, ragged axes left out: rows of one shape can be joined."""
-        whole = chain(self.fields.items(), self.blends.items())
-        return tuple((name, tuple(values.shape[2 if name in self.padding else 1 :])) for name, values in whole)
+        """The name of each field with the shape of a row, without sequence axes. Rows of equal shape can be joined."""
+        fields = chain(self.fields.items(), self.blends.items())
+        return tuple((name, tuple(values.shape[2 if name in self.padding else 1 :])) for name, values in fields)
 
     @property
     def nbytes(self) -> int:
-        """How much memory the rows take, blends before they are made."""
-        return sum(tensor.nbytes for tensor in chain(self.fields.values(), (one.masks for one in self.blends.values())))
+        """The memory that the rows use; only the masks are counted for blends."""
+        return sum(
+            tensor.nbytes for tensor in chain(self.fields.values(), (blend.masks for blend in self.blends.values()))
+        )
 
-    def take(self, chosen: slice | Int[Tensor, " q"]) -> "Rows":
-        """Some of the rows."""
+    def take(self, index: slice | Int[Tensor, " q"]) -> "Rows":
+        """Select some of the rows."""
         return Rows(
-            {name: tensor[chosen] for name, tensor in self.fields.items()},
+            {name: tensor[index] for name, tensor in self.fields.items()},
             self.padding,
-            {name: blend.take(chosen) for name, blend in self.blends.items()},
+            {name: blend.take(index) for name, blend in self.blends.items()},
         )
 
     def expand(self, count: int, **fields: Tensor | LazyBlend) -> "Rows":
-        """`count` copies of a single row, without copying memory, with some fields exchanged or added."""
+        """Repeat a single row `count` times, without copying memory, with some fields replaced or added."""
         assert not self.blends
-        # What is exchanged is left as it is, to keep the order of the fields.
-        same = {name: t if name in fields else t.expand(count, *t.shape[1:]) for name, t in self.fields.items()}
-        return Rows(same, self.padding).replace(**fields)
+        # Fields that are replaced are included, so that the order of fields stays the same.
+        expanded = {name: t if name in fields else t.expand(count, *t.shape[1:]) for name, t in self.fields.items()}
+        return Rows(expanded, self.padding).replace(**fields)
 
     def replace(self, **fields: Tensor | LazyBlend) -> "Rows":
-        """These rows with some fields exchanged or added."""
-        whole = {**self.fields, **self.blends, **fields}
+        """Copy these rows, with some fields replaced or added."""
+        replaced = {**self.fields, **self.blends, **fields}
         return Rows(
-            {name: values for name, values in whole.items() if isinstance(values, Tensor)},
+            {name: values for name, values in replaced.items() if isinstance(values, Tensor)},
             self.padding,
-            {name: values for name, values in whole.items() if isinstance(values, LazyBlend)},
+            {name: values for name, values in replaced.items() if isinstance(values, LazyBlend)},
         )
 
     def unique(self) -> "tuple[Rows, Int[Tensor, ' p']] | None":
-        """The distinct rows, in the order in which they first occur, and the place of every row among them.
+        """The unique rows in order of first occurrence, and for every row its index among them.
 
-        None if a field is a blend, which cannot be compared before it is made.
+        None if a field is a blend: blends are not compared, because that would require computing them.
         """
         if self.blends:
             return None
         keys = [_row_key(tensor) for tensor in self.fields.values() if not _is_constant(tensor)]
         if not keys:
             return self.take(slice(1)), torch.zeros(len(self), dtype=torch.long)
-        # Integers of several fields are compared at once; each float field becomes one column of indices.
+        # One `unique` over the columns of all fields; a float field becomes one column of indices, see `_row_key`.
         _, inverse = torch.cat([key.cpu() for key in keys], dim=1).unique(dim=0, return_inverse=True)
         count = int(inverse.max()) + 1
-        firsts = torch.full((count,), len(inverse)).scatter_reduce_(0, inverse, torch.arange(len(inverse)), "amin")
-        order = firsts.argsort()
-        place = torch.empty_like(order)
-        place[order] = torch.arange(count)
-        return self.take(firsts[order]), place[inverse]
+        # `unique` sorts by value; renumber the unique rows by the index of their first occurrence.
+        first_index = torch.full((count,), len(inverse)).scatter_reduce_(0, inverse, torch.arange(len(inverse)), "amin")
+        order = first_index.argsort()
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(count)
+        return self.take(first_index[order]), rank[inverse]
 
     def first_difference(self, reference: "Rows") -> Int[Tensor, " p"]:
-        """The first position at which each row differs from a reference row; the length if it does not.
+        """The first position at which each row differs from a reference row; the sequence length if they are equal.
 
-        Rows that differ in a field without positions, such as pixel values, differ from the first position on.
+        It is 0 for rows that differ in a field without a sequence axis, such as pixel values.
+
+        Args:
+            reference: One row.
         """
         length = self.length
         first = torch.full((len(self),), length)
@@ -154,18 +161,21 @@ class Rows:
         return first
 
     def to(self, device: torch.device) -> "Rows":
-        """A copy of these rows on a device, all fields made. Models get copies: some change their inputs in place."""
-        made = Rows.join([self], device)
-        return Rows({name: tensor.to(device, copy=True) for name, tensor in made.fields.items()}, made.padding)
+        """Copy these rows to a device, with blends computed.
+
+        Always a copy, because some models modify their inputs in place.
+        """
+        computed = Rows.join([self], device)
+        return Rows({name: tensor.to(device, copy=True) for name, tensor in computed.fields.items()}, computed.padding)
 
     @staticmethod
     def join(parts: Sequence["Rows"], device: torch.device | None = None) -> "Rows":
-        """All rows in one, the ragged fields padded on the right to the longest, blends made.
+        """Concatenate rows; sequences are padded to the longest, and blends are computed.
 
         Args:
-            parts: Rows of one shape.
-            device: Where fields are made of which a part is a blend; None is where the blends are. What is there
-                already stays where it is.
+            parts: Rows of equal shape.
+            device: The device on which to compute blends; None for the device of the blends. Fields of which no part is
+                a blend stay on their device.
         """
         if len(parts) == 1 and not parts[0].blends:
             return parts[0]
@@ -174,22 +184,22 @@ class Rows:
         fields = {}
         for name in chain(first.fields, first.blends):
             if any(name in part.blends for part in parts):
-                fields[name] = _made(parts, name, device)
+                fields[name] = _computed(parts, name, device)
                 continue
             tensors = [part.fields[name] for part in parts]
             if name in first.padding:
-                tensors = [_fill(tensor, length, first.padding[name]) for tensor in tensors]
+                tensors = [_pad(tensor, length, first.padding[name]) for tensor in tensors]
             fields[name] = torch.cat(tensors)
         return Rows(fields, first.padding)
 
 
 @dataclass(frozen=True, eq=False)
 class DeduplicatedRows:
-    """Rows to run, equal ones once.
+    """The unique rows of a request.
 
     Attributes:
-        rows: The distinct rows, in the order in which they run best.
-        inverse: For every requested row its place among them, as from `torch.unique(return_inverse=True)`.
+        rows: The unique rows, in the order that is most efficient for the model.
+        inverse: For every requested row its index in `rows`, as from `torch.unique(return_inverse=True)`.
     """
 
     rows: Rows
@@ -197,20 +207,20 @@ class DeduplicatedRows:
 
 
 def _is_constant(tensor: Tensor) -> bool:
-    """Whether all rows are views of the same memory, as `Rows.expand` makes them."""
+    """Whether all rows share the same memory, as after `Rows.expand`."""
     return len(tensor) > 1 and tensor.stride(0) == 0
 
 
 def _row_key(tensor: Shaped[Tensor, "p ..."]) -> Int[Tensor, "p q"]:
-    """Integers that are equal for equal rows."""
+    """Columns of integers that are equal for equal rows, and different for different rows."""
     flat = tensor.flatten(1)
     if not flat.is_floating_point():
         return flat.long()
     return flat.unique(dim=0, return_inverse=True)[1][:, None]
 
 
-def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Float[Tensor, "p ..."]:
-    """A field of which some rows are blends: all are written to the place where they are to lie, once."""
+def _computed(parts: Sequence[Rows], name: str, device: torch.device | None) -> Float[Tensor, "p ..."]:
+    """Concatenate a field that is a blend in some parts, without intermediate copies."""
     blend = next(part.blends[name] for part in parts if name in part.blends)
     sizes = [len(part) for part in parts]
     out = blend.start.new_empty((sum(sizes), *blend.shape[1:]), device=device)
@@ -222,9 +232,9 @@ def _made(parts: Sequence[Rows], name: str, device: torch.device | None) -> Floa
     return out
 
 
-def _fill(tensor: Shaped[Tensor, "p l ..."], length: int, value: int | float) -> Shaped[Tensor, "p m ..."]:
-    missing = length - tensor.shape[1]
-    if not missing:
+def _pad(tensor: Shaped[Tensor, "p l ..."], length: int, value: int | float) -> Shaped[Tensor, "p m ..."]:
+    n_padding = length - tensor.shape[1]
+    if not n_padding:
         return tensor
-    padding = tensor.new_full((tensor.shape[0], missing, *tensor.shape[2:]), value)
+    padding = tensor.new_full((tensor.shape[0], n_padding, *tensor.shape[2:]), value)
     return torch.cat([tensor, padding], dim=1)

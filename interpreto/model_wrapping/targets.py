@@ -1,4 +1,4 @@
-"""Targets of classifiers: the outputs that are explained."""
+"""Targets of classifiers: the scores that are explained."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Score = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Contrast:
-    """The score of a fact minus that of a foil: why `fact` rather than `foil`?
+    """The score of a fact minus the score of a foil. Explains why the model predicts `fact` rather than `foil`.
 
     Two continuations of a language model are compared token by token. Each token of `foil` is scored after the same
     tokens as its counterpart in `fact`: the prompt and the earlier tokens of `fact`.
@@ -29,7 +29,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class SavedTarget:
-    """A target of which a file contains only the name: an image or an embedding that a sample was compared with."""
+    """A target that was saved by its name only: an image or an embedding that a dual encoder compared with a sample."""
 
     name: str
 
@@ -57,19 +57,19 @@ class ClassTargets:
         """None: classes are not part of a sample."""
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "ClassTargets":
-        """The same targets: classes do not belong to units."""
+        """The same targets: classes are not grouped by units."""
         return self
 
     def without_cache(self) -> "ClassTargets":
-        """The same targets: there is no cache."""
+        """The same targets: classes have no key/value cache."""
         return self
 
     def part(self, start: int, stop: int) -> "ClassTargets":
-        """Some of the targets."""
+        """Select the targets from `start` to `stop`."""
         return ClassTargets(self.values[start:stop], self.names[start:stop])
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
-        """Scores of the targets in the outputs of rows.
+        """Compute the scores of the targets from the model's outputs.
 
         Raises:
             TargetError: if a function does not return one score per row.
@@ -93,7 +93,7 @@ class AllOutputs:
         return self.count
 
     def part(self, start: int, stop: int) -> "AllOutputs":
-        """All outputs: they cannot be split."""
+        """The same: all outputs are always selected."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
@@ -103,10 +103,10 @@ class AllOutputs:
 
 @dataclass(frozen=True, eq=False)
 class DeferredTargets:
-    """Targets that depend on the outputs of the unperturbed sample, such as the predicted class.
+    """Targets that depend on the outputs for the unperturbed sample, such as the predicted class.
 
     Attributes:
-        resolve: From the outputs of the unperturbed sample to its targets.
+        resolve: From the outputs for the unperturbed sample to its targets.
     """
 
     resolve: Callable[[Float[Tensor, "1 k"]], Any]
@@ -115,16 +115,16 @@ class DeferredTargets:
         return 0
 
     def part(self, start: int, stop: int) -> "DeferredTargets":
-        """All targets: their number is not yet known."""
+        """The same: the number of targets is not known yet."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
-        """The scores of the targets that these outputs determine."""
+        """Resolve the targets from these outputs, and compute their scores."""
         return self.resolve(outputs.detach()).select(outputs)
 
 
 def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
-    """The score of one target in the model's outputs.
+    """Compute the score of one target from the model's outputs.
 
     Raises:
         TargetError: if a function does not return one score per row.
@@ -137,17 +137,22 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
 
 
 def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs") -> Float[Tensor, " p"]:
-    """Call a target function on the model's outputs.
+    """Call a target function on the model's outputs, and validate its result.
+
+    Args:
+        function: The function.
+        outputs: The model's outputs.
+        what: What the outputs are, for error messages.
 
     Raises:
         TargetError: if the function raises an exception, which is the cause of the error, or does not return one score
             per row.
     """
     try:
-        # A copy, for some functions change their argument in place.
+        # A copy, because some functions modify their argument in place.
         scores = function(outputs.clone())
-    # The scheduler reacts to this error by running smaller batches.
     except torch.OutOfMemoryError:
+        # The scheduler handles this error by running smaller batches.
         raise
     except Exception as error:
         raise TargetError(
@@ -163,15 +168,15 @@ def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs"
 
 
 def saved_by_name(names: Sequence[str]) -> InputError:
-    """The error for targets of a saved result that are not known beyond their names."""
+    """The error for targets of a saved result of which only the names were saved."""
     return InputError(
-        f"The targets {tuple(names)} were functions, images or embeddings, of which only names are saved: measure "
-        "outputs before they are saved."
+        f"The targets {tuple(names)} were functions, images or embeddings, of which only names are saved: evaluate "
+        "metrics before saving the results."
     )
 
 
 def continuation_of(tokens: Iterable[Any]) -> Any:
-    """Tokens as one continuation in the user's form; contrasts become one contrast of all facts and all foils."""
+    """Combine target tokens into one continuation; contrasts become one contrast of all facts and all foils."""
     items = tuple(tokens)
     contrasts = [token for token in items if isinstance(token, Contrast)]
     if items and len(contrasts) == len(items):
@@ -180,7 +185,7 @@ def continuation_of(tokens: Iterable[Any]) -> Any:
 
 
 def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> ClassTargets:
-    """Resolve one sample's targets from the user's specification and the model's outputs for the sample.
+    """Resolve the targets of one sample; None is the class with the highest output.
 
     Raises:
         TargetError: if a class is out of range or a label is unknown.
@@ -203,13 +208,13 @@ def named(spec: Any, labels: Sequence[str]) -> ClassTargets:
     return ClassTargets(values, tuple(_name(value, labels) for value in values))
 
 
-def several(listed: list[Any]) -> tuple[Any, ...]:
-    """Several targets of one sample, passed as a list.
+def several(targets: list[Any]) -> tuple[Any, ...]:
+    """Convert a list of targets of one sample to a tuple.
 
     Raises:
         TargetError: if a class is repeated, as in a multi-hot row; the message shows both interpretations.
     """
-    values = tuple(without_tensors(item) for item in listed)
+    values = tuple(without_tensors(item) for item in targets)
     classes = [value for value in values if isinstance(value, int)]
     repeated = sorted({value for value in classes if classes.count(value) > 1})
     if not repeated:
@@ -238,7 +243,7 @@ def _value(item: Any, labels: Sequence[str]) -> Any:
         if len(classes) > 1:
             raise TargetError(f"Several classes have the label {item!r}, {classes}: pass the index of one.")
         return classes[0]
-    # bool is a subclass of int in Python, but True is not meant as class 1.
+    # bool is a subclass of int, but True is not class 1.
     if isinstance(item, bool) or not (callable(item) or isinstance(item, int | np.integer)):
         raise TargetError(
             f"{item!r} is not a target; pass a class index, a label, Contrast(a, b), 'all' or a function of the "
@@ -261,10 +266,15 @@ def _name(value: int | Contrast | Score, labels: Sequence[str]) -> str:
 
 
 def per_sample(targets: Any, count: int, is_single: bool) -> list[Any]:
-    """The targets of each of `count` samples; `is_single` says that the user passed one sample rather than a list.
+    """Convert targets to a list with one entry per sample.
 
-    A list or 1-d tensor has one entry per sample; a tuple or a row of a 2-d tensor is several targets of a sample;
-    anything else is the target of every sample.
+    A list or 1-d tensor already has one entry per sample. A tuple or a row of a 2-d tensor contains several targets of
+    one sample. Anything else is the target of every sample.
+
+    Args:
+        targets: The user's targets.
+        count: Number of samples.
+        is_single: Whether the user passed a single sample instead of a list.
 
     Raises:
         TargetError: if the lengths do not match; the message shows both interpretations.
@@ -272,7 +282,7 @@ def per_sample(targets: Any, count: int, is_single: bool) -> list[Any]:
     specs = without_tensors(targets)
     if not isinstance(specs, list):
         return [specs] * count
-    # For a single sample a list can only mean several targets of it.
+    # For a single sample, a list contains several targets of this sample.
     if is_single and len(specs) != 1:
         return [several(specs)]
     if len(specs) != count:
@@ -285,7 +295,7 @@ def per_sample(targets: Any, count: int, is_single: bool) -> list[Any]:
 
 
 def without_tensors(targets: Any) -> Any:
-    """Convert tensors and arrays to nested lists and ints; a 2-d one with a single row to a tuple for every sample."""
+    """Convert tensors and arrays to lists and ints; a 2-d one with a single row to a tuple, for every sample."""
     if isinstance(targets, Tensor | np.ndarray | np.generic):
         listed = targets.tolist()
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
@@ -293,10 +303,10 @@ def without_tensors(targets: Any) -> Any:
         return type(targets)(
             without_tensors(item) if isinstance(item, Tensor | np.generic) else item for item in targets
         )
-    # Columns of data frames: pandas, polars, NumPy-like and pyarrow.
+    # Columns of data frames: to_list of pandas and polars, to_pylist of pyarrow; tolist of other array libraries.
     for name in ("to_list", "tolist", "to_pylist"):
-        if callable(listed := getattr(targets, name, None)):
-            return without_tensors(listed())
+        if callable(to_list := getattr(targets, name, None)):
+            return without_tensors(to_list())
     is_sequence = isinstance(targets, Sequence) and not isinstance(targets, str | bytes)
     return list(targets) if is_sequence else targets
 
@@ -304,7 +314,7 @@ def without_tensors(targets: Any) -> Any:
 def labels_of(config: Any, count: int) -> tuple[str, ...]:
     """The names of a classifier's outputs: `id2label` if it matches the number of outputs, else their indices."""
     id2label = getattr(config, "id2label", None)
-    # Keys are strings in a config that was loaded from JSON without transformers.
+    # The keys are strings if the config was loaded from JSON without transformers.
     if isinstance(id2label, Mapping) and len(id2label) == count and all(str(index).isdecimal() for index in id2label):
         return tuple(str(id2label[index]) for index in sorted(id2label, key=int))
     return tuple(str(index) for index in range(count))

@@ -7,7 +7,7 @@ from interpreto.visualizations import generation_page as generation
 from interpreto.visualizations import text_page as html
 from interpreto.visualizations.drawing import figure_of
 from interpreto.visualizations.map_scaling import diverging, grayscale
-from interpreto.visualizations.output import Html, Picture, write
+from interpreto.visualizations.output import Html, NotebookFigure, write
 from interpreto.visualizations.panels import Outputs, gather
 from interpreto.visualizations.top_regions import plot_top
 
@@ -19,7 +19,7 @@ def plot_attributions(
     *,
     one_scale: bool = False,
     clip_percentile: float | int = 99.0,
-) -> Picture | Html:
+) -> NotebookFigure | Html:
     """Draw results of one or several methods, samples and targets in one figure or page.
 
     Images become a figure: heatmaps over the raw image, each with a colour bar of its own unnormalised scores, centred

@@ -3,11 +3,11 @@
 from interpreto.visualizations import generation_figure as matrix
 from interpreto.visualizations import image_figure as image
 from interpreto.visualizations import text_figure
-from interpreto.visualizations.output import Picture
+from interpreto.visualizations.output import NotebookFigure
 from interpreto.visualizations.panels import Panel
 
 
-def figure_of(rows: list[list[Panel]]) -> Picture:
+def figure_of(rows: list[list[Panel]]) -> NotebookFigure:
     """Heatmaps over images, a matrix for several generated targets, coloured text for everything else."""
     if rows[0][0].output.is_image:
         return image.draw(rows)

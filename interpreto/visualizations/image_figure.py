@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 from torch import Tensor
 
-from interpreto.visualizations.output import Picture
+from interpreto.visualizations.output import NotebookFigure
 from interpreto.visualizations.panels import Panel
 
 _AREA = 6.0
@@ -31,7 +31,7 @@ _STEPS = 256
 """Number of colours in a colour map."""
 
 
-def draw(rows: list[list[Panel]]) -> Picture:
+def draw(rows: list[list[Panel]]) -> NotebookFigure:
     """One group per sample and target: the image, then every method's heatmap with a colour bar of its own.
 
     A group wraps into lines of at most four images, of about equal length.
@@ -44,7 +44,7 @@ def draw(rows: list[list[Panel]]) -> Picture:
         height + _TITLE + _LINE * above(row[0]).count("\n") for (row, _), (_, height) in zip(lines, sizes, strict=True)
     ]
     total_width = columns * (max(width for width, _ in sizes) + _BAR)
-    figure = Picture(figsize=(total_width, sum(heights) + _LEGEND), layout="constrained")
+    figure = NotebookFigure(figsize=(total_width, sum(heights) + _LEGEND), layout="constrained")
     grid = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for (row, line), line_axes in zip(lines, grid, strict=True):
         # Axes are hidden first: a line may have fewer images than the figure has columns.
@@ -132,7 +132,7 @@ def _colour_bar(place: Axes, drawn: AxesImage, extend: str) -> None:
     bar.update_ticks()
 
 
-def _legend(figure: Picture, rows: list[list[Panel]]) -> None:
+def _legend(figure: NotebookFigure, rows: list[list[Panel]]) -> None:
     """Add the meaning of the colours below the figure."""
     panels = [panel for row in rows for panel in row]
     names = {row[0].output.target_names[row[0].target] for row in rows}

@@ -11,7 +11,7 @@ from interpreto.errors import InputError
 
 
 @final
-class Picture(Figure):
+class NotebookFigure(Figure):
     """A matplotlib figure that notebooks display without pyplot, whose global state and windows it does not use."""
 
     # IPython calls this for the last expression of a cell.

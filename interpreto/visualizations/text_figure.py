@@ -6,7 +6,7 @@ import re
 from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
-from interpreto.visualizations.output import Picture
+from interpreto.visualizations.output import NotebookFigure
 from interpreto.visualizations.panels import Panel
 
 _COLUMNS = 84
@@ -17,14 +17,14 @@ _FONT_SIZE = 10.5
 """Font size of the text, in points."""
 
 
-def draw(rows: list[list[Panel]]) -> Picture:
+def draw(rows: list[list[Panel]]) -> NotebookFigure:
     """One block per sample, target and method: a title, the coloured text, and a colour bar."""
     panels = [panel for row in rows for panel in row]
     layouts = [_wrapped(panel.output.elements) for panel in panels]
     # In lines: the title and a margin, and at least two lines of text, so that the colour bar has room for its labels.
     heights = [1.6 + max(2, 1 + max(line for _, line, _, _ in layout)) for layout in layouts]
     width = _COLUMNS * _CHARACTER + 0.15
-    figure = Picture(figsize=(width + 1.0, sum(heights) * _LINE))
+    figure = NotebookFigure(figsize=(width + 1.0, sum(heights) * _LINE))
     column_axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     figure.subplots_adjust(left=0.15 / (width + 1.0), right=width / (width + 1.0), top=1, bottom=0, hspace=0)
     for panel, axes, layout, height in zip(panels, column_axes, layouts, heights, strict=True):

@@ -5,7 +5,7 @@ from html import escape
 
 from matplotlib.colors import to_hex
 
-from interpreto.visualizations.output import Html, Picture, png
+from interpreto.visualizations.output import Html, NotebookFigure, png
 from interpreto.visualizations.panels import Panel
 
 _STYLE = """
@@ -40,7 +40,7 @@ def of_texts(rows: list[list[Panel]]) -> Html:
     return page("\n".join(section(row) for row in rows), "Attributions")
 
 
-def of_figure(figure: Picture) -> Html:
+def of_figure(figure: NotebookFigure) -> Html:
     """A page with a figure, embedded as a PNG."""
     data = base64.b64encode(png(figure)).decode()
     return page(f'<img alt="Attribution maps" src="data:image/png;base64,{data}">', "Attributions")

@@ -10,7 +10,7 @@ from PIL import Image
 from interpreto.errors import InputError
 from interpreto.option_kinds import checks_options
 from interpreto.visualizations.image_figure import above
-from interpreto.visualizations.output import Picture, write
+from interpreto.visualizations.output import NotebookFigure, write
 from interpreto.visualizations.panels import gather
 
 _SIDE = 2.4
@@ -43,7 +43,7 @@ def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save
         raise InputError("plot_top shows regions of images; these are results of texts: see plot_attributions.")
     # The first column is the image itself.
     columns = len(percentages) + 1
-    figure = Picture(figsize=(_SIDE * columns, (_SIDE + 0.25) * len(rows)), layout="constrained")
+    figure = NotebookFigure(figsize=(_SIDE * columns, (_SIDE + 0.25) * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for panel, row_axes in zip(rows, grid, strict=True):
         image = panel.output.raw_input

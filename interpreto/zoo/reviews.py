@@ -1,4 +1,4 @@
-"""Generated reviews whose sentiment is decided by one opinion clause among neutral sentences."""
+"""Synthetic reviews whose label is determined by one sentence with an opinion; the other sentences are neutral."""
 
 from dataclasses import dataclass
 
@@ -41,21 +41,28 @@ PEOPLE = ("sister", "brother", "friend", "mother", "father", "neighbour")
 
 @dataclass(frozen=True)
 class Review:
-    """A review, its label (1 = positive) and the words that decide it, the adjective first."""
+    """A review, its label and the evidence for it.
+
+    Attributes:
+        text: The review.
+        label: 1 for positive, 0 for negative.
+        evidence: The words that determine the label: the adjective, then "not" if it is negated.
+    """
 
     text: str
     label: int
-    decisive: tuple[str, ...]
+    evidence: tuple[str, ...]
 
 
 def review(rng: np.random.Generator) -> Review:
-    """One opinion, negated in 30 % and intensified in 40 % of cases, at a random place among 1 to 3 neutral sentences.
+    """Generate a review: one opinion at a random position among 1 to 3 neutral sentences.
 
-    Neutral sentences contain none of the adjectives, so that the decisive word occurs once.
+    The opinion is negated with probability 0.3 and has an intensifier with probability 0.4. Neutral sentences contain
+    none of the adjectives, so that the adjective that determines the label occurs only once.
     """
     positive = bool(rng.random() < 0.5)
     adjective = str(rng.choice(POSITIVE if positive else NEGATIVE))
-    # Negation flips the label and is independent of the adjective.
+    # Independent of the adjective, so that neither the adjective nor "not" determines the label alone.
     negated = bool(rng.random() < 0.3)
     words = [adjective]
     if rng.random() < 0.4:
@@ -64,13 +71,13 @@ def review(rng: np.random.Generator) -> Review:
         words.insert(0, "not")
     opinion = str(rng.choice(OPINIONS)).format(subject=rng.choice(SUBJECTS), words=" ".join(words))
     neutral = rng.choice(NEUTRAL, rng.integers(1, 4), replace=False)
-    sentences = [_fill(str(sentence), rng) for sentence in neutral]
+    sentences = [_fill_template(str(template), rng) for template in neutral]
     sentences.insert(int(rng.integers(0, len(sentences) + 1)), opinion)
     text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
     return Review(text, int(positive != negated), (adjective, "not") if negated else (adjective,))
 
 
-def _fill(sentence: str, rng: np.random.Generator) -> str:
-    return sentence.format(
+def _fill_template(template: str, rng: np.random.Generator) -> str:
+    return template.format(
         day=rng.choice(DAYS), place=rng.choice(PLACES), person=rng.choice(PEOPLE), number=rng.integers(2, 190)
     )

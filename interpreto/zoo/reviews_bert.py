@@ -78,8 +78,8 @@ def adjective_tokens(reviews: list[Review], encoded, length: int) -> torch.Tenso
     """A mask of the tokens of each review's adjective, `n l`."""
     mask = torch.zeros(len(reviews), length, dtype=torch.bool)
     for row, item in enumerate(reviews):
-        start = item.text.lower().index(item.decisive[0])
-        stop = start + len(item.decisive[0])
+        start = item.text.lower().index(item.evidence[0])
+        stop = start + len(item.evidence[0])
         for position, (begin, end) in enumerate(encoded["offset_mapping"][row].tolist()):
             # Special tokens have the offsets (0, 0), which overlap with nothing.
             mask[row, position] = begin < stop and end > start
@@ -135,5 +135,5 @@ def train(seed: int = 0) -> None:
         seconds,
     )
     folder = save(NAME, model, tokenizer, model_card)
-    rows = [{"input": r.text, "label": r.label, "truth": list(r.decisive)} for r in items[:200]]
+    rows = [{"input": r.text, "label": r.label, "truth": list(r.evidence)} for r in items[:200]]
     (folder / "samples.json").write_text(json.dumps(rows, indent=0) + "\n")

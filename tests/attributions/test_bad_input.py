@@ -47,7 +47,7 @@ def labelled(*labels):
 
 CASES = {
     "no model": (lambda: Saliency("bert"), "Expected a model, got str"),
-    "unknown model": (lambda: Saliency(nn.Linear(2, 2)), "Cannot tell what Linear is for.*task='image-classification'"),
+    "unknown model": (lambda: Saliency(nn.Linear(2, 2)), "The task of Linear cannot be detected.*task='image-classification'"),
     "model of another task": (
         lambda: Saliency(BERT[0], BERT[1], task="text-generation"),
         "BertForSequenceClassification has no head over the vocabulary",
@@ -127,7 +127,7 @@ CASES = {
     ),
     "too few targets in a stream": (
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1])),
-        "a list of 2 but there is a sample number 3",
+        "a list of 2 but there are more samples, at least 3",
     ),
     "too many targets in a stream": (
         lambda: list(Saliency(*BERT).stream(iter(TEXTS), targets=[0, 1, 0, 1])),

@@ -585,7 +585,7 @@ def test_runs_are_recognised_in_another_process(tmp_path):
         ({"metrics": [partial(Entropy, n_steps=1)]}, "Entropy has no option 'n_steps'"),
         ({"metrics": [partial(ModelRandomization, steps=1)]}, "did you mean 'n_steps'"),
         ({"masks": ["not", "charming", "Dull"]}, "'not' is a text"),
-        ({"removals": ["mask", "mask"], "metrics": "deletion"}, "mask is there twice"),
+        ({"removals": ["mask", "mask"], "metrics": "deletion"}, "mask is a duplicate"),
         ({"methods": {1: Occlusion, "1": Saliency}}, "1 is given twice"),
     ],
 )
@@ -832,6 +832,6 @@ def test_light_methods_are_all_compared_on_texts():
     found = compare(*text_model("bert"), TEXTS, ALL_LIGHT, ["deletion", "completeness"], show_progress=False)
     reasons = {failure.method: failure.error for failure in found.failures}
     assert set(reasons) == {"GradCam", "XRAI"}
-    assert reasons["GradCam"] == "UnsupportedError: GradCam makes maps of images; this model reads a text."
+    assert reasons["GradCam"] == "UnsupportedError: GradCam explains image models; the input of this model is text."
     assert set(ALL_LIGHT) < set(found.methods)
     assert isinstance(found.samples[0], type(RandomScores(*text_model("bert"))(TEXTS[0])[0]))

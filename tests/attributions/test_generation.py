@@ -454,7 +454,7 @@ def test_bad_segments_say_which(reviews, spans, message):
 def test_segments_are_checked_as_options(reviews):
     with pytest.raises(OptionError, match="must map names"):
         Occlusion(*reviews, segments=[(0, 3)])
-    with pytest.raises(OptionError, match="leave granularity= out"):
+    with pytest.raises(OptionError, match="pass only one of them"):
         Occlusion(*reviews, segments={"a": (0, 3)}, granularity="word")
     with pytest.raises(OptionError, match="which is not among the values"):
         Prompt("{a} {b}", a="x")

@@ -205,7 +205,10 @@ def test_pairs_are_read_from_lists_and_arrays():
         ({"device": "gpu"}, "device='gpu' must be a device"),
         ({"autocast": torch.float32}, "autocast=torch.float32 must be torch.bfloat16 or torch.float16"),
         ({"autocast": "int8"}, "autocast='int8' must be torch.bfloat16"),
-        ({"n_samples": 10**9}, r"at most 1,000,000 \(it is how often the model runs for one target of one sample\)"),
+        (
+            {"n_samples": 10**9},
+            r"at most 1,000,000 \(it is the number of evaluations of the model for one target of one sample\)",
+        ),
         ({"n_samples": 1e9}, "n_samples=1000000000.0 must be a whole number"),
         ({"batch_size": True}, "batch_size=True must be a whole number"),
         ({"show_progress": "yes"}, "show_progress='yes' must be True or False"),

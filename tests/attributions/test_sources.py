@@ -136,7 +136,7 @@ BROKEN = {
     "empty path": (lambda folder: "", "The path of an image is empty"),
     "null byte": (lambda folder: "a\0b.png", "cannot be opened: embedded null byte"),
     "long path": (lambda folder: "a" * 5000, "cannot be opened: .*too long"),
-    "0-d array": (lambda folder: np.array(3.0), r"An array without axes, array\(3.\), is not a list of samples"),
+    "0-d array": (lambda folder: np.array(3.0), r"A zero-dimensional array, array\(3.\), is not a list of samples"),
     "0-d tensor in a list": (lambda folder: [torch.tensor(3.0)], r"An image array must have the shape H W, H W c or c H W.*got \(\)"),
     "five axes": (lambda folder: np.zeros((1, 1, 3, 4, 4)), "An image array must have the shape"),
     "array of words": (lambda folder: np.array([["a", "b"]]), "An image array must contain numbers; this one contains <U1"),
@@ -252,7 +252,7 @@ def test_prompts_of_ids_that_are_no_tokens_are_told(ids):
 @pytest.mark.parametrize("given", [np.array("a film"), torch.tensor(3)])
 def test_arrays_without_axes_are_no_texts(given):
     for explain in (Saliency(*BERT), Saliency(*GPT)):
-        with pytest.raises(InputError, match="An array without axes"):
+        with pytest.raises(InputError, match="A zero-dimensional array"):
             explain(given)
 
 

@@ -360,7 +360,7 @@ def test_layers_out_of_range():
     model, processor = image_model("vit")
     with pytest.raises(OptionError, match=r"layers=9 is out of range: the model has 2 blocks, 0 to 1"):
         AttentionRollout(model, processor, layers=9)(some_images())
-    with pytest.raises(OptionError, match="must be the number of a block"):
+    with pytest.raises(OptionError, match="must be the index of the first block"):
         AttentionRollout(model, processor, layers=[])
     assert AttentionRollout(model, processor, layers=[-1])(some_images())
 

@@ -96,7 +96,7 @@ def test_wrong_arguments():
     image = np.zeros((3, 8, 8), np.float32)
     with pytest.raises(InterpretoError, match=r"gradients= must return an array of shape \(1, 3, 8, 8\)"):
         Saliency(from_callables(zeros, lambda a, target: a[:, :1]))(image)
-    with pytest.raises(InterpretoError, match="A target function has no gradient here"):
+    with pytest.raises(InterpretoError, match="support only classes, not target functions"):
         Saliency(from_callables(zeros, lambda a, target: a))(image, targets=lambda scores: scores[:, 0])
     with pytest.raises(InterpretoError, match="layout='nchw': did you mean"):
         from_callables(zeros, layout="nchw")

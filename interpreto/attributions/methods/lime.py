@@ -15,17 +15,20 @@ from interpreto.option_kinds import checks_options
 class Lime(Explainer):
     """The coefficients of a linear model that is fitted to the scores of randomly masked samples.
 
-    Masked samples that are closer to the unperturbed sample have larger weights, so that the linear model is a local
-    approximation. Each unit is masked with probability 1/2.
+    Each unit is masked with probability 1/2. Masked samples that are closer to the unperturbed sample have larger
+    weights in the regression, so that the linear model approximates the model locally. With z_i = 1 for a unit i that
+    is present and 0 for one that is masked, f(z) the score, D the distance from the unperturbed sample, w the kernel
+    width and alpha the ridge penalty, the attributions are the coefficients phi:
 
     $$\\min_{b, \\phi} \\sum_z e^{-D(z)^2 / w^2} \\left(f(z) - b - \\phi^\\top z\\right)^2 + \\alpha \\|\\phi\\|^2$$
 
     Args:
         n_samples: Number of evaluations.
-        ridge: The penalty alpha; 0 for none.
-        kernel: The distance D from the unperturbed sample: "euclidean" (square root of the number of masked units),
-            "hamming" (the share of masked units) or "cosine" (1 - cosine of the masks).
-        kernel_width: The width w; None takes 0.75 sqrt(g), 0.75 or 0.25 for the three distances.
+        ridge: The ridge penalty alpha; 0 for ordinary least squares.
+        kernel: The distance D: "euclidean" (square root of the number of masked units), "hamming" (fraction of units
+            that are masked) or "cosine" (1 minus the cosine of the angle between z and a vector of ones).
+        kernel_width: The kernel width w. By default 0.75 sqrt(g) for "euclidean", where g is the number of units, 0.75
+            for "hamming" and 0.25 for "cosine".
 
     Source:
         Ribeiro et al. 2016, *"Why Should I Trust You?"*, arXiv:1602.04938, section 3.4.

@@ -56,9 +56,9 @@ class _OnSubsets(PerturbationMetric):
         pairs = zip(torch.cat(sums).T, torch.cat(drops).T, strict=True)
         return [self.value(target_sums, target_drops) for target_sums, target_drops in pairs]
 
-    def result(self, found: list[list[float]], rows: int) -> MetricResult:
-        values = [torch.tensor(sample_values, dtype=torch.float64) for sample_values in found]
-        return MetricResult(type(self).__name__, values, self.higher_is_better, n_evaluations=rows)
+    def result(self, sample_results: list[list[float]], n_evaluations: int) -> MetricResult:
+        values = [torch.tensor(sample_values, dtype=torch.float64) for sample_values in sample_results]
+        return MetricResult(type(self).__name__, values, self.higher_is_better, n_evaluations=n_evaluations)
 
     def subset(self, count: int, rng: torch.Generator) -> Float[Tensor, " g"]:
         """A random mask, 1 for the units to mask."""

@@ -102,10 +102,10 @@ class _InsertionDeletion(PerturbationMetric):
         masks = (rank >= counts[-2::-1, None]) & ~excluded if self.inserts else rank < counts[1:, None]
         return shares.clone(), masks.astype(np.float32)
 
-    def result(self, found: list[list[_PerturbationCurve]], rows: int) -> MetricResult:
-        curves = [[curve.curve(self.inserts) for curve in sample_curves] for sample_curves in found]
+    def result(self, sample_results: list[list[_PerturbationCurve]], n_evaluations: int) -> MetricResult:
+        curves = [[curve.curve(self.inserts) for curve in sample_curves] for sample_curves in sample_results]
         values = [torch.tensor([curve.area for curve in sample_curves]) for sample_curves in curves]
-        return MetricResult(type(self).__name__, values, self.higher_is_better, curves, rows)
+        return MetricResult(type(self).__name__, values, self.higher_is_better, curves, n_evaluations)
 
 
 def _fully_masked(prepared: PreparedSample, modality: Masker) -> Rows:

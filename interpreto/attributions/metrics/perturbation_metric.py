@@ -76,8 +76,13 @@ class PerturbationMetric(ABC):
         """
 
     @abstractmethod
-    def result(self, found: list[Any], rows: int) -> MetricResult:
-        """The result from what `measure` returned for each sample, and the total number of evaluations."""
+    def result(self, sample_results: list[Any], n_evaluations: int) -> MetricResult:
+        """Combine the results of all samples.
+
+        Args:
+            sample_results: The return value of `measure` for each sample.
+            n_evaluations: Number of evaluations of all samples.
+        """
 
     def _check(self, outputs: Sequence[AttributionOutput]) -> None:
         """Check that outputs are of the same task, modality and model as the metric.

@@ -21,28 +21,29 @@ from interpreto.option_kinds import check_choice, checks_options
 from interpreto.typing import UnitScores
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
-"""The shares of revealed pixels in the authors' code."""
+"""The fractions of revealed pixels in the authors' code."""
 CURVES = ("sic", "aic")
 _POINTS = 1000
-"""Number of intervals at which curves are evaluated, so that curves of different samples have a common grid."""
+"""Number of intervals between the points at which curves are evaluated; all curves share these points."""
 
 
 class Pic(PerturbationMetric):
     r"""Performance information curves (Kapishnikov et al. 2019, arXiv 1906.02825, section 4): how much information must
     be revealed, highest attributions first, until the model predicts as it does for the whole sample.
 
-    A random hundredth of the positions is revealed from the beginning. At every threshold, this share of positions,
-    those with the highest attributions, is revealed too. Other pixels are interpolated linearly from the revealed ones,
-    and other words are masked as with `removal=`. With the compressed size I (lossless WebP; zlib for texts), the
-    prediction p, index 0 for the beginning and 1 for the whole sample, the curve goes through
+    At first, a random 1 % of the positions is revealed. Each threshold reveals, in addition, that fraction of the
+    positions: those with the highest attributions. Pixels that are not revealed are interpolated linearly from those
+    that are; words that are not revealed are masked as with `removal=`. Let I_k be the compressed size (lossless WebP;
+    zlib for texts) and p_k the prediction at threshold k, with index 0 for the initially revealed sample and index 1
+    for the whole sample. The curve goes through the points
 
     \[ x_k = \frac{I_k - I_0}{I_1 - I_0}, \qquad y_k = \max_{j \le k} \frac{p_j - p_0}{p_1 - p_0}, \]
 
-    both clipped to [0, 1], from (0, 0) to (1, 1), with straight lines between points. The value is the area under the
-    curve at 1,001 points, and `curves` has the curve. High is good. For the softmax information curve (SIC), p is the
-    probability of the target; for the accuracy information curve (AIC), whether the target is the predicted class. NaN
-    if the curve is not defined: if p_1 is below `min_score`, p_0 is not below p_1, or I_0 is not below I_1. The authors
-    report the area under the median curve over images: `evaluate(...).median_curve`.
+    both clipped to [0, 1], from (0, 0) to (1, 1), and is linear between them. The value is the area under the curve,
+    evaluated at 1,001 points; `curves` contains the curve. High values are good. For the softmax information curve
+    (SIC), p is the probability of the target; for the accuracy information curve (AIC), p is 1 if the target is the
+    predicted class, else 0. The value is NaN if the curve is not defined: if p_1 < `min_score`, p_0 >= p_1 or
+    I_0 >= I_1. The authors report the area under the median curve over images: `evaluate(...).median_curve`.
 
     Agrees with the authors' package `saliency` if units are pixels; units with equal attributions are revealed
     together. Texts are an extension of the paper.
@@ -51,9 +52,9 @@ class Pic(PerturbationMetric):
         model: The model that was explained.
         processor: Its processor or tokenizer.
         curve: "sic" or "aic".
-        thresholds: The shares of positions that are revealed, in ascending order.
-        initial_fraction: The share of positions that is revealed from the beginning, at random.
-        min_score: The smallest prediction for the whole sample with which a curve is defined.
+        thresholds: The fractions of positions that are revealed, in ascending order.
+        initial_fraction: The fraction of positions that is revealed at first, chosen at random.
+        min_score: The smallest prediction for the whole sample for which the curve is defined.
         options: Options of every method.
     """
 
@@ -72,8 +73,12 @@ class Pic(PerturbationMetric):
         **options: Unpack[Options],
     ) -> None:
         check_choice("curve", curve, CURVES)
-        if not thresholds or not all(0 < share < 1 for share in thresholds) or list(thresholds) != sorted(thresholds):
-            raise OptionError(f"thresholds={thresholds!r} must be shares between 0 and 1, in ascending order.")
+        if (
+            not thresholds
+            or not all(0 < fraction < 1 for fraction in thresholds)
+            or list(thresholds) != sorted(thresholds)
+        ):
+            raise OptionError(f"thresholds={thresholds!r} must be fractions between 0 and 1, in ascending order.")
         self.setup = Setup.create(type(self), model, processor, as_probability(model, dict(options)))
         self.curve, self.thresholds, self.initial_fraction, self.min_score = (
             curve,
@@ -82,7 +87,7 @@ class Pic(PerturbationMetric):
             min_score,
         )
         if curve == "aic" and self.setup.wrapper.targets.generated:
-            raise OptionError("curve='aic' needs a predicted class; generated texts have none.")
+            raise OptionError("curve='aic' needs a predicted class; text generation does not have one.")
 
     def perturbator(self) -> Revealer:
         return self.setup.revealer()
@@ -99,26 +104,28 @@ class Pic(PerturbationMetric):
         self, prepared: PreparedSample, attributions: UnitScores, modality: Revealer
     ) -> PlanRun[list[Curve | None]]:
         initial = modality.initially_revealed(prepared.sample, prepared.units, self.initial_fraction, prepared.rng())
-        # The whole sample is evaluated again, because partial images are rounded to 8 bits, which changes its score.
+        # Partial images are rounded to 8 bits. The whole sample is evaluated again with the same rounding.
         full = modality.reveal(prepared.sample, torch.ones_like(initial)[None])
-        best = yield from self._predictions(prepared, full.rows)
+        full_predictions = yield from self._predictions(prepared, full.rows)
         curves = []
         for target, scores in enumerate(attributions):
-            if float(best[0, target]) < self.min_score:
+            if float(full_predictions[0, target]) < self.min_score:
                 curves.append(None)
                 continue
-            masks = self._revealed(prepared, scores, initial)
+            masks = self._reveal_masks(prepared, scores, initial)
             predictions, sizes = [], []
             for block in masks.split(prepared.max_evaluations_per_request):
                 partial = modality.reveal(prepared.sample, block)
                 block_predictions = yield from self._predictions(prepared, partial.rows)
                 predictions.append(block_predictions[:, target])
                 sizes.append(partial.sizes)
-            curves.append(_curve(torch.cat([*predictions, best[:, target]]), torch.cat([*sizes, full.sizes])))
+            predictions.append(full_predictions[:, target])
+            sizes.append(full.sizes)
+            curves.append(_curve(torch.cat(predictions), torch.cat(sizes)))
         return curves
 
     def _predictions(self, prepared: PreparedSample, rows: Any) -> PlanRun[Float[Tensor, "p t"]]:
-        """The probability of every target for every row, or 1 where it is the predicted class (AIC)."""
+        """For SIC the probability of each target; for AIC 1 if the target is the predicted class, else 0."""
         if self.curve == "sic":
             response = yield ModelRequest(rows, prepared.targets)
             return response.scores
@@ -128,45 +135,49 @@ class Pic(PerturbationMetric):
         response = yield ModelRequest(rows, AllOutputs())
         return (response.scores.argmax(1)[:, None] == torch.tensor(values)).float()
 
-    def _revealed(
-        self, prepared: PreparedSample, scores: Float[Tensor, "*g"], known: Bool[Tensor, "*l"]
+    def _reveal_masks(
+        self, prepared: PreparedSample, scores: Float[Tensor, "*g"], initial: Bool[Tensor, "*l"]
     ) -> Bool[Tensor, "p *l"]:
-        """The masks of revealed positions: the initial one, and one per threshold.
+        """The masks of revealed positions: the initial mask, and one per threshold.
 
         Args:
             prepared: The sample.
             scores: The attributions of one target.
-            known: The positions that are revealed from the beginning.
+            initial: The positions that are revealed at first.
         """
-        # Units that cannot influence the target (NaN) come last.
+        # Units that cannot influence the target have NaN, and are revealed last.
         lowest = scores.nan_to_num(torch.inf).min() - 1
         position_scores = prepared.units.to_positions(scores.nan_to_num(float(lowest))[None])[0]
         assigned = prepared.units.assigned
         # Thresholds are quantiles over positions, as in the authors' code, so that ties are revealed together.
-        cutoffs = np.quantile(position_scores[assigned].double().numpy(), [1 - share for share in self.thresholds])
-        return torch.stack([known, *(known | (assigned & (position_scores.double() >= cut)) for cut in cutoffs)])
+        cutoffs = np.quantile(
+            position_scores[assigned].double().numpy(), [1 - fraction for fraction in self.thresholds]
+        )
+        return torch.stack([initial, *(initial | (assigned & (position_scores.double() >= cut)) for cut in cutoffs)])
 
-    def result(self, found: list[list[Curve | None]], rows: int) -> MetricResult:
+    def result(self, sample_results: list[list[Curve | None]], n_evaluations: int) -> MetricResult:
         undefined = Curve(torch.linspace(0, 1, _POINTS + 1), torch.full((_POINTS + 1,), torch.nan))
-        curves = [[undefined if curve is None else curve for curve in sample_curves] for sample_curves in found]
+        curves = [
+            [undefined if curve is None else curve for curve in sample_curves] for sample_curves in sample_results
+        ]
         values = [torch.tensor([curve.area for curve in sample_curves]) for sample_curves in curves]
-        return MetricResult(type(self).__name__, values, True, curves, rows)
+        return MetricResult(type(self).__name__, values, True, curves, n_evaluations)
 
 
 def _curve(predictions: Float[Tensor, " p"], sizes: Tensor) -> Curve | None:
-    """The curve through points, from the initially revealed sample to the whole sample; None if it is not defined.
+    """The curve from the initially revealed sample to the whole sample; None if it is not defined.
 
     Args:
-        predictions: The prediction at every point.
-        sizes: The compressed size at every point, in bytes.
+        predictions: The prediction for each partially revealed sample, the whole sample last.
+        sizes: The compressed size of each, in bytes.
     """
     scores, bytes_ = predictions.double().numpy(), sizes.double().numpy()
     if scores[0] >= scores[-1] or bytes_[0] >= bytes_[-1]:
         return None
     x = ((bytes_ - bytes_[0]) / (bytes_[-1] - bytes_[0])).clip(0, 1)[1:-1]
-    # Monotone, as in the paper: revealing more must not lower the curve.
+    # As in the paper, the curve must not decrease when more is revealed.
     y = np.maximum.accumulate(((scores - scores[0]) / (scores[-1] - scores[0])).clip(0, 1)[1:-1])
-    # Compressed sizes need not increase with the revealed share, and np.interp needs sorted x.
+    # The compressed size may decrease when more is revealed, but np.interp needs sorted x.
     order = np.argsort(x, kind="stable")
     grid = np.linspace(0, 1, _POINTS + 1)
     line = np.interp(grid, [0.0, *x[order], 1.0], [0.0, *y[order], 1.0])

@@ -45,7 +45,7 @@ def from_callables(
         texts: Whether `scores` reads texts. Words are masked by a space then, or by any text that `removal=` names;
             the other options are for images.
         layout: "n c h w" or "n h w c", how the functions want their images.
-        labels: Names of the classes, or a mapping from their numbers, such as `model.config.id2label`.
+        labels: Names of the classes, or a mapping from class indices to names, such as `model.config.id2label`.
         preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
             floats in [0, 1], and arrays and tensors are taken as they are.
         patch_size: Height and width of patches, if the model has them.

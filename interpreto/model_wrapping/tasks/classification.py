@@ -1,4 +1,4 @@
-"""What classifiers share: their targets, and the logits among what they return."""
+"""Shared by all classifiers: resolving targets, and finding the logits in a model's output."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import AllOutputs, ClassTargets, DeferredTargets, labels_of, named, resolve
 from interpreto.option_kinds import call_function, short_repr
 
-_SHOWN = 12
-"""Parts of an output that a message names."""
+_MAX_PARTS = 12
+"""Maximum number of parts of a model's output that an error message lists."""
 
 
 @final
@@ -30,10 +30,11 @@ class ClassTargetResolver(TargetResolver):
     """Resolves classes, contrasts of classes and functions of a classifier's outputs.
 
     Attributes:
-        config: Has the names of the classes in `id2label`, and may say in `problem_type` what outputs mean.
-        module: A model whose config is its own, and tells how many classes there are before it runs; else None.
-        runtime: Which score is explained; None for functions, which return it.
-        count: The number of classes, if it is known in another way.
+        config: The model's config, or a stand-in, with `id2label` and possibly `problem_type`.
+        module: The model, if `config` belongs to it, so that the number of classes can be read before it runs; else
+            None.
+        runtime: Determines which score is explained; None for functions, which return this score.
+        count: The number of classes, if there is no module and the caller knows it.
     """
 
     config: Any
@@ -49,7 +50,7 @@ class ClassTargetResolver(TargetResolver):
     def resolve(
         self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
-        # Only the gradients for internals need the targets in the same run.
+        # Targets are resolved from the outputs; only captured gradients need them in the same forward pass.
         requested = AllOutputs() if capture is None else DeferredTargets(partial(self._resolved, spec))
         response: ModelResponse = yield ModelRequest(sample.rows, requested, capture=capture, return_outputs=True)
         assert response.outputs is not None
@@ -61,16 +62,16 @@ class ClassTargetResolver(TargetResolver):
         if problem == "regression":
             return None
         if mode == "log_softmax":
-            likely = outputs[0].exp()
+            probabilities = outputs[0].exp()
         elif mode == "softmax":
-            likely = outputs[0]
+            probabilities = outputs[0]
         elif mode == "logits":
             is_multi_label = problem == "multi_label_classification" or outputs.shape[1] == 1
-            likely = outputs[0].sigmoid() if is_multi_label else outputs[0].softmax(-1)
+            probabilities = outputs[0].sigmoid() if is_multi_label else outputs[0].softmax(-1)
         else:
             return None
-        known = [float(likely[value]) if isinstance(value, int) else math.nan for value in targets.values]
-        return tuple(share if math.isfinite(share) else None for share in known)
+        values = [float(probabilities[value]) if isinstance(value, int) else math.nan for value in targets.values]
+        return tuple(value if math.isfinite(value) else None for value in values)
 
     def _resolved(self, spec: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
         targets = resolve(spec, outputs[0], labels_of(self.config, outputs.shape[1]))
@@ -79,26 +80,26 @@ class ClassTargetResolver(TargetResolver):
 
 
 def _number_of_classes(config: Any, module: nn.Module) -> int | None:
-    """The number of classes that a config gives, if the model's last linear layer has as many outputs.
+    """The number of classes according to the config, if the model's last linear layer has as many outputs.
 
-    Users put heads of their own on models, and then only the outputs tell how many classes there are.
+    None if they differ, because users replace the head of a model without updating its config.
     """
     count = getattr(config, "num_labels", None)
-    outputs = [found for part in module.modules() if isinstance(found := getattr(part, "out_features", None), int)]
-    return count if not outputs or outputs[-1] == count else None
+    sizes = [size for part in module.modules() if isinstance(size := getattr(part, "out_features", None), int)]
+    return count if not sizes or sizes[-1] == count else None
 
 
 def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
-    """The logits of a model's output: a tensor, what it calls logits, or what the user chose.
+    """Find the logits in a model's output.
 
     Args:
-        output: What the model returned.
-        count: How many rows it was given.
-        chosen: A key of a mapping or an attribute, the place in a tuple or list, or a function from the output to
-            logits; None takes a tensor itself, else what is called "logits".
+        output: The model's output.
+        count: Number of rows of the input.
+        chosen: The option `model_output`: a key of a mapping or the name of an attribute, an index of a tuple or list,
+            or a function from the output to logits. None for the output itself if it is a tensor, else "logits".
 
     Raises:
-        OptionError: if the output has nothing of that name or place.
+        OptionError: if the output has no such key, attribute or index.
         ModelError: if there are no logits, or not one row of logits per input.
     """
     if chosen is not None:
@@ -109,8 +110,8 @@ def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tens
         part = "" if chosen is None else f", of which model_output={short_repr(chosen)} is {describe_output(logits)}"
         raise ModelError(
             "A classifier must return logits of shape (rows, classes); this model returned "
-            f"{describe_output(output)}{part}. Say which part is the logits with model_output=: a key, a place, or a "
-            "function from what the model returns to logits."
+            f"{describe_output(output)}{part}. Pass model_output= to select the logits: a key, an index, or a function "
+            "from the model's output to logits."
         )
     if len(logits) != count:
         raise ModelError(
@@ -121,21 +122,21 @@ def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tens
 
 
 def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
-    """The part of a model's output that the user chose."""
+    """Select the part of a model's output that the option `model_output` names."""
     if callable(chosen):
         return call_function("model_output", chosen, output)
-    known: list[Any] = list(output) if isinstance(output, Mapping) else []
+    keys: list[Any] = list(output) if isinstance(output, Mapping) else []
     if isinstance(chosen, str):
-        found = _part_named(output, chosen)
-        if found is not None:
-            return found
+        part = _part_named(output, chosen)
+        if part is not None:
+            return part
     else:
         parts = list(output.values()) if isinstance(output, Mapping) else output
         if isinstance(parts, list | tuple):
-            known = [*known, *range(len(parts))]
+            keys = [*keys, *range(len(parts))]
             if -len(parts) <= chosen < len(parts):
                 return parts[chosen]
-    hint = choices(chosen, known) if known else f"it is {describe_output(output)}."
+    hint = choices(chosen, keys) if keys else f"it is {describe_output(output)}."
     raise OptionError(f"The model's output has no {chosen!r}: {hint}")
 
 
@@ -144,12 +145,12 @@ def _part_named(output: Any, name: str) -> Any:
 
 
 def describe_output(output: Any) -> str:
-    """A model's output in a message: its kind, and the keys or places of its parts."""
+    """Describe a model's output in an error message: its type, and the keys or indices of its parts."""
     if isinstance(output, Tensor):
-        kind = f"{output.dtype} " if output.is_complex() else ""
-        return f"a {kind}tensor of shape {tuple(output.shape)}"
-    kind = type(output).__name__
+        dtype = f"{output.dtype} " if output.is_complex() else ""
+        return f"a {dtype}tensor of shape {tuple(output.shape)}"
+    name = type(output).__name__
     if not isinstance(output, Mapping | list | tuple):
-        return kind
-    named = list(output.items() if isinstance(output, Mapping) else enumerate(output))
-    return f"{kind} with {', '.join(f'{key!r} ({describe_output(part)})' for key, part in named[:_SHOWN])}"
+        return name
+    parts = list(output.items() if isinstance(output, Mapping) else enumerate(output))
+    return f"{name} with {', '.join(f'{key!r} ({describe_output(part)})' for key, part in parts[:_MAX_PARTS])}"

@@ -1,4 +1,4 @@
-"""Which task a model was made for."""
+"""Detects the task of a model from its class."""
 
 import re
 from functools import cache
@@ -21,7 +21,7 @@ TASKS = (
 _CLASSIFIERS = re.compile(
     r"timm\.models\.|torchvision\.models\.(?!detection|segmentation|video|optical_flow|_utils|feature_extraction)"
 )
-"""Modules whose models say which class an image belongs to."""
+"""Python modules whose models are image classifiers."""
 
 _MAPPINGS = {
     "text-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -33,57 +33,61 @@ _MAPPINGS = {
 
 
 @cache
-def _known() -> dict[str, str]:
-    """Class names of transformers' models and their task."""
+def _task_of_class() -> dict[str, str]:
+    """From the class names of transformers models to their tasks."""
     from transformers.models.auto import modeling_auto
 
-    known: dict[str, str] = {}
+    tasks: dict[str, str] = {}
     for task, mapping in _MAPPINGS.items():
         for entry in getattr(modeling_auto, mapping).values():
             for name in (entry,) if isinstance(entry, str) else entry:
-                known.setdefault(name, task)
-    return known
+                tasks.setdefault(name, task)
+    return tasks
 
 
 def find_task_of_class(name: str) -> str | None:
-    """The task of a class of transformers, None where it has none of those in `TASKS`."""
-    return _known().get(name)
+    """The task of a transformers class; None if it is not one of `TASKS`."""
+    return _task_of_class().get(name)
 
 
 def find_task(model: Any, task: str | None = None) -> str:
-    """The task of a model: as given, or by the name of its class or of a base class of it, or by where that is from.
+    """Detect the task of a model from the name and Python module of its class and base classes.
 
-    The class is the only reliable witness: `model_type` stands for several tasks, and `config.architectures` is empty
-    for a model built from a config.
+    Only the class is reliable: a `model_type` has models for several tasks, and `config.architectures` is empty for a
+    model that was created from a config.
+
+    Args:
+        model: The model.
+        task: The user's option `task`, which overrides the detection.
 
     Raises:
-        ModelError: if the task is unknown, or cannot be told.
+        ModelError: if the option is not one of `TASKS`, or the task cannot be detected.
     """
     if task is not None:
         if task not in TASKS:
             raise ModelError(f"There is no task {task!r}: {choices(task, TASKS)}")
         return task
-    kinds = type(unwrapped(model)).__mro__
-    if all(callable(getattr(model, f"encode_{side}", None)) for side in ("image", "text")):
-        # OpenCLIP, and what follows its interface.
+    classes = type(unwrapped(model)).__mro__
+    if all(callable(getattr(model, f"encode_{modality}", None)) for modality in ("image", "text")):
+        # OpenCLIP, and models with the same interface.
         return "zero-shot-image-classification"
-    found = next((task for kind in kinds if (task := find_task_of_class(kind.__name__))), None)
-    if found is None and any(_CLASSIFIERS.match(kind.__module__) for kind in kinds):
-        # A model of timm without classes gives features.
-        found = "image-classification" if getattr(unwrapped(model), "num_classes", 1) != 0 else None
-    if found is not None:
-        return found
+    detected = next((task for cls in classes if (task := find_task_of_class(cls.__name__))), None)
+    if detected is None and any(_CLASSIFIERS.match(cls.__module__) for cls in classes):
+        # A timm model with num_classes=0 returns features instead of logits.
+        detected = "image-classification" if getattr(unwrapped(model), "num_classes", 1) != 0 else None
+    if detected is not None:
+        return detected
     if isinstance(model, PreTrainedModel):
         raise ModelError(
-            f"{kinds[0].__name__} has no head that says anything of a text or an image as a whole: load it with a "
-            "class such as AutoModelForSequenceClassification, AutoModelForCausalLM or AutoModelForImageClassification."
+            f"{classes[0].__name__} has no head for classification or generation: load the model with a class such as "
+            " AutoModelForSequenceClassification, AutoModelForCausalLM or AutoModelForImageClassification."
         )
     if isinstance(model, nn.Module):
         raise ModelError(
-            f"Cannot tell what {kinds[0].__name__} is for: its class is no model with a head known to transformers. "
-            "Say it with task=, for example task='image-classification' for a module from pixels to logits."
+            f"The task of {classes[0].__name__} cannot be detected, because it is not a transformers class with a "
+            "known head. Pass task=, such as task='image-classification' for a module that maps pixels to logits."
         )
     raise ModelError(
-        f"Expected a model, got {kinds[0].__name__}: give a transformers model, a torch.nn.Module with task=, or "
+        f"Expected a model, got {classes[0].__name__}: pass a transformers model, a torch.nn.Module with task=, or "
         "from_callables(scores=...)."
     )

@@ -1,4 +1,4 @@
-"""Functions from images to scores as models: JAX, TensorFlow, NumPy, a remote service."""
+"""Functions of image arrays as models, such as JAX or TensorFlow models or remote services."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
@@ -19,17 +19,19 @@ from interpreto.model_wrapping.targets import ClassTargets, Contrast, DeferredTa
 from interpreto.model_wrapping.tasks.score_function import CheckedScores, checked_array
 
 GradientFunction = Callable[[np.ndarray, int], np.ndarray]
+"""Takes images and a class, and returns the gradient of the class scores with respect to the images."""
 FeatureFunction = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Takes images and a class, and returns a layer's features, and the gradient of the class scores for them."""
 
 
 @final
 class FunctionImageReader(InputReader):
-    """Reads images for functions of arrays.
+    """Reads images as arrays for the functions of `from_callables`.
 
     Args:
-        preprocess: From a PIL image to the array that the functions take; None for floats in [0, 1].
-        channels_last: Whether arrays are `h w c`.
-        patch: Height and width of patches, if the model has them.
+        preprocess: From a PIL image to the array that the functions expect; None for floats in [0, 1].
+        channels_last: Whether arrays have the shape `h w c` instead of `c h w`.
+        patch: Height and width of the model's patches; None if it has none.
     """
 
     modality = "image"
@@ -49,40 +51,42 @@ class FunctionImageReader(InputReader):
         return images.split_images(inputs)
 
     def prepare_one(self, raw: Any) -> ImageSample:
-        given = raw[PIXELS] if isinstance(raw, dict) else raw
-        if self.preprocess is not None or not isinstance(given, np.ndarray | Tensor):
-            image = images.to_image(given)
+        source = raw[PIXELS] if isinstance(raw, dict) else raw
+        if self.preprocess is not None or not isinstance(source, np.ndarray | Tensor):
+            image = images.to_image(source)
             values = self._preprocessed(image)
             if image.size not in self._geometries:
                 self._geometries[image.size] = images.geometry_of(self._preprocessed, image.size)
             geometry = self._geometries[image.size]
-            crop_box, levels = geometry.crop_box, geometry.black_white or images.black_white_of(values)
+            crop_box, black_white = geometry.crop_box, geometry.black_white or images.black_white_of(values)
         else:
-            values, crop_box, image = _tensor(images.to_array(given), self.channels_last), None, None
-            levels = images.black_white_of(values)
+            values, crop_box, image = _to_tensor(images.to_array(source), self.channels_last), None, None
+            black_white = images.black_white_of(values)
         height, width = values.shape[1:]
-        shown = image if image is not None and crop_box is not None else images.shown(values)
-        whole = (0.0, 0.0, float(shown.width), float(shown.height))
-        return ImageSample(Rows({PIXELS: values[None]}), shown, (height, width), crop_box or whole, self.patch, levels)
+        display_image = image if image is not None and crop_box is not None else images.shown(values)
+        crop_box = crop_box or (0.0, 0.0, float(display_image.width), float(display_image.height))
+        return ImageSample(
+            Rows({PIXELS: values[None]}), display_image, (height, width), crop_box, self.patch, black_white
+        )
 
     def _preprocessed(self, image: Any) -> Float[Tensor, "c H W"]:
         if self.preprocess is None:
-            return _tensor(np.asarray(image, np.float32) / 255, channels_last=True)
-        return _tensor(self.preprocess(image), self.channels_last)
+            return _to_tensor(np.asarray(image, np.float32) / 255, channels_last=True)
+        return _to_tensor(self.preprocess(image), self.channels_last)
 
 
 @final
 class ImageFunctionEngine(Engine):
-    """Runs functions of image arrays.
+    """Runs the functions of `from_callables` on image arrays.
 
     Args:
-        scores: From arrays to scores.
-        gradients: From arrays and a class to the gradient of its scores; None if there are none.
-        features: From arrays and a class to features, and the gradient of its scores for them; None if there are none.
-        channels_last: Whether arrays are `h w c`.
+        scores: The score function.
+        gradients: Computes gradients for the images; None if the user did not pass it.
+        features: Computes features and gradients for them; None if the user did not pass it.
+        channels_last: Whether arrays have the shape `n h w c` instead of `n c h w`.
     """
 
-    attention_obstacle = "the attention inside the functions of from_callables is not known."
+    attention_obstacle = "the functions of from_callables do not provide attention."
 
     def __init__(
         self,
@@ -101,13 +105,13 @@ class ImageFunctionEngine(Engine):
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         rows = Rows.join([request.rows for request in requests]).fields[PIXELS]
         arrays = (rows.movedim(1, -1) if self.channels_last else rows).numpy()
-        # Functions get copies: some change their argument in place.
+        # Copies, because some functions modify their argument in place.
         outputs = self.scores(_copied(arrays), len(arrays))
         sizes = [len(request.rows) for request in requests]
         parts = zip(requests, outputs.split(sizes), np.split(arrays, np.cumsum(sizes)[:-1]), strict=True)
-        return [self._one(*part) for part in parts]
+        return [self._response(*part) for part in parts]
 
-    def _one(self, request: ModelRequest, outputs: Float[Tensor, "p k"], arrays: np.ndarray) -> ModelResponse:
+    def _response(self, request: ModelRequest, outputs: Float[Tensor, "p k"], arrays: np.ndarray) -> ModelResponse:
         scores, targets = request.targets.select(outputs), request.targets
         if isinstance(targets, DeferredTargets):
             targets = targets.resolve(outputs)
@@ -123,56 +127,61 @@ class ImageFunctionEngine(Engine):
 
         def gradient(target: int) -> Float[Tensor, "p c H W"]:
             assert self.gradients is not None
-            return self._image("gradients", self.gradients(_copied(arrays), target), arrays.shape)
+            return self._to_channels_first("gradients", self.gradients(_copied(arrays), target), arrays.shape)
 
-        return torch.stack([_of_target(value, gradient) for value in targets.values], dim=1)
+        return torch.stack([_target_gradient(value, gradient) for value in targets.values], dim=1)
 
-    def _maps(self, probe: CaptureRequest, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t h w"]:
-        """What a rule makes of the features, for each target.
+    def _maps(self, capture: CaptureRequest, targets: Targets, arrays: np.ndarray) -> Float[Tensor, "p t h w"]:
+        """Apply the rule of the request to the features, for each target.
 
         Raises:
-            OptionError: if a layer is named.
+            OptionError: if the request names a layer.
         """
         assert isinstance(targets, ClassTargets)
-        assert isinstance(probe, ActivationRequest)
-        if probe.layer is not None:
-            raise OptionError("layer= names a layer of a PyTorch model; here features= decides: leave layer= out.")
-        seen: list[Tensor] = []
+        assert isinstance(capture, ActivationRequest)
+        if capture.layer is not None:
+            raise OptionError(
+                "layer= selects a layer of a PyTorch model; the layer of features= is fixed: leave layer= out."
+            )
+        features_once: list[Tensor] = []
 
-        def gradient(target: int) -> Float[Tensor, "p c h w"]:
+        def feature_gradient(target: int) -> Float[Tensor, "p c h w"]:
             assert self.features is not None
-            found = self.features(_copied(arrays), target)
-            if not isinstance(found, tuple | list) or len(found) != 2:
+            result = self.features(_copied(arrays), target)
+            if not isinstance(result, tuple | list) or len(result) != 2:
                 raise ModelError("features= must return two arrays: the features, and the gradient for them.")
-            features, slopes = found
-            axes = (len(arrays), None, None, None)
-            if seen:
-                axes = (len(arrays), *(seen[0].movedim(1, -1) if self.channels_last else seen[0]).shape[1:])
-            found = self._image("features", features, axes)
-            seen[:] = seen[:1] or [found]
-            return self._image("features", slopes, np.shape(features))
+            features, gradients = result
+            shape = (len(arrays), None, None, None)
+            if features_once:
+                first = features_once[0].movedim(1, -1) if self.channels_last else features_once[0]
+                shape = (len(arrays), *first.shape[1:])
+            converted = self._to_channels_first("features", features, shape)
+            # Features do not depend on the class, so that those of the first call serve all targets.
+            if not features_once:
+                features_once.append(converted)
+            return self._to_channels_first("features", gradients, np.shape(features))
 
-        gradients = [_of_target(value, gradient) for value in targets.values]
-        # A layer's features are the same whatever is asked about.
-        return torch.stack([probe.rule(seen[0], slopes) for slopes in gradients], dim=1)
+        gradients = [_target_gradient(value, feature_gradient) for value in targets.values]
+        return torch.stack([capture.rule(features_once[0], gradient) for gradient in gradients], dim=1)
 
-    def _image(self, name: str, result: Any, shape: tuple[int | None, ...]) -> Float[Tensor, "p c h w"]:
-        found = torch.from_numpy(checked_array(name, result, shape, "hwc" if self.channels_last else "chw"))
-        return found.movedim(-1, 1) if self.channels_last else found
+    def _to_channels_first(self, option: str, result: Any, shape: tuple[int | None, ...]) -> Float[Tensor, "p c h w"]:
+        """Validate the array that a function returned, and convert it to a tensor with channels first."""
+        array = torch.from_numpy(checked_array(option, result, shape, "hwc" if self.channels_last else "chw"))
+        return array.movedim(-1, 1) if self.channels_last else array
 
 
-def _of_target(target: Any, gradient: Callable[[int], Tensor]) -> Tensor:
-    """The gradient of a class, or of a difference between two.
+def _target_gradient(target: Any, gradient: Callable[[int], Tensor]) -> Tensor:
+    """The gradient for a target, computed from gradients for classes.
 
     Raises:
         UnsupportedError: if the target is a function.
     """
     if isinstance(target, Contrast):
-        return _of_target(target.fact, gradient) - _of_target(target.foil, gradient)
+        return _target_gradient(target.fact, gradient) - _target_gradient(target.foil, gradient)
     if not isinstance(target, int):
         raise UnsupportedError(
-            "A target function has no gradient here: the wrapped functions know class indices. Use a class, a "
-            "Contrast, or a method that perturbs the input."
+            "The gradients= and features= of from_callables support only classes, not target functions. Use a class, a "
+            "Contrast, or a method that masks units."
         )
     return gradient(target)
 
@@ -181,15 +190,15 @@ def _copied(array: np.ndarray) -> np.ndarray:
     return np.array(array, dtype=np.float32, order="C")
 
 
-def _tensor(given: Any, channels_last: bool) -> Float[Tensor, "c H W"]:
-    """An image as these functions read it, channels first; two axes are one channel.
+def _to_tensor(array: Any, channels_last: bool) -> Float[Tensor, "c H W"]:
+    """Convert an image to a tensor with channels first; an image without a channel axis has one channel.
 
     Raises:
-        InputError: if it has other axes, no pixels, or NaN.
+        InputError: if the shape is wrong, or there are no pixels or values that are not finite.
     """
-    values = torch.from_numpy(_copied(given))
+    values = torch.from_numpy(_copied(array))
     if values.ndim == 2:
         return images.checked(values[None])
     if values.ndim != 3:
-        raise InputError(f"An image for these functions has three axes; got the shape {tuple(values.shape)}.")
+        raise InputError(f"An image array must have two or three axes; got the shape {tuple(values.shape)}.")
     return images.checked(values.movedim(-1, 0) if channels_last else values).contiguous()

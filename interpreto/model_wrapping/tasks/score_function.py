@@ -1,4 +1,4 @@
-"""Functions that stand in for models, and the arrays that they return, checked."""
+"""Functions that are explained instead of PyTorch models, and the validation of the arrays they return."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from interpreto.errors import ModelError
 from interpreto.model_wrapping.inputs import image as images
 
 ScoreFunction = Callable[[Any], Any]
-"""From samples to scores `n k`, one column per class."""
+"""Takes n samples, and returns scores of shape `n k` for k classes."""
 
 
 @final
 @dataclass(frozen=True)
 class FunctionConfig:
-    """What the config of a classifier says, for functions.
+    """A minimal stand-in for a transformers config, with only `id2label`.
 
     Attributes:
-        id2label: Names of the classes; None if they have none.
+        id2label: From class indices to class names; None if the classes have no names.
     """
 
     id2label: dict[int, str] | None
@@ -30,11 +30,11 @@ class FunctionConfig:
 
 @final
 class CheckedScores:
-    """A score function whose results are checked.
+    """A score function whose return values are validated.
 
     Args:
         scores: The function.
-        labels: Names of the classes.
+        labels: Names of the classes; None if they have no names.
     """
 
     def __init__(self, scores: ScoreFunction, labels: Sequence[str] | None) -> None:
@@ -44,56 +44,58 @@ class CheckedScores:
         self.n_labels = self._n_classes
 
     def provenance(self) -> dict[str, Any]:
-        """The function's name, and the precision of its scores."""
+        """The function's name, the dtype of its scores and the device, for the `info` of a result."""
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
         return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}
 
-    def __call__(self, given: Any, count: int) -> Float[Tensor, "p k"]:
-        """The scores that the function returns for samples.
+    def __call__(self, samples: Any, n_samples: int) -> Float[Tensor, "p k"]:
+        """Call the function on samples.
 
         Args:
-            given: The samples.
-            count: Number of samples.
+            samples: The samples, in the form that the function expects.
+            n_samples: Number of samples.
 
         Raises:
-            ModelError: if the scores have another shape than before, or are not finite.
+            ModelError: if the scores are not finite, or the number of classes differs from that of an earlier call.
         """
-        scores = checked_array("scores", self.scores(given), (count, self._n_classes), "k", np.float64)
+        scores = checked_array("scores", self.scores(samples), (n_samples, self._n_classes), "k", np.float64)
         outputs = torch.from_numpy(scores)
         if not outputs.shape[1]:
-            raise ModelError("scores= must return a column for each class; it returned none.")
-        # All later scores must have as many columns.
+            raise ModelError("scores= must return one column per class; it returned an array without columns.")
+        # Later calls must return the same number of columns.
         self._n_classes = outputs.shape[1]
         return outputs
 
 
 def checked_array(
-    name: str, result: Any, shape: tuple[int | None, ...], axes: str, dtype: type = np.float32
+    option: str, result: Any, shape: tuple[int | None, ...], free_axes: str, dtype: type = np.float32
 ) -> np.ndarray:
-    """What a function returned.
+    """Convert a function's return value to an array and validate it.
 
     Args:
-        name: The option that is the function.
-        result: What it returned.
-        shape: The extents that it must have, None where any will do.
-        axes: A letter for each extent that may be any.
-        dtype: What it becomes.
+        option: Name of the option that the function was passed as, for error messages.
+        result: The return value.
+        shape: Expected shape; None for a dimension of any size.
+        free_axes: A letter for each None in `shape`, for error messages.
+        dtype: The dtype of the array.
 
     Raises:
-        ModelError: if its shape is wrong or it holds NaN.
+        ModelError: if the shape is wrong, or a value is not a finite real number.
     """
     try:
         array = np.asarray(images.to_array(result) if isinstance(result, Tensor) else result)
     except ValueError as error:
-        raise ModelError(f"{name}= must return an array; what it returned cannot be one: {error}.") from error
-    free = iter(axes)
-    wanted = tuple(next(free) if extent is None else extent for extent in shape)
-    fits = array.ndim == len(shape) and all(e in (None, a) for e, a in zip(shape, array.shape, strict=True))
-    if not fits:
-        raise ModelError(f"{name}= must return an array of shape {wanted}; it returned {array.shape}.")
+        raise ModelError(
+            f"{option}= must return an array; its return value cannot be converted to one: {error}."
+        ) from error
+    letters = iter(free_axes)
+    expected = tuple(next(letters) if size is None else size for size in shape)
+    matches = array.ndim == len(shape) and all(size in (None, n) for size, n in zip(shape, array.shape, strict=True))
+    if not matches:
+        raise ModelError(f"{option}= must return an array of shape {expected}; it returned {array.shape}.")
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
-        raise ModelError(f"{name}= must return real numbers; it returned {array.dtype}.")
+        raise ModelError(f"{option}= must return real numbers; it returned {array.dtype}.")
     array = array.astype(dtype)
     if not np.isfinite(array).all():
-        raise ModelError(f"{name}= returned NaN or infinite values.")
+        raise ModelError(f"{option}= returned NaN or infinite values.")
     return array

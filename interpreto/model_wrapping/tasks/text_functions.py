@@ -1,4 +1,4 @@
-"""Functions from texts to scores as models: scikit-learn pipelines, rules, remote services."""
+"""Functions of texts as models, such as scikit-learn pipelines, rules or remote services."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,33 +26,33 @@ _UNLIMITED = 10**9
 
 
 class _OpenVocabulary(dict[str, int]):
-    """Pieces of texts and their ids; a piece that is not known yet gets the next one.
+    """A vocabulary that assigns the next free id to each new token.
 
     Attributes:
-        pieces: The pieces by their ids.
+        tokens: The token of each id.
     """
 
     def __init__(self) -> None:
-        self.pieces: list[str] = []
+        self.tokens: list[str] = []
         self._lock = threading.Lock()
 
-    def __missing__(self, piece: str) -> int:
+    def __missing__(self, token: str) -> int:
         with self._lock:
             # Another thread may have added it meanwhile.
-            if piece not in self.keys():
-                self.pieces.append(piece)
-                self[piece] = len(self.pieces) - 1
-        return self[piece]
+            if token not in self.keys():
+                self.tokens.append(token)
+                self[token] = len(self.tokens) - 1
+        return self[token]
 
-    def __contains__(self, piece: object) -> bool:
-        return isinstance(piece, str)
+    def __contains__(self, token: object) -> bool:
+        return isinstance(token, str)
 
 
 @final
 class WordTokenizer:
-    """Words, punctuation and white space of texts as tokens, with the interface of a tokenizer.
+    """Splits texts into words, punctuation and white space, with the interface of a transformers tokenizer.
 
-    The tokens of a text, joined, are the text.
+    Concatenating the tokens of a text restores the text.
     """
 
     is_fast = False
@@ -66,19 +66,19 @@ class WordTokenizer:
         self._ids = _OpenVocabulary()
 
     def __call__(self, text: str, text_pair: Any = None, **options: Any) -> Mapping[str, Any]:
-        return {"input_ids": [self._ids[piece] for piece in WordBreaker(text, "root")]}
+        return {"input_ids": [self._ids[token] for token in WordBreaker(text, "root")]}
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
-        """The pieces of ids."""
-        pieces = self._ids.pieces
-        return pieces[ids] if isinstance(ids, int) else [pieces[token] for token in ids]
+        """The tokens of ids."""
+        tokens = self._ids.tokens
+        return tokens[ids] if isinstance(ids, int) else [tokens[token_id] for token_id in ids]
 
     def decode(self, token_ids: Sequence[int], **options: Any) -> str:
-        """The text of ids."""
+        """Concatenate the tokens of ids."""
         return "".join(self.convert_ids_to_tokens(list(token_ids)))
 
     def get_vocab(self) -> Mapping[str, int]:
-        """The pieces and their ids: every text is one, with what is meant to stand in for a word among them."""
+        """The vocabulary. It contains every string, so that any string can be a token for `removal`."""
         return self._ids
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class WordTokenizer:
 
 
 def text_function_tokens() -> TextModel:
-    """The tokens that functions of texts read: words, of an open vocabulary."""
+    """The text interface of a function of texts: a word tokenizer without special tokens or embeddings."""
     words: Any = WordTokenizer()
     return TextModel(
         None,
@@ -97,8 +97,8 @@ def text_function_tokens() -> TextModel:
         {"input_ids": UNSET, "attention_mask": 0, EMBEDDINGS: 0.0},
         _UNLIMITED,
         False,
-        "a function of texts has none; from_callables(gradients=) is for functions of images.",
-        # There is no table of embeddings.
+        "functions of texts have none; gradients= of from_callables is for functions of images.",
+        # Functions of texts have no embedding table.
         table=nn.Identity(),
     )
 
@@ -106,10 +106,10 @@ def text_function_tokens() -> TextModel:
 @final
 @dataclass(frozen=True, eq=False)
 class FunctionTextReader(InputReader):
-    """Reads texts for a function of strings.
+    """Reads texts for the functions of `from_callables`.
 
     Attributes:
-        text: The words that texts are split into.
+        text: The tokenizer and its properties.
     """
 
     modality = "text"
@@ -126,30 +126,30 @@ class FunctionTextReader(InputReader):
     def prepare_one(self, raw: Raw) -> TextSample:
         if not isinstance(raw, str):
             raise InputError(
-                f"The function of from_callables(texts=True) reads strings; got a {type(raw).__name__} as one text. "
-                "For pairs, join them into one string, and let the function split it."
+                f"The function of from_callables(texts=True) reads strings; got a {type(raw).__name__} as a sample. "
+                "Join a pair into one string, and let the function split it."
             )
         check_text((raw,))
         tokenizer = self.text.tokenizer
         ids = torch.tensor(tokenizer(raw)["input_ids"])
-        pieces = tokenizer.convert_ids_to_tokens(ids.tolist())
-        bounds = torch.tensor(list(accumulate(map(len, pieces), initial=0)))
+        tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
+        bounds = torch.tensor(list(accumulate(map(len, tokens), initial=0)))
         spans = torch.stack([bounds[:-1], bounds[1:]], dim=1)
-        # White space between words is never masked.
-        sequence = torch.tensor([-1 if piece.isspace() else 0 for piece in pieces])
-        return TextSample(rows_of({}, ids, (), self.text.padding), (raw,), raw, spans, "", sequence, tuple(pieces))
+        # White space has the value -1, as special tokens have, so that it is never masked.
+        sequence = torch.tensor([-1 if token.isspace() else 0 for token in tokens])
+        return TextSample(rows_of({}, ids, (), self.text.padding), (raw,), raw, spans, "", sequence, tuple(tokens))
 
 
 @final
 class TextFunctionEngine(Engine):
-    """Runs a function of a list of texts.
+    """Runs the score function of `from_callables` on texts.
 
     Args:
-        scores: From texts to scores.
-        text: The words that texts are split into.
+        scores: The score function.
+        text: The tokenizer and its properties.
     """
 
-    attention_obstacle = activation_obstacle = "the internals of the functions of from_callables are not known."
+    attention_obstacle = activation_obstacle = "the functions of from_callables do not provide internals."
 
     def __init__(self, scores: CheckedScores, text: TextModel) -> None:
         self.scores, self.text, self.gradient_obstacle = scores, text, text.gradient_obstacle
@@ -159,7 +159,7 @@ class TextFunctionEngine(Engine):
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         rows = [row for request in requests for row in request.rows.fields["input_ids"].tolist()]
-        texts = [self.text.tokenizer.decode([token for token in row if token != UNSET]) for row in rows]
+        texts = [self.text.tokenizer.decode([token_id for token_id in row if token_id != UNSET]) for row in rows]
         parts: Sequence[Float[Tensor, "_p k"]] = self.scores(texts, len(texts)).split(
             [len(request.rows) for request in requests]
         )
