@@ -12,11 +12,11 @@ from interpreto.errors import InputError, ModelError, OptionError, UnsupportedEr
 from interpreto.model_wrapping.capture_request import ActivationRequest, CaptureRequest
 from interpreto.model_wrapping.inputs import image as images
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Targets
-from interpreto.model_wrapping.parts import Engine, InputReader
+from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import PIXELS, ImageSample
 from interpreto.model_wrapping.targets import ClassTargets, Contrast, DeferredTargets
-from interpreto.model_wrapping.tasks.score_function import CheckedScores, checked_array
+from interpreto.model_wrapping.tasks.score_function import CheckedScores, ScoreFunctionEngine, checked_array
 
 GradientFunction = Callable[[np.ndarray, int], np.ndarray]
 """Takes images and a class, and returns the gradient of the class scores with respect to the images."""
@@ -76,7 +76,7 @@ class FunctionImageReader(InputReader):
 
 
 @final
-class ImageFunctionEngine(Engine):
+class ImageFunctionEngine(ScoreFunctionEngine):
     """Runs the functions of `from_callables` on image arrays.
 
     Args:
@@ -98,9 +98,6 @@ class ImageFunctionEngine(Engine):
         self.scores, self.gradients, self.features, self.channels_last = scores, gradients, features, channels_last
         self.gradient_obstacle = "" if gradients is not None else "pass gradients= to from_callables."
         self.activation_obstacle = "" if features is not None else "pass features= to from_callables."
-
-    def provenance(self) -> dict[str, Any]:
-        return self.scores.provenance()
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         rows = Rows.join([request.rows for request in requests]).fields[PIXELS]

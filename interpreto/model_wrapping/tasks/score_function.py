@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.inputs import image as images
+from interpreto.model_wrapping.parts import Engine
 
 ScoreFunction = Callable[[Any], Any]
 """Takes n samples, and returns scores of shape `n k` for k classes."""
@@ -65,6 +66,15 @@ class CheckedScores:
         # Later calls must return the same number of columns.
         self._n_classes = outputs.shape[1]
         return outputs
+
+
+class ScoreFunctionEngine(Engine):
+    """An engine that calls functions; its provenance is that of the function of scores."""
+
+    scores: CheckedScores
+
+    def provenance(self) -> dict[str, Any]:
+        return self.scores.provenance()
 
 
 def checked_array(

@@ -18,9 +18,9 @@ from interpreto.model_wrapping.inputs.text_checks import check_text
 from interpreto.model_wrapping.inputs.text_encoding import Raw, rows_of
 from interpreto.model_wrapping.language.text_model import UNSET, TextModel
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
-from interpreto.model_wrapping.parts import Engine, InputReader
+from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
-from interpreto.model_wrapping.tasks.score_function import CheckedScores
+from interpreto.model_wrapping.tasks.score_function import CheckedScores, ScoreFunctionEngine
 
 _UNLIMITED = 10**9
 
@@ -141,7 +141,7 @@ class FunctionTextReader(InputReader):
 
 
 @final
-class TextFunctionEngine(Engine):
+class TextFunctionEngine(ScoreFunctionEngine):
     """Runs the score function of `from_callables` on texts.
 
     Args:
@@ -153,9 +153,6 @@ class TextFunctionEngine(Engine):
 
     def __init__(self, scores: CheckedScores, text: TextModel) -> None:
         self.scores, self.text, self.gradient_obstacle = scores, text, text.gradient_obstacle
-
-    def provenance(self) -> dict[str, Any]:
-        return self.scores.provenance()
 
     def respond(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         rows = [row for request in requests for row in request.rows.fields["input_ids"].tolist()]
