@@ -3,14 +3,15 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interpreto.option_kinds import check_choice
 from interpreto.typing import Hidden, Scores, UnitScores
+
+SobolOrder = Literal["total", "first"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +161,8 @@ class SobolIndices(MaskAggregator):
         order: "total" or "first".
     """
 
-    order: str = "total"
+    order: SobolOrder = "total"
     signed = False
-
-    def __post_init__(self) -> None:
-        check_choice("order", self.order, ("total", "first"))
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _SobolFold(self.order)
@@ -173,7 +171,7 @@ class SobolIndices(MaskAggregator):
 @final
 @dataclass(eq=False)
 class _SobolFold(MaskFold):
-    order: str
+    order: SobolOrder
     scores: list[Tensor] = field(default_factory=list)
 
     def add(self, scores: Scores, hidden: Hidden) -> None:

@@ -7,7 +7,7 @@ the normal matrix, with eight bytes per entry, for any number of units for which
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.aggregations.masks import Estimate, MaskAggregator, MaskFold
-from interpreto.option_kinds import check_choice
 from interpreto.typing import Hidden, Scores
 
-KERNELS = ("euclidean", "hamming", "cosine")
+Kernel = Literal["euclidean", "hamming", "cosine"]
 
 
 def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
@@ -114,11 +113,8 @@ class LocalRegression(MaskAggregator):
     """
 
     ridge: float = 1.0
-    kernel: str = "euclidean"
+    kernel: Kernel = "euclidean"
     width: float | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("kernel", self.kernel, KERNELS)
 
     def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _LocalFold(base.double(), visible, recipe=self)

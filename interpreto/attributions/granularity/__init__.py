@@ -72,7 +72,7 @@ def resolve(given: object, modality: str, shown: str = "") -> UnitSegmenter:
         )
         if other is not None:
             shown = shown or f"granularity={given!r}"
-            raise OptionError(f"{shown} is for {other}s; this model reads a {modality}.")
+            raise OptionError(f"{shown} is for {other}s; this model reads {modality}s.")
         if isinstance(given, UnitSegmenter):
             return given
         raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")

@@ -2,7 +2,7 @@
 
 from typing import Any, Unpack, final
 
-from interpreto.attributions.aggregations.regression import LocalRegression
+from interpreto.attributions.aggregations.regression import Kernel, LocalRegression
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.options import Options
@@ -48,7 +48,7 @@ class Lime(Explainer):
         *,
         n_samples: int = 512,
         ridge: float = 1.0,
-        kernel: str = "euclidean",
+        kernel: Kernel = "euclidean",
         kernel_width: float | None = None,
         **options: Unpack[Options],
     ) -> None:

@@ -1,6 +1,6 @@
 """Occlusion."""
 
-from typing import Any, Unpack, final
+from typing import Any, Literal, Unpack, final
 
 from interpreto.attributions.aggregations.masks import Differences
 from interpreto.attributions.assembly import Setup
@@ -10,9 +10,9 @@ from interpreto.attributions.options import Options
 from interpreto.attributions.perturbations.mask_generators.masks import OneAtATime, SlidingWindow
 from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.errors import OptionError
-from interpreto.option_kinds import check_choice, checks_options
+from interpreto.option_kinds import checks_options
 
-OVERLAPS = ("mean", "sum")
+Overlap = Literal["mean", "sum"]
 
 
 @final
@@ -53,11 +53,10 @@ class Occlusion(Explainer):
         *,
         window: int | tuple[int, int] | None = None,
         stride: int | tuple[int, int] = 1,
-        overlap: str = "mean",
+        overlap: Overlap = "mean",
         **options: Unpack[Options],
     ) -> None:
         self.setup = Setup.create(Occlusion, model, processor, options)
-        check_choice("overlap", overlap, OVERLAPS)
         images = self.setup.wrapper.inputs.spatial
         if window is None and (stride, overlap) != (1, "mean"):
             raise OptionError("stride= and overlap= are options of a sliding window: pass window= too.")

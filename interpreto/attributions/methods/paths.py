@@ -7,7 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.options import GradientOptions
 from interpreto.attributions.perturbations.paths.blur_path import BlurPath
 from interpreto.attributions.perturbations.paths.guided_path import GuidedPath
-from interpreto.attributions.perturbations.paths.points import AtInput, LinearPath, RandomPath
+from interpreto.attributions.perturbations.paths.points import AtInput, LinearPath, QuadratureRule, RandomPath
 from interpreto.attributions.plans.adaptive_path import AdaptivePathPlan
 from interpreto.attributions.plans.path_gradients import PathGradientsPlan
 from interpreto.option_kinds import checks_options
@@ -49,7 +49,7 @@ class IntegratedGradients(Explainer):
         *,
         n_steps: int = 32,
         baseline: object = None,
-        rule: str = "gauss-legendre",
+        rule: QuadratureRule = "gauss-legendre",
         **options: Unpack[GradientOptions],
     ) -> None:
         self.setup = Setup.create(IntegratedGradients, model, processor, options)
@@ -139,7 +139,7 @@ class BlurIG(Explainer):
         *,
         n_steps: int = 32,
         max_sigma: float = 50.0,
-        rule: str = "riemann-left",
+        rule: QuadratureRule = "riemann-left",
         **options: Unpack[GradientOptions],
     ) -> None:
         self.setup = Setup.create(BlurIG, model, processor, options)

@@ -2,7 +2,7 @@
 
 from typing import Unpack, final
 
-from interpreto.attributions.aggregations.masks import SobolIndices
+from interpreto.attributions.aggregations.masks import SobolIndices, SobolOrder
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity.units import Resize
@@ -46,7 +46,7 @@ class Sobol(Explainer):
         processor: object = None,
         *,
         n_samples: int = 512,
-        order: str = "total",
+        order: SobolOrder = "total",
         grid_size: int = 7,
         resize: Resize = "bilinear",
         **options: Unpack[Options],

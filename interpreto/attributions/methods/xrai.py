@@ -66,7 +66,7 @@ class XRAI(Explainer):
     ) -> None:
         self.setup = Setup.create(XRAI, model, processor, options)
         if not self.setup.wrapper.inputs.spatial:
-            raise UnsupportedError(f"XRAI ranks segments of images; this model reads a {self.setup.wrapper.modality}.")
+            raise UnsupportedError(f"XRAI ranks segments of images; this model reads {self.setup.wrapper.modality}s.")
         base, granularity = array_of(base_attribution, "base_attribution"), None
         if is_method(base_attribution):
             explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_base_method)

@@ -1,7 +1,7 @@
 """Performance information curves: the prediction as a function of the information that is revealed."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from interpreto.attributions.plans.base import PreparedSample
 from interpreto.errors import OptionError, TargetError
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.model_wrapping.targets import AllOutputs
-from interpreto.option_kinds import check_choice, checks_options
+from interpreto.option_kinds import checks_options
 from interpreto.typing import UnitScores
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
 """The fractions of revealed pixels in the authors' code."""
-CURVES = ("sic", "aic")
+PicCurve = Literal["sic", "aic"]
 _POINTS = 1000
 """Number of intervals between the points at which curves are evaluated; all curves share these points."""
 
@@ -66,13 +66,12 @@ class Pic(PerturbationMetric):
         model: Any,
         processor: Any = None,
         *,
-        curve: str = "sic",
+        curve: PicCurve = "sic",
         thresholds: Sequence[float] = THRESHOLDS,
         initial_fraction: float = 0.01,
         min_score: float = 0.8,
         **options: Unpack[Options],
     ) -> None:
-        check_choice("curve", curve, CURVES)
         if (
             not thresholds
             or not all(0 < fraction < 1 for fraction in thresholds)

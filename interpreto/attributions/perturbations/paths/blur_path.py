@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.perturbations.base import PathGenerator, PathPoints
-from interpreto.attributions.perturbations.paths.points import check_rule, nodes
+from interpreto.attributions.perturbations.paths.points import QuadratureRule, check_n_steps, nodes
 
 _STEP = 0.01
 """Step of the forward difference of blurs by their width, in positions."""
@@ -27,19 +27,19 @@ class BlurPath(PathGenerator):
     Args:
         n_steps: Number of blurs.
         max_sigma: Standard deviation of the widest blur, in positions.
-        rule: Quadrature rule over the widths, one of `RULES`.
+        rule: The quadrature rule over the widths.
         axes: The axes of the tensor that are blurred.
     """
 
     n_steps: int = 32
     max_sigma: float = 50.0
-    rule: str = "riemann-left"
+    rule: QuadratureRule = "riemann-left"
     axes: tuple[int, ...] = (1, 2)
 
     from_baselines = False
 
     def __post_init__(self) -> None:
-        check_rule(self.rule, self.n_steps)
+        check_n_steps(self.rule, self.n_steps)
 
     @property
     def accuracy_option(self) -> str:
