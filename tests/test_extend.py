@@ -43,7 +43,7 @@ def test_outside_classes_explain_save_plot_and_compare(extension, tmp_path):
     # The mask of a single unit has all attributions if no other unit has any.
     mask = (output.unit_map == 0).numpy()
     only = AttributionOutput(**{**vars(output), "attributions": (output.attributions * 0).index_fill(1, _first(), 1.0)})
-    assert float(RelevanceMass().evaluate(only, [mask]).mean) == pytest.approx(1.0, abs=1e-6)
+    assert float(RelevanceMass().evaluate(only, mask).mean) == pytest.approx(1.0, abs=1e-6)
     assert Deletion(model, processor).evaluate(output).values[0].isfinite().all()
     comparison = compare(
         model, processor, inputs=[example.input], methods=[extension.KeepOne, "occlusion"],

@@ -686,7 +686,7 @@ def test_models_and_tokenizers_of_all_kinds_come_back_as_they_were(kind):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"generation_kwargs": 5}, OptionError, "must be a mapping from the names"),
+        ({"generation_kwargs": 5}, OptionError, "must be a dictionary of keyword arguments"),
         ({"generation_kwargs": {"max_new_tokens": 0}}, OptionError, "does not take generation_kwargs"),
         ({"generation_kwargs": {"max_new_token": 3}}, OptionError, "does not take generation_kwargs"),
         ({"generation_kwargs": {"num_return_sequences": 2}}, OptionError, "one continuation of a prompt"),

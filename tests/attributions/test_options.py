@@ -201,7 +201,7 @@ def test_pairs_are_read_from_lists_and_arrays():
         ({"seed": None}, "seed=None must be a whole number of at least 0"),
         ({"seed": -1}, "seed=-1 must be a whole number"),
         ({"seed": 1.5}, "seed=1.5 must be a whole number"),
-        ({"device": "meta"}, "device='meta' must be a device that can be used on this machine.*holds shapes alone"),
+        ({"device": "meta"}, "device='meta' must be a device that can be used on this machine.*have no data"),
         ({"device": "gpu"}, "device='gpu' must be a device"),
         ({"autocast": torch.float32}, "autocast=torch.float32 must be torch.bfloat16 or torch.float16"),
         ({"autocast": "int8"}, "autocast='int8' must be torch.bfloat16"),

@@ -719,7 +719,7 @@ def test_classes_are_as_many_at_every_call():
     with pytest.raises(InterpretoError, match=r"must return an array of shape \(.*, 10\)"):
         Occlusion(model)(np.zeros((3, 20, 24), np.float32), targets=7)
     for found, message in (
-        (lambda arrays: np.zeros((len(arrays), 0)), "a column for each class"),
+        (lambda arrays: np.zeros((len(arrays), 0)), "one column per class"),
         (lambda arrays: [[1, 2], [3]], "cannot be one"),
     ):
         with pytest.raises(InterpretoError, match=message):

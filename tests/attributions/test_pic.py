@@ -122,7 +122,7 @@ def test_accuracy_needs_a_class(shapes, pictures):
     (output,) = Occlusion(*shapes)(pictures[0], targets=lambda logits: logits[:, 0])
     with pytest.raises(TargetError, match="needs classes as targets"):
         Pic(*shapes, curve="aic", min_score=-1e9).evaluate(output, pictures[0])
-    with pytest.raises(OptionError, match="generated texts"):
+    with pytest.raises(OptionError, match="text generation"):
         Pic(*causal_lm("gpt2"), curve="aic")
 
 

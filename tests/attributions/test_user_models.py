@@ -653,7 +653,7 @@ def test_functions_of_texts_are_compared():
         (lambda: from_callables(count_words, texts=True, layout="n h w c"), OptionError, "layout= is for functions of images"),
         (lambda: from_callables(count_words, texts=True, gradients=len), OptionError, "gradients= is for functions of images"),
         (lambda: from_callables(count_words, texts=1), OptionError, "texts=1 must be True or False"),
-        (lambda: Saliency(from_callables(count_words, texts=True)), UnsupportedError, "a function of texts has none"),
+        (lambda: Saliency(from_callables(count_words, texts=True)), UnsupportedError, "functions of texts have none"),
         (lambda: LeGrad(from_callables(count_words, texts=True)), UnsupportedError, "the functions of from_callables do not provide internals"),
         (lambda: Occlusion(from_callables(count_words, texts=True))([("a", "b")]), InputError, "reads strings; got a tuple"),
         (lambda: Occlusion(from_callables(count_words, texts=True))("  "), InputError, "is empty"),
