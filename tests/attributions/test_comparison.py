@@ -429,7 +429,8 @@ def damaged(folder, name):
         path.write_text("\n".join(lines) + "\n")
     elif path.is_dir():
         first = json.loads((folder / "records.jsonl").read_text().splitlines()[0])
-        next(path.rglob(f"{first['maps']}.safetensors")).write_bytes(b"no numbers")
+        pattern = f"{first['maps']}.safetensors" if name == "maps" else "*.safetensors"
+        min(path.rglob(pattern)).write_bytes(b"no numbers")
     else:
         path.write_text(path.read_text()[:50])
 
