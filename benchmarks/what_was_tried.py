@@ -250,7 +250,7 @@ def image_row(
     """The cells of an image model; `scores` computes the score of the target independently."""
     image = some_images()[0]
     explain = Occlusion(model, processor, patch_size=PATCH)
-    pixels = explain.setup.wrapper.prepare_one(image).rows.fields["pixel_values"]
+    pixels = explain.setup.wrapper.inputs.prepare_one(image).rows.fields["pixel_values"]
 
     def occluded() -> bool:
         attributions = explain(image, target)[0].attributions[0]

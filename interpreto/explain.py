@@ -75,10 +75,10 @@ def explain_with(
         >>> {name: outputs[0].attributions.argmax().item() for name, outputs in results.items()}
         {'Occlusion': 1, 'KernelShap': 1}
     """
-    runs = list[MethodRun]()
+    results: dict[str, list[AttributionOutput]] = {}
     for run in run_methods(methods, model, processor, inputs, targets, **options):
         if run.error is None:
-            runs.append(run)
+            results[run.name] = run.outputs
         elif methods != "all" or not isinstance(run.error, UnsupportedError):
             raise run.error
-    return {run.name: run.outputs for run in runs}
+    return results

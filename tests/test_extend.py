@@ -1,9 +1,11 @@
 """The classes of the page on extending take part in comparisons, figures, files and the command line."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import interpreto
@@ -23,7 +25,7 @@ def extension(tmp_path, monkeypatch):
     import my_methods
 
     yield my_methods
-    monkeypatch.delitem(__import__("sys").modules, "my_methods")
+    monkeypatch.delitem(sys.modules, "my_methods")
 
 
 def test_outside_classes_explain_save_plot_and_compare(extension, tmp_path):
@@ -42,7 +44,9 @@ def test_outside_classes_explain_save_plot_and_compare(extension, tmp_path):
     assert output.top_mask(30.0).any()
     # The mask of a single unit has all attributions if no other unit has any.
     mask = (output.unit_map == 0).numpy()
-    only = AttributionOutput(**{**vars(output), "attributions": (output.attributions * 0).index_fill(1, _first(), 1.0)})
+    only = AttributionOutput(
+        **{**vars(output), "attributions": (output.attributions * 0).index_fill(1, torch.tensor([0]), 1.0)}
+    )
     assert float(RelevanceMass().evaluate(only, mask).mean) == pytest.approx(1.0, abs=1e-6)
     assert Deletion(model, processor).evaluate(output).values[0].isfinite().all()
     comparison = compare(
@@ -51,12 +55,6 @@ def test_outside_classes_explain_save_plot_and_compare(extension, tmp_path):
     )  # fmt: skip
     assert "KeepOne" in str(comparison)
     assert 0 < float(comparison.values("LargestShare")["KeepOne"]) <= 1
-
-
-def _first():
-    import torch
-
-    return torch.tensor([0])
 
 
 def test_outside_classes_are_named_on_the_command_line(extension, tmp_path):

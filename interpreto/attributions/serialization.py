@@ -155,7 +155,7 @@ def load_result(path: Path, create: Callable[..., Result]) -> Result:
         # A SavedFileError is an OSError, and has its message already.
         if isinstance(error, SavedFileError):
             raise
-        raise SavedFileError(f"{str(path)!r} is damaged or truncated and cannot be read: {error}.") from error
+        raise SavedFileError(f"{str(path)!r} is damaged or truncated and cannot be read: {error}") from error
 
 
 def read_bytes(path: Path, wanted: str | None = None) -> bytes:

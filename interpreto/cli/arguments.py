@@ -76,7 +76,7 @@ def imported(path: str) -> Any:
         for part in name.split("."):
             value = getattr(value, part)
     except (ImportError, AttributeError) as error:
-        raise InterpretoError(f"{path!r} cannot be imported: {error}.") from error
+        raise InterpretoError(f"{path!r} cannot be imported: {error}") from error
     return value
 
 

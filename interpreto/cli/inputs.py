@@ -170,7 +170,7 @@ def _json(path: Path) -> list[Any]:
     try:
         content = json.loads(text_of(path))
     except (ValueError, RecursionError) as error:
-        raise InterpretoError(f"{str(path)!r} is not valid JSON: {error}.") from error
+        raise InterpretoError(f"{str(path)!r} is not valid JSON: {error}") from error
     if is_chat(content):
         return [content]
     if isinstance(content, list) and content and all(isinstance(text, str) for text in content):
@@ -189,7 +189,7 @@ def _table(path: Path) -> Sequence[Mapping[str, Any]]:
         try:
             return list(csv.DictReader(io.StringIO(text_of(path), newline="")))
         except csv.Error as error:
-            raise InterpretoError(f"{str(path)!r} is not a table of comma-separated values: {error}.") from error
+            raise InterpretoError(f"{str(path)!r} is not a table of comma-separated values: {error}") from error
     if suffix == ".jsonl":
         return [_object(path, number, line) for number, line in enumerate(text_of(path).split("\n"), 1) if line.strip()]
     try:
@@ -199,14 +199,14 @@ def _table(path: Path) -> Sequence[Mapping[str, Any]]:
     except ImportError as error:
         raise InterpretoError(f"Reading {str(path)!r} needs pandas and pyarrow: pip install pandas pyarrow.") from error
     except (ValueError, OSError) as error:
-        raise InterpretoError(f"{str(path)!r} is not a valid parquet file: {error}.") from error
+        raise InterpretoError(f"{str(path)!r} is not a valid parquet file: {error}") from error
 
 
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InterpretoError(f"Line {number} of {str(path)!r} is not valid JSON: {error}.") from error
+        raise InterpretoError(f"Line {number} of {str(path)!r} is not valid JSON: {error}") from error
     if not isinstance(row, dict):
         raise InterpretoError(f"Line {number} of {str(path)!r} is not a JSON object, so it has no columns.")
     return row

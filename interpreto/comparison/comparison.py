@@ -48,17 +48,17 @@ class Comparison:
     @property
     def methods(self) -> list[str]:
         """The names of the methods, controls last."""
-        return list(self.config.methods)
+        return self.config.method_names
 
     @property
     def controls(self) -> list[str]:
         """The names of the controls."""
-        return [name for name, method in self.config.methods.items() if method["control"]]
+        return self.config.control_names
 
     @property
     def metrics(self) -> list[str]:
         """The names of the metrics."""
-        return list(self.config.metrics)
+        return self.config.metric_names
 
     def values(self, metric: str) -> dict[str, Float[Tensor, " n"]]:
         """The values of a metric: for every method one per sample, NaN where there is none.

@@ -39,6 +39,21 @@ class ComparisonConfig:
         """The configuration as JSON."""
         return asdict(self)
 
+    @property
+    def method_names(self) -> list[str]:
+        """The names of the methods, controls last."""
+        return list(self.methods)
+
+    @property
+    def control_names(self) -> list[str]:
+        """The names of the controls."""
+        return [name for name, method in self.methods.items() if method["control"]]
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics."""
+        return list(self.metrics)
+
     @staticmethod
     def from_json(words: dict[str, Any]) -> "ComparisonConfig":
         """The configuration from JSON.

@@ -146,7 +146,7 @@ def page(figures: Figures) -> Html:
 def _conclusions(summary: Summary) -> str:
     """For each metric, a sentence about the best methods."""
     lines = []
-    for metric in summary.metrics:
+    for metric in summary.config.metric_names:
         ranking = summary.of_metric(metric)
         methods = [ranked for ranked in ranking if not ranked.control]
         controls = [ranked.method for ranked in ranking if ranked.control and ranked.not_worse_than_best]
@@ -181,10 +181,12 @@ def _conclusion(best: str, others: list[str], count: int) -> str:
 
 def tables(summary: Summary) -> str:
     """The table of scores."""
-    head = "".join(f"<th>{escape(metric)} {direction_arrow(summary, metric)}</th>" for metric in summary.metrics)
+    head = "".join(
+        f"<th>{escape(metric)} {direction_arrow(summary, metric)}</th>" for metric in summary.config.metric_names
+    )
     rows = []
-    for method in summary.methods:
-        cells = "".join(_cell(summary.ranked(method, metric)) for metric in summary.metrics)
+    for method in summary.config.method_names:
+        cells = "".join(_cell(summary.ranked(method, metric)) for metric in summary.config.metric_names)
         rows.append(_table_row(summary, method, cells))
     return (
         f'<div class="wide"><table><thead><tr><th>method</th>{head}</tr></thead>'
@@ -206,7 +208,7 @@ def _cell(ranked: RankedMethod) -> str:
 
 
 def _table_row(summary: Summary, method: str, cells: str) -> str:
-    css_class = ' class="control"' if method in summary.controls else ""
+    css_class = ' class="control"' if method in summary.config.control_names else ""
     return f"<tr{css_class}><td>{escape(method_label(summary, method))}</td>{cells}</tr>"
 
 
@@ -228,7 +230,7 @@ def _costs(summary: Summary) -> str:
 
 def _agreements(content: ReportContent) -> Iterable[str]:
     summary = content.summary
-    names = [method_label(summary, method) for method in summary.methods]
+    names = [method_label(summary, method) for method in summary.config.method_names]
     yield "<h2>Agreement between methods</h2><p>Rank correlation of the units' scores</p>"
     yield _matrix(content.rank_agreement, names)
     yield "<p>Fraction of the 10 % of units with the highest scores that two methods share</p>"

@@ -47,21 +47,6 @@ class Summary:
     n_records: int
     explained: list[int]
 
-    @property
-    def methods(self) -> list[str]:
-        """The names of the methods, controls last."""
-        return list(self.config.methods)
-
-    @property
-    def controls(self) -> list[str]:
-        """The names of the controls."""
-        return [name for name, method in self.config.methods.items() if method["control"]]
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of the metrics."""
-        return list(self.config.metrics)
-
     def of_metric(self, metric: str) -> list[RankedMethod]:
         """All methods by one metric."""
         return [ranked for ranked in self.ranking if ranked.metric == metric]

@@ -48,13 +48,13 @@ def tables(summary: Summary, width: int) -> list[Table]:
         summary: The statistics of the comparison.
         width: Maximum width of a table in characters.
     """
-    methods = summary.methods
+    methods = summary.config.method_names
     columns = {
         metric: [
             f"{metric} {direction_arrow(summary, metric)}".strip(),
             *(cell(summary.ranked(m, metric)) for m in methods),
         ]
-        for metric in summary.metrics
+        for metric in summary.config.metric_names
     }
     score_tables = []
     name_width = min(_MAX_NAME_WIDTH, max(len(method_label(summary, method)) for method in methods))
@@ -82,7 +82,10 @@ def _new_table(heading: str | None) -> Table:
 def _add_rows(table: Table, summary: Summary, cells: dict[str, list[str]]) -> None:
     """Add one row per method, with a line above the controls."""
     for number, (method, values) in enumerate(cells.items()):
-        if method in summary.controls and summary.methods[number - 1] not in summary.controls:
+        if (
+            method in summary.config.control_names
+            and summary.config.method_names[number - 1] not in summary.config.control_names
+        ):
             table.add_section()
         # As Text, so that rich does not interpret brackets as markup.
         table.add_row(*map(Text, (method_label(summary, method), *values)))
@@ -108,7 +111,7 @@ def notes(summary: Summary) -> list[str]:
     lines = [KEY]
     if summary.config.count < MIN_SAMPLES:
         lines.append(ONE_SAMPLE if summary.config.count == 1 else FEW_SAMPLES)
-    missing = len(summary.methods) * summary.config.count - summary.n_records
+    missing = len(summary.config.method_names) * summary.config.count - summary.n_records
     if missing:
         lines.append(f"The run is not finished: {n_explained} of {summary.config.count} samples have results so far.")
     for conclusion in summary.conclusions:
@@ -123,7 +126,7 @@ def notes(summary: Summary) -> list[str]:
 
 def method_label(summary: Summary, method: str) -> str:
     """The name of a method, with "(c)" for controls."""
-    return f"{method} (c)" if method in summary.controls else method
+    return f"{method} (c)" if method in summary.config.control_names else method
 
 
 def direction_arrow(summary: Summary, metric: str) -> str:
@@ -164,7 +167,7 @@ def title(summary: Summary) -> str:
 
 def plot(summary: Summary, save_path: str | Path | None = None) -> NotebookFigure:
     """Plot scores with their intervals against seconds per sample, one subplot per metric."""
-    metrics = [metric for metric in summary.metrics if any(s.mean.count for s in summary.of_metric(metric))]
+    metrics = [metric for metric in summary.config.metric_names if any(s.mean.count for s in summary.of_metric(metric))]
     columns = min(3, max(1, len(metrics)))
     rows = -(-max(1, len(metrics)) // columns)
     figure = NotebookFigure(figsize=(4.2 * columns, 3.4 * rows + 0.9), layout="constrained")
@@ -197,11 +200,11 @@ def plot(summary: Summary, save_path: str | Path | None = None) -> NotebookFigur
 def _colours(summary: Summary) -> dict[str, tuple[str, str]]:
     """A colour and a marker for every method; controls are grey."""
     markers = "osD^vP"
-    methods = [method for method in summary.methods if method not in summary.controls]
+    methods = [method for method in summary.config.method_names if method not in summary.config.control_names]
     of_methods = {
         m: (_COLOURS[n % len(_COLOURS)], markers[n // len(_COLOURS) % len(markers)]) for n, m in enumerate(methods)
     }
-    return of_methods | {m: (_GREY, markers[n % len(markers)]) for n, m in enumerate(summary.controls)}
+    return of_methods | {m: (_GREY, markers[n % len(markers)]) for n, m in enumerate(summary.config.control_names)}
 
 
 def _plot_metric(summary: Summary, metric: str, axes: Axes, colours: dict[str, tuple[str, str]]) -> None:

@@ -17,7 +17,6 @@ from interpreto.model_wrapping.execution.thread_state import restored_thread_sta
 from interpreto.model_wrapping.parts import Engine, InputReader, TargetResolver
 from interpreto.model_wrapping.reading import TargetedSample
 from interpreto.model_wrapping.runtime import Runtime
-from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.tokens import TokenSpace
 from interpreto.typing import Modality
 
@@ -118,10 +117,6 @@ class InferenceWrapper:
     def prepare(self, items: Sequence[TargetedSample]) -> list[TargetedSample]:
         """The same with prepared samples, or the error that prevents it."""
         return reading.prepare(self.inputs, items)
-
-    def prepare_one(self, raw: object) -> Sample:
-        """One sample, in any form that the user may pass, prepared for the model."""
-        return self.inputs.prepare_one(raw)
 
     @contextmanager
     def lease(self, seed: int = 0) -> Iterator[Lease["InferenceWrapper"]]:

@@ -85,6 +85,12 @@ def _percentile(scores: Float[Tensor, "... h w"], percentile: float) -> Float[Te
     return torch.lerp(ordered[..., low], ordered[..., min(low + 1, flat.shape[-1] - 1)], rank - low)
 
 
+def cropped(unit_map: Int[Tensor, "H W"]) -> Int[Tensor, "a b"]:
+    """The bounding box of all units in a unit map."""
+    rows, columns = ((unit_map >= 0).any(axis).nonzero().flatten() for axis in (1, 0))
+    return unit_map[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
 def to_map(scores: Float[Tensor, "t *g"], unit_map: Int[Tensor, "H W"] | None) -> Float[Tensor, "t a b"]:
     """Convert the scores of an image's units to two-dimensional maps.
 
@@ -99,7 +105,5 @@ def to_map(scores: Float[Tensor, "t *g"], unit_map: Int[Tensor, "H W"] | None) -
     """
     if unit_map is None:
         return scores
-    rows, columns = ((unit_map >= 0).any(axis).nonzero().flatten() for axis in (1, 0))
-    index = unit_map[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # Index -1 selects the last column, the appended zeros.
-    return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)[:, index]
+    return torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)[:, cropped(unit_map)]

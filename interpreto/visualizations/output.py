@@ -54,4 +54,4 @@ def write(path: str | Path, content: Any) -> None:
             # The format is passed, because the temporary file has another suffix.
             content.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=150)
         except ValueError as error:
-            raise InputError(f"Cannot write {path.name!r}: {error}.") from error
+            raise InputError(f"Cannot write {path.name!r}: {error}") from error

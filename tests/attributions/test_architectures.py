@@ -85,7 +85,7 @@ def test_embedding_hook_is_exact(name):
 
     model, tokenizer = text_model(name)
     wrapper = InferenceWrapper.create(text_classification, model, tokenizer, Runtime())
-    samples = [wrapper.prepare_one(text) for text in TEXTS]
+    samples = [wrapper.inputs.prepare_one(text) for text in TEXTS]
     modality = TokenEmbeddings(wrapper.tokens)
     plain = wrapper.engine.respond([ModelRequest(sample.rows, AllOutputs()) for sample in samples])
     rows = [sample.rows.replace(**{EMBEDDINGS: modality.read(sample)[None]}) for sample in samples]

@@ -334,7 +334,7 @@ def test_the_two_parts_of_a_processor_in_the_wrong_order():
 def test_tensors_and_embeddings_need_no_processor(name):
     model, processor = dual_encoder_model(name)
     wrapper = Occlusion(model, processor).setup.wrapper
-    pixels = wrapper.prepare_one(some_images()[0]).rows.fields["pixel_values"]
+    pixels = wrapper.inputs.prepare_one(some_images()[0]).rows.fields["pixel_values"]
     with torch.no_grad():
         (embedding,) = encoded(wrapper.dual_encoder, ["a film"])
     for method in (Occlusion, LeGrad):

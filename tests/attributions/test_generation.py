@@ -432,7 +432,7 @@ def test_segments_are_units():
     assert torch.equal(same.attributions.nan_to_num(), output.attributions.nan_to_num())
     assert output.completeness_gap.abs().max() < 1e-4
     # Text between the segments is never masked.
-    units = Segments().units(KernelShap(model, tokenizer).setup.wrapper.prepare_one(prompt))
+    units = Segments().units(KernelShap(model, tokenizer).setup.wrapper.inputs.prepare_one(prompt))
     between = prompt.index("Question")
     assert not units.assigned[len(tokenizer(prompt[:between])["input_ids"])]
 
@@ -933,7 +933,7 @@ def test_masking_tokens_and_changing_embeddings_combine(removal):
     """Smoothing a perturbation method changes the embeddings; masked tokens must stay masked."""
     model, words = causal_lm("gpt2")
     modality = Occlusion(model, words, removal=removal).setup.masker()
-    sample = Occlusion(model, words).setup.wrapper.prepare_one(PROMPT)
+    sample = Occlusion(model, words).setup.wrapper.inputs.prepare_one(PROMPT)
     ids = sample.rows.fields["input_ids"]
     moved = dataclasses.replace(sample, rows=sample.rows.replace(embeddings=modality.tokens.embed(ids)))
     hidden = torch.zeros(1, ids.shape[1], dtype=torch.bool)

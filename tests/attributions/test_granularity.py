@@ -67,7 +67,7 @@ def test_any_text_is_given_back(text):
         wrapped = Saliency(model, tokenizer, granularity=granularity).setup
         if not text.strip():
             continue
-        sample = wrapped.wrapper.prepare_one(text)
+        sample = wrapped.wrapper.inputs.prepare_one(text)
         assert "".join(wrapped.granularity.labels(sample)) == text
         units = wrapped.granularity.units(sample)
         inside = units.index[sample.sequence >= 0]

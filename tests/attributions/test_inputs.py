@@ -349,7 +349,7 @@ def test_images_are_prepared_together_as_alone():
     pictures = some_images()
     values = {"pixel_values": torch.rand(3, 32, 32)}
     several = [pictures[0], pictures[0].rotate(90), values, pictures[1], pictures[0]]
-    for one, alone in zip(wrapper.inputs.prepare(several), map(wrapper.prepare_one, several), strict=True):
+    for one, alone in zip(wrapper.inputs.prepare(several), map(wrapper.inputs.prepare_one, several), strict=True):
         assert torch.equal(one.rows.fields["pixel_values"], alone.rows.fields["pixel_values"])
         assert (one.crop_box, one.size, one.raw.size) == (alone.crop_box, alone.size, alone.raw.size)
 
@@ -366,7 +366,7 @@ def test_large_images_are_prepared_one_by_one(monkeypatch):
     monkeypatch.setattr(wrapper.inputs.preprocessor.processor, "processor", counted)
     for side, expected in ((30, [5]), (1500, [1, 1, 1]), (1000, [4, 1])):
         pictures = [Image.new("RGB", (side, side))] * sum(expected)
-        wrapper.prepare_one(pictures[0])
+        wrapper.inputs.prepare_one(pictures[0])
         counts.clear()
         wrapper.inputs.prepare(pictures)
         assert counts == expected
@@ -374,7 +374,7 @@ def test_large_images_are_prepared_one_by_one(monkeypatch):
 
 def test_black_and_white_are_what_the_processor_makes_of_them():
     model, processor = image_model("vit")
-    sample = Occlusion(model, processor).setup.wrapper.prepare_one(some_images()[0])
+    sample = Occlusion(model, processor).setup.wrapper.inputs.prepare_one(some_images()[0])
     for level, colour in zip(sample.black_white, ("black", "white"), strict=True):
         picture = Image.new("RGB", some_images()[0].size, colour)
         assert torch.allclose(

@@ -351,7 +351,7 @@ def test_legrad_of_poolers(name):
     """
     model, processor = dual_encoder_model(name)
     wrapper = InferenceWrapper.create(image_with_prompts, model, processor, Runtime())
-    sample = wrapper.prepare_one(some_images()[0])
+    sample = wrapper.inputs.prepare_one(some_images()[0])
     blocks, pool, patches = reference_pooler(name, model)
     states = []
     handles = [block.register_forward_hook(lambda _m, _i, output: states.append(output)) for block in blocks]
@@ -517,7 +517,7 @@ def test_patch_positions_are_found(build):
     model = build().eval()
     wrapper = InferenceWrapper.create(image_classification, model, None, Runtime())
     pixels = torch.rand(3, 32, 48 if build is ClassTokenLast else 32)
-    sample = wrapper.prepare_one(pixels)
+    sample = wrapper.inputs.prepare_one(pixels)
     # Run the user's model instead of a copy, because its own blocks are hooked below.
     with torch.no_grad():
         positions = wrapper.engine.capture.positions(sample.rows)

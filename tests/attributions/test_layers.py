@@ -130,7 +130,7 @@ def test_a_class_token_may_join_later():
     """ConViT prepends it after some blocks: positions found before the first block are wrong after that."""
     model = _timm("convit_tiny", depth=4, local_up_to_layer=2)
     wrapper = InferenceWrapper.create(image_classification, model, None, Runtime())
-    sample = wrapper.prepare_one(PIXELS)
+    sample = wrapper.inputs.prepare_one(PIXELS)
     with torch.no_grad():
         first, later = wrapper.engine.capture.positions(sample.rows), wrapper.engine.capture.positions(sample.rows, 17)
     assert first.length == 16

@@ -720,7 +720,7 @@ def test_classes_are_as_many_at_every_call():
         Occlusion(model)(np.zeros((3, 20, 24), np.float32), targets=7)
     for found, message in (
         (lambda arrays: np.zeros((len(arrays), 0)), "one column per class"),
-        (lambda arrays: [[1, 2], [3]], "cannot be one"),
+        (lambda arrays: [[1, 2], [3]], "cannot be converted to one"),
     ):
         with pytest.raises(InterpretoError, match=message):
             Occlusion(from_callables(found))(np.zeros((3, 20, 24), np.float32), targets=0)

@@ -73,7 +73,7 @@ def test_attention_of_classifiers_equals_eager_attention(name, side):
     wrap, make, inputs = CLASSIFIERS[name]
     model, processor = make(name)
     wrapper = InferenceWrapper.create(wrap, model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in inputs or some_images()]
+    samples = [wrapper.inputs.prepare_one(raw) for raw in inputs or some_images()]
     if inputs is not None and model.config.pad_token_id is None:
         # These models refuse padding from the user.
         samples = samples[:1]
@@ -107,7 +107,7 @@ def test_attention_of_dual_encoders_equals_eager_attention(name, side):
     wrapper = InferenceWrapper.create(
         image_with_prompts if side == "image" else text_with_images, model, processor, Runtime()
     )
-    samples = [wrapper.prepare_one(raw) for raw in (some_images() if side == "image" else PROMPTS)]
+    samples = [wrapper.inputs.prepare_one(raw) for raw in (some_images() if side == "image" else PROMPTS)]
     seen, _ = captured(wrapper, samples)
     rows = samples[0].rows.join([sample.rows for sample in samples])
     twin = eager(model)
@@ -281,7 +281,7 @@ def test_nothing_stays_changed_after_an_exception():
 def test_only_requested_layers_are_kept_and_none_below_has_a_graph():
     model, processor = image_model("vit")
     wrapper = InferenceWrapper.create(image_classification, model, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in some_images()]
+    samples = [wrapper.inputs.prepare_one(raw) for raw in some_images()]
     seen, _ = captured(wrapper, samples, layers=-1)
     assert len(seen.layers) == 1
     calls = []
@@ -320,7 +320,7 @@ def test_unrecordable_attention_is_replaced_and_restored(kernel):
         if getattr(part, "config", None) is not None:
             part.config._attn_implementation_internal = kernel
     wrapper = InferenceWrapper.create(image_classification, closed, processor, Runtime())
-    samples = [wrapper.prepare_one(raw) for raw in some_images()]
+    samples = [wrapper.inputs.prepare_one(raw) for raw in some_images()]
     seen, _ = captured(wrapper, samples)
     assert len(seen.layers) == len(model.vit.layers)
     assert closed.config._attn_implementation == kernel

@@ -16,6 +16,7 @@ from interpreto.attributions.metrics.metric_result import MetricResult, Needs, a
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
 from interpreto.option_kinds import checks_options
+from interpreto.visualizations.map_scaling import cropped
 
 
 class _Localization(ABC):
@@ -192,9 +193,7 @@ def _segment_overlaps(
     boxes: Float[Tensor, "g 4"], unit_map: Int[Tensor, "H1 W1"], on: Bool[Tensor, "H W"]
 ) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"], float]:
     """The same for units of any shape: the sums over the boxes of their pixels."""
-    assigned = unit_map >= 0
-    rows, columns = (assigned.any(axis).nonzero().flatten() for axis in (1, 0))
-    index = unit_map[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    index = cropped(unit_map)
     left, top, right, bottom = *boxes[:, :2].amin(0).tolist(), *boxes[:, 2:].amax(0).tolist()
     height, width = index.shape
     down, across = tuple(range(height + 1)), tuple(range(width + 1))

@@ -116,7 +116,7 @@ def _copied(method: Explainer) -> tuple[Explainer, nn.Module]:
         method_copy = copy.deepcopy(method)
     except Exception as error:
         raise UnsupportedError(
-            f"ModelRandomization randomises a copy of the model, and this one cannot be copied: {error}."
+            f"ModelRandomization randomises a copy of the model, and this one cannot be copied: {error}"
         ) from error
     model = method_copy.setup.wrapper.engine.module
     assert model is not None

@@ -72,7 +72,7 @@ def _images_of(inputs: Mapping[str, Any]) -> list[Any]:
             array = np.asarray(values, dtype=np.float32)
         except (ValueError, TypeError) as error:
             raise InputError(
-                f"'pixel_values' is a list that cannot be converted to an array of numbers: {error}."
+                f"'pixel_values' is a list that cannot be converted to an array of numbers: {error}"
             ) from error
     if not _is_array(array) or array.ndim not in (3, 4):
         got = f"shape {tuple(array.shape)}" if _is_array(array) else type(array).__name__

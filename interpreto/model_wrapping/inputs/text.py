@@ -166,7 +166,7 @@ def _whole_numbers(name: str, given: object) -> Int[Tensor, " l"]:
     try:
         numbers = torch.as_tensor(given).clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name!r} of a tokenised text must be integers: {error}.") from error
+        raise InputError(f"{name!r} of a tokenised text must be integers: {error}") from error
     if numbers.ndim != 1 or numbers.is_floating_point() or numbers.is_complex():
         raise InputError(
             f"{name!r} of a tokenised text must be a list of integers; got {numbers.dtype} of shape "

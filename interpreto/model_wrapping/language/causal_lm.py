@@ -31,6 +31,8 @@ _MIN_VERIFIABLE = 3
 """Tokens that a text must have to test on it whether a model can resume from a part of it."""
 _MAX_LOGITS = 2**26
 """Numbers in the logits of one run (256 MB)."""
+_TOKEN_FIELDS = ("input_ids", "attention_mask", "token_type_ids", EMBEDDINGS)
+"""Fields with one entry per token. `Rows.padding` does not name them for models that read the length of a text."""
 
 
 @final
@@ -316,8 +318,9 @@ class CausalLMEngine(Engine):
             options["use_cache"] = cache is not None
         if cache is not None:
             options[self._cache_name] = cache
-        dtype = placement_of(text.model)[1]
-        options |= {name: t.to(dtype) if t.is_floating_point() else t for name, t in _other_fields(on_device).items()}
+        if others := _other_fields(on_device):
+            dtype = placement_of(text.model)[1]
+            options |= {name: t.to(dtype) if t.is_floating_point() else t for name, t in others.items()}
         embeddings = fields.get(EMBEDDINGS)
         lookup = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
         module = unwrapped(text.model).get_output_embeddings()
@@ -338,11 +341,7 @@ def length(rows: Rows) -> int:
 
 def _other_fields(rows: Rows) -> dict[str, Tensor]:
     """Fields without positions, which the model gets beside the tokens, such as pixel values."""
-    return {name: tensor for name, tensor in rows.fields.items() if name not in (*rows.padding, *_TOKENS)}
-
-
-_TOKENS = ("input_ids", "attention_mask", "token_type_ids", EMBEDDINGS)
-"""Fields with positions: rows of models that read the length of a text have no padding."""
+    return {name: tensor for name, tensor in rows.fields.items() if name not in _TOKEN_FIELDS}
 
 
 def _targets(request: ModelRequest) -> TokenTargets:

@@ -96,7 +96,7 @@ def checked_array(
         array = np.asarray(images.to_array(result) if isinstance(result, Tensor) else result)
     except ValueError as error:
         raise ModelError(
-            f"{option}= must return an array; its return value cannot be converted to one: {error}."
+            f"{option}= must return an array; its return value cannot be converted to one: {error}"
         ) from error
     letters = iter(free_axes)
     expected = tuple(next(letters) if size is None else size for size in shape)

@@ -37,9 +37,9 @@ def image_with_prompts(model: nn.Module, processor: object, runtime: Runtime) ->
     The processor prepares both sides: a joint processor, or `(transform, tokenizer)`; None for images that are
     preprocessed already and targets that are embeddings.
     """
-    tower = _Towers.of(model, processor, runtime)
-    engine = tower.engine(CaptureEngine(tower.module, tower.forward, PIXELS))
-    return tower.parts(ImageReader(tower.preprocessor), PromptTargets(tower.dual), engine)
+    shared = _DualEncoderParts.of(model, processor, runtime)
+    engine = shared.engine(CaptureEngine(shared.module, shared.forward, PIXELS))
+    return shared.parts(ImageReader(shared.preprocessor), PromptTargets(shared.dual), engine)
 
 
 def text_with_images(model: nn.Module, processor: object, runtime: Runtime) -> WrapperParts:
@@ -47,19 +47,19 @@ def text_with_images(model: nn.Module, processor: object, runtime: Runtime) -> W
 
     The processor is as for `image_with_prompts`.
     """
-    tower = _Towers.of(model, processor, runtime)
-    text, module = tower.dual.require_text, tower.module
-    words, ragged = partial(word_tokens, text), tower.dual.full_length is None
-    capture = CaptureEngine(module, tower.forward, words=words, ragged=ragged)
-    engine = tower.engine(capture, gradient_obstacle=text.gradient_obstacle, may_read_padding=True)
+    shared = _DualEncoderParts.of(model, processor, runtime)
+    text, module = shared.dual.require_text, shared.module
+    words, ragged = partial(word_tokens, text), shared.dual.full_length is None
+    capture = CaptureEngine(module, shared.forward, words=words, ragged=ragged)
+    engine = shared.engine(capture, gradient_obstacle=text.gradient_obstacle, may_read_padding=True)
     reader = TextReader(text, text.padding, runtime.truncation, takes_pairs=False)
-    return tower.parts(reader, ImageTargets(tower.preprocessor), engine)
+    return shared.parts(reader, ImageTargets(shared.preprocessor), engine)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Towers:
-    """A model with two towers, and what both sides of it share."""
+class _DualEncoderParts:
+    """The parts that do not depend on which side is explained."""
 
     module: nn.Module
     dual: DualEncoder
@@ -69,12 +69,12 @@ class _Towers:
     forward: "_RowsToFeatures"
 
     @staticmethod
-    def of(model: nn.Module, processor: object, runtime: Runtime) -> "_Towers":
+    def of(model: nn.Module, processor: object, runtime: Runtime) -> "_DualEncoderParts":
         processor = with_own_tokenizer(processor)
         dual, module = dual_encoder_of(unwrapped(model), processor), unwrap_model(model)
         preprocessor, resolution = dual.image_preprocessor(runtime.size)
         forward = _RowsToFeatures(module, dual, runtime, resolution)
-        return _Towers(module, dual, processor, runtime, preprocessor, forward)
+        return _DualEncoderParts(module, dual, processor, runtime, preprocessor, forward)
 
     def engine(self, capture: CaptureEngine, **options: Any) -> TorchEngine:
         """The engine of both towers: targets of the other side are rows of the other tower."""

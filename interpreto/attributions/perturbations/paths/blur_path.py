@@ -13,8 +13,6 @@ from interpreto.attributions.perturbations.paths.points import QuadratureRule, c
 
 _STEP = 0.01
 """Step of the forward difference of blurs by their width, in positions."""
-_WIDEST = 10_000
-"""The largest standard deviation of a blur, about the side of the largest images."""
 _REACH = 4.0
 """The number of standard deviations after which a Gaussian is cut off, as in scipy's `gaussian_filter`."""
 
