@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
 import pytest
+import sklearn
 import torch
+from sklearn.cluster import KMeans
 
 from interpreto import (
     XRAI,
@@ -422,6 +425,25 @@ def test_functions_are_identified_by_what_they_do():
         assert "0x" not in json.dumps(caught(one))
     for one, other in unlike:
         assert caught(one) != caught(other)
+
+
+def test_fingerprints_visit_every_function_once():
+    """A graph of 40 functions, each of which refers to the two before it, has 2**27 paths."""
+
+    def function(constant):
+        functions = [lambda x: x + constant, lambda x: x - constant]
+        for _ in range(40):
+            functions.append(lambda x, first=functions[-1], second=functions[-2]: first(x) + second(x))
+        return functions[-1]
+
+    assert fingerprint.fingerprint(function(1)) == fingerprint.fingerprint(function(1))
+    assert fingerprint.fingerprint(function(1)) != fingerprint.fingerprint(function(2))
+
+
+def test_installed_packages_are_identified_by_name_and_version():
+    assert fingerprint.fingerprint(pytest.approx) == f"{pytest.approx.__module__}.approx {pytest.__version__}"
+    assert fingerprint.fingerprint(KMeans) == f"sklearn.cluster._kmeans.KMeans {sklearn.__version__}"
+    assert fingerprint.fingerprint(Fraction) == "fractions.Fraction"
 
 
 @pytest.mark.usefixtures("without_report")

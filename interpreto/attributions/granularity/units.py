@@ -49,7 +49,7 @@ class Units(ABC):
         """Whether every position belongs to a unit."""
         return bool(self.assigned.all())
 
-    @property
+    @cached_property
     def start(self) -> Int[Tensor, "*g"]:
         """The first position of every unit, in the order of the flattened positions."""
         flat = self.index.flatten()

@@ -15,6 +15,7 @@ from interpreto.model_wrapping.execution.gradient_check import (
     not_differentiable,
     with_gradients,
 )
+from interpreto.model_wrapping.execution.gradient_mode import without_gradients
 from interpreto.model_wrapping.execution.guided_backprop import guided
 from interpreto.model_wrapping.execution.precision import at_least_float32
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
@@ -46,7 +47,7 @@ class Autograd:
         sizes = [len(request.rows) for request in requests]
         field = requests[0].gradient_field
         if field is None:
-            with torch.no_grad():
+            with without_gradients():
                 parts = outputs(rows).split(sizes)
                 selected = _selected(requests, parts)
             returned = map(_on_cpu, parts) if requests[0].return_outputs else [None] * len(selected)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.errors import ModelError, UnsupportedError
+from interpreto.model_wrapping.execution.gradient_mode import without_gradients
 
 _DIRECTIONS, _MORE_DIRECTIONS = 3, 12
 """Number of random directions along which the score is measured, for an exact and for a noisy score."""
@@ -99,7 +100,7 @@ class _Steps:
         """Half the difference of a score between steps in both directions; None if it is within rounding for all."""
         if (step, count) not in self._found:
             steps = self.length(step) * self.directions[:count]
-            with torch.no_grad():
+            with without_gradients():
                 results = self.scores(torch.cat([self.x + steps, self.x - steps])).double().cpu()
             self._found[step, count] = results.unflatten(0, (2, count))
         ahead, behind = self._found[step, count][..., target]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from interpreto.errors import CannotCopyError, ModelError, StochasticModelWarning
 from interpreto.model_wrapping.execution.batch_checks import BatchCheck, PaddingCheck, alike, check_numbers
-from interpreto.model_wrapping.execution.gradient_mode import KeepGradientsEnabled, NoGradDetector
+from interpreto.model_wrapping.execution.first_run import FirstRun
+from interpreto.model_wrapping.execution.gradient_mode import KeepGradientsEnabled, without_gradients
 from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.randomness import OwnGenerator
 from interpreto.model_wrapping.execution.working_copy import WorkingCopy, prepare
@@ -50,7 +51,7 @@ class Lease(Generic[Leased]):
         seed: The seed of a model that draws random numbers in its forward.
         verified: The parts of the model of which one run has been checked.
         draws: Whether one of these runs drew random numbers.
-        switches_gradients: Whether one of these runs disabled gradients.
+        disables_gradients: Whether one of these runs disabled gradients.
         reason: Why there is no working copy.
         padding: Whether rows of different lengths may share a batch.
         batch: Whether rows may share a batch at all, for each part of the model.
@@ -61,7 +62,7 @@ class Lease(Generic[Leased]):
     seed: int = 0
     verified: set[Hashable] = field(default_factory=set)
     draws: bool = False
-    switches_gradients: bool = False
+    disables_gradients: bool = False
     reason: str = ""
     padding: PaddingCheck = field(default_factory=PaddingCheck)
     batch: dict[Hashable, BatchCheck] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class Lease(Generic[Leased]):
             if self.draws:
                 stack.enter_context(OwnGenerator(self.seed))
             # Frozen backbones often run under no_grad, which would cut the gradient of the input.
-            if self.switches_gradients and (requests[0].gradient_field is not None or requests[0].capture is not None):
+            if self.disables_gradients and (requests[0].gradient_field is not None or requests[0].capture is not None):
                 stack.enter_context(KeepGradientsEnabled())
             return self.wrapper.engine.respond(requests)
 
@@ -112,15 +113,12 @@ class Lease(Generic[Leased]):
     def _verify(self, request: ModelRequest) -> None:
         # Without gradients and captures the run is cheapest, and tests the same modules.
         single_row = replace(request, rows=request.rows.take(slice(1)), gradient_field=None, capture=None, guided=False)
-        with ExitStack() as stack:
-            if self.copy is not None:
-                stack.enter_context(self.copy.checked())
-            drawn = stack.enter_context(OwnGenerator(self.seed))
-            switched = stack.enter_context(NoGradDetector())
+        original_parameters = set() if self.copy is None else self.copy.original_parameters
+        with without_gradients(), FirstRun(self.seed, original_parameters) as run:
             scores = self.wrapper.engine.respond([single_row])[0].scores
-        self.draws, self.switches_gradients = self.draws or drawn.used, self.switches_gradients or switched.used
+        self.draws, self.disables_gradients = self.draws or run.draws, self.disables_gradients or run.disables_gradients
         self.verified.add(self.wrapper.engine.part_of(request.rows))
-        if drawn.used:
+        if run.draws:
             self._check_deterministic(single_row, scores)
         if self.copy is not None:
             # Buffers that this run changed must not make the first call differ from later ones.

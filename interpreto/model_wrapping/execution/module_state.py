@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, is_dataclass
+from itertools import chain
+from operator import is_
 from types import SimpleNamespace
 from typing import Any, final
 
@@ -24,15 +26,17 @@ class ModuleState:
     Attributes:
         modules: All modules.
         attributes: The attributes of each module.
-        containers: Dictionaries, lists and sets among the attributes and inside one another, with their contents:
-            parameters, buffers, submodules and hooks are stored in such containers.
+        dictionaries: Dictionaries among the attributes and inside one another, with their contents: they store
+            parameters, buffers, submodules and hooks.
+        collections: Lists and sets, likewise.
         configs: Configs of transformers, dataclasses and namespaces among these, with their attributes.
         training: Whether each module is in training mode; TorchScript does not store this in `__dict__`.
     """
 
     modules: tuple[nn.Module, ...]
     attributes: tuple[dict[str, Any], ...]
-    containers: tuple[tuple[Any, Any], ...]
+    dictionaries: tuple[tuple[Any, Any], ...]
+    collections: tuple[tuple[Any, Any], ...]
     configs: tuple[tuple[Any, dict[str, Any]], ...]
     training: tuple[bool, ...]
 
@@ -45,37 +49,30 @@ class ModuleState:
         return ModuleState(
             modules,
             attributes,
-            tuple((value, value.copy()) for value in values if type(value) in _CONTAINERS),
+            tuple((value, value.copy()) for value in values if isinstance(value, dict)),
+            tuple((value, value.copy()) for value in values if isinstance(value, list | set)),
             tuple((value, dict(value.__dict__)) for value in values if type(value) not in _CONTAINERS),
             tuple(module.training for module in modules),
         )
 
     def is_current(self, model: nn.Module) -> bool:
         """Whether a model is still in the state that was taken of it."""
-        # Written as one loop without helper functions, because it runs over thousands of attributes before every call.
         modules = tuple(model.modules())
-        if len(modules) != len(self.modules):
-            return False
-        for now, before in self._namespaces(modules):
-            if len(now) != len(before):
-                return False
-            for key, value in before.items():
-                current = now.get(key, _ABSENT)
-                if current is not value and not (
-                    type(current) is type(value) and isinstance(value, _SIMPLE) and current == value
-                ):
-                    return False
-        return all(_equal(now, before) for now, before in self._collections())
+        return (
+            len(modules) == len(self.modules)
+            and all(_same_attributes(now, before) for now, before in self._changed(modules))
+            and all(_equal(now, before) for now, before in self.collections)
+        )
 
     def restore(self) -> None:
         """Restore the state, without touching what has not changed."""
-        for now, before in self._namespaces(self.modules):
+        for now, before in self._changed(self.modules):
             for key in [key for key in list(now) if key not in before]:
                 del now[key]
             for key, value in before.items():
                 if now.get(key, _ABSENT) is not value:
                     now[key] = value
-        for now, before in self._collections():
+        for now, before in self.collections:
             if not _equal(now, before):
                 # In place, because other objects may refer to the same list or set.
                 now.clear()
@@ -84,17 +81,24 @@ class ModuleState:
             if module.training != training:
                 module.training = training
 
-    def _namespaces(self, modules: tuple[nn.Module, ...]) -> list[tuple[Any, dict[Any, Any]]]:
-        """All dictionaries as they are and as they were: attributes, configs, and dictionaries among them."""
-        pairs: list[tuple[Any, dict[Any, Any]]] = [
-            (module.__dict__, attributes) for module, attributes in zip(modules, self.attributes, strict=True)
-        ]
-        pairs += [(config.__dict__, attributes) for config, attributes in self.configs]
-        return pairs + [pair for pair in self.containers if isinstance(pair[1], dict)]
+    def _changed(self, modules: tuple[nn.Module, ...]) -> list[tuple[Any, dict[Any, Any]]]:
+        """Dictionaries that may have changed, as they are and as they were: attributes, configs, dictionaries in them.
 
-    def _collections(self) -> list[tuple[Any, Any]]:
-        """All lists and sets as they are and as they were, except those that were and are empty."""
-        return [pair for pair in self.containers if not isinstance(pair[1], dict) and any(pair)]
+        Identical keys and values are compared by functions in C, because a model has thousands, and this runs before
+        every call.
+        """
+        pairs = chain(
+            ((module.__dict__, attributes) for module, attributes in zip(modules, self.attributes, strict=True)),
+            ((config.__dict__, attributes) for config, attributes in self.configs),
+            self.dictionaries,
+        )
+        return [
+            (now, before)
+            for now, before in pairs
+            # Keys and values are copied first, because another thread may change the user's model meanwhile.
+            if (now or before)
+            and not (list(now) == list(before) and all(map(is_, list(now.values()), before.values())))
+        ]
 
 
 def _holders(values: Iterable[Any]) -> list[Any]:
@@ -123,11 +127,17 @@ def _is_config(value: object) -> bool:
     return is_dataclass(value) and not isinstance(value, type | nn.Module) and "__dict__" in dir(value)
 
 
+def _same_attributes(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    """Whether two dictionaries have the same keys and values; values other than `_SIMPLE` are compared by identity."""
+    return now.keys() == before.keys() and all(_same(now.get(key, _ABSENT), value) for key, value in before.items())
+
+
+def _same(now: object, before: object) -> bool:
+    return now is before or (type(now) is type(before) and isinstance(before, _SIMPLE) and now == before)
+
+
 def _equal(now: Any, before: Any) -> bool:
     """Whether two lists or sets have the same entries; tensors are compared by identity."""
-    if isinstance(now, set):
+    if isinstance(now, set) or not (now or before):
         return now == before
-    return len(now) == len(before) and all(
-        one is other or (type(one) is type(other) and isinstance(one, _SIMPLE) and one == other)
-        for one, other in zip(now, before, strict=True)
-    )
+    return len(now) == len(before) and all(map(_same, now, before))

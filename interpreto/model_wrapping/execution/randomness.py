@@ -21,6 +21,7 @@ _GLOBAL_ONLY = {
     functional.dropout1d, functional.dropout2d, functional.dropout3d,
 }  # fmt: skip
 """Functions without a generator argument: they run with the global generator, which is restored right after."""
+RANDOM_FUNCTIONS = frozenset({*_TAKES_GENERATOR, *_LIKE, *_DROPOUT, *_GLOBAL_ONLY})
 
 
 def generator_states() -> tuple[object, ...]:
@@ -51,7 +52,11 @@ class OwnGenerator(TorchFunctionMode):
         return bool(self.generators)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        options = dict(kwargs or {})
+        return self.call(func, args, kwargs or {}) if func in RANDOM_FUNCTIONS else func(*args, **(kwargs or {}))
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call one of `RANDOM_FUNCTIONS` with our own generator."""
+        options = dict(kwargs)
         if func in _TAKES_GENERATOR and options.get("generator") is None:
             return func(*args, **options, generator=self._generator(_device(args, options)))
         if func in _LIKE:

@@ -40,22 +40,6 @@ class _SharedTensors(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _OriginalParameterDetector(TorchFunctionMode):
-    """Detects whether functions of PyTorch are called with parameters of the original."""
-
-    def __init__(self, parameters: set[int]) -> None:
-        TorchFunctionMode.__init__(self)
-        self.parameters, self.seen = parameters, False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self.seen:
-            for value in (*args, *(kwargs or {}).values()):
-                # Fused recurrent layers take a list of weights.
-                values = value if isinstance(value, list | tuple) else (value,)
-                self.seen = self.seen or any(id(tensor) in self.parameters for tensor in values)
-        return func(*args, **(kwargs or {}))
-
-
 @final
 class WorkingCopy:
     """A copy of a model in evaluation mode that shares its parameters.
@@ -152,29 +136,10 @@ class WorkingCopy:
         self._state, self._target_device = self._state_on_original_device, None
         self._state.restore()
 
-    @contextmanager
-    def checked(self) -> Iterator[None]:
-        """A context in which no module of the original may run.
-
-        A module that is called through a closure is not copied with the model, so that hooks on its copy would never
-        run.
-
-        Raises:
-            CannotCopyError: if one did.
-        """
-        detector = _OriginalParameterDetector({id(parameter) for parameter, _ in self._aliases})
-        cause = None
-        try:
-            with detector:
-                yield
-        except Exception as error:
-            # A mix of original and copied modules may also fail, on two devices for example; then the closure is the
-            # cause.
-            if not detector.seen:
-                raise
-            cause = error
-        if detector.seen:
-            raise CannotCopyError("its forward calls modules through a closure") from cause
+    @property
+    def original_parameters(self) -> set[int]:
+        """Ids of the parameters of the original that have an alias."""
+        return {id(parameter) for parameter, _ in self._aliases}
 
 
 def prepare(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpreto.model_wrapping.internals.attention_recorder import AttentionRecorder
+from interpreto.model_wrapping.internals.attention_recorder import ATTENTION_FUNCTIONS, AttentionRecorder
 
 _MAX_LISTED = 6
 
@@ -53,7 +53,7 @@ class _FirstCalls(TorchFunctionMode):
         self.seen: list[Path] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if AttentionRecorder.respond(func, args, kwargs or {}):
+        if func in ATTENTION_FUNCTIONS and AttentionRecorder.respond(func, args, kwargs or {}):
             self.seen.append(tuple(self.path))
         return func(*args, **(kwargs or {}))
 

@@ -19,6 +19,8 @@ _FORBIDDEN = -1e4
 _FUSED = functional.scaled_dot_product_attention
 _MULTI_HEAD = functional.multi_head_attention_forward
 _SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax, torch.special.softmax)
+ATTENTION_FUNCTIONS = frozenset({_FUSED, _MULTI_HEAD, *_SOFTMAX})
+"""Functions of which some calls are recorded."""
 
 
 class _Thread(threading.local):

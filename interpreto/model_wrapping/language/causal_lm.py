@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicCache
 
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.execution.gradient_check import GradientCheck, not_differentiable, with_gradients
+from interpreto.model_wrapping.execution.gradient_mode import without_gradients
 from interpreto.model_wrapping.execution.guided_backprop import guided
 from interpreto.model_wrapping.execution.precision import at_least_float32, precision
 from interpreto.model_wrapping.language import prefix_cache as prefix
@@ -102,7 +103,7 @@ class CausalLMEngine(Engine):
         """
         if self._is_causal or self._reads_length or len(targets.query_positions) < 2:
             return
-        with torch.no_grad():
+        with without_gradients():
             # A run that ends at the first position.
             first, _ = self._outputs(rows, targets.query_positions[:1])
         expected = outputs[:, :1]
@@ -154,7 +155,7 @@ class CausalLMEngine(Engine):
         if self.reuses and _other_fields(rows):
             # A run that resumes behind an image would need other inputs than the tokens that follow.
             self.reuse_obstacle = "the model reads more than tokens"
-        with torch.no_grad():
+        with without_gradients():
             outputs, cache = (
                 self._outputs_and_cache(rows, positions) if self.reuses else (self._outputs(rows, positions)[0], None)
             )
@@ -220,7 +221,7 @@ class CausalLMEngine(Engine):
         # Tokens that are predicted before the rows differ keep the score of the unperturbed text.
         token_scores = cache.scores.expand(len(request.rows), -1).clone()
         is_later = targets.positions - 1 >= begin
-        with torch.no_grad():
+        with without_gradients():
             portions = []
             for rows in self._portions_of_rows(request.rows, len(positions)):
                 past = None if not begin else prefix.resume(cache.layers or (), begin)

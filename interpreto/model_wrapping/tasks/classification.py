@@ -85,8 +85,9 @@ def _number_of_classes(config: Any, module: nn.Module) -> int | None:
     None if they differ, because users replace the head of a model without updating its config.
     """
     count = getattr(config, "num_labels", None)
-    sizes = [size for part in module.modules() if isinstance(size := getattr(part, "out_features", None), int)]
-    return count if not sizes or sizes[-1] == count else None
+    sizes = (getattr(part, "out_features", None) for part in reversed(list(module.modules())))
+    head = next((size for size in sizes if isinstance(size, int)), None)
+    return count if head in (None, count) else None
 
 
 def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:

@@ -63,12 +63,13 @@ class _TokensToScores:
 
     def __call__(self, rows: Rows) -> Float[Tensor, "p k"]:
         text = self.text
-        fields: dict[str, Any] = dict(rows.to(text.device).fields)
+        device = text.device
+        fields: dict[str, Any] = dict(rows.to(device).fields)
         embeddings = fields.pop(EMBEDDINGS, None)
         if "use_cache" in text.parameters:
             fields["use_cache"] = False
         with ExitStack() as stack:
-            stack.enter_context(precision(text.model, self.runtime.autocast, text.device))
+            stack.enter_context(precision(text.model, self.runtime.autocast, device))
             stack.enter_context(_padding_token(text.config, fields))
             if embeddings is not None:
                 stack.enter_context(replaced(text.embedding, fields["input_ids"], embeddings))
