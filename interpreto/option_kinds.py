@@ -7,14 +7,15 @@ import os
 import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from interpreto.errors import OptionError, choices
+from interpreto.type_guards import are_all, is_array, is_integer, is_list, is_real
 
 MAX_SAMPLES = 1_000_000
 """Maximum number of evaluations of the model for one target of one sample."""
@@ -168,13 +169,13 @@ def short_repr(value: Any) -> str:
 
 def _unwrap_scalar(value: Any) -> Any:
     """Convert a NumPy scalar or a zero-dimensional array or tensor to a Python number; return others unchanged."""
-    is_scalar = isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0)
+    is_scalar = isinstance(value, np.generic) or (is_array(value) and value.ndim == 0)
     return value.item() if is_scalar else value
 
 
 def _integer(value: Any) -> int:
     value = _unwrap_scalar(value)
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if not is_integer(value):
         raise ValueError
     return int(value)
 
@@ -203,7 +204,7 @@ def _number(minimum: float, maximum: float, bounds: str, value: Any) -> float:
         value: The user's value.
     """
     value = _unwrap_scalar(value)
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not is_real(value):
         raise ValueError
     try:
         number = float(value)
@@ -219,10 +220,7 @@ def _number(minimum: float, maximum: float, bounds: str, value: Any) -> float:
 
 
 def _flag(value: Any) -> bool:
-    value = _unwrap_scalar(value)
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+    return _instance((bool,), _unwrap_scalar(value))
 
 
 def _instance(types: tuple[type, ...], value: Any) -> Any:
@@ -232,19 +230,19 @@ def _instance(types: tuple[type, ...], value: Any) -> Any:
 
 
 def _function(value: Any) -> Any:
-    if not callable(value) or isinstance(value, type):
+    if not callable(value) or inspect.isclass(value):
         raise ValueError
     return value
 
 
 def _unwrap_array(value: Any) -> Any:
     """Convert a one-dimensional array or tensor to a list; return anything else unchanged."""
-    return value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim == 1 else value
+    return value.tolist() if is_array(value) and value.ndim == 1 else value
 
 
 def _percentiles(value: Any) -> float | list[float]:
     value = _unwrap_array(value)
-    if not isinstance(value, list | tuple):
+    if not is_list(value):
         return PERCENTILE.read(value)
     if not value:
         raise ValueError
@@ -260,7 +258,7 @@ def _callable(value: Any) -> Any:
 def _extent(maximum: int, value: Any) -> int | tuple[int, int]:
     """One size for both height and width, or a pair (height, width)."""
     value = _unwrap_array(value)
-    if not isinstance(value, list | tuple):
+    if not is_list(value):
         return _count(1, maximum, value)
     if len(value) != 2:
         raise ValueError
@@ -300,7 +298,7 @@ def _texts(value: Any) -> list[str]:
         texts = [value] if isinstance(value, str) else list(value)
     except TypeError as error:
         raise ValueError from error
-    if not all(isinstance(text, str) for text in texts) or not any(text.strip() for text in texts):
+    if not are_all(str, texts) or not any(text.strip() for text in texts):
         raise ValueError
     return texts
 
@@ -312,9 +310,9 @@ def _labels(value: Any) -> list[str]:
         if set(names) != set(range(len(names))):
             raise ValueError("the keys of a mapping must be the class indices 0, 1, 2, ...")
         names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list | tuple) or not names:
+    if not is_list(names) or not names:
         raise ValueError
-    if not all(isinstance(name, str | Integral) for name in names):
+    if not are_all(str | Integral, names):
         raise ValueError("a class name must be a string")
     return [str(name) for name in names]
 
@@ -338,7 +336,7 @@ def _path(value: Any) -> Any:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, Mapping) or not are_all(str, value):
         raise ValueError
     return value
 

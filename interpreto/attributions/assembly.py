@@ -63,7 +63,7 @@ class Setup:
     options: Mapping[str, Any]
 
     @staticmethod
-    def create(method: type, model: Any, processor: Any, options: Mapping[str, Any]) -> "Setup":
+    def create(method: type, model: object, processor: object, options: Mapping[str, Any]) -> "Setup":
         """Validate the shared options of a method, and wrap its model.
 
         Raises:

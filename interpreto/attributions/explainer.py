@@ -1,5 +1,6 @@
 """The base class of all attribution methods."""
 
+import inspect
 from abc import ABC
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +41,7 @@ class Explainer(ABC):
     plan: Plan
 
     def __call__(
-        self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise", **unknown: Any
+        self, inputs: object, targets: object = None, *, on_error: OnError = "raise", **unknown: object
     ) -> list[AttributionOutput]:
         """Same as `explain`."""
         return self.explain(inputs, targets, on_error=on_error, **unknown)
@@ -49,7 +50,7 @@ class Explainer(ABC):
         raise unknown_attribute(type(self).__name__, name)
 
     def explain(
-        self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise", **unknown: Any
+        self, inputs: object, targets: object = None, *, on_error: OnError = "raise", **unknown: object
     ) -> list[AttributionOutput]:
         """Compute the attributions of each sample.
 
@@ -80,7 +81,7 @@ class Explainer(ABC):
         return outputs
 
     def explain_unchecked(
-        self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise"
+        self, inputs: object, targets: object = None, *, on_error: OnError = "raise"
     ) -> list[AttributionOutput]:
         """Same as `explain`, without warnings about results, for callers that check those of several calls together."""
         outputs: list[AttributionOutput] = []
@@ -97,7 +98,9 @@ class Explainer(ABC):
         suggestion = advice(self.setup.wrapper.targets.generated, bool(self.setup.options.get("prepend_bos")))
         return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, suggestion), ZeroMapCheck(method)))
 
-    def stream(self, inputs: Any, targets: Any = None, *, on_error: OnError = "raise") -> Iterator[AttributionOutput]:
+    def stream(
+        self, inputs: object, targets: object = None, *, on_error: OnError = "raise"
+    ) -> Iterator[AttributionOutput]:
         """Explain samples from an iterator of any length, and yield results in order as they are finished.
 
         The model is in its original state whenever a result is yielded.
@@ -188,7 +191,7 @@ def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
     return turns
 
 
-def is_method(value: Any) -> bool:
+def is_method(value: object) -> bool:
     """Whether a value is the class of a method, or a `functools.partial` of one."""
     cls = unwrap_partial(value)
-    return isinstance(cls, type) and issubclass(cls, Explainer)
+    return inspect.isclass(cls) and issubclass(cls, Explainer)

@@ -45,6 +45,11 @@ def unwrap_partial(made: object) -> Any:
     return unwrap_partial(made.func) if isinstance(made, partial) else made
 
 
+def partial_keywords(made: object) -> dict[str, Any]:
+    """The options that a (nested) `functools.partial` sets; those of an outer one override those of an inner one."""
+    return {**partial_keywords(made.func), **made.keywords} if isinstance(made, partial) else {}
+
+
 def resolve_classes(
     given: object, known: Sequence[type], kind: str, fits: Callable[[Any], bool]
 ) -> dict[str, Callable[..., Any]]:

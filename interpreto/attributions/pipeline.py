@@ -110,7 +110,7 @@ class Pipeline:
     def _records_errors(self) -> bool:
         return self.on_error == "record"
 
-    def all(self, inputs: Any, targets: Any, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+    def all(self, inputs: object, targets: object, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
         """Run a job on samples that are all available; invalid samples and targets are reported before the model runs.
 
         Raises:
@@ -121,7 +121,7 @@ class Pipeline:
         check_single_sample(job.needs.single_sample_option, len(items))
         yield from self._windows(items, len(items), job)
 
-    def stream(self, inputs: Any, targets: Any, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+    def stream(self, inputs: object, targets: object, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
         """Run a job on samples of an iterator of any length; the model is in its original state between two results."""
         yield from self._windows(self.setup.wrapper.read_stream(inputs, targets, self._records_errors), None, job)
 

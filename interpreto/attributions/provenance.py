@@ -6,6 +6,7 @@ from typing import Any
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.plans.base import Plan
+from interpreto.type_guards import is_list
 
 
 def record(setup: Setup, plan: Plan, seconds: float) -> dict[str, Any]:
@@ -36,12 +37,12 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in ("interpreto", "torch", "transformers")}
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> Any:
     """Convert a value to one that JSON can represent."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     # The str of an option such as a tensor baseline can be long.
-    return [_to_json(item) for item in value] if isinstance(value, list | tuple) else str(value)[:200]
+    return [_to_json(item) for item in value] if is_list(value) else str(value)[:200]
 
 
 @cache

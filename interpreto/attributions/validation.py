@@ -9,13 +9,21 @@ from torch import Tensor
 
 from interpreto.attributions.registry import REGISTRY
 from interpreto.model_wrapping.targets import Contrast, SavedTarget
+from interpreto.type_guards import Types, are_all, is_text_pair
 from interpreto.typing import AttributionResult
 
 MOST = 10_000_000
 """Largest count in a saved file; a larger one counts as damage."""
 
 
-_ELEMENTS: dict[str, type] = {"text": list, "image": Tensor}
+_TYPES: dict[str, Types] = {
+    "info": dict,
+    "granularity": str,
+    "error": str | None,
+    "targets": tuple,
+    "target_names": tuple,
+}
+_ELEMENTS: dict[str, Types] = {"text": list, "image": Tensor}
 """Pieces of a text, or boxes of an image."""
 
 
@@ -30,11 +38,10 @@ def check_result(output: AttributionResult) -> None:
     )
     # 2**53 is the largest integer range that JSON readers with double precision keep exactly.
     _require(is_count(output.n_evaluations, 2**53), f"n_evaluations is {output.n_evaluations!r}")
-    _require(
-        isinstance(output.info, dict) and all(isinstance(name, str) for name in output.info), "info is not a dictionary"
-    )
-    _require(isinstance(output.granularity, str), "granularity is not a string")
-    _require(output.error is None or isinstance(output.error, str), "error is not a string")
+    for name, kind in _TYPES.items():
+        value = getattr(output, name)
+        _require(isinstance(value, kind), f"{name} has the type {type(value).__name__}")
+    _require(are_all(str, output.info), "info has names that are not strings")
     if output.error is not None:
         _require(not output.attributions.numel() and not len(output.elements), "a sample that failed has scores")
         return
@@ -63,9 +70,8 @@ def _check_targets(output: AttributionResult) -> None:
     """Check the targets and their names."""
     count = len(output.attributions)
     names = output.target_names
-    _require(isinstance(output.targets, tuple) and len(output.targets) == count, "targets do not fit the attributions")
-    named = isinstance(names, tuple) and len(names) == count and all(isinstance(name, str) for name in names)
-    _require(named, "target_names do not fit the attributions")
+    _require(len(output.targets) == count, "targets do not fit the attributions")
+    _require(len(names) == count and are_all(str, names), "target_names do not fit the attributions")
 
 
 def _check_units(output: AttributionResult) -> None:
@@ -74,9 +80,7 @@ def _check_units(output: AttributionResult) -> None:
     _require(isinstance(elements, _ELEMENTS[output.modality]), "elements are not those of the modality")
     if isinstance(elements, list):
         texts = len(elements) == count and output.attributions.ndim == 2
-        _require(
-            texts and all(isinstance(element, str) for element in elements), "elements do not fit the attributions"
-        )
+        _require(texts and are_all(str, elements), "elements do not fit the attributions")
         _require(is_text(output.raw_input), "raw_input is not a text")
         _require(ranks is None and output.unit_map is None, "a text has segments")
         return
@@ -100,13 +104,13 @@ def _check_units(output: AttributionResult) -> None:
 
 def is_text(raw: object) -> bool:
     """Whether a raw input is a text or a pair of texts."""
-    return isinstance(raw, str) or (isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(p, str) for p in raw))
+    return isinstance(raw, str) or is_text_pair(raw)
 
 
 def is_count(value: object, most: int = MOST) -> bool:
     """Whether a value is an integer from 0 to `most`."""
-    # bool is a subclass of int.
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+    # Not a subclass of int, such as bool, nor an integer of NumPy, which JSON cannot store.
+    return type(value) is int and 0 <= value <= most
 
 
 def target_to_json(target: object) -> Any:

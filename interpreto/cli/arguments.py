@@ -87,7 +87,7 @@ def granularity_of(name: str | None) -> dict[str, Any]:
     if not is_import_path(name):
         return {"granularity": name}
     value = imported(name)
-    return {"granularity": value() if isinstance(value, type) else value}
+    return {"granularity": value() if inspect.isclass(value) else value}
 
 
 def options_of(pairs: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from interpreto.attributions.registry import default_modality
 from interpreto.errors import InterpretoError
 from interpreto.model_wrapping.inputs.image_sources import is_url
 from interpreto.model_wrapping.inputs.prompt import is_chat
+from interpreto.type_guards import are_all
 
 _TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 _MAX_CELL_LENGTH = 2**31 - 1
@@ -173,7 +174,7 @@ def _json(path: Path) -> list[Any]:
         raise InterpretoError(f"{str(path)!r} is not valid JSON: {error}") from error
     if is_chat(content):
         return [content]
-    if isinstance(content, list) and content and all(isinstance(text, str) for text in content):
+    if isinstance(content, list) and content and are_all(str, content):
         return content
     raise InterpretoError(
         f"{str(path)!r} contains neither a chat, which is a list of objects with 'role' and 'content', nor a list of "

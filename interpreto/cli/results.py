@@ -26,7 +26,7 @@ FIGURE, RESULTS = "attributions", "results"
 
 
 def run(
-    methods: Sequence[Method], model: Any, processor: Any, inputs: Any, targets: Any, options: dict[str, Any]
+    methods: Sequence[Method], model: object, processor: object, inputs: Any, targets: Any, options: dict[str, Any]
 ) -> tuple[Results, dict[str, float]]:
     """Run methods, and return the results and the run time of each.
 
@@ -151,7 +151,7 @@ def method_table(loaded: tuple[Any, Any] | None, task: str | None) -> Table:
     return table
 
 
-def why_not(method: Method, model: Any, processor: Any, task: str | None) -> InterpretoError | None:
+def why_not(method: Method, model: object, processor: object, task: str | None) -> InterpretoError | None:
     """The error that says why a method does not support a model; None if it does."""
     try:
         method(model, processor, task=task)
@@ -173,7 +173,7 @@ def zoo_inputs(name: str, count: int) -> list[Any]:
     return [example.input for example in zoo.samples(name, count)]
 
 
-def held_out_samples(name: str, count: int, target: Any, needs_target: bool) -> dict[str, Any]:
+def held_out_samples(name: str, count: int, target: object, needs_target: bool) -> dict[str, Any]:
     """The arguments of `compare` for held-out samples of a model in `interpreto.zoo`, with ground-truth masks.
 
     Args:
@@ -193,7 +193,7 @@ def held_out_samples(name: str, count: int, target: Any, needs_target: bool) -> 
     }
 
 
-def demonstrate(name: str, inputs: list[Any], out: Path, targets: Any = None) -> Results:
+def demonstrate(name: str, inputs: list[Any], out: Path, targets: object = None) -> Results:
     """Run all methods that support a model of `interpreto.zoo`; print and save the results."""
     model, processor = zoo.load(name)
     methods = [method for method in NAMES.values() if why_not(method, model, processor, None) is None]

@@ -20,7 +20,7 @@ from interpreto.attributions.methods import (
 )
 from interpreto.attributions.metrics import METRICS
 from interpreto.attributions.metrics.metric_result import Needs
-from interpreto.attributions.naming import resolve_classes, split_names, unwrap_partial
+from interpreto.attributions.naming import partial_keywords, resolve_classes, split_names, unwrap_partial
 from interpreto.comparison.fingerprint import described, fingerprint
 from interpreto.comparison.records import Record
 from interpreto.errors import OptionError, UnsupportedError, choices
@@ -107,13 +107,18 @@ class MetricEntry:
         }  # fmt: skip
 
 
-def _is_metric(value: Any) -> bool:
+def _is_metric(value: object) -> bool:
     cls = unwrap_partial(value)
-    return isinstance(cls, type) and isinstance(getattr(cls, "needs", None), Needs)
+    return inspect.isclass(cls) and isinstance(getattr(cls, "needs", None), Needs)
 
 
 def methods(
-    requested: Any, wrapper: InferenceWrapper, model: Any, processor: Any, options: Mapping[str, Any], corpus: Any
+    requested: object,
+    wrapper: InferenceWrapper,
+    model: object,
+    processor: object,
+    options: Mapping[str, Any],
+    corpus: Any,
 ) -> list[MethodEntry]:
     """Create the requested methods, and the controls that the model supports.
 
@@ -148,7 +153,7 @@ def methods(
 
 
 def _method_entry(
-    name: str, factory: Factory, model: Any, processor: Any, options: Mapping[str, Any], *, control: bool
+    name: str, factory: Factory, model: object, processor: object, options: Mapping[str, Any], *, control: bool
 ) -> MethodEntry:
     shared = _shared_options(factory, options)
     configuration = _configuration(factory, shared)
@@ -161,10 +166,10 @@ def _method_entry(
 
 
 def metrics(
-    requested: Any,
+    requested: object,
     has_ground_truth_masks: bool,
-    model: Any,
-    processor: Any,
+    model: object,
+    processor: object,
     options: Mapping[str, Any],
     removals: Mapping[str, Any],
 ) -> list[MetricEntry]:
@@ -198,7 +203,7 @@ def metrics(
             continue
         # A metric that sets its own removal operator, or does not mask units, is evaluated once.
         metric = _create_metric(factory, model, processor, options)
-        sets_removal = isinstance(factory, partial) and "removal" in factory.keywords
+        sets_removal = "removal" in partial_keywords(factory)
         if not removals or sets_removal or not metric.depends_on_removal:
             configuration = _configuration(factory, options)
             entries.append(metric_entry(name, partial(_identity, metric), configuration=configuration))
@@ -217,7 +222,7 @@ def metrics(
     return entries
 
 
-def operators(removals: Any) -> dict[str, Any]:
+def operators(removals: object) -> dict[str, Any]:
     """Removal operators by name, from one operator, a list, or a comma-separated list of names.
 
     Raises:
@@ -234,7 +239,7 @@ def operators(removals: Any) -> dict[str, Any]:
     return dict(zip(names, several, strict=True))
 
 
-def _create_metric(factory: Factory, model: Any, processor: Any, options: Mapping[str, Any]) -> Any:
+def _create_metric(factory: Factory, model: object, processor: object, options: Mapping[str, Any]) -> Any:
     """Create a metric that runs the model."""
     metric = factory(model, processor, **_shared_options(factory, options))
     # Creating the perturbator validates the removal operator before the methods run.
@@ -242,22 +247,21 @@ def _create_metric(factory: Factory, model: Any, processor: Any, options: Mappin
     return metric
 
 
-def _identity(metric: Any) -> Any:
+def _identity(metric: object) -> Any:
     # Metrics that run the model are created once, so `MetricEntry.create` returns the same object for all samples.
     return metric
 
 
 def _check_options(cls: type, factory: Factory) -> None:
-    options = factory.keywords if isinstance(factory, partial) else {}
     names = [name for name in inspect.signature(cls).parameters if name not in ("method", "args", "kwargs")]
-    for name in options:
+    for name in partial_keywords(factory):
         if name not in names:
             raise OptionError(f"{cls.__name__} has no option {name!r}: {choices(name, names)}")
 
 
 def _shared_options(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the comparison that a partial does not set itself."""
-    excluded = set(factory.keywords) if isinstance(factory, partial) else set()
+    excluded = set(partial_keywords(factory))
     # A method's own option may have the same name but another meaning, such as `segments` of XRAI.
     unit_options = _UNIT_OPTIONS - {
         name for name, p in inspect.signature(unwrap_partial(factory)).parameters.items() if p.kind is p.KEYWORD_ONLY

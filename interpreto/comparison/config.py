@@ -7,6 +7,17 @@ from typing import Any
 
 from interpreto.attributions.validation import is_count
 from interpreto.errors import SavedFileError
+from interpreto.type_guards import Types, are_all
+
+_TYPES: dict[str, Types] = {
+    "model": dict,
+    "masks": list | None,
+    "seed": int,
+    "versions": dict,
+    "earlier_versions": list,
+}
+_METHOD_TYPES: dict[str, Types] = {"control": bool}
+_METRIC_TYPES: dict[str, Types] = {"base": str, "removal": str | None, "higher_is_better": bool | None}
 
 
 @dataclass(frozen=True)
@@ -74,31 +85,13 @@ class ComparisonConfig:
 
     def _valid_fields(self) -> Iterator[tuple[str, bool]]:
         """The name of each field and whether its value is valid."""
-        yield "model", isinstance(self.model, dict)
-        yield (
-            "methods",
-            _maps_to_dicts(self.methods)
-            and all(isinstance(method.get("control"), bool) for method in self.methods.values()),
-        )
-        yield (
-            "metrics",
-            _maps_to_dicts(self.metrics)
-            and all(
-                isinstance(metric.get("base"), str)
-                and isinstance(metric.get("removal"), str | None)
-                and isinstance(metric.get("higher_is_better"), bool | None)
-                for metric in self.metrics.values()
-            ),
-        )
-        yield (
-            "masks",
-            self.masks is None or (isinstance(self.masks, list) and all(isinstance(m, int) for m in self.masks)),
-        )
+        for name, kind in _TYPES.items():
+            yield name, isinstance(getattr(self, name), kind)
+        yield "methods", _are_entries(self.methods, _METHOD_TYPES)
+        yield "metrics", _are_entries(self.metrics, _METRIC_TYPES)
+        yield "masks", are_all(int, self.masks or [])
         yield "count", is_count(self.count) and self.count > 0
-        yield "seed", isinstance(self.seed, int)
         yield "n_bootstrap", is_count(self.n_bootstrap) and self.n_bootstrap > 0
-        yield "versions", isinstance(self.versions, dict)
-        yield "earlier_versions", isinstance(self.earlier_versions, list)
 
     def resumed_from(self, other: "ComparisonConfig", where: str) -> "ComparisonConfig":
         """The configuration of this run as a continuation of an earlier one.
@@ -155,6 +148,8 @@ def _difference(mine: object, theirs: object) -> str:
     return f"{mine!r} instead of {theirs!r}"
 
 
-def _maps_to_dicts(given: object) -> bool:
-    """Whether a value is a dictionary of dictionaries."""
-    return isinstance(given, dict) and all(isinstance(value, dict) for value in given.values())
+def _are_entries(given: object, types: dict[str, Types]) -> bool:
+    """Whether a value is a dictionary of dictionaries with values of these types."""
+    if not isinstance(given, dict) or not are_all(dict, given.values()):
+        return False
+    return all(isinstance(entry.get(name), kind) for entry in given.values() for name, kind in types.items())

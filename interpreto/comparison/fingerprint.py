@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from interpreto.attributions.naming import unwrap_partial
+from interpreto.attributions.naming import partial_keywords, unwrap_partial
 
 _MAX_ENTRIES = 20
 """Maximum length of a list that is written in full."""
@@ -69,7 +69,7 @@ ToJson = Callable[[object], Any]
 
 
 @functools.singledispatch
-def _to_json(value: Any, to_json: ToJson) -> Any:
+def _to_json(value: object, to_json: ToJson) -> Any:
     """An object by its class and attributes; without attributes by its `str`, unless that has an address."""
     if _is_recorded(type(value)) and " at 0x" not in (text := str(value)):
         return text[:500]
@@ -85,7 +85,7 @@ def _to_json(value: Any, to_json: ToJson) -> Any:
 
 
 @_to_json.register(bool | int | float | str)
-def _number_or_text(value: Any, to_json: ToJson) -> Any:
+def _number_or_text(value: object, to_json: ToJson) -> Any:
     return to_json(value.value) if isinstance(value, enum.Enum) else value
 
 
@@ -245,13 +245,7 @@ def digest(value: object) -> int:
 
 def described(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """A class or partial, with the options that it is called with, as JSON."""
-    return {"class": unwrap_partial(make).__name__, "options": fingerprint({**options, **_keywords(make)})}
-
-
-def _keywords(make: Any) -> dict[str, Any]:
-    # Keywords of an outer partial override those of the one that it wraps.
-    inner = getattr(make, "func", None)
-    return {} if inner is None else {**_keywords(inner), **make.keywords}
+    return {"class": unwrap_partial(make).__name__, "options": fingerprint({**options, **partial_keywords(make)})}
 
 
 def _crc(parts: Iterable[bytes]) -> int:

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from interpreto.attributions.result import AttributionOutput
 
-Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
@@ -68,26 +67,33 @@ def failures(records: Sequence[Record]) -> list[Failure]:
 
 
 def each(
-    work: Callable[[list[Item]], Sequence[Found]], items: list[Item], on_error: str = "record"
-) -> list[Found | Exception]:
-    """Process items as one batch; if that fails, process each item separately, and return errors in place of results.
+    work: Callable[[list[int]], Sequence[Found]], items: list[int], on_error: str = "record"
+) -> tuple[dict[int, Found], dict[int, Exception]]:
+    """Process items as one batch; if that fails, process each item separately.
 
     Args:
         work: Maps a list of items to one result per item.
-        items: The items.
+        items: The numbers of the items.
         on_error: "raise" raises the error of the first item that fails separately.
+
+    Returns:
+        The results and the errors by item.
     """
     if not items:
-        return []
+        return {}, {}
     try:
-        return list(work(items))
+        return dict(zip(items, work(items), strict=True)), {}
     except Exception as error:
         if len(items) == 1:
             if on_error == "raise":
                 raise
-            return [error]
+            return {}, {items[0]: error}
     # Outside of the except block, so that the traceback of the batch does not keep its tensors in memory.
-    return [result for item in items for result in each(work, [item], on_error)]
+    outcomes = [each(work, [item], on_error) for item in items]
+    return (
+        {item: result for results, _ in outcomes for item, result in results.items()},
+        {item: error for _, errors in outcomes for item, error in errors.items()},
+    )
 
 
 def error_line(error: Exception) -> str:

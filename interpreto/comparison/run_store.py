@@ -48,6 +48,7 @@ from interpreto.comparison.config import ComparisonConfig
 from interpreto.comparison.fingerprint import digest
 from interpreto.comparison.records import Record
 from interpreto.errors import SavedFileError
+from interpreto.type_guards import are_all
 
 VERSION = 2
 ASKED, RECORDS, MAPS, SAMPLES, LOCK = "run.json", "records.jsonl", "maps", "samples", "run.lock"
@@ -271,7 +272,7 @@ def _check_line(words: dict[str, Any], asked: ComparisonConfig) -> None:
         entries = words[name]
         if not isinstance(entries, dict) or not set(entries) <= set(asked.metrics):
             raise ValueError(f"{name} has other metrics than the run")
-        if not all(isinstance(value, kinds) for value in entries.values()):
+        if not are_all(kinds, entries.values()):
             raise ValueError(f"{name} is damaged")
 
 

@@ -54,21 +54,14 @@ class SampleBatch:
             raise first_error
         ready = {n: item for n, item in zip(numbers, read, strict=True) if item.error is None}
         samples = {n: item.sample for n, item in ready.items() if item.sample is not None}
-        explained = each(
+        resolved, errors = each(
             lambda some: resolver.explain([samples[n] for n in some], [ready[n].spec for n in some]),
             list(samples),
             on_error,
         )
         failed = {n: item.error for n, item in zip(numbers, read, strict=True) if item.error is not None}
-        # `each` returns an exception in place of a result.
-        failed |= {n: result for n, result in zip(samples, explained, strict=True) if isinstance(result, Exception)}
-        return SampleBatch(
-            numbers,
-            samples,
-            {n: result for n, result in zip(samples, explained, strict=True) if not isinstance(result, Exception)},
-            {n: error_line(error) for n, error in failed.items()},
-            on_error,
-        )
+        error_lines = {n: error_line(error) for n, error in (failed | errors).items()}
+        return SampleBatch(numbers, samples, resolved, error_lines, on_error)
 
     def records(
         self, candidate: MethodEntry, metric_entries: Sequence[MetricEntry], masks: Sequence[Any] | None
@@ -89,16 +82,18 @@ class SampleBatch:
             )
 
         with watched() as peak:
-            results = dict(zip(self.resolved, each(explain, list(self.resolved), self.on_error), strict=True))
-        errors = self.errors | {n: error_line(result) for n, result in results.items() if isinstance(result, Exception)}
-        outputs = {n: result for n, result in results.items() if not isinstance(result, Exception)}
-        values: dict[int, dict[str, float | Exception]] = {n: {} for n in self.numbers}
+            outputs, failed = each(explain, list(self.resolved), self.on_error)
+        errors = self.errors | {n: error_line(error) for n, error in failed.items()}
+        values: dict[int, dict[str, float]] = {n: {} for n in self.numbers}
+        metric_errors: dict[int, dict[str, str]] = {n: {} for n in self.numbers}
         for metric_entry in metric_entries:
-            metric_values = each(
+            metric_values, metric_failures = each(
                 partial(self._evaluate, metric_entry, explainer, outputs, masks), list(outputs), self.on_error
             )
-            for n, value in zip(outputs, metric_values, strict=True):
+            for n, value in metric_values.items():
                 values[n][metric_entry.name] = value
+            for n, error in metric_failures.items():
+                metric_errors[n][metric_entry.name] = error_line(error)
         return [
             Record(
                 candidate.name,
@@ -106,8 +101,8 @@ class SampleBatch:
                 # Requests would keep the prepared samples of the whole comparison in memory.
                 replace(outputs[n], request=None) if n in outputs else None,
                 errors.get(n, ""),
-                {metric: value for metric, value in values[n].items() if not isinstance(value, Exception)},
-                {metric: error_line(value) for metric, value in values[n].items() if isinstance(value, Exception)},
+                values[n],
+                metric_errors[n],
                 peak.gigabytes,
             )
             for n in self.numbers

@@ -1,5 +1,6 @@
 """Requests for internals of a model, and the captured values that rules receive."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -77,8 +78,30 @@ _DEFAULT_LAST_BLOCKS = 2
 """Number of blocks that are captured by default."""
 
 
+class CaptureRequest(ABC):
+    """A request for internals of a model, and the rule that computes maps from them."""
+
+    @property
+    def changes_outputs(self) -> bool:
+        """Whether the captured run does not have the outputs of the model."""
+        return False
+
+    @property
+    def rectifies(self) -> bool:
+        """Whether negative values of a map are set to 0, so that it can be 0 everywhere."""
+        return False
+
+    def differentiated(self, targets: object) -> Any:
+        """The targets that are differentiated, for the targets that are explained."""
+        return targets
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Entries for the `info` of a result."""
+
+
 @dataclass(frozen=True)
-class AttentionRequest:
+class AttentionRequest(CaptureRequest):
     """A request for the attention of some blocks, and the rule that is applied to it.
 
     Attributes:
@@ -104,6 +127,18 @@ class AttentionRequest:
     merge: bool = False
     objective: Callable[[Any], Any] | None = field(default=None, repr=False)
 
+    @property
+    def changes_outputs(self) -> bool:
+        """Merged heads change the outputs."""
+        return self.merge
+
+    def differentiated(self, targets: object) -> Any:
+        return targets if self.objective is None else self.objective(targets)
+
+    def describe(self) -> dict[str, str]:
+        # The repr of a function has its address in memory.
+        return {"rule": getattr(self.rule, "__name__", None) or repr(self.rule), "layers": repr(self.layers)}
+
     def chosen(self, count: int) -> tuple[int, ...]:
         """The requested blocks of a model with `count` blocks.
 
@@ -124,7 +159,7 @@ class AttentionRequest:
 
 
 @dataclass(frozen=True)
-class ActivationRequest:
+class ActivationRequest(CaptureRequest):
     """A request for the activations of a layer, weighted by their gradients.
 
     Attributes:
@@ -138,6 +173,15 @@ class ActivationRequest:
     layer: str | nn.Module | None = None
     kind: str = ""
 
+    @property
+    def rectifies(self) -> bool:
+        """True, as in Grad-CAM."""
+        return True
+
+    def describe(self) -> dict[str, str]:
+        layer = "the last one with positions" if self.layer is None else self.layer
+        return {"rule": self.rule.__name__, "layer": layer if isinstance(layer, str) else type(layer).__name__}
+
     def named_in(self, model: nn.Module | None) -> "ActivationRequest":
         """A copy that refers to a module of the model by its name, which also exists in a working copy."""
         if not isinstance(self.layer, nn.Module) or model is None:
@@ -145,9 +189,6 @@ class ActivationRequest:
         # Modules are compared by identity: a working copy has other modules of the same names.
         name = next((name for name, module in model.named_modules() if module is self.layer), "")
         return replace(self, layer=name, kind=type(self.layer).__name__) if name else self
-
-
-CaptureRequest = AttentionRequest | ActivationRequest
 
 
 def _shown(layers: int | Sequence[int]) -> str:

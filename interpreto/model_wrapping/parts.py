@@ -28,23 +28,23 @@ class InputReader(ABC):
     """Whether samples have sequences of variable length, and are batched with others of similar length."""
 
     @abstractmethod
-    def is_single(self, inputs: Any) -> bool:
+    def is_single(self, inputs: object) -> bool:
         """Whether the inputs are a single sample instead of several."""
 
     @abstractmethod
-    def split(self, inputs: Any) -> Iterator[Any]:
+    def split(self, inputs: object) -> Iterator[Any]:
         """Iterate over the samples in the form in which the user passes them.
 
         Raises:
             InputError: if one is not a sample of this modality.
         """
 
-    def from_saved(self, raw: Any) -> Any:
+    def from_saved(self, raw: object) -> Any:
         """Convert the raw input of a saved result to the form in which the user passes samples."""
         return raw
 
     @abstractmethod
-    def prepare_one(self, raw: Any) -> Sample:
+    def prepare_one(self, raw: object) -> Sample:
         """Prepare a sample for the model.
 
         Raises:
@@ -66,7 +66,7 @@ class TargetResolver(ABC):
     generated: ClassVar[bool] = False
     """Whether targets are generated tokens, which continue the sample."""
 
-    def normalize(self, targets: Any, count: int | None = None) -> Any:
+    def normalize(self, targets: object, count: int | None = None) -> Any:
         """Convert tensors and arrays in targets to Python objects.
 
         In the result a list has one entry per sample; anything else applies to every sample.
@@ -84,7 +84,7 @@ class TargetResolver(ABC):
         return several(list(converted)) if is_row else converted
 
     @abstractmethod
-    def check(self, spec: Any, sample: Sample | None = None) -> None:
+    def check(self, spec: object, sample: Sample | None = None) -> None:
         """Validate a target before the model runs, as far as possible without its outputs.
 
         Args:
@@ -111,7 +111,7 @@ class TargetResolver(ABC):
 
     @abstractmethod
     def resolve(
-        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
+        self, sample: Sample, spec: object, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
         """Evaluate the unperturbed sample, and resolve its targets.
 
@@ -126,7 +126,7 @@ class TargetResolver(ABC):
             TargetError: if the model has no such target.
         """
 
-    def encoded(self, spec: Any) -> PlanRun[Any]:
+    def encoded(self, spec: object) -> PlanRun[Any]:
         """Resolve targets that do not depend on the model's outputs for a sample.
 
         Raises:

@@ -1,19 +1,17 @@
 """Converts the inputs and targets that users pass to samples, each with its own targets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from interpreto.errors import InputError, InterpretoError, TargetError
 from interpreto.model_wrapping.parts import InputReader, TargetResolver
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import per_sample
 from interpreto.option_kinds import short_repr
-from interpreto.typing import BYTES
+from interpreto.type_guards import are_all, is_array, is_collection
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ def check_not_a_table(inputs: Any) -> None:
     Raises:
         InputError: if they are.
     """
-    if isinstance(inputs, np.ndarray | Tensor) and not inputs.ndim:
+    if is_array(inputs) and not inputs.ndim:
         raise InputError(f"A zero-dimensional array, {short_repr(inputs)}, is not a list of samples: pass its .item().")
     columns = getattr(inputs, "columns", None)
     if columns is not None and getattr(inputs, "iloc", None) is not None:
@@ -70,7 +68,7 @@ def read(
         TargetError: if a target does not exist, or the list of targets has the wrong length.
     """
     check_not_a_table(inputs)
-    are_prepared = isinstance(inputs, list) and all(isinstance(one, Sample) for one in inputs)
+    are_prepared = isinstance(inputs, list) and are_all(Sample, inputs)
     single = not are_prepared and reader.is_single(inputs)
     if are_prepared:
         items = [TargetedSample(sample, sample=sample) for sample in inputs]
@@ -140,9 +138,8 @@ def _with_outcome(item: TargetedSample, outcome: Sample | Exception) -> Targeted
 
 def _split(reader: InputReader, inputs: Any) -> Iterator[TargetedSample]:
     """Iterate over the samples; an invalid sample gets an error."""
-    # The reader splits these itself, or raises an error for all of them.
-    is_unsplittable = isinstance(inputs, Mapping | tuple | BYTES)
-    if reader.is_single(inputs) or is_unsplittable or not isinstance(inputs, Iterable):
+    # The reader splits everything else itself, or raises an error for all of it.
+    if reader.is_single(inputs) or isinstance(inputs, tuple) or not is_collection(inputs):
         yield from map(TargetedSample, reader.split(inputs))
         return
     for item in inputs:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interpreto.errors import InputError, TargetError, choices
+from interpreto.type_guards import are_all, as_tuple, is_integer, is_list
 from interpreto.typing import Scores
 
 Score = Callable[[Tensor], Tensor]
@@ -56,7 +57,7 @@ class ClassTargets:
     def own_positions(self, length: int) -> None:
         """None: classes are not part of a sample."""
 
-    def by_unit(self, index: Int[Tensor, "*l"], labels: Any) -> "ClassTargets":
+    def by_unit(self, index: Int[Tensor, "*l"], labels: object) -> "ClassTargets":
         """The same targets: classes are not grouped by units."""
         return self
 
@@ -74,12 +75,10 @@ class ClassTargets:
         Raises:
             TargetError: if a function does not return one score per row.
         """
-        classes = [value for value in self.values if isinstance(value, int)]
-        if len(classes) == len(self.values) == 1:
+        if are_all(int, self.values):
+            classes: list[Any] = list(self.values)
             # Taking a slice is several times faster than indexing with a list.
-            return outputs[:, classes[0] : classes[0] + 1]
-        if len(classes) == len(self.values):
-            return outputs[:, classes]
+            return outputs[:, classes] if len(classes) > 1 else outputs[:, classes[0] : classes[0] + 1]
         return torch.stack([score_of(value, outputs) for value in self.values], dim=1)
 
 
@@ -121,6 +120,15 @@ class DeferredTargets:
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
         """Resolve the targets from these outputs, and compute their scores."""
         return self.resolve(outputs.detach()).select(outputs)
+
+
+def map_targets(function: Callable[[Any], Any], targets: object) -> Any:
+    """Apply a function to every target in contrasts, lists and tuples."""
+    if isinstance(targets, Contrast):
+        return Contrast(map_targets(function, targets.fact), map_targets(function, targets.foil))
+    if is_list(targets):
+        return type(targets)([map_targets(function, item) for item in targets])
+    return function(targets)
 
 
 def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
@@ -178,13 +186,12 @@ def saved_by_name(names: Sequence[str]) -> InputError:
 def continuation_of(tokens: Iterable[Any]) -> Any:
     """Combine target tokens into one continuation; contrasts become one contrast of all facts and all foils."""
     items = tuple(tokens)
-    contrasts = [token for token in items if isinstance(token, Contrast)]
-    if items and len(contrasts) == len(items):
-        return Contrast([token.fact for token in contrasts], [token.foil for token in contrasts])
+    if items and are_all(Contrast, items):
+        return Contrast([token.fact for token in items], [token.foil for token in items])
     return items
 
 
-def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> ClassTargets:
+def resolve(spec: object, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> ClassTargets:
     """Resolve the targets of one sample; None is the class with the highest output.
 
     Raises:
@@ -193,19 +200,23 @@ def resolve(spec: Any, outputs: Float[Tensor, " k"], labels: Sequence[str]) -> C
     return named(int(outputs.argmax()) if spec is None else spec, labels)
 
 
-def named(spec: Any, labels: Sequence[str]) -> ClassTargets:
+def named(spec: object, labels: Sequence[str]) -> ClassTargets:
     """Resolve targets that do not depend on the model's outputs.
 
     Raises:
         TargetError: if a class is out of range or a label is unknown.
     """
-    if isinstance(spec, str) and spec == "all":
-        spec = tuple(range(len(labels)))
-    items = spec if isinstance(spec, tuple) else (spec,)
+    items = tuple(range(len(labels))) if is_all(spec) else as_tuple(spec)
     if not items:
         raise TargetError("targets=() contains no target; pass None to explain the predicted class.")
     values = tuple(_value(item, labels) for item in items)
     return ClassTargets(values, tuple(_name(value, labels) for value in values))
+
+
+def is_all(spec: object) -> bool:
+    """Whether the user asks for all targets, by "all"."""
+    # An array of targets is compared with a string entry by entry.
+    return isinstance(spec, str) and spec == "all"
 
 
 def several(targets: list[Any]) -> tuple[Any, ...]:
@@ -230,7 +241,7 @@ def several(targets: list[Any]) -> tuple[Any, ...]:
     )
 
 
-def _value(item: Any, labels: Sequence[str]) -> Any:
+def _value(item: object, labels: Sequence[str]) -> Any:
     if isinstance(item, Contrast):
         for part in (item.fact, item.foil):
             if callable(part) or isinstance(part, Contrast):
@@ -244,7 +255,7 @@ def _value(item: Any, labels: Sequence[str]) -> Any:
             raise TargetError(f"Several classes have the label {item!r}, {classes}: pass the index of one.")
         return classes[0]
     # bool is a subclass of int, but True is not class 1.
-    if isinstance(item, bool) or not (callable(item) or isinstance(item, int | np.integer)):
+    if not (callable(item) or is_integer(item)):
         raise TargetError(
             f"{item!r} is not a target; pass a class index, a label, Contrast(a, b), 'all' or a function of the "
             "outputs."
@@ -265,7 +276,7 @@ def _name(value: int | Contrast | Score, labels: Sequence[str]) -> str:
     return labels[value] if isinstance(value, int) else getattr(value, "__name__", type(value).__name__)
 
 
-def per_sample(targets: Any, count: int, is_single: bool) -> list[Any]:
+def per_sample(targets: object, count: int, is_single: bool) -> list[Any]:
     """Convert targets to a list with one entry per sample.
 
     A list or 1-d tensor already has one entry per sample. A tuple or a row of a 2-d tensor contains several targets of
@@ -299,7 +310,7 @@ def without_tensors(targets: Any) -> Any:
     if isinstance(targets, Tensor | np.ndarray | np.generic):
         listed = targets.tolist()
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
-    if isinstance(targets, tuple | list):
+    if is_list(targets):
         return type(targets)(
             without_tensors(item) if isinstance(item, Tensor | np.generic) else item for item in targets
         )
@@ -311,7 +322,7 @@ def without_tensors(targets: Any) -> Any:
     return list(targets) if is_sequence else targets
 
 
-def labels_of(config: Any, count: int) -> tuple[str, ...]:
+def labels_of(config: object, count: int) -> tuple[str, ...]:
     """The names of a classifier's outputs: `id2label` if it matches the number of outputs, else their indices."""
     id2label = getattr(config, "id2label", None)
     # The keys are strings if the config was loaded from JSON without transformers.

@@ -1,7 +1,5 @@
 """Normalises attribution maps to the range of a colour map, with a percentile that limits the effect of outliers."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +10,7 @@ from interpreto.option_kinds import checks_options
 
 
 @checks_options
-def grayscale(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
+def grayscale(map: object, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
     """Absolute values of a map, normalised to [0, 1]: the minimum becomes 0, the given percentile becomes 1.
 
     The SmoothGrad paper draws saliency maps in this way: if the maximum became 1, a few outliers would leave the rest
@@ -37,7 +35,7 @@ def grayscale(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
 
 
 @checks_options
-def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
+def diverging(map: object, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
     """A signed map, divided by a percentile of its absolute values and clipped to [-1, 1].
 
     Args:
@@ -57,7 +55,7 @@ def diverging(map: Any, percentile: float = 99.0) -> Float[Tensor, "... h w"]:
     return (scores / limit.where(limit > 0, 1.0)).clamp(-1, 1)
 
 
-def _to_scores(map: Any) -> Float[Tensor, "... h w"]:
+def _to_scores(map: object) -> Float[Tensor, "... h w"]:
     """Convert a map to a float tensor on the CPU and validate it."""
     if not isinstance(map, Tensor | np.ndarray | list | tuple):
         raise InputError(

@@ -1,5 +1,6 @@
 """Granularity: the units of a sample that get a score."""
 
+import inspect
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -64,7 +65,7 @@ def resolve(given: object, modality: str, shown: str = "") -> UnitSegmenter:
         OptionError: if the modality does not have it; the message lists the granularities of the modality.
     """
     if not isinstance(given, str):
-        if isinstance(given, type):
+        if inspect.isclass(given):
             raise OptionError(f"granularity={given.__name__} is a class; pass an instance: {given.__name__}(...).")
         # Segmenters of both modalities have the same methods, so the protocol alone would accept one of the other.
         other = next(

@@ -15,6 +15,7 @@ from interpreto.attributions.granularity.text import Spans, numbered, pieces
 from interpreto.attributions.granularity.units import TextUnits
 from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.sample import TextSample
+from interpreto.type_guards import are_all, is_list
 
 
 @final
@@ -78,8 +79,7 @@ class Segments:
 
     def __post_init__(self) -> None:
         is_spans = isinstance(self.spans, Mapping) and all(
-            isinstance(span, tuple | list) and len(span) == 2 and all(isinstance(offset, Integral) for offset in span)
-            for span in self.spans.values()
+            is_list(span) and len(span) == 2 and are_all(Integral, span) for span in self.spans.values()
         )
         if self.spans is not None and (not is_spans or not self.spans):
             raise OptionError(

@@ -1,6 +1,6 @@
 """LIME."""
 
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 from interpreto.attributions.aggregations.regression import Kernel, LocalRegression
 from interpreto.attributions.assembly import Setup
@@ -43,8 +43,8 @@ class Lime(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         n_samples: int = 512,
         ridge: float = 1.0,

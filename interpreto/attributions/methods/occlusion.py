@@ -11,6 +11,7 @@ from interpreto.attributions.perturbations.mask_generators.masks import OneAtATi
 from interpreto.attributions.plans.perturbation import PerturbationPlan
 from interpreto.errors import OptionError
 from interpreto.option_kinds import checks_options
+from interpreto.type_guards import is_list
 
 Overlap = Literal["mean", "sum"]
 
@@ -60,7 +61,7 @@ class Occlusion(Explainer):
         images = self.setup.wrapper.inputs.spatial
         if window is None and (stride, overlap) != (1, "mean"):
             raise OptionError("stride= and overlap= are options of a sliding window: pass window= too.")
-        if not images and any(isinstance(option, list | tuple) for option in (window, stride)):
+        if not images and any(is_list(option) for option in (window, stride)):
             raise OptionError(
                 f"window={window!r} and stride={stride!r} count units of a text: pass one number for each."
             )

@@ -1,20 +1,19 @@
 """XRAI."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Unpack, final
 
 import numpy as np
-from torch import Tensor
 
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer, is_method
 from interpreto.attributions.methods.paths import IntegratedGradients
 from interpreto.attributions.options import MapOptions
-from interpreto.attributions.plans.region_ranking import Algorithm, RegionRankingPlan
+from interpreto.attributions.plans.region_ranking import Algorithm, GivenAttribution, RegionRankingPlan
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inputs.image import to_array
 from interpreto.option_kinds import checks_options
+from interpreto.type_guards import is_array, is_list
 
 _BLACK_AND_WHITE = partial(IntegratedGradients, baseline=["black", "white"])
 
@@ -54,30 +53,31 @@ class XRAI(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         algorithm: Algorithm = "full",
         area_threshold: float = 1.0,
         base_attribution: Any = _BLACK_AND_WHITE,
-        segments: Any = None,
+        segments: object = None,
         dilation: int = 5,
         **options: Unpack[MapOptions],
     ) -> None:
         self.setup = Setup.create(XRAI, model, processor, options)
         if not self.setup.wrapper.inputs.spatial:
             raise UnsupportedError(f"XRAI ranks segments of images; this model reads {self.setup.wrapper.modality}s.")
-        base, granularity = array_of(base_attribution, "base_attribution"), None
         if is_method(base_attribution):
             explainer = base_attribution(self.setup.wrapper, **self.setup.inherited_by_base_method)
             # A base method that masks units keeps its own granularity; XRAI's units are those of the final map.
             base, granularity = explainer.plan, explainer.setup.granularity or explainer.plan.needs.granularity
-        elif base is None:
+        elif (values := array_of(base_attribution, "base_attribution")) is not None:
+            base, granularity = GivenAttribution(values), None
+        else:
             raise OptionError(
                 f"base_attribution={base_attribution!r} must be the class of a method, a functools.partial of one, or "
                 "an array of scores."
             )
-        if segments is not None and not isinstance(segments, Callable):
+        if segments is not None and not callable(segments):
             segments = array_of(segments, "segments")
             if segments is None:
                 raise OptionError("segments= must be labels H W, masks k H W, or a function of the image.")
@@ -93,9 +93,9 @@ def array_of(given: object, option: str) -> np.ndarray | None:
     Raises:
         OptionError: if the entries of a list are not arrays of one shape.
     """
-    if isinstance(given, list | tuple) and given:
+    if is_list(given) and given:
         parts = [part for entry in given if (part := array_of(entry, option)) is not None]
         if len(parts) < len(given) or len({part.shape for part in parts}) > 1:
             raise OptionError(f"{option}= is a list whose entries are not arrays of one shape.")
         return np.stack(parts)
-    return to_array(given) if isinstance(given, np.ndarray | Tensor) else None
+    return to_array(given) if is_array(given) else None

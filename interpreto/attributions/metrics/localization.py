@@ -16,6 +16,7 @@ from interpreto.attributions.metrics.metric_result import MetricResult, Needs, a
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
 from interpreto.option_kinds import checks_options
+from interpreto.type_guards import are_all
 from interpreto.visualizations.map_scaling import cropped
 
 
@@ -139,7 +140,7 @@ def _areas(output: AttributionOutput, mask: Any) -> tuple[Float[Tensor, " g"], F
             return _segment_overlaps(output.elements.double(), output.unit_map, on)
         return _box_overlaps(output.elements.double(), on)
     units = [str(element).strip().lower() for element in output.elements]
-    if all(isinstance(word, str) for word in mask) and not isinstance(mask, str):
+    if are_all(str, mask) and not isinstance(mask, str):
         # Units include the white space before a word, and words may be capitalised at the start of a sentence.
         words = {word.strip().lower() for word in mask}
         on = torch.tensor([unit in words for unit in units])

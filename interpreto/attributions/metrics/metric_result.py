@@ -1,6 +1,6 @@
 """Results of metrics."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import wraps
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
+from interpreto.type_guards import are_all, is_collection
 
 
 class Needs(StrEnum):
@@ -105,7 +106,7 @@ def skip_failed_samples(evaluate: Callable[..., MetricResult]) -> Callable[..., 
     """Decorate the `evaluate` of a metric to skip outputs of samples that failed; their value is NaN."""
 
     @wraps(evaluate)
-    def evaluated(self: Any, outputs: Any, *others: Any, **named: Any) -> MetricResult:
+    def evaluated(self: object, outputs: Any, *others: object, **named: object) -> MetricResult:
         # A single output must stay single, because `masks` then is one mask. An iterator can be read only once.
         given_outputs = outputs if isinstance(outputs, AttributionOutput) else list(outputs)
         all_outputs = as_list(given_outputs)
@@ -137,7 +138,7 @@ def _select(beside: object, kept: Sequence[int], count: int) -> Any:
     """
     if beside is None:
         return None
-    entries = list(beside) if isinstance(beside, Iterable) and not isinstance(beside, str | Mapping) else []
+    entries = list(beside) if is_collection(beside) else []
     if len(entries) != count:
         raise InputError(f"Some of the {count} outputs failed: pass a list with one input or mask per output.")
     return [entries[number] for number in kept]
@@ -152,7 +153,7 @@ def as_list(outputs: Any) -> list[AttributionOutput]:
     output_list = [outputs] if isinstance(outputs, AttributionOutput) else list(outputs)
     if not output_list:
         raise InputError("There are no outputs to measure.")
-    for item in output_list:
-        if not isinstance(item, AttributionOutput):
-            raise InputError(f"Expected outputs of a method, got {type(item).__name__}.")
+    if not are_all(AttributionOutput, output_list):
+        others = ", ".join(sorted({type(item).__name__ for item in output_list} - {AttributionOutput.__name__}))
+        raise InputError(f"Expected outputs of a method, got {others}.")
     return output_list

@@ -18,6 +18,7 @@ from interpreto.errors import OptionError, TargetError
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.model_wrapping.targets import AllOutputs
 from interpreto.option_kinds import checks_options
+from interpreto.type_guards import are_all
 from interpreto.typing import UnitScores
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
@@ -63,8 +64,8 @@ class Pic(PerturbationMetric):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         curve: PicCurve = "sic",
         thresholds: Sequence[float] = THRESHOLDS,
@@ -129,7 +130,7 @@ class Pic(PerturbationMetric):
             response = yield ModelRequest(rows, prepared.targets)
             return response.scores
         values = prepared.targets.values
-        if not all(isinstance(value, int) for value in values):
+        if not are_all(int, values):
             raise TargetError(f"curve='aic' needs classes as targets; {prepared.targets.names} are not all classes.")
         response = yield ModelRequest(rows, AllOutputs())
         return (response.scores.argmax(1)[:, None] == torch.tensor(values)).float()

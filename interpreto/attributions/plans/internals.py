@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions.perturbations.base import GradientInput, Layout
 from interpreto.attributions.plans.base import PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import SmoothablePlan
-from interpreto.model_wrapping.capture_request import ActivationRequest, AttentionRequest, CaptureRequest
+from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.typing import UnitScores
 
@@ -64,9 +64,8 @@ class InternalsPlan(SmoothablePlan):
     @property
     def needs(self) -> PlanNeeds:
         """Internals are captured in the run of the unperturbed sample."""
-        # Merging heads changes the outputs of the model, so the explained scores must come from a run of their own.
-        merges = isinstance(self.request, AttentionRequest) and self.request.merge
-        return PlanNeeds(capture=None if merges else self.request)
+        # If the capture changes the outputs of the model, the explained scores must come from a run of their own.
+        return PlanNeeds(capture=None if self.request.changes_outputs else self.request)
 
     @property
     def signed(self) -> bool:
@@ -75,8 +74,8 @@ class InternalsPlan(SmoothablePlan):
 
     @property
     def rectifies(self) -> bool:
-        """True for Grad-CAM, the method on activations."""
-        return isinstance(self.request, ActivationRequest)
+        """Whether the rule does, as that of Grad-CAM."""
+        return self.request.rectifies
 
     def n_evaluations(self, layout: Layout) -> int:
         return (self.needs.capture is None) + (self.correction is not None)
@@ -100,11 +99,4 @@ class InternalsPlan(SmoothablePlan):
         return prepared.units.from_layer_map(raw, self.pooling, self.resize)
 
     def describe(self) -> dict[str, Any]:
-        request = self.request
-        if isinstance(request, AttentionRequest):
-            # The repr of a function has its address in memory.
-            rule = getattr(request.rule, "__name__", None) or repr(request.rule)
-            return {"rule": rule, "layers": repr(request.layers)}
-        layer = "the last one with positions" if request.layer is None else request.layer
-        layer = layer if isinstance(layer, str) else type(layer).__name__
-        return {"rule": request.rule.__name__, "layer": layer}
+        return dict(self.request.describe())

@@ -29,11 +29,63 @@ ALGORITHMS: dict[Algorithm, Callable[..., Ranked]] = {"full": ranked_greedily, "
 
 @final
 @dataclass(frozen=True)
+class GivenAttribution(Plan):
+    """An attribution of one image that the user passes instead of a base method.
+
+    Args:
+        values: `H W`, `c H W` or `H W c`.
+    """
+
+    values: np.ndarray
+
+    @property
+    def needs(self) -> PlanNeeds:
+        """An array allows only one image."""
+        return PlanNeeds(single_sample_option="base_attribution")
+
+    def check(self, sample: Sample, layout: Layout) -> None:
+        self.map_of((layout.positions[0], layout.positions[1]))
+
+    def n_evaluations(self, layout: Layout) -> int:
+        return 0
+
+    def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
+        # Makes this function a generator.
+        yield from ()
+        return UnitAttribution(self.map_of(_size(prepared)).expand(len(prepared.targets), -1, -1))
+
+    def describe(self) -> dict[str, Any]:
+        return {"base": f"array {self.values.shape}"}
+
+    def map_of(self, size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
+        """The attribution as one map of an image of a size, the maximum over channels.
+
+        Raises:
+            OptionError: if it does not match the image, or is not finite.
+        """
+        attribution = torch.from_numpy(np.asarray(self.values, dtype=np.float64))
+        # Channels first or last; a shape that fits both is read as channels first.
+        if attribution.ndim == 3 and tuple(attribution.shape[1:]) == size:
+            attribution = attribution.amax(0)
+        elif attribution.ndim == 3 and tuple(attribution.shape[:2]) == size:
+            attribution = attribution.amax(2)
+        if tuple(attribution.shape) != size:
+            raise OptionError(
+                f"base_attribution= must have one number per pixel that the model reads, {size[0]} x {size[1]}, or one "
+                f"per channel of each; got the shape {self.values.shape}."
+            )
+        if not attribution.isfinite().all():
+            raise OptionError("base_attribution= contains NaN or infinite values.")
+        return attribution[None]
+
+
+@final
+@dataclass(frozen=True)
 class RegionRankingPlan(SmoothablePlan):
     """Segments of an image, ranked by the attributions of a base method.
 
     Args:
-        base: The plan of the base method, or an attribution of one image: `H W` or `c H W`.
+        base: The plan of the base method, or the given attribution.
         modality: The tensor that a noise tunnel adds noise to.
         algorithm: One of `ALGORITHMS`.
         area_threshold: The share of the image that is ranked; the rest has the last rank.
@@ -45,7 +97,7 @@ class RegionRankingPlan(SmoothablePlan):
             are finer than the map, else "area".
     """
 
-    base: Any
+    base: Plan
     modality: GradientInput = field(repr=False)
     algorithm: Algorithm = "full"
     area_threshold: float = 1.0
@@ -67,24 +119,20 @@ class RegionRankingPlan(SmoothablePlan):
     @property
     def needs(self) -> PlanNeeds:
         """The cost does not depend on the units; options that are arrays allow only one image."""
-        arrays = {
-            "base_attribution": not isinstance(self.base, Plan),
-            "segments": not (self.segments is None or isinstance(self.segments, Callable)),
-        }
-        option = next((name for name, is_array in arrays.items() if is_array), "")
+        is_array = self.segments is not None and not callable(self.segments)
+        option = self.base.needs.single_sample_option or ("segments" if is_array else "")
         return PlanNeeds(cost_independent_of_units=True, single_sample_option=option)
 
     def check(self, sample: Sample, layout: Layout) -> None:
-        size = (layout.positions[0], layout.positions[1])
-        if not isinstance(self.base, Plan):
-            self._array(size)
+        if isinstance(self.base, GivenAttribution):
+            self.base.check(sample, layout)
         if self.segments is None:
             check_divisible(self._image(sample))
-        elif not isinstance(self.segments, Callable):
-            given(self.segments, size)
+        elif not callable(self.segments):
+            given(self.segments, (layout.positions[0], layout.positions[1]))
 
     def n_evaluations(self, layout: Layout) -> int:
-        return self.base.n_evaluations(layout) if isinstance(self.base, Plan) else 0
+        return self.base.n_evaluations(layout)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         ranked = yield from self._ranked(prepared)
@@ -98,11 +146,10 @@ class RegionRankingPlan(SmoothablePlan):
         return prepared.units.from_layer_map(raw, "mean", self.resize)
 
     def describe(self) -> dict[str, Any]:
-        base = self.base.describe() if isinstance(self.base, Plan) else {"base": f"array {np.shape(self.base)}"}
         segments = (
             "found" if self.segments is None else getattr(self.segments, "__name__", type(self.segments).__name__)
         )
-        return {**base, "segments": segments, "algorithm": self.algorithm}
+        return {**self.base.describe(), "segments": segments, "algorithm": self.algorithm}
 
     def _ranked(self, prepared: PreparedSample) -> PlanRun[list[Ranked]]:
         regions = self._regions(prepared.sample, _size(prepared))
@@ -112,10 +159,8 @@ class RegionRankingPlan(SmoothablePlan):
 
     def _base(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t H W"]]:
         """The base attribution of every pixel, the maximum over channels as in the authors' code."""
-        if not isinstance(self.base, Plan):
-            # Makes this function a generator in every branch.
-            yield from ()
-            return self._array(_size(prepared)).expand(len(prepared.targets), -1, -1)
+        if isinstance(self.base, GivenAttribution):
+            return (yield from self.base.run(prepared)).scores
         if isinstance(self.base, SmoothablePlan):
             # The raw attribution has more detail than scores of units.
             raw = yield from self.base.raw_attribution(prepared)
@@ -130,31 +175,10 @@ class RegionRankingPlan(SmoothablePlan):
         attribution: UnitAttribution = yield from self.base.run(base_sample)
         return base_sample.units.to_positions(attribution.scores)
 
-    def _array(self, size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
-        """The base attribution that the user passed as an array, as one map.
-
-        Raises:
-            OptionError: if it does not match the image, or is not finite.
-        """
-        attribution = torch.from_numpy(np.asarray(self.base, dtype=np.float64))
-        # Channels first or last; a shape that fits both is read as channels first.
-        if attribution.ndim == 3 and tuple(attribution.shape[1:]) == size:
-            attribution = attribution.amax(0)
-        elif attribution.ndim == 3 and tuple(attribution.shape[:2]) == size:
-            attribution = attribution.amax(2)
-        if tuple(attribution.shape) != size:
-            raise OptionError(
-                f"base_attribution= must have one number per pixel that the model reads, {size[0]} x {size[1]}, or one "
-                f"per channel of each; got the shape {self.base.shape}."
-            )
-        if not attribution.isfinite().all():
-            raise OptionError("base_attribution= contains NaN or infinite values.")
-        return attribution[None]
-
     def _regions(self, sample: Sample, size: tuple[int, int]) -> Regions:
         if self.segments is None:
             return segmented(self._image(sample), self.dilation)
-        if isinstance(self.segments, Callable):
+        if callable(self.segments):
             return given(np.asarray(call_function("segments", self.segments, self._unit_range_image(sample))), size)
         return given(self.segments, size)
 

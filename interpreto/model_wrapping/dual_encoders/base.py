@@ -185,7 +185,7 @@ class TransformersDualEncoder(DualEncoder):
 class OpenClipDualEncoder(DualEncoder):
     """Models of OpenCLIP and of OpenAI's original release, which have `encode_image` and `encode_text`."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: Any, processor: object) -> None:
         self.model = model
         self.images, tokenizer = parts_of(processor)
         # CoCa returns normalized features by default.

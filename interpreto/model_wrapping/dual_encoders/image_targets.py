@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-from torch import Tensor
-
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.dual_encoders.encoded_targets import OtherSide
 from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor
 from interpreto.model_wrapping.inputs.image_sources import is_source
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.targets import Contrast
+from interpreto.model_wrapping.targets import map_targets
+from interpreto.type_guards import is_array
 
 
 @final
@@ -33,6 +31,13 @@ class ImageTarget:
         return Path(self.raw).name if isinstance(self.raw, str | Path) else "the image"
 
 
+def _mark(target: object) -> Any:
+    if is_array(target) and target.ndim == 4:
+        # An array with four axes is several images, all of them targets of every sample.
+        return tuple(map(ImageTarget, target))
+    return ImageTarget(target) if is_source(target) or is_array(target) or isinstance(target, dict) else target
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class ImageTargets(OtherSide):
@@ -46,16 +51,7 @@ class ImageTargets(OtherSide):
     expected = "images that the text is compared with, or their embeddings; a tuple is several targets"
 
     def mark(self, targets: object) -> Any:
-        if isinstance(targets, Contrast):
-            return Contrast(self.mark(targets.fact), self.mark(targets.foil))
-        if isinstance(targets, list | tuple):
-            return type(targets)(map(self.mark, targets))
-        if isinstance(targets, np.ndarray | Tensor) and targets.ndim == 4:
-            # An array with four axes is several images, all of them targets of every sample.
-            return tuple(map(ImageTarget, targets))
-        if is_source(targets) or isinstance(targets, np.ndarray | Tensor | dict):
-            return ImageTarget(targets)
-        return targets
+        return map_targets(_mark, targets)
 
     def check(self, target: object) -> None:
         if not isinstance(target, ImageTarget):

@@ -101,7 +101,7 @@ class OpenClipTokenizer:
             return self.inner.convert_ids_to_tokens(ids)
         return self.tokenizer.decoder[ids] if isinstance(ids, int) else [self.tokenizer.decoder[i] for i in ids]
 
-    def decode(self, token_ids: Any, **options: Any) -> str:
+    def decode(self, token_ids: Any, **options: object) -> str:
         """The text of tokens."""
         ids = token_ids.tolist() if isinstance(token_ids, Tensor) else list(token_ids)
         if self.inner is not None:

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
-from interpreto.model_wrapping.targets import Contrast, called
+from interpreto.model_wrapping.targets import Contrast, called, is_all, map_targets
+from interpreto.type_guards import as_tuple, is_array
 from interpreto.typing import Scores
 
 
@@ -141,9 +142,9 @@ def several(spec: object, expected: str) -> tuple[Any, ...]:
     Raises:
         TargetError: if there are none; `expected` describes valid targets.
     """
-    if spec is None or (isinstance(spec, str) and spec == "all"):
+    if spec is None or is_all(spec):
         raise TargetError(f"This model compares an image with a text and predicts no class: pass targets=, {expected}.")
-    targets = spec if isinstance(spec, tuple) else (spec,)
+    targets = as_tuple(spec)
     if not targets:
         raise TargetError(f"targets is empty: pass {expected}.")
     return targets
@@ -207,12 +208,13 @@ def embeddings(targets: object) -> Any:
     Raises:
         TargetError: if a value is NaN or infinite, or an embedding is zero.
     """
-    if isinstance(targets, Contrast):
-        return Contrast(embeddings(targets.fact), embeddings(targets.foil))
-    if isinstance(targets, list | tuple):
-        return type(targets)(map(embeddings, targets))
-    if not isinstance(targets, Tensor | np.ndarray):
+    return map_targets(_embeddings, targets)
+
+
+def _embeddings(targets: object) -> Any:
+    if not is_array(targets):
         return targets
+    # A copy of an array, because torch warns of one that cannot be written to.
     values = torch.as_tensor(np.array(targets) if isinstance(targets, np.ndarray) else targets)
     # Arrays with three or four axes are images.
     if values.is_floating_point() and values.ndim in (1, 2):

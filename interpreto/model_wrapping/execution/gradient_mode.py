@@ -21,7 +21,7 @@ def without_gradients() -> AbstractContextManager[None]:
 class KeepGradientsEnabled(TorchFunctionMode):
     """Keeps gradients enabled while a forward runs: frozen parameters still pass gradients to the input."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         # The call is skipped; the exit of a no_grad context restores the previous mode and passes.
         if func is SET_GRAD_ENABLED and not args[0]:
             return None

@@ -20,6 +20,7 @@ from interpreto.errors import CannotCopyError
 from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.norm_layers import keep_layout
 from interpreto.model_wrapping.runtime import unwrap_model
+from interpreto.type_guards import is_list
 
 _MAX_COPIED_BYTES = 2**22
 """Buffers up to this number of bytes are copied too, because a forward may write to them."""
@@ -34,7 +35,7 @@ _ATTEMPTS = 10
 class _SharedTensors(TorchFunctionMode):
     """Makes `copy.deepcopy` of this thread share tensors instead of copying them."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.__deepcopy__, Tensor.clone):
             return args[0]
         return func(*args, **(kwargs or {}))
@@ -245,7 +246,7 @@ def _closure_values(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
             content = cell.cell_contents
-            yield from content if isinstance(content, list | tuple) else (content,)
+            yield from content if is_list(content) else (content,)
         except ValueError:
             # The cell is empty: the name is bound later.
             continue

@@ -13,6 +13,7 @@ from torch import Tensor
 from interpreto.errors import InputError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
 from interpreto.model_wrapping.inputs.image_sources import is_source, opened
+from interpreto.type_guards import is_array, is_list
 
 Box = tuple[float, float, float, float]
 BlackWhite = tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
@@ -63,10 +64,10 @@ def _images_of(inputs: Mapping[str, Any]) -> list[Any]:
     if "pixel_values" not in inputs:
         raise InputError(f"A preprocessed mapping needs 'pixel_values'; it has {', '.join(map(repr, inputs))}.")
     values = inputs["pixel_values"]
-    if isinstance(values, list | tuple) and values and all(map(_is_array, values)):
+    if is_list(values) and values and all(map(_is_array, values)):
         return list(values)
     array: Any = values
-    if isinstance(values, list | tuple):
+    if is_list(values):
         try:
             # Mappings decoded from JSON contain nested lists.
             array = np.asarray(values, dtype=np.float32)
@@ -86,7 +87,7 @@ def _holds_images(array: object) -> bool:
 
 
 def _is_array(item: object) -> bool:
-    return isinstance(item, np.ndarray | Tensor)
+    return is_array(item)
 
 
 def to_image(raw: Any) -> Image.Image:

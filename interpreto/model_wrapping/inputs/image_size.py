@@ -17,6 +17,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inputs.naflex import SHAPES
+from interpreto.type_guards import is_list
 from interpreto.typing import Size
 
 INTERPOLATE = "interpolate_pos_encoding"
@@ -144,7 +145,7 @@ def native_size(tower: nn.Module) -> Size | None:
             size = getattr(holder, name, None)
             if isinstance(size, int):
                 return size, size
-            if isinstance(size, tuple | list) and len(size) == 2:
+            if is_list(size) and len(size) == 2:
                 return size[0], size[1]
     return None
 
@@ -263,7 +264,7 @@ def resized(processor: object, size: Size) -> Any:
 
 
 def _pair(size: Any) -> Size:
-    sides = list(size) if isinstance(size, tuple | list) else [size]
+    sides = list(size) if is_list(size) else [size]
     return (sides[0], sides[-1])
 
 

@@ -1,10 +1,9 @@
 """Prompts of language models: texts, token ids, and chats."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from jinja2 import TemplateError
@@ -20,7 +19,7 @@ from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample, TextSample
-from interpreto.typing import BYTES
+from interpreto.type_guards import are_all, is_array, is_collection, is_integer
 
 _PLACEHOLDER = "\ue000message\ue001"
 """A placeholder for the content of a message, to locate it in a rendered template; in private-use characters."""
@@ -72,19 +71,16 @@ def is_chat(item: object) -> bool:
     return (
         isinstance(item, Sequence)
         and len(item) > 0
-        and all(isinstance(message, Mapping) and "role" in message for message in item)
+        and are_all(Mapping, item)
+        and all("role" in message for message in item)
     )
 
 
-def _is_ids(item: Any) -> bool:
+def _is_ids(item: object) -> bool:
     """Whether a value is the token ids of one prompt."""
-    if isinstance(item, Tensor | np.ndarray):
-        is_array = isinstance(item, np.ndarray)
-        is_integer = item.dtype.kind in "iu" if is_array else not item.is_floating_point() and item.dtype != torch.bool
-        return item.ndim == 1 and is_integer
-    # bool is a subclass of int in Python.
-    is_list = isinstance(item, list | range) and bool(item)
-    return is_list and all(isinstance(token, int) and not isinstance(token, bool) for token in item)
+    if is_array(item):
+        return item.ndim == 1 and "int" in str(item.dtype)
+    return isinstance(item, list | range) and bool(item) and all(map(is_integer, item))
 
 
 def split_prompts(inputs: Any) -> Iterator[Any]:
@@ -104,7 +100,7 @@ def split_prompts(inputs: Any) -> Iterator[Any]:
         if inputs.get("text_pair") is not None:
             raise InputError("A prompt of a language model is one text: 'text_pair' is not supported.")
         yield from split_texts(inputs)
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, tuple | BYTES):
+    elif is_collection(inputs) and not isinstance(inputs, tuple):
         for item in inputs:
             if not (isinstance(item, str | Mapping) or is_chat(item) or _is_ids(item)):
                 raise _not_a_prompt(item)

@@ -1,11 +1,9 @@
 """Reading a user's texts, pairs of texts and tokenized mappings."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, final
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -16,7 +14,7 @@ from interpreto.model_wrapping.inputs.text_encoding import FIELDS, Raw, encode
 from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.sample import Sample
-from interpreto.typing import BYTES
+from interpreto.type_guards import are_all, is_array, is_collection, is_integer, is_text_pair
 
 
 @final
@@ -85,13 +83,13 @@ def _is_flat(ids: object) -> bool:
     Raises:
         InputError: if they are neither a list of numbers nor a list of such lists.
     """
-    if isinstance(ids, Tensor | np.ndarray):
+    if is_array(ids):
         if ids.ndim not in (1, 2):
             raise InputError(f"Input ids must have one axis, or two for several texts; these have {ids.ndim}.")
         return ids.ndim == 1
     if not isinstance(ids, Sequence) or isinstance(ids, str):
         raise InputError(f"Input ids must be a list, a tensor or an array; got {type(ids).__name__}.")
-    return bool(ids) and isinstance(ids[0], Integral)
+    return bool(ids) and is_integer(ids[0])
 
 
 def split_texts(inputs: Any) -> Iterator[Raw]:
@@ -100,15 +98,14 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
     Raises:
         InputError: if an entry is not a text, a pair of texts or a tokenized mapping.
     """
-    if isinstance(inputs, Mapping) and "text" in inputs and "input_ids" not in inputs:
-        yield _named_texts(inputs)
-    elif isinstance(inputs, Mapping):
-        yield from _split_mapping(inputs)
-    elif isinstance(inputs, str) or _is_pair(inputs):
+    if isinstance(inputs, Mapping):
+        is_tokenized = "text" not in inputs or "input_ids" in inputs
+        yield from _split_mapping(inputs) if is_tokenized else [_named_texts(inputs)]
+    elif isinstance(inputs, str) or is_text_pair(inputs):
         yield inputs
-    elif isinstance(inputs, Iterable) and not isinstance(inputs, BYTES):
+    elif is_collection(inputs):
         for item in inputs:
-            if not (isinstance(item, str | Mapping) or _is_pair(item)):
+            if not (isinstance(item, str | Mapping) or is_text_pair(item)):
                 raise _not_a_text(item)
             yield from split_texts(item)
     else:
@@ -118,16 +115,12 @@ def split_texts(inputs: Any) -> Iterator[Raw]:
 def _named_texts(inputs: Mapping[str, Any]) -> Raw:
     """A text or a pair of texts from a mapping with the names of datasets and pipelines; other entries are ignored."""
     texts = {name: inputs[name] for name in ("text", "text_pair") if inputs.get(name) is not None}
-    if "text" not in texts or not all(isinstance(part, str) for part in texts.values()):
+    if "text" not in texts or not are_all(str, texts.values()):
         types = ", ".join(
             f"{name!r} ({type(inputs[name]).__name__})" for name in ("text", "text_pair") if name in inputs
         )
         raise InputError(f"'text' and 'text_pair' of a mapping must be strings; got {types}.")
     return (texts["text"], texts["text_pair"]) if "text_pair" in texts else texts["text"]
-
-
-def _is_pair(item: object) -> bool:
-    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
 
 
 def _not_a_text(item: object) -> InputError:

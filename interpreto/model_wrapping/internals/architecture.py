@@ -11,8 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.internals.attention_recorder import ATTENTION_FUNCTIONS, AttentionRecorder
+from interpreto.type_guards import is_list
 
 _MAX_LISTED = 6
+
+
+class NoBlocksError(Exception):
+    """The blocks of a model cannot be observed; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ class _FirstCalls(TorchFunctionMode):
         self.path: list[tuple[str, int]] = []
         self.seen: list[Path] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         if func in ATTENTION_FUNCTIONS and AttentionRecorder.respond(func, args, kwargs or {}):
             self.seen.append(tuple(self.path))
         return func(*args, **(kwargs or {}))
@@ -62,7 +67,7 @@ def first_tensor(output: object) -> Tensor | None:
     """The hidden states among a block's inputs or outputs: the first tensor, searched depth first."""
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, tuple | list):
+    if is_list(output):
         return next((tensor for part in output if (tensor := first_tensor(part)) is not None), None)
     return first_tensor(tuple(output.values())) if isinstance(output, dict) else None
 
@@ -83,20 +88,23 @@ def replaced(output: object, old: object, new: object) -> Any:
     return output
 
 
-def discover_blocks(module: nn.Module, run: Callable[[], object], rows: int) -> BlockStructure | str:
-    """Run a model once and find its blocks, or the reason why none can be observed.
+def discover_blocks(module: nn.Module, run: Callable[[], object], rows: int) -> BlockStructure:
+    """Run a model once and find its blocks.
 
     Args:
         module: The model.
         run: Runs it on some rows.
         rows: Number of rows; the axis of this length in the hidden states is the batch axis.
+
+    Raises:
+        NoBlocksError: if none can be observed.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     with _FirstCalls() as locator, _tracked(module, locator.path, shapes):
         run()
     attention_paths = locator.seen
     if not attention_paths:
-        return _why_no_attention(module, shapes)
+        raise NoBlocksError(_why_no_attention(module, shapes))
     lists = {name for name, part in module.named_modules() if isinstance(part, nn.ModuleList | nn.Sequential)}
     attending_lists = _lists_with_attention(module, attention_paths, lists)
     entries: list[tuple[str, int]] = []
@@ -111,7 +119,7 @@ def discover_blocks(module: nn.Module, run: Callable[[], object], rows: int) -> 
             if block not in entries:
                 entries.append(block)
     if not entries:
-        return (
+        raise NoBlocksError(
             f"{type(module).__name__} has attention only in {_listed([path[-1][0] for path in attention_paths])}, "
             "outside a list of blocks, so its hidden states cannot be followed."
         )

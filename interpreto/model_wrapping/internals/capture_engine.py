@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.capture_request import ActivationRequest, AttentionRequest, CaptureRequest
 from interpreto.model_wrapping.execution.precision import at_least_float32
-from interpreto.model_wrapping.internals.architecture import BlockStructure, discover_blocks
+from interpreto.model_wrapping.internals.architecture import BlockStructure, NoBlocksError, discover_blocks
 from interpreto.model_wrapping.internals.attention_capture import NO_ONE_MAP, AttentionCapture
 from interpreto.model_wrapping.internals.attention_implementation import use_recordable_attention
 from interpreto.model_wrapping.internals.capture import Capture
@@ -60,7 +60,8 @@ class CaptureEngine:
     ) -> None:
         self.ragged = ragged
         self.module, self.outputs, self.pixels, self.words = module, outputs, pixels, words
-        self._structure: BlockStructure | str | None = None
+        self._structure: BlockStructure | None = None
+        self._no_blocks = ""
         self._positions: dict[tuple[tuple[int, ...], int | None], PatchPositions | None] = {}
         self._layers: dict[tuple[int, ...], list[FeatureLayer]] = {}
         self._default: dict[tuple[int, ...], FeatureLayer] = {}
@@ -105,10 +106,7 @@ class CaptureEngine:
     @staticmethod
     def _objective(request: ModelRequest) -> Targets:
         """The targets that are differentiated: those of the request, unless the capture has an objective of its own."""
-        capture = request.capture
-        if isinstance(capture, AttentionRequest) and capture.objective is not None:
-            return capture.objective(request.targets)
-        return request.targets
+        return request.targets if request.capture is None else request.capture.differentiated(request.targets)
 
     def notes(self) -> dict[str, str]:
         """For the record of a result: the layer whose activations were captured."""
@@ -139,6 +137,7 @@ class CaptureEngine:
     def _capture(self, probe: CaptureRequest, rows: Rows) -> Capture:
         if isinstance(probe, ActivationRequest):
             return FeatureCapture(self._feature_layer(probe, rows), probe)
+        assert isinstance(probe, AttentionRequest)
         anatomy = self.anatomy(rows)
         if self.pixels is not None:
             # Before the captured run, because locating patches runs the model too.
@@ -175,9 +174,9 @@ class CaptureEngine:
         Raises:
             UnsupportedError: if there is no attention, or none that can be captured.
         """
-        structure = self._blocks_or_reason(rows)
-        if isinstance(structure, str):
-            raise UnsupportedError(structure)
+        structure = self._blocks(rows)
+        if structure is None:
+            raise UnsupportedError(self._no_blocks)
         towers = dict.fromkeys(structure.kinds)
         if len(towers) > 1:
             reason = (
@@ -188,11 +187,14 @@ class CaptureEngine:
             raise UnsupportedError(f"{type(self.module).__name__} attends in {', '.join(towers)}, {reason}.")
         return structure
 
-    def _blocks_or_reason(self, rows: Rows) -> BlockStructure | str:
-        """The blocks, or the reason why there are none; discovered with the first of these rows if necessary."""
-        if self._structure is None:
+    def _blocks(self, rows: Rows) -> BlockStructure | None:
+        """The blocks, discovered with the first of these rows if necessary; None if there are none (`_no_blocks`)."""
+        if self._structure is None and not self._no_blocks:
             copies = rows.take(slice(1)).expand(_N_DISCOVERY_ROWS)
-            self._structure = discover_blocks(self.module, lambda: self.outputs(copies), _N_DISCOVERY_ROWS)
+            try:
+                self._structure = discover_blocks(self.module, lambda: self.outputs(copies), _N_DISCOVERY_ROWS)
+            except NoBlocksError as error:
+                self._no_blocks = str(error)
         return self._structure
 
     def positions(self, rows: Rows, length: int | None = None) -> PatchPositions | None:
@@ -204,8 +206,8 @@ class CaptureEngine:
         """
         assert self.pixels is not None
         pixels = rows.fields[self.pixels][:1]
-        size, anatomy = tuple(pixels.shape[1:]), self._blocks_or_reason(rows)
-        if isinstance(anatomy, str):
+        size, anatomy = tuple(pixels.shape[1:]), self._blocks(rows)
+        if anatomy is None:
             return None
         run = partial(self._run_on, rows.take(slice(1)))
         if (size, None) not in self._positions:
@@ -226,22 +228,20 @@ class CaptureEngine:
         assert self.pixels is not None
         pixels, single_row = rows.fields[self.pixels][:1], rows.take(slice(1))
         size = tuple(pixels.shape[1:])
-        positions, anatomy = self.positions(rows), self._blocks_or_reason(rows)
+        positions, anatomy = self.positions(rows), self._blocks(rows)
         if size not in self._layers:
             self._layers[size] = feature_layers(self.module, partial(self._run_on, single_row), pixels, positions)
         layers = self._layers[size]
         # If patches are merged between stages, the blocks do not share one grid.
-        blocks = () if isinstance(anatomy, str) or len(set(anatomy.kinds)) > 1 else anatomy.names
+        blocks = () if anatomy is None or len(set(anatomy.kinds)) > 1 else anatomy.names
         if probe.layer is not None:
             layer = named_layer(probe, layers, self.module, blocks)
         else:
             if size not in self._default:
                 preferred = (
-                    []
-                    if isinstance(anatomy, str) or not blocks
-                    else self._before_last_block(anatomy, single_row, layers)
+                    [] if anatomy is None or not blocks else self._before_last_block(anatomy, single_row, layers)
                 )
-                hidden_layers = layers if isinstance(anatomy, str) else _hidden_states(anatomy, layers)
+                hidden_layers = layers if anatomy is None else _hidden_states(anatomy, layers)
                 self._default[size] = default_layer(
                     preferred, hidden_layers, partial(self.outputs, single_row), self.module
                 )

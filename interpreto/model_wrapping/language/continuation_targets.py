@@ -20,6 +20,7 @@ from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample, TextSample
 from interpreto.model_wrapping.targets import SavedTarget, continuation_of, saved_by_name, without_tensors
+from interpreto.type_guards import are_all
 
 
 @final
@@ -44,7 +45,7 @@ class ContinuationResolver(TargetResolver):
 
     def normalize(self, targets: object, count: int | None = None) -> Any:
         specs = without_tensors(targets)
-        if not (isinstance(specs, list) and specs and all(isinstance(token, int) for token in specs)):
+        if not (isinstance(specs, list) and specs and are_all(int, specs)):
             # Entries stay as they are: a continuation may repeat a token, unlike the targets of a classifier.
             return list(map(_as_continuation, specs)) if isinstance(specs, list) else specs
         # A list of ints is one continuation, not one target per sample.

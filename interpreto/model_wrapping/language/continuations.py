@@ -19,6 +19,7 @@ from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.sample import TextSample
 from interpreto.model_wrapping.targets import Contrast, Score
+from interpreto.type_guards import are_all, is_integer, is_list
 
 _CONTEXT = 8
 """Number of previous tokens that are decoded with a continuation, to keep its leading space."""
@@ -172,7 +173,7 @@ def _make_room(given: dict[str, Any], config: Any, length: int, limit: int) -> N
     """
     room = limit - length
     requested = given.get("max_new_tokens")
-    if requested is not None and (isinstance(requested, bool) or not isinstance(requested, int | np.integer)):
+    if requested is not None and (not is_integer(requested)):
         raise OptionError(f"max_new_tokens={requested!r} of generation_kwargs= must be a whole number.")
     if room < 1 or (requested is not None and requested > room):
         raise InputError(
@@ -206,8 +207,8 @@ def _tokens(spec: object, text: TextModel, before: Sequence[int]) -> tuple[list[
     if isinstance(spec, str):
         return _encoded(spec, text, before)
     spec = spec.tolist() if isinstance(spec, Tensor | np.ndarray | np.generic) else spec
-    ids = [spec] if isinstance(spec, int) and not isinstance(spec, bool) else spec
-    if not isinstance(ids, tuple | list) or not all(isinstance(token, int) for token in ids):
+    ids = [spec] if is_integer(spec) else spec
+    if not is_list(ids) or not are_all(int, ids):
         raise TargetError(
             f"{spec!r} is not a target of a language model; pass None (its own generation), a slice of it, one "
             "continuation as a string or token ids, Contrast(a, b), or a function of the next outputs."

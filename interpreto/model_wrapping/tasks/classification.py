@@ -19,6 +19,7 @@ from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.targets import AllOutputs, ClassTargets, DeferredTargets, labels_of, named, resolve
 from interpreto.option_kinds import call_function, short_repr
+from interpreto.type_guards import is_list
 
 _MAX_PARTS = 12
 """Maximum number of parts of a model's output that an error message lists."""
@@ -126,19 +127,20 @@ def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
     """Select the part of a model's output that the option `model_output` names."""
     if callable(chosen):
         return call_function("model_output", chosen, output)
-    keys: list[Any] = list(output) if isinstance(output, Mapping) else []
+    parts = _parts(output)
     if isinstance(chosen, str):
-        part = _part_named(output, chosen)
-        if part is not None:
+        if (part := _part_named(output, chosen)) is not None:
             return part
-    else:
-        parts = list(output.values()) if isinstance(output, Mapping) else output
-        if isinstance(parts, list | tuple):
-            keys = [*keys, *range(len(parts))]
-            if -len(parts) <= chosen < len(parts):
-                return parts[chosen]
+    elif -len(parts) <= chosen < len(parts):
+        return list(parts.values())[chosen]
+    keys = list(dict.fromkeys([*parts, *range(len(parts))]))
     hint = choices(chosen, keys) if keys else f"it is {describe_output(output)}."
     raise OptionError(f"The model's output has no {chosen!r}: {hint}")
+
+
+def _parts(output: Any) -> dict[Any, Any]:
+    """The parts of a model's output by their keys, or by their indices."""
+    return dict(output.items()) if isinstance(output, Mapping) else dict(enumerate(output)) if is_list(output) else {}
 
 
 def _part_named(output: Any, name: str) -> Any:
@@ -150,8 +152,5 @@ def describe_output(output: Any) -> str:
     if isinstance(output, Tensor):
         dtype = f"{output.dtype} " if output.is_complex() else ""
         return f"a {dtype}tensor of shape {tuple(output.shape)}"
-    name = type(output).__name__
-    if not isinstance(output, Mapping | list | tuple):
-        return name
-    parts = list(output.items() if isinstance(output, Mapping) else enumerate(output))
-    return f"{name} with {', '.join(f'{key!r} ({describe_output(part)})' for key, part in parts[:_MAX_PARTS])}"
+    parts = [f"{key!r} ({describe_output(part)})" for key, part in _parts(output).items()]
+    return f"{type(output).__name__} with {', '.join(parts[:_MAX_PARTS])}" if parts else type(output).__name__

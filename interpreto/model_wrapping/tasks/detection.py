@@ -2,7 +2,6 @@
 
 import re
 from functools import cache
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -50,7 +49,7 @@ def find_task_of_class(name: str) -> str | None:
     return _task_of_class().get(name)
 
 
-def find_task(model: Any, task: str | None = None) -> str:
+def find_task(model: object, task: str | None = None) -> str:
     """Detect the task of a model from the name and Python module of its class and base classes.
 
     Only the class is reliable: a `model_type` has models for several tasks, and `config.architectures` is empty for a

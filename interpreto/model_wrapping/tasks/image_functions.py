@@ -17,6 +17,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import PIXELS, ImageSample
 from interpreto.model_wrapping.targets import ClassTargets, Contrast, DeferredTargets
 from interpreto.model_wrapping.tasks.score_function import CheckedScores, ScoreFunctionEngine, checked_array
+from interpreto.type_guards import is_array, is_list
 
 GradientFunction = Callable[[np.ndarray, int], np.ndarray]
 """Takes images and a class, and returns the gradient of the class scores with respect to the images."""
@@ -44,15 +45,15 @@ class FunctionImageReader(InputReader):
         self.preprocess, self.channels_last, self.patch = preprocess, channels_last, patch
         self._geometries: dict[tuple[int, int], images.PreprocessingGeometry] = {}
 
-    def is_single(self, inputs: Any) -> bool:
+    def is_single(self, inputs: object) -> bool:
         return images.is_one_image(inputs)
 
-    def split(self, inputs: Any) -> Iterator[Any]:
+    def split(self, inputs: object) -> Iterator[Any]:
         return images.split_images(inputs)
 
-    def prepare_one(self, raw: Any) -> ImageSample:
+    def prepare_one(self, raw: object) -> ImageSample:
         source = raw[PIXELS] if isinstance(raw, dict) else raw
-        if self.preprocess is not None or not isinstance(source, np.ndarray | Tensor):
+        if self.preprocess is not None or not is_array(source):
             image = images.to_image(source)
             values = self._preprocessed(image)
             if image.size not in self._geometries:
@@ -69,7 +70,7 @@ class FunctionImageReader(InputReader):
             Rows({PIXELS: values[None]}), display_image, (height, width), crop_box, self.patch, black_white
         )
 
-    def _preprocessed(self, image: Any) -> Float[Tensor, "c H W"]:
+    def _preprocessed(self, image: object) -> Float[Tensor, "c H W"]:
         if self.preprocess is None:
             return _to_tensor(np.asarray(image, np.float32) / 255, channels_last=True)
         return _to_tensor(self.preprocess(image), self.channels_last)
@@ -145,7 +146,7 @@ class ImageFunctionEngine(ScoreFunctionEngine):
         def feature_gradient(target: int) -> Float[Tensor, "p c h w"]:
             assert self.features is not None
             result = self.features(_copied(arrays), target)
-            if not isinstance(result, tuple | list) or len(result) != 2:
+            if not is_list(result) or len(result) != 2:
                 raise ModelError("features= must return two arrays: the features, and the gradient for them.")
             features, gradients = result
             shape = (len(arrays), None, None, None)
@@ -161,13 +162,15 @@ class ImageFunctionEngine(ScoreFunctionEngine):
         gradients = [_target_gradient(value, feature_gradient) for value in targets.values]
         return torch.stack([capture.rule(features_once[0], gradient) for gradient in gradients], dim=1)
 
-    def _to_channels_first(self, option: str, result: Any, shape: tuple[int | None, ...]) -> Float[Tensor, "p c h w"]:
+    def _to_channels_first(
+        self, option: str, result: object, shape: tuple[int | None, ...]
+    ) -> Float[Tensor, "p c h w"]:
         """Validate the array that a function returned, and convert it to a tensor with channels first."""
         array = torch.from_numpy(checked_array(option, result, shape, "hwc" if self.channels_last else "chw"))
         return array.movedim(-1, 1) if self.channels_last else array
 
 
-def _target_gradient(target: Any, gradient: Callable[[int], Tensor]) -> Tensor:
+def _target_gradient(target: object, gradient: Callable[[int], Tensor]) -> Tensor:
     """The gradient for a target, computed from gradients for classes.
 
     Raises:

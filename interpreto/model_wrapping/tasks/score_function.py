@@ -49,7 +49,7 @@ class CheckedScores:
         name = getattr(self.scores, "__qualname__", type(self.scores).__name__)
         return {"model": f"function {name}", "dtype": "float64", "device": "cpu"}
 
-    def __call__(self, samples: Any, n_samples: int) -> Float[Tensor, "p k"]:
+    def __call__(self, samples: object, n_samples: int) -> Float[Tensor, "p k"]:
         """Call the function on samples.
 
         Args:
@@ -78,7 +78,7 @@ class ScoreFunctionEngine(Engine):
 
 
 def checked_array(
-    option: str, result: Any, shape: tuple[int | None, ...], free_axes: str, dtype: type = np.float32
+    option: str, result: object, shape: tuple[int | None, ...], free_axes: str, dtype: type = np.float32
 ) -> np.ndarray:
     """Convert a function's return value to an array and validate it.
 

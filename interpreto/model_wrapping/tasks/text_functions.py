@@ -65,7 +65,7 @@ class WordTokenizer:
     def __init__(self) -> None:
         self._ids = _OpenVocabulary()
 
-    def __call__(self, text: str, text_pair: Any = None, **options: Any) -> Mapping[str, Any]:
+    def __call__(self, text: str, text_pair: object = None, **options: object) -> Mapping[str, Any]:
         return {"input_ids": [self._ids[token] for token in WordBreaker(text, "root")]}
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
@@ -73,7 +73,7 @@ class WordTokenizer:
         tokens = self._ids.tokens
         return tokens[ids] if isinstance(ids, int) else [tokens[token_id] for token_id in ids]
 
-    def decode(self, token_ids: Sequence[int], **options: Any) -> str:
+    def decode(self, token_ids: Sequence[int], **options: object) -> str:
         """Concatenate the tokens of ids."""
         return "".join(self.convert_ids_to_tokens(list(token_ids)))
 
@@ -117,10 +117,10 @@ class FunctionTextReader(InputReader):
 
     text: TextModel
 
-    def is_single(self, inputs: Any) -> bool:
+    def is_single(self, inputs: object) -> bool:
         return is_one_text(inputs)
 
-    def split(self, inputs: Any) -> Iterator[Raw]:
+    def split(self, inputs: object) -> Iterator[Raw]:
         return split_texts(inputs)
 
     def prepare_one(self, raw: Raw) -> TextSample:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +15,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
 from interpreto.model_wrapping.tokens import TokenSpace
 from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.type_guards import is_array, is_list
 
 
 @final
@@ -43,7 +43,7 @@ class TokenEmbeddings(GradientInput):
 
     def baselines(self, sample: TextSample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
-        specs = spec if isinstance(spec, list | tuple) else [spec]
+        specs = spec if is_list(spec) else [spec]
         if not specs:
             raise OptionError("baseline=[] is an empty list; pass at least one baseline.")
         values = torch.stack([self._baseline(spec, tensor) for spec in specs])
@@ -59,14 +59,10 @@ class TokenEmbeddings(GradientInput):
         return reduce_axis(scores, -1, reduction)
 
     def describe(self, spec: object) -> str:
-        return (
-            ", ".join(self.describe(baseline) for baseline in spec)
-            if isinstance(spec, list | tuple)
-            else self._name(spec)
-        )
+        return ", ".join(self.describe(baseline) for baseline in spec) if is_list(spec) else self._name(spec)
 
     def _name(self, spec: object) -> str:
-        if isinstance(spec, Tensor | np.ndarray):
+        if is_array(spec):
             return f"tensor {tuple(spec.shape)}"
         token_spec = self._token(spec)
         return "zeros" if token_spec == "zeros" else token_named(self.tokens, token_spec, "baseline").name
@@ -76,7 +72,7 @@ class TokenEmbeddings(GradientInput):
         return default_baseline(self.tokens) if spec is None else spec
 
     def _baseline(self, spec: object, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
-        if isinstance(spec, Tensor | np.ndarray):
+        if is_array(spec):
             spec = torch.as_tensor(spec)
             if spec.shape not in (tensor.shape, tensor.shape[-1:]):
                 raise OptionError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import final
 
 import torch
@@ -16,6 +15,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
 from interpreto.model_wrapping.tokens import TokenSpace
 from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.type_guards import is_integer, is_real
 
 _ROLES = ("mask", "unk", "space", "pad")
 _BY_MASK = ("attention", "attention-sink")
@@ -97,7 +97,7 @@ def token_named(tokens: TokenSpace, given: object, option: str) -> Removal:
 
 def _named(tokens: TokenSpace, given: object, option: str) -> Removal:
     zeros = ("zeros",) if option == "baseline" else ()
-    if isinstance(given, Real) and not isinstance(given, bool) and (zeros or not isinstance(given, Integral)):
+    if is_real(given) and (zeros or not is_integer(given)):
         zeros_hint = "'zeros', " if zeros else ""
         raise OptionError(
             f"{option}={given!r} is a number, which is not defined for a text: pass {zeros_hint}a token as text, or "
@@ -105,7 +105,7 @@ def _named(tokens: TokenSpace, given: object, option: str) -> Removal:
         )
     # The order of the checks decides ties: an id, then a role, then a text as written, then a vocabulary entry.
     number = given.get("id") if isinstance(given, Mapping) and len(given) == 1 else given
-    if isinstance(number, Integral) and not isinstance(number, bool):
+    if is_integer(number):
         token = int(number)
         if not 0 <= token < len(tokens.tokenizer):
             raise OptionError(
@@ -115,17 +115,16 @@ def _named(tokens: TokenSpace, given: object, option: str) -> Removal:
     if isinstance(given, Mapping):
         raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
     roles = {name: token for name in _ROLES if (token := _role(tokens, name)) is not None}
-    if isinstance(given, str) and given in roles:
-        return Removal(roles[given], given)
-    if isinstance(given, str) and (token := _written(tokens, given)) is not None:
-        return Removal(token, given)
-    vocabulary = tokens.tokenizer.get_vocab()
-    if not isinstance(given, str) or given not in vocabulary:
-        raise OptionError(
-            f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
-            f"of this tokenizer: {choices(given, vocabulary)}"
-        )
-    return Removal(vocabulary[given], str(given))
+    if isinstance(given, str):
+        token = roles[given] if given in roles else _written(tokens, given)
+        if token is not None:
+            return Removal(token, given)
+        if given in (vocabulary := tokens.tokenizer.get_vocab()):
+            return Removal(vocabulary[given], given)
+    raise OptionError(
+        f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
+        f"of this tokenizer: {choices(given, tokens.tokenizer.get_vocab())}"
+    )
 
 
 def default_baseline(tokens: TokenSpace) -> str:
