@@ -44,7 +44,7 @@ class Kind:
     read: Callable[[Any], Any]
 
 
-def read_option(name: str, value: Any) -> Any:
+def read_option(name: str, value: object) -> Any:
     """Validate the value of an option and convert it to the type that the package works with.
 
     Values of options that are not in `OPTION_KINDS` are returned unchanged.
@@ -119,14 +119,14 @@ def _annotations(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
     return [(parameter.name, parameter.annotation)]
 
 
-def literal_values(annotation: Any) -> tuple[str, ...]:
+def literal_values(annotation: object) -> tuple[str, ...]:
     """The strings in an annotation's `Literal`s, which may be inside a union."""
     if get_origin(annotation) is Literal:
         return tuple(value for value in get_args(annotation) if isinstance(value, str))
     return tuple(value for part in get_args(annotation) for value in literal_values(part))
 
 
-def _read_argument(optional: Collection[str], literals: Mapping[str, tuple[str, ...]], name: str, value: Any) -> Any:
+def _read_argument(optional: Collection[str], literals: Mapping[str, tuple[str, ...]], name: str, value: object) -> Any:
     if value is None and name in optional:
         return None
     value = read_option(name, value)
@@ -135,7 +135,7 @@ def _read_argument(optional: Collection[str], literals: Mapping[str, tuple[str, 
     return value
 
 
-def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
+def call_function(name: str, function: Callable[..., T], *args: object) -> T:
     """Call a function that the user passed as an option.
 
     Args:
@@ -157,12 +157,12 @@ def call_function(name: str, function: Callable[..., T], *args: Any) -> T:
         ) from error
 
 
-def _describe_argument(arg: Any) -> str:
+def _describe_argument(arg: object) -> str:
     shape = getattr(arg, "shape", None)
     return type(arg).__name__ if shape is None else f"an array of shape {tuple(shape)}"
 
 
-def short_repr(value: Any) -> str:
+def short_repr(value: object) -> str:
     """The `repr` of a value on one line, shortened for error messages."""
     return " ".join(_REPR.repr(value).split())
 
@@ -173,28 +173,28 @@ def _unwrap_scalar(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def _integer(value: Any) -> int:
+def _integer(value: object) -> int:
     value = _unwrap_scalar(value)
     if not is_integer(value):
         raise ValueError
     return int(value)
 
 
-def _count(minimum: int, maximum: int, value: Any) -> int:
+def _count(minimum: int, maximum: int, value: object) -> int:
     value = _integer(value)
     if not minimum <= value <= maximum:
         raise ValueError
     return value
 
 
-def _samples(value: Any) -> int:
+def _samples(value: object) -> int:
     value = _integer(value)
     if value > MAX_SAMPLES:
         raise ValueError("it is the number of evaluations of the model for one target of one sample")
     return _count(1, MAX_SAMPLES, value)
 
 
-def _number(minimum: float, maximum: float, bounds: str, value: Any) -> float:
+def _number(minimum: float, maximum: float, bounds: str, value: object) -> float:
     """A finite number in an interval.
 
     Args:
@@ -219,28 +219,28 @@ def _number(minimum: float, maximum: float, bounds: str, value: Any) -> float:
     return number
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     return _instance((bool,), _unwrap_scalar(value))
 
 
-def _instance(types: tuple[type, ...], value: Any) -> Any:
+def _instance(types: tuple[type, ...], value: object) -> Any:
     if not isinstance(value, types):
         raise ValueError
     return value
 
 
-def _function(value: Any) -> Any:
+def _function(value: object) -> Any:
     if not callable(value) or inspect.isclass(value):
         raise ValueError
     return value
 
 
-def _unwrap_array(value: Any) -> Any:
+def _unwrap_array(value: object) -> Any:
     """Convert a one-dimensional array or tensor to a list; return anything else unchanged."""
     return value.tolist() if is_array(value) and value.ndim == 1 else value
 
 
-def _percentiles(value: Any) -> float | list[float]:
+def _percentiles(value: object) -> float | list[float]:
     value = _unwrap_array(value)
     if not is_list(value):
         return PERCENTILE.read(value)
@@ -249,13 +249,13 @@ def _percentiles(value: Any) -> float | list[float]:
     return [PERCENTILE.read(item) for item in value]
 
 
-def _callable(value: Any) -> Any:
+def _callable(value: object) -> Any:
     if not callable(value):
         raise ValueError
     return value
 
 
-def _extent(maximum: int, value: Any) -> int | tuple[int, int]:
+def _extent(maximum: int, value: object) -> int | tuple[int, int]:
     """One size for both height and width, or a pair (height, width)."""
     value = _unwrap_array(value)
     if not is_list(value):
@@ -265,14 +265,14 @@ def _extent(maximum: int, value: Any) -> int | tuple[int, int]:
     return _count(1, maximum, value[0]), _count(1, maximum, value[1])
 
 
-def _layers(value: Any) -> int | tuple[int, ...]:
+def _layers(value: object) -> int | tuple[int, ...]:
     value = _unwrap_array(value)
     if isinstance(value, list | tuple | range) and len(value):
         return tuple(_integer(layer) for layer in value)
     return _integer(value)
 
 
-def _dtype(value: Any) -> torch.dtype:
+def _dtype(value: object) -> torch.dtype:
     value = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else value
     # The type is checked first, because `in` calls __eq__ of the user's object.
     if not isinstance(value, torch.dtype) or value not in _AUTOCAST_DTYPES:
@@ -280,7 +280,7 @@ def _dtype(value: Any) -> torch.dtype:
     return value
 
 
-def _device(value: Any) -> torch.device:
+def _device(value: object) -> torch.device:
     if isinstance(value, bool) or not isinstance(value, str | int | torch.device):
         raise ValueError
     try:
@@ -303,7 +303,7 @@ def _texts(value: Any) -> list[str]:
     return texts
 
 
-def _labels(value: Any) -> list[str]:
+def _labels(value: object) -> list[str]:
     names = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(names, Mapping):
         # Such as `id2label` of a transformers config.
@@ -317,7 +317,7 @@ def _labels(value: Any) -> list[str]:
     return [str(name) for name in names]
 
 
-def _path(value: Any) -> Any:
+def _path(value: object) -> Any:
     if not isinstance(value, str | os.PathLike):
         raise ValueError
     name = os.fspath(value)
@@ -335,13 +335,13 @@ def _path(value: Any) -> Any:
     return value
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not are_all(str, value):
         raise ValueError
     return value
 
 
-def _either(kinds: tuple[Kind, ...], value: Any) -> Any:
+def _either(kinds: tuple[Kind, ...], value: object) -> Any:
     """The value, converted by the first kind that accepts it."""
     for kind in kinds[:-1]:
         try:
@@ -351,7 +351,7 @@ def _either(kinds: tuple[Kind, ...], value: Any) -> Any:
     return kinds[-1].read(value)
 
 
-def _or_none(read: Callable[[Any], Any], value: Any) -> Any:
+def _or_none(read: Callable[[object], object], value: object) -> Any:
     return None if value is None else read(value)
 
 

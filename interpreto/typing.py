@@ -16,7 +16,7 @@ Axis letters of all annotations:
 Masks are 1 where a unit is changed and 0 where it is unchanged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -44,6 +44,9 @@ OnError = Literal["raise", "record"]
 
 Size = tuple[int, int]
 """Height and width."""
+
+TorchFunction = Callable[..., Any]
+"""A function of PyTorch, as a function mode receives it."""
 
 BYTES = bytes | bytearray | memoryview
 """Types that hold the bytes of a file."""

@@ -194,7 +194,7 @@ class Setup:
         return {name: value for name, value in self.inherited_options.items() if name in _OPTIONS_WITHOUT_UNITS}
 
 
-def _target_segmenter(options: Mapping[str, Any]) -> UnitSegmenter | None:
+def _target_segmenter(options: Mapping[str, object]) -> UnitSegmenter | None:
     name = options.get("target_granularity")
     # The score of a whole continuation is one target already, so that there is nothing to group.
     return None if name in (None, "sequence") else resolve(name, "text")

@@ -51,7 +51,7 @@ def partial_keywords(made: object) -> dict[str, Any]:
 
 
 def resolve_classes(
-    given: object, known: Sequence[type], kind: str, fits: Callable[[Any], bool]
+    given: object, known: Sequence[type], kind: str, fits: Callable[[object], bool]
 ) -> dict[str, Callable[..., Any]]:
     """Classes or partials by name, in any form that a user may pass.
 
@@ -78,7 +78,7 @@ def resolve_classes(
     return dict(zip(names, classes, strict=True))
 
 
-def _resolve_class(value: Any, known: Sequence[type], kind: str, fits: Callable[[Any], bool]) -> Callable[..., Any]:
+def _resolve_class(value: Any, known: Sequence[type], kind: str, fits: Callable[[object], bool]) -> Callable[..., Any]:
     if isinstance(value, str):
         return find_by_name(value, known, kind)
     if not fits(value):

@@ -139,7 +139,7 @@ TASK_OPTIONS = {
 """Options that only some tasks have, and the models that they are for, as error messages name them."""
 
 
-def check_fits_task(options: Mapping[str, Any], task: str, allowed: Collection[str]) -> None:
+def check_fits_task(options: Mapping[str, object], task: str, allowed: Collection[str]) -> None:
     """Check that the task of a model has all options that the user passed.
 
     Args:
@@ -157,7 +157,7 @@ def check_fits_task(options: Mapping[str, Any], task: str, allowed: Collection[s
             raise OptionError(f"{name}= is for {purpose}; this model is for {task}.")
 
 
-def check_names(method: type, options: Mapping[str, Any]) -> None:
+def check_names(method: type, options: Mapping[str, object]) -> None:
     """Check that a method has all options that the user passed.
 
     Raises:

@@ -250,7 +250,7 @@ class Pipeline:
         self,
         item: _Item,
         wrapper: InferenceWrapper,
-        shared: dict[Hashable, Any],
+        shared: dict[Hashable, object],
         bar: tqdm,
         n_samples: int,
         job: Job[Found],
@@ -264,7 +264,7 @@ class Pipeline:
         return replace(prepared, targets=prepared.targets.without_cache()), result
 
     def _prepared(
-        self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, Any], needs: PlanNeeds
+        self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, object], needs: PlanNeeds
     ) -> PlanRun[PreparedSample]:
         """Evaluate the unperturbed sample, resolve its targets, and determine the final units."""
         setup, sample, units, segmenter = self.setup, item.targeted.sample, item.units, item.segmenter

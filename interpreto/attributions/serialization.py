@@ -97,7 +97,7 @@ def verify_checksum(text: str) -> dict[str, Any]:
     return content
 
 
-def _content_checksum(words: dict[str, Any]) -> str:
+def _content_checksum(words: dict[str, object]) -> str:
     """The checksum of the content of a JSON file."""
     # Of the content as JSON reads it again: tuples become lists, and numbers as keys become strings.
     plain = json.loads(json.dumps(words, ensure_ascii=False))

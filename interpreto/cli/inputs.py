@@ -38,7 +38,7 @@ def read(inputs: Sequence[str], texts: Sequence[str], column: str | None) -> lis
     return [*(sample for argument in inputs for sample in _read(argument, column)), *texts]
 
 
-def check(samples: Iterable[Any], task: str, modality: str | None) -> None:
+def check(samples: Iterable[object], task: str, modality: str | None) -> None:
     """Check that the model supports the type of each sample.
 
     Args:

@@ -26,7 +26,7 @@ FIGURE, RESULTS = "attributions", "results"
 
 
 def run(
-    methods: Sequence[Method], model: object, processor: object, inputs: Any, targets: Any, options: dict[str, Any]
+    methods: Sequence[Method], model: object, processor: object, inputs: Any, targets: Any, options: dict[str, object]
 ) -> tuple[Results, dict[str, float]]:
     """Run methods, and return the results and the run time of each.
 
@@ -135,7 +135,7 @@ def save(results: Results, folder: Path) -> None:
             output.save(folder / f"{method}-{number}")
 
 
-def method_table(loaded: tuple[Any, Any] | None, task: str | None) -> Table:
+def method_table(loaded: tuple[object, object] | None, task: str | None) -> Table:
     """A table of all methods; if a model is loaded, also which of them support it.
 
     Args:
@@ -193,7 +193,7 @@ def held_out_samples(name: str, count: int, target: object, needs_target: bool) 
     }
 
 
-def demonstrate(name: str, inputs: list[Any], out: Path, targets: object = None) -> Results:
+def demonstrate(name: str, inputs: list[object], out: Path, targets: object = None) -> Results:
     """Run all methods that support a model of `interpreto.zoo`; print and save the results."""
     model, processor = zoo.load(name)
     methods = [method for method in NAMES.values() if why_not(method, model, processor, None) is None]

@@ -117,7 +117,7 @@ def methods(
     wrapper: InferenceWrapper,
     model: object,
     processor: object,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     corpus: Any,
 ) -> list[MethodEntry]:
     """Create the requested methods, and the controls that the model supports.
@@ -153,7 +153,7 @@ def methods(
 
 
 def _method_entry(
-    name: str, factory: Factory, model: object, processor: object, options: Mapping[str, Any], *, control: bool
+    name: str, factory: Factory, model: object, processor: object, options: Mapping[str, object], *, control: bool
 ) -> MethodEntry:
     shared = _shared_options(factory, options)
     configuration = _configuration(factory, shared)
@@ -170,8 +170,8 @@ def metrics(
     has_ground_truth_masks: bool,
     model: object,
     processor: object,
-    options: Mapping[str, Any],
-    removals: Mapping[str, Any],
+    options: Mapping[str, object],
+    removals: Mapping[str, object],
 ) -> list[MetricEntry]:
     """Create the requested metrics; there is one entry per removal operator for metrics that mask units.
 
@@ -239,7 +239,7 @@ def operators(removals: object) -> dict[str, Any]:
     return dict(zip(names, several, strict=True))
 
 
-def _create_metric(factory: Factory, model: object, processor: object, options: Mapping[str, Any]) -> Any:
+def _create_metric(factory: Factory, model: object, processor: object, options: Mapping[str, object]) -> Any:
     """Create a metric that runs the model."""
     metric = factory(model, processor, **_shared_options(factory, options))
     # Creating the perturbator validates the removal operator before the methods run.
@@ -259,7 +259,7 @@ def _check_options(cls: type, factory: Factory) -> None:
             raise OptionError(f"{cls.__name__} has no option {name!r}: {choices(name, names)}")
 
 
-def _shared_options(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_options(factory: Factory, options: Mapping[str, object]) -> dict[str, Any]:
     """The options of the comparison that a partial does not set itself."""
     excluded = set(partial_keywords(factory))
     # A method's own option may have the same name but another meaning, such as `segments` of XRAI.
@@ -272,7 +272,7 @@ def _shared_options(factory: Factory, options: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in options.items() if name not in excluded}
 
 
-def _configuration(factory: Factory, options: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(factory: Factory, options: Mapping[str, object]) -> dict[str, Any]:
     """A class and its options as JSON, without options that do not affect results and may change when a run resumes."""
     parts = described(factory, options)
     return {**parts, "options": {k: v for k, v in parts["options"].items() if k not in ("show_progress", "batch_size")}}

@@ -243,7 +243,7 @@ def digest(value: object) -> int:
     return _crc([repr(fingerprint(value)).encode()])
 
 
-def described(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def described(make: Callable[..., object], options: Mapping[str, object]) -> dict[str, Any]:
     """A class or partial, with the options that it is called with, as JSON."""
     return {"class": unwrap_partial(make).__name__, "options": fingerprint({**options, **partial_keywords(make)})}
 

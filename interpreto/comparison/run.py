@@ -139,7 +139,7 @@ class _Run:
         corpus: object,
         seed: int,
         on_error: OnError,
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
     ) -> "_Run":
         shared: dict[str, Any] = {**options, "seed": seed, "show_progress": False}
         # Created once for its modality, without which the default granularity is unknown.

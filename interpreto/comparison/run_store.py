@@ -253,7 +253,7 @@ def _is_run_file(path: Path) -> bool:
     return path.name == LOCK or (path.name.startswith(f".{ASKED}.") and path.name.endswith(".part"))
 
 
-def _check_line(words: dict[str, Any], asked: ComparisonConfig) -> None:
+def _check_line(words: dict[str, object], asked: ComparisonConfig) -> None:
     """Check that a line is a record of this run.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.metric_result import MetricResult, Needs
@@ -64,7 +63,7 @@ class SampleBatch:
         return SampleBatch(numbers, samples, resolved, error_lines, on_error)
 
     def records(
-        self, candidate: MethodEntry, metric_entries: Sequence[MetricEntry], masks: Sequence[Any] | None
+        self, candidate: MethodEntry, metric_entries: Sequence[MetricEntry], masks: Sequence[object] | None
     ) -> list[Record]:
         """Run one method and all metrics on the samples: one record per sample."""
         explainer = candidate.explainer
@@ -113,7 +112,7 @@ class SampleBatch:
         metric_entry: MetricEntry,
         explainer: Explainer,
         outputs: dict[int, AttributionOutput],
-        masks: Sequence[Any] | None,
+        masks: Sequence[object] | None,
         some: list[int],
     ) -> list[float]:
         """The value of a metric for some samples."""

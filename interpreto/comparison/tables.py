@@ -50,7 +50,7 @@ def values(of_metrics: Mapping[str, Mapping[str, Float[Tensor, " n"]]]) -> Rows:
     return ["method", "metric", "sample", "value"], rows
 
 
-def as_csv(header: list[str], rows: list[list[Any]]) -> str:
+def as_csv(header: list[str], rows: list[list[object]]) -> str:
     """Rows as CSV, with empty cells for NaN."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)

@@ -51,7 +51,7 @@ class InputReader(ABC):
             InputError: if it cannot be read.
         """
 
-    def prepare(self, raws: Sequence[Any]) -> list[Sample]:
+    def prepare(self, raws: Sequence[object]) -> list[Sample]:
         """Prepare samples for the model; readers that process several at once override this.
 
         Raises:
@@ -95,11 +95,11 @@ class TargetResolver(ABC):
             TargetError: if the model has no such target.
         """
 
-    def prefetch(self, specs: Sequence[Any]) -> PlanRun[None]:
+    def prefetch(self, specs: Sequence[object]) -> PlanRun[None]:
         """Compute once what the targets of several samples share, such as the text embeddings of a dual encoder."""
         yield from ()
 
-    def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+    def from_saved(self, values: tuple[object, ...], names: tuple[str, ...]) -> Any:
         """Convert the targets of a saved result to the form in which the user passes targets.
 
         Raises:

@@ -31,7 +31,7 @@ class TargetedSample:
     error: Exception | None = None
 
 
-def check_not_a_table(inputs: Any) -> None:
+def check_not_a_table(inputs: object) -> None:
     """Check that inputs are not a data frame, which iterates over its column names, or a zero-dimensional array.
 
     Raises:
@@ -50,7 +50,7 @@ def check_not_a_table(inputs: Any) -> None:
 
 
 def read(
-    reader: InputReader, resolver: TargetResolver, inputs: Any, targets: Any, keep_errors: bool
+    reader: InputReader, resolver: TargetResolver, inputs: Any, targets: object, keep_errors: bool
 ) -> list[TargetedSample]:
     """Read samples that are all available; invalid ones are reported before the model runs.
 
@@ -91,7 +91,7 @@ def read(
 
 
 def read_stream(
-    reader: InputReader, resolver: TargetResolver, inputs: Any, targets: Any, keep_errors: bool
+    reader: InputReader, resolver: TargetResolver, inputs: object, targets: object, keep_errors: bool
 ) -> Iterator[TargetedSample]:
     """Read samples from an iterator of any length when they are needed; arguments and errors are those of `read`."""
     check_not_a_table(inputs)
@@ -116,7 +116,7 @@ def prepare(reader: InputReader, items: Sequence[TargetedSample]) -> list[Target
     ]
 
 
-def _prepared(reader: InputReader, raws: Sequence[Any]) -> list[Sample | Exception]:
+def _prepared(reader: InputReader, raws: Sequence[object]) -> list[Sample | Exception]:
     """Prepare samples together and, if that fails, one by one, to find which of them cannot be read."""
     if not raws:
         return []
@@ -136,7 +136,7 @@ def _with_outcome(item: TargetedSample, outcome: Sample | Exception) -> Targeted
     return replace(item, sample=outcome)
 
 
-def _split(reader: InputReader, inputs: Any) -> Iterator[TargetedSample]:
+def _split(reader: InputReader, inputs: object) -> Iterator[TargetedSample]:
     """Iterate over the samples; an invalid sample gets an error."""
     # The reader splits everything else itself, or raises an error for all of it.
     if reader.is_single(inputs) or isinstance(inputs, tuple) or not is_collection(inputs):
@@ -170,7 +170,7 @@ def _raised(items: Iterable[TargetedSample], keep_errors: bool) -> list[Targeted
     return valid
 
 
-def _with_targets(items: Iterable[TargetedSample], targets: list[Any]) -> Iterator[TargetedSample]:
+def _with_targets(items: Iterable[TargetedSample], targets: list[object]) -> Iterator[TargetedSample]:
     """Combine each sample with its entry in the list of targets."""
     count = 0
     for count, item in enumerate(items, start=1):

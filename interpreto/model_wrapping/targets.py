@@ -122,7 +122,7 @@ class DeferredTargets:
         return self.resolve(outputs.detach()).select(outputs)
 
 
-def map_targets(function: Callable[[Any], Any], targets: object) -> Any:
+def map_targets(function: Callable[[object], object], targets: object) -> Any:
     """Apply a function to every target in contrasts, lists and tuples."""
     if isinstance(targets, Contrast):
         return Contrast(map_targets(function, targets.fact), map_targets(function, targets.foil))
@@ -219,7 +219,7 @@ def is_all(spec: object) -> bool:
     return isinstance(spec, str) and spec == "all"
 
 
-def several(targets: list[Any]) -> tuple[Any, ...]:
+def several(targets: list[object]) -> tuple[Any, ...]:
     """Convert a list of targets of one sample to a tuple.
 
     Raises:

@@ -78,7 +78,7 @@ def card(
     }
 
 
-def save(name: str, model: Any, processor: Any, card: dict[str, Any]) -> Path:
+def save(name: str, model: Any, processor: Any, card: dict[str, object]) -> Path:
     """Write the model, its processor and its card into its folder, and return the folder."""
     folder = MODELS / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Occlusion."""
 
-from typing import Any, Literal, Unpack, final
+from typing import Literal, Unpack, final
 
 from interpreto.attributions.aggregations.masks import Differences
 from interpreto.attributions.assembly import Setup
@@ -49,8 +49,8 @@ class Occlusion(Explainer):
     @checks_options
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: object,
+        processor: object = None,
         *,
         window: int | tuple[int, int] | None = None,
         stride: int | tuple[int, int] = 1,

@@ -76,7 +76,7 @@ class PerturbationMetric(ABC):
         """
 
     @abstractmethod
-    def result(self, sample_results: list[Any], n_evaluations: int) -> MetricResult:
+    def result(self, sample_results: list[object], n_evaluations: int) -> MetricResult:
         """Combine the results of all samples.
 
         Args:

@@ -56,7 +56,7 @@ class OtherSide(ABC):
         """The name of a target."""
 
     @abstractmethod
-    def rows(self, targets: Sequence[Any]) -> list[Rows]:
+    def rows(self, targets: Sequence[object]) -> list[Rows]:
         """Model inputs of targets, one row each."""
 
 
@@ -82,7 +82,7 @@ class EncodedTargetResolver(TargetResolver):
             if not isinstance(target, Embedding):
                 self.other_side.check(target)
 
-    def prefetch(self, specs: Sequence[Any]) -> PlanRun[None]:
+    def prefetch(self, specs: Sequence[object]) -> PlanRun[None]:
         targets = [target for spec in specs for target in self._listed(spec) if not isinstance(target, Embedding)]
         to_encode = {self.other_side.key(target): target for target in targets}
         to_encode = {key: target for key, target in to_encode.items() if key not in self._features}
@@ -94,7 +94,7 @@ class EncodedTargetResolver(TargetResolver):
         response: ModelResponse = yield ModelRequest.combine(requests)
         self._features.update(zip(to_encode, (part.scores[0] for part in response.flattened), strict=True))
 
-    def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+    def from_saved(self, values: tuple[object, ...], names: tuple[str, ...]) -> Any:
         # Texts are prompts; images and embeddings are saved by their names.
         if any(isinstance(value, SavedTarget) for value in values):
             raise saved_by_name(names)
@@ -127,7 +127,7 @@ class EncodedTargetResolver(TargetResolver):
     def _name(self, target: object) -> str:
         return target.name if isinstance(target, Embedding) else self.other_side.name(target)
 
-    def _features_of(self, targets: Sequence[Any]) -> Float[Tensor, "k d"]:
+    def _features_of(self, targets: Sequence[object]) -> Float[Tensor, "k d"]:
         """Features of targets, in order.
 
         Raises:

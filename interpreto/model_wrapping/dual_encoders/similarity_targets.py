@@ -150,7 +150,7 @@ def several(spec: object, expected: str) -> tuple[Any, ...]:
     return targets
 
 
-def flattened(targets: tuple[Any, ...]) -> list[Any]:
+def flattened(targets: tuple[object, ...]) -> list[Any]:
     """Everything that a sample is compared with, contrasts as fact and foil; functions are left out."""
     items: list[Any] = []
     for target in targets:
@@ -162,10 +162,10 @@ def flattened(targets: tuple[Any, ...]) -> list[Any]:
 
 
 def compared(
-    targets: tuple[Any, ...],
+    targets: tuple[object, ...],
     features: Float[Tensor, "k d"],
     similarity: Similarity,
-    name: Callable[[Any], str],
+    name: Callable[[object], str],
 ) -> SimilarityTargets:
     """Targets with the features of their `flattened` form, in the same order."""
     labels = _distinct_names(flattened(targets), name)
@@ -188,7 +188,7 @@ def compared(
     )
 
 
-def _distinct_names(others: Sequence[Any], name: Callable[[Any], str]) -> list[str]:
+def _distinct_names(others: Sequence[object], name: Callable[[object], str]) -> list[str]:
     """Names of targets; different images or embeddings with the same name are numbered from the second on."""
     names, ids_by_name = [], dict[str, list[int]]()
     for target in others:

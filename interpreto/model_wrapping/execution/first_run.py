@@ -9,6 +9,7 @@ from interpreto.errors import CannotCopyError
 from interpreto.model_wrapping.execution.gradient_mode import SET_GRAD_ENABLED
 from interpreto.model_wrapping.execution.randomness import RANDOM_FUNCTIONS, OwnGenerator
 from interpreto.type_guards import is_list
+from interpreto.typing import TorchFunction
 
 
 class FirstRun(TorchFunctionMode):
@@ -48,7 +49,9 @@ class FirstRun(TorchFunctionMode):
             # cause.
             raise CannotCopyError("its forward calls modules through a closure") from error[1]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         options = kwargs or {}
         if not self._runs_original and self.original_parameters:
             for value in (*args, *options.values()):

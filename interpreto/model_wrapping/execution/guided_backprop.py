@@ -4,7 +4,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from interpreto.errors import UnsupportedError
+from interpreto.typing import TorchFunction
 
 _RELU = (
     functional.relu,
@@ -45,7 +45,9 @@ class _Guided(TorchFunctionMode):
         TorchFunctionMode.__init__(self)
         self.relu, self.others = False, set[str]()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         output = func(*args, **(kwargs or {}))
         if func in _RELU or func in _LIKE_RELU:
             self.let_pass(output, func.__name__.strip("_"))

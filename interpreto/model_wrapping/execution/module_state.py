@@ -127,7 +127,7 @@ def _is_config(value: object) -> bool:
     return is_dataclass(value) and not isinstance(value, type | nn.Module) and "__dict__" in dir(value)
 
 
-def _same_attributes(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+def _same_attributes(now: dict[object, object], before: dict[object, object]) -> bool:
     """Whether two dictionaries have the same keys and values; values other than `_SIMPLE` are compared by identity."""
     return now.keys() == before.keys() and all(_same(now.get(key, _ABSENT), value) for key, value in before.items())
 

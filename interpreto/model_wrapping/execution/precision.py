@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from interpreto.typing import TorchFunction
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Values in float32, or in float64 if they are: half precision loses small differences of scores."""
@@ -40,7 +42,9 @@ class _Exact(TorchFunctionMode):
         TorchFunctionMode.__init__(self)
         self.weight, self.device = weight, device
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         if not self._needs_float32(func, args):
             return func(*args, **(kwargs or {}))
         with torch.autocast(self.device, enabled=False):

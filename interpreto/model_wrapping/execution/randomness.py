@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from interpreto.typing import TorchFunction
+
 _TAKES_GENERATOR = {
     torch.multinomial, Tensor.multinomial, torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_, torch.normal,
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.poisson, Tensor.normal_, Tensor.uniform_,
@@ -51,7 +53,9 @@ class OwnGenerator(TorchFunctionMode):
         """Whether any random number was drawn."""
         return bool(self.generators)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         return self.call(func, args, kwargs or {}) if func in RANDOM_FUNCTIONS else func(*args, **(kwargs or {}))
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from interpreto.model_wrapping.execution.module_state import ModuleState
 from interpreto.model_wrapping.execution.norm_layers import keep_layout
 from interpreto.model_wrapping.runtime import unwrap_model
 from interpreto.type_guards import is_list
+from interpreto.typing import TorchFunction
 
 _MAX_COPIED_BYTES = 2**22
 """Buffers up to this number of bytes are copied too, because a forward may write to them."""
@@ -35,7 +36,9 @@ _ATTEMPTS = 10
 class _SharedTensors(TorchFunctionMode):
     """Makes `copy.deepcopy` of this thread share tensors instead of copying them."""
 
-    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         if func in (Tensor.__deepcopy__, Tensor.clone):
             return args[0]
         return func(*args, **(kwargs or {}))

@@ -55,7 +55,7 @@ def split_images(inputs: Any) -> Iterator[Any]:
         )
 
 
-def _images_of(inputs: Mapping[str, Any]) -> list[Any]:
+def _images_of(inputs: Mapping[str, object]) -> list[Any]:
     """The images of a preprocessed mapping.
 
     Raises:

@@ -171,7 +171,9 @@ def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
     )
 
 
-def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
+def _encode_chat(
+    messages: list[Mapping[str, object]], text: TextModel, padding: Mapping[str, int | float]
+) -> TextSample:
     """Render a chat with the model's template, and tokenize it.
 
     The texts of the sample are the contents of the messages; all other tokens count as added.
@@ -188,7 +190,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
     # A final message of the assistant is a prefix of its answer: the model continues it.
     is_continued = messages[-1]["role"] == "assistant"
 
-    def rendered_as(chat: list[Mapping[str, Any]]) -> str:
+    def rendered_as(chat: list[Mapping[str, object]]) -> str:
         try:
             return tokenizer.apply_chat_template(
                 chat, tokenize=False, add_generation_prompt=not is_continued, continue_final_message=is_continued
@@ -220,7 +222,7 @@ def _encode_chat(messages: list[Mapping[str, Any]], text: TextModel, padding: Ma
     return TextSample(rows_of({}, ids, (), padding), texts, rendered, spans, "", sequence, names, roles=roles)
 
 
-def _content(message: Mapping[str, Any]) -> str:
+def _content(message: Mapping[str, object]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content

@@ -69,7 +69,7 @@ def is_one_text(inputs: object) -> bool:
     return isinstance(inputs, str)
 
 
-def _tuple_of_texts(inputs: tuple[Any, ...]) -> InputError:
+def _tuple_of_texts(inputs: tuple[object, ...]) -> InputError:
     shown = ", ".join(repr(item[:20] if isinstance(item, str) else item)[:40] for item in inputs[:3])
     pair = f"a pair is [({shown})] or {{'text': ..., 'text_pair': ...}}, and " if len(inputs) == 2 else ""
     return InputError(
@@ -92,7 +92,7 @@ def _is_flat(ids: object) -> bool:
     return bool(ids) and is_integer(ids[0])
 
 
-def split_texts(inputs: Any) -> Iterator[Raw]:
+def split_texts(inputs: object) -> Iterator[Raw]:
     """Yield the texts one by one.
 
     Raises:

@@ -234,7 +234,7 @@ def word_tokens(text: TextModel, rows: Rows) -> Bool[Tensor, "p l"]:
     return ~special_tokens(text.tokenizer, rows.fields["input_ids"]) & rows.fields["attention_mask"].bool()
 
 
-def rows_of(encoding: Mapping[str, Any], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
+def rows_of(encoding: Mapping[str, object], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
     """One row of token ids, with those outputs of the tokenizer that the model reads."""
     tensors = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     for name in fields:

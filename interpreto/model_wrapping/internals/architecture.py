@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.internals.attention_recorder import ATTENTION_FUNCTIONS, AttentionRecorder
 from interpreto.type_guards import is_list
+from interpreto.typing import TorchFunction
 
 _MAX_LISTED = 6
 
@@ -57,7 +58,9 @@ class _FirstCalls(TorchFunctionMode):
         self.path: list[tuple[str, int]] = []
         self.seen: list[Path] = []
 
-    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         if func in ATTENTION_FUNCTIONS and AttentionRecorder.respond(func, args, kwargs or {}):
             self.seen.append(tuple(self.path))
         return func(*args, **(kwargs or {}))

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from interpreto.typing import TorchFunction
+
 _FORBIDDEN = -1e4
 """An additive mask at or below this value forbids attention; older models use -10,000 instead of minus infinity."""
 
@@ -104,7 +106,9 @@ class AttentionRecorder(TorchFunctionMode):
         calls, self.calls = self.calls, []
         return calls
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         options = kwargs or {}
         if not self.open or _THREAD.tap is not self:
             return func(*args, **options)

@@ -64,7 +64,7 @@ class ContinuationResolver(TargetResolver):
         elif (continuation := continuations.of(spec, self.text, _prompt(sample))) is not None:
             continued(_prompt(sample), continuation.ids, continuation.said, continuation.spans, self.text)
 
-    def from_saved(self, values: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+    def from_saved(self, values: tuple[object, ...], names: tuple[str, ...]) -> Any:
         tokens = [token for value in values for token in (value if isinstance(value, tuple) else (value,))]
         if any(isinstance(token, SavedTarget | str) for token in tokens):
             raise saved_by_name(names)

@@ -110,7 +110,7 @@ class TextModel:
         weight = getattr(table, "weight", None)
         return getattr(table, "num_embeddings", None if weight is None else len(weight))
 
-    def run(self, fields: Mapping[str, Any]) -> Any:
+    def run(self, fields: Mapping[str, object]) -> Any:
         """Run a batch; a module that is not of transformers gets only the fields that its forward names."""
         parameters = self.parameters
         accepted = {name: field for name, field in fields.items() if name in parameters or parameters.takes_any}

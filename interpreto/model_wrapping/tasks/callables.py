@@ -1,7 +1,7 @@
 """Functions as models."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.tasks.classification import ClassTargetResolver
@@ -32,7 +32,7 @@ def from_callables(
     texts: bool = False,
     layout: Layout = "n c h w",
     labels: Sequence[str] | Mapping[int, str] | None = None,
-    preprocess: Callable[[Any], Any] | None = None,
+    preprocess: Callable[[object], object] | None = None,
     patch_size: int | tuple[int, int] | None = None,
 ) -> InferenceWrapper:
     """Wrap functions of images or texts, so that every method whose needs they meet works on them.

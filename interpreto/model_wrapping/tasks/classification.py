@@ -43,13 +43,13 @@ class ClassTargetResolver(TargetResolver):
     runtime: Runtime | None = None
     count: int | None = None
 
-    def check(self, spec: Any, sample: Sample | None = None) -> None:
+    def check(self, spec: object, sample: Sample | None = None) -> None:
         count = self.count if self.module is None else _number_of_classes(self.config, self.module)
         if count is not None and spec is not None:
             named(spec, labels_of(self.config, count))
 
     def resolve(
-        self, sample: Sample, spec: Any, seed: int, capture: CaptureRequest | None = None
+        self, sample: Sample, spec: object, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
         # Targets are resolved from the outputs; only captured gradients need them in the same forward pass.
         requested = AllOutputs() if capture is None else DeferredTargets(partial(self._resolved, spec))
@@ -74,13 +74,13 @@ class ClassTargetResolver(TargetResolver):
         values = [float(probabilities[value]) if isinstance(value, int) else math.nan for value in targets.values]
         return tuple(value if math.isfinite(value) else None for value in values)
 
-    def _resolved(self, spec: Any, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
+    def _resolved(self, spec: object, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
         targets = resolve(spec, outputs[0], labels_of(self.config, outputs.shape[1]))
         check_scores(targets.select(outputs), targets.names)
         return targets
 
 
-def _number_of_classes(config: Any, module: nn.Module) -> int | None:
+def _number_of_classes(config: object, module: nn.Module) -> int | None:
     """The number of classes according to the config, if the model's last linear layer has as many outputs.
 
     None if they differ, because users replace the head of a model without updating its config.
@@ -91,7 +91,7 @@ def _number_of_classes(config: Any, module: nn.Module) -> int | None:
     return count if head in (None, count) else None
 
 
-def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
+def logits_of(output: object, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
     """Find the logits in a model's output.
 
     Args:
@@ -123,7 +123,7 @@ def logits_of(output: Any, count: int, chosen: ModelOutput = None) -> Float[Tens
     return at_least_float32(logits)
 
 
-def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
+def select_output(output: object, chosen: str | int | Callable[[object], object]) -> Any:
     """Select the part of a model's output that the option `model_output` names."""
     if callable(chosen):
         return call_function("model_output", chosen, output)
@@ -138,16 +138,16 @@ def select_output(output: Any, chosen: str | int | Callable[[Any], Any]) -> Any:
     raise OptionError(f"The model's output has no {chosen!r}: {hint}")
 
 
-def _parts(output: Any) -> dict[Any, Any]:
+def _parts(output: object) -> dict[Any, Any]:
     """The parts of a model's output by their keys, or by their indices."""
     return dict(output.items()) if isinstance(output, Mapping) else dict(enumerate(output)) if is_list(output) else {}
 
 
-def _part_named(output: Any, name: str) -> Any:
+def _part_named(output: object, name: str) -> Any:
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
 
 
-def describe_output(output: Any) -> str:
+def describe_output(output: object) -> str:
     """Describe a model's output in an error message: its type, and the keys or indices of its parts."""
     if isinstance(output, Tensor):
         dtype = f"{output.dtype} " if output.is_complex() else ""

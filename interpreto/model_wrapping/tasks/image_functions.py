@@ -40,7 +40,7 @@ class FunctionImageReader(InputReader):
     ragged = False
 
     def __init__(
-        self, preprocess: Callable[[Any], Any] | None, channels_last: bool, patch: tuple[int, int] | None
+        self, preprocess: Callable[[object], object] | None, channels_last: bool, patch: tuple[int, int] | None
     ) -> None:
         self.preprocess, self.channels_last, self.patch = preprocess, channels_last, patch
         self._geometries: dict[tuple[int, int], images.PreprocessingGeometry] = {}
