@@ -15,7 +15,7 @@ from interpreto.attributions.metrics.metric_result import Needs
 ROOT = Path(interpreto.__file__).parent
 # Lower layers first; an import may only go downwards or sideways, inside functions too.
 LAYERS = [
-    ("interpreto.errors", "interpreto.typing", "interpreto.option_kinds"),
+    ("interpreto.errors", "interpreto.typing", "interpreto.type_guards", "interpreto.option_kinds"),
     ("interpreto.atomic",),
     ("interpreto.visualizations",),
     ("interpreto.zoo",),

@@ -180,7 +180,7 @@ def _sample_info(prepared: PreparedSample) -> dict[str, Any]:
 
 def _turns(sample: TextSample, units: Units) -> list[list[Any]]:
     """The role of each turn of a chat, and the index of the first unit of the turn."""
-    turn_of_unit = sample.sequence[units.start.flatten()].tolist()
+    turn_of_unit = sample.text_index[units.start.flatten()].tolist()
     turns: list[list[Any]] = []
     current = -1
     for unit, turn in enumerate(turn_of_unit):

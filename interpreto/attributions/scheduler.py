@@ -47,8 +47,8 @@ class _PendingRequest:
 
     def response(self) -> ModelResponse:
         """The response to the whole request, in the order in which the plan sent the rows."""
-        whole = ModelResponse.concatenate(self.parts)
-        return whole if self.inverse is None else replace(whole, scores=whole.scores[self.inverse])
+        combined = ModelResponse.concatenate(self.parts)
+        return combined if self.inverse is None else replace(combined, scores=combined.scores[self.inverse])
 
 
 @dataclass(eq=False)
@@ -65,10 +65,10 @@ class _RunningPlan(Generic[Found]):
         """Take the plan's next request."""
         self.pending = []
         for one in request.flattened:
-            arranged, back = deduplicate(one), None
-            if arranged is not None:
-                one, back = replace(one, rows=arranged.rows), arranged.inverse
-            pending = _PendingRequest(self, one, len(one.rows), back)
+            unique, inverse = deduplicate(one), None
+            if unique is not None:
+                one, inverse = replace(one, rows=unique.rows), unique.inverse
+            pending = _PendingRequest(self, one, len(one.rows), inverse)
             self.pending.append(pending)
             self.n_evaluations += pending.size
         self.n_pending = len(self.pending)
@@ -113,61 +113,63 @@ def run_plans(
     on_evaluations: Callable[[int], object] = lambda rows: None,
     deduplicate: Deduplicate = lambda request: None,
 ) -> list[tuple[Found, int]]:
-    """Run plans until all have ended, and return the result of each with the number of rows it sent.
+    """Run plans until all have ended, and return the result of each with its number of evaluations.
 
     A plan starts, or continues, only while the waiting rows do not fill a batch; then several do, until some batches
     wait. Memory is bounded by these batches and by the last request, not by the number of plans. Rows with equal batch
     keys share a batch; a full batch runs at once, others when nothing else can be done.
 
     Args:
-        plans: One per sample, best in an order in which neighbours have rows of like length.
+        plans: One per sample, best sorted by the length of their rows.
         respond: Runs a batch of requests that share a batch key.
         batch_size: Rows per batch.
-        on_evaluations: Called with the number of rows after each batch, and with the number of duplicates that need no
+        on_evaluations: Called with the number of rows after each batch, and with the number of duplicates that are not
             run.
-        deduplicate: Returns the rows of a request in the order that suits the model best, equal ones once.
+        deduplicate: Returns the unique rows of a request, in the order that is most efficient for the model.
     """
-    found: dict[int, tuple[Found, int]] = {}
+    results: dict[int, tuple[Found, int]] = {}
     waiting: dict[tuple[object, ...], _Queue] = {}
     # A heap with the earliest sample first: its memory is released soonest.
-    answered: list[tuple[int, _RunningPlan[Found]]] = []
-    fresh = enumerate(plans)
+    resumable: list[tuple[int, _RunningPlan[Found]]] = []
+    remaining = enumerate(plans)
 
     def short_of(rows: int) -> bool:
         return all(queue.rows < rows for queue in waiting.values())
 
-    def proceed(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
+    def advance(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
         """Continue a plan, and return the number of bytes of its next request."""
         try:
             request = next(one.run) if response is None else one.run.send(response)
         except StopIteration as stop:
-            found[one.number] = (stop.value, one.n_evaluations)
+            results[one.number] = (stop.value, one.n_evaluations)
             # Break the reference cycle between request and plan.
             one.pending = []
             return 0.0
         one.submit(request, deduplicate)
-        made = 0.0
-        for pending, asked in zip(one.pending, request.flattened, strict=True):
-            made += asked.nbytes
-            if pending.inverse is not None and pending.size < len(asked.rows):
-                on_evaluations(len(asked.rows) - pending.size)
-            waiting.setdefault(asked.batch_key, _Queue()).put(pending)
-        return made
+        n_bytes = 0.0
+        for pending, part in zip(one.pending, request.flattened, strict=True):
+            n_bytes += part.nbytes
+            if pending.inverse is not None and pending.size < len(part.rows):
+                on_evaluations(len(part.rows) - pending.size)
+            waiting.setdefault(part.batch_key, _Queue()).put(pending)
+        return n_bytes
 
     while True:
-        low, made = short_of(batch_size), 0.0
-        while short_of(batch_size) or (low and made < MAX_BUFFERED_BYTES and short_of(PREFETCH_BATCHES * batch_size)):
-            if answered:
-                _, one = heappop(answered)
-                made += proceed(one, one.response())
-            elif (following := next(fresh, None)) is not None:
-                made += proceed(_RunningPlan(*following), None)
+        is_low, n_bytes = short_of(batch_size), 0.0
+        while short_of(batch_size) or (
+            is_low and n_bytes < MAX_BUFFERED_BYTES and short_of(PREFETCH_BATCHES * batch_size)
+        ):
+            if resumable:
+                _, one = heappop(resumable)
+                n_bytes += advance(one, one.response())
+            elif (following := next(remaining, None)) is not None:
+                n_bytes += advance(_RunningPlan(*following), None)
             else:
                 break
         if not waiting:
-            return [found[number] for number in sorted(found)]
-        kind = max(waiting, key=lambda k: waiting[k].rows)
-        queue = waiting[kind]
+            return [results[number] for number in sorted(results)]
+        batch_key = max(waiting, key=lambda k: waiting[k].rows)
+        queue = waiting[batch_key]
         before = queue.rows
         batch, requests = queue.batch(batch_size)
         for pending, response in zip(batch, _run(respond, requests), strict=True):
@@ -175,9 +177,9 @@ def run_plans(
             if not pending.n_left:
                 pending.plan.n_pending -= 1
                 if not pending.plan.n_pending:
-                    heappush(answered, (pending.plan.number, pending.plan))
+                    heappush(resumable, (pending.plan.number, pending.plan))
         if not queue.pending:
-            del waiting[kind]
+            del waiting[batch_key]
         on_evaluations(before - queue.rows)
 
 
@@ -200,42 +202,43 @@ def _run(run: Respond, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
 
 def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
     """Several plans as one: their requests are sent together, those with the same batch key and targets as one."""
-    found: dict[int, Found] = {}
+    results: dict[int, Found] = {}
     open_: dict[int, ModelRequest] = {}
 
-    def proceed(number: int, response: ModelResponse | None) -> None:
+    def advance(number: int, response: ModelResponse | None) -> None:
         try:
             open_[number] = next(plans[number]) if response is None else plans[number].send(response)
         except StopIteration as stop:
-            found[number] = stop.value
+            results[number] = stop.value
 
     for number in range(len(plans)):
-        proceed(number, None)
+        advance(number, None)
     while open_:
-        numbers = [number for number, whole in open_.items() for _ in whole.flattened]
-        requests = [request for whole in open_.values() for request in whole.flattened]
+        numbers = [number for number, combined in open_.items() for _ in combined.flattened]
+        requests = [request for combined in open_.values() for request in combined.flattened]
         open_.clear()
         groups = _alike(requests)
-        whole = yield ModelRequest.combine(
-            [replace(requests[group[0]], rows=Rows.join([requests[place].rows for place in group])) for group in groups]
+        combined = yield ModelRequest.combine(
+            [replace(requests[group[0]], rows=Rows.join([requests[index].rows for index in group])) for group in groups]
         )
-        dealt: dict[int, ModelResponse] = {}
-        for group, response in zip(groups, whole.flattened, strict=True):
+        responses: dict[int, ModelResponse] = {}
+        for group, response in zip(groups, combined.flattened, strict=True):
             begin = 0
-            for place in group:
-                part = slice(begin, begin := begin + len(requests[place].rows))
-                dealt[place] = response.take(part)
+            for index in group:
+                part = slice(begin, begin := begin + len(requests[index].rows))
+                responses[index] = response.take(part)
         for number in dict.fromkeys(numbers):
-            proceed(
-                number, ModelResponse.combine([dealt[place] for place, whose in enumerate(numbers) if whose == number])
+            advance(
+                number,
+                ModelResponse.combine([responses[index] for index, owner in enumerate(numbers) if owner == number]),
             )
-    return [found[number] for number in range(len(plans))]
+    return [results[number] for number in range(len(plans))]
 
 
 def _alike(requests: Sequence[ModelRequest]) -> list[list[int]]:
     """Groups of requests that can become one: with the same batch key and targets."""
     groups: list[list[int]] = []
-    for place, request in enumerate(requests):
+    for index, request in enumerate(requests):
         same = (
             g
             for g in groups
@@ -243,7 +246,7 @@ def _alike(requests: Sequence[ModelRequest]) -> list[list[int]]:
         )
         group = next(same, None)
         if group is None:
-            groups.append([place])
+            groups.append([index])
         else:
-            group.append(place)
+            group.append(index)
     return groups

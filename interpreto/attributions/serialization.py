@@ -24,7 +24,7 @@ from interpreto.typing import AttributionResult
 Result = TypeVar("Result", bound=AttributionResult)
 
 VERSION = 2
-WORDS, NUMBERS, PICTURE = "output.json", "maps.safetensors", "image.png"
+METADATA_FILE, TENSORS_FILE, IMAGE_FILE = "output.json", "maps.safetensors", "image.png"
 _PLAIN = ("target_names", "task", "modality", "granularity", "n_evaluations", "info", "error")
 TENSORS = ("attributions", "scores", "standard_errors", "completeness_gap", "segments", "unit_map", "target_units")
 DAMAGE = (
@@ -44,7 +44,7 @@ def save_result(output: AttributionResult, path: Path) -> Path:
         SavedFileError: if something else is at the path.
     """
     check_result(output)
-    with atomic_folder(path, WORDS) as folder:
+    with atomic_folder(path, METADATA_FILE) as folder:
         _write(output, folder)
     return path
 
@@ -59,27 +59,27 @@ def _write(output: AttributionResult, folder: Path) -> None:
     else:
         metadata["elements"] = output.elements
     # safetensors refuses tensors that are not contiguous.
-    contents = {NUMBERS: save({name: t.contiguous() for name, t in tensors.items() if t is not None})}
+    contents = {TENSORS_FILE: save({name: t.contiguous() for name, t in tensors.items() if t is not None})}
     if isinstance(output.raw_input, Image.Image):
         buffer = io.BytesIO()
         output.raw_input.save(buffer, format="png")
-        contents[PICTURE] = buffer.getvalue()
+        contents[IMAGE_FILE] = buffer.getvalue()
     else:
         metadata["raw_input"] = output.raw_input
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     metadata["files"] = {name: checksum(content) for name, content in contents.items()}
-    (folder / WORDS).write_text(with_checksum(metadata), encoding="utf-8")
+    (folder / METADATA_FILE).write_text(with_checksum(metadata), encoding="utf-8")
 
 
-def with_checksum(words: dict[str, Any], **layout: Any) -> str:
+def with_checksum(content: dict[str, Any], **layout: Any) -> str:
     """JSON text with a checksum of its content.
 
     Args:
-        words: The content.
+        content: The content.
         layout: Options of `json.dumps`.
     """
-    return json.dumps({**words, "checksum": _content_checksum(words)}, ensure_ascii=False, **layout)
+    return json.dumps({**content, "checksum": _content_checksum(content)}, ensure_ascii=False, **layout)
 
 
 def verify_checksum(text: str) -> dict[str, Any]:
@@ -97,10 +97,10 @@ def verify_checksum(text: str) -> dict[str, Any]:
     return content
 
 
-def _content_checksum(words: dict[str, object]) -> str:
+def _content_checksum(content: dict[str, object]) -> str:
     """The checksum of the content of a JSON file."""
     # Of the content as JSON reads it again: tuples become lists, and numbers as keys become strings.
-    plain = json.loads(json.dumps(words, ensure_ascii=False))
+    plain = json.loads(json.dumps(content, ensure_ascii=False))
     return checksum(json.dumps(plain, ensure_ascii=False, sort_keys=True).encode())
 
 
@@ -144,12 +144,14 @@ def load_result(path: Path, create: Callable[..., Result]) -> Result:
     """
     try:
         folder = readable_folder(path)
-        text = read_bytes(folder / WORDS).decode()
+        text = read_bytes(folder / METADATA_FILE).decode()
         # Before the checksum, because other versions may compute it differently.
         check_version(text, VERSION, repr(str(path)))
         return _read(verify_checksum(text), folder, create)
     except FileNotFoundError as error:
-        missing = next((name for name in (WORDS, NUMBERS) if not (readable_folder(path) / name).exists()), PICTURE)
+        missing = next(
+            (name for name in (METADATA_FILE, TENSORS_FILE) if not (readable_folder(path) / name).exists()), IMAGE_FILE
+        )
         raise SavedFileError(f"{str(path)!r} is not a saved result: {missing} is missing.") from error
     except DAMAGE as error:
         # A SavedFileError is an OSError, and has its message already.
@@ -158,12 +160,12 @@ def load_result(path: Path, create: Callable[..., Result]) -> Result:
         raise SavedFileError(f"{str(path)!r} is damaged or truncated and cannot be read: {error}") from error
 
 
-def read_bytes(path: Path, wanted: str | None = None) -> bytes:
+def read_bytes(path: Path, expected: str | None = None) -> bytes:
     """The content of a file.
 
     Args:
         path: The file.
-        wanted: The expected checksum; None if the file has none.
+        expected: The expected checksum; None if the file has none.
 
     Raises:
         ValueError: if the checksum does not match, or the file is too large.
@@ -171,33 +173,33 @@ def read_bytes(path: Path, wanted: str | None = None) -> bytes:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path.name} is larger than any file that is written")
     content = path.read_bytes()
-    if wanted is not None and checksum(content) != wanted:
+    if expected is not None and checksum(content) != expected:
         raise ValueError(f"the checksum of {path.name} does not match its content")
     return content
 
 
-def _read(words: dict[str, Any], folder: Path, create: Callable[..., Result]) -> Result:
+def _read(content: dict[str, Any], folder: Path, create: Callable[..., Result]) -> Result:
     """Create the result from the content of its files.
 
     Raises:
         ValueError: if fields or files are unknown or missing, or a checksum does not match.
     """
     fields = {"version", "targets", "elements", "raw_input", "files", *_PLAIN}
-    if unknown := sorted(set(words) - fields):
+    if unknown := sorted(set(content) - fields):
         raise ValueError(f"it has unknown fields: {', '.join(unknown)}")
-    files, raw = words["files"], words.get("raw_input")
-    if set(files) != {NUMBERS} | ({PICTURE} if raw is None else set()):
+    files, raw = content["files"], content.get("raw_input")
+    if set(files) != {TENSORS_FILE} | ({IMAGE_FILE} if raw is None else set()):
         raise ValueError("it lists other files than a result has")
-    tensors = load(read_bytes(folder / NUMBERS, files[NUMBERS]))
+    tensors = load(read_bytes(folder / TENSORS_FILE, files[TENSORS_FILE]))
     if raw is None:
-        with Image.open(io.BytesIO(read_bytes(folder / PICTURE, files[PICTURE]))) as picture:
-            raw = picture.convert("RGB")
-    plain: dict[str, Any] = {name: words[name] for name in _PLAIN} | {"target_names": tuple(words["target_names"])}
+        with Image.open(io.BytesIO(read_bytes(folder / IMAGE_FILE, files[IMAGE_FILE]))) as image:
+            raw = image.convert("RGB")
+    plain: dict[str, Any] = {name: content[name] for name in _PLAIN} | {"target_names": tuple(content["target_names"])}
     tensor_fields: dict[str, Any] = {name: tensors.get(name) for name in TENSORS}
     output = create(
-        elements=words["elements"] if "elements" in words else _unpacked(tensors),
+        elements=content["elements"] if "elements" in content else _unpacked(tensors),
         raw_input=tuple(raw) if isinstance(raw, list) else raw,
-        targets=tuple(target_from_json(target) for target in words["targets"]),
+        targets=tuple(target_from_json(target) for target in content["targets"]),
         **plain,
         **tensor_fields,
     )

@@ -13,7 +13,7 @@ from rich.table import Table
 from interpreto import plot_attributions, zoo
 from interpreto.atomic import check_place, check_writable
 from interpreto.attributions.result import AttributionOutput, top_unit
-from interpreto.attributions.serialization import WORDS
+from interpreto.attributions.serialization import METADATA_FILE
 from interpreto.cli.app import console
 from interpreto.cli.arguments import NAMES, Method, Results
 from interpreto.comparison.comparison import Comparison
@@ -119,7 +119,7 @@ def check_out(out: Path, names: Iterable[str]) -> None:
         if (out / name).is_dir():
             raise SavedFileError(f"{str(out / name)!r} is a folder, but a file with this name must be written.")
     for name in names:
-        check_place(out / RESULTS / name, WORDS)
+        check_place(out / RESULTS / name, METADATA_FILE)
 
 
 def draw(results: Results, out: Path, name: str) -> None:

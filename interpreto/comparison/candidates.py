@@ -21,7 +21,7 @@ from interpreto.attributions.methods import (
 from interpreto.attributions.metrics import METRICS
 from interpreto.attributions.metrics.metric_result import Needs
 from interpreto.attributions.naming import partial_keywords, resolve_classes, split_names, unwrap_partial
-from interpreto.comparison.fingerprint import described, fingerprint
+from interpreto.comparison.fingerprint import describe_call, fingerprint
 from interpreto.comparison.records import Record
 from interpreto.errors import OptionError, UnsupportedError, choices
 from interpreto.model_wrapping.wrapper import InferenceWrapper
@@ -274,5 +274,5 @@ def _shared_options(factory: Factory, options: Mapping[str, object]) -> dict[str
 
 def _configuration(factory: Factory, options: Mapping[str, object]) -> dict[str, Any]:
     """A class and its options as JSON, without options that do not affect results and may change when a run resumes."""
-    parts = described(factory, options)
+    parts = describe_call(factory, options)
     return {**parts, "options": {k: v for k, v in parts["options"].items() if k not in ("show_progress", "batch_size")}}

@@ -19,7 +19,7 @@ from interpreto.comparison.bootstrap import Interval, difference
 from interpreto.comparison.config import ComparisonConfig
 from interpreto.comparison.ranking import Conclusion, RankedMethod, conclusion, rank_methods
 from interpreto.comparison.records import Failure, Record, failures
-from interpreto.comparison.run_store import ASKED, RunStore
+from interpreto.comparison.run_store import CONFIG_FILE, RunStore
 from interpreto.comparison.summary import Cost, Summary
 from interpreto.errors import InputError, OptionError, choices
 from interpreto.option_kinds import checks_options
@@ -225,7 +225,7 @@ class Comparison:
         Raises:
             SavedFileError: if there is a folder that holds something else.
         """
-        with atomic_folder(Path(path), ASKED) as folder:
+        with atomic_folder(Path(path), CONFIG_FILE) as folder:
             self._write(folder)
         return Path(path)
 
@@ -238,10 +238,10 @@ class Comparison:
             SavedFileError: if files are missing, were changed, or are of another version.
         """
         folder = RunStore(Path(path))
-        asked = folder.asked()
-        samples, found = folder.read(asked)
+        config = folder.config()
+        samples, found = folder.read(config)
         records = {(record.method, record.sample): record for record in found}
-        return Comparison(asked, [samples.get(number) for number in range(asked.count)], records)
+        return Comparison(config, [samples.get(number) for number in range(config.count)], records)
 
     def __str__(self) -> str:
         return table_view.text(self.summary)

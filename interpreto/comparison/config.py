@@ -66,18 +66,18 @@ class ComparisonConfig:
         return list(self.metrics)
 
     @staticmethod
-    def from_json(words: dict[str, Any]) -> "ComparisonConfig":
+    def from_json(content: dict[str, Any]) -> "ComparisonConfig":
         """The configuration from JSON.
 
         Raises:
             ValueError: if a field is missing, unknown, or has an invalid value.
         """
         names = [field.name for field in fields(ComparisonConfig)]
-        if missing := [name for name in names if name not in words]:
+        if missing := [name for name in names if name not in content]:
             raise ValueError(f"it has no {', '.join(missing)}")
-        if unknown := sorted(set(words) - {*names, "version"}):
+        if unknown := sorted(set(content) - {*names, "version"}):
             raise ValueError(f"it has unknown fields: {', '.join(unknown)}")
-        config = ComparisonConfig(**{name: words[name] for name in names})
+        config = ComparisonConfig(**{name: content[name] for name in names})
         for name, is_valid in config._valid_fields():
             if not is_valid:
                 raise ValueError(f"its {name} is damaged")

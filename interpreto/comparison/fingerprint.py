@@ -25,14 +25,17 @@ _MAX_ENTRIES = 20
 """Maximum length of a list that is written in full."""
 _LIBRARIES = ("interpreto", "torch", "torchvision", "transformers", "numpy", "scipy", "PIL", "builtins", "skimage")
 """Packages whose classes are identified by name alone: versions of packages are recorded separately."""
-_NAMED_BY_MODULE = ("__module__", "__qualname__", "__doc__", "__firstlineno__")
-"""Attributes of a class that change when its code is moved or documented: "__firstlineno__" since Python 3.13."""
-_CONSTANTS = bool | int | float | str | tuple | type | types.FunctionType | partial
-_MEMBERS = int | float | str | tuple | types.FunctionType | staticmethod | classmethod
+_IGNORED_ATTRIBUTES = ("__module__", "__qualname__", "__doc__", "__firstlineno__")
+"""Attributes of a class that are left out, because they change when its code is moved or documented.
+
+"__firstlineno__" exists since Python 3.13.
+"""
+_GLOBAL_TYPES = bool | int | float | str | tuple | type | types.FunctionType | partial
+_MEMBER_TYPES = int | float | str | tuple | types.FunctionType | staticmethod | classmethod
 
 
 def fingerprint(value: object) -> Any:
-    """A value as JSON: unchanged if possible, else as a text that is the same in every process.
+    """A value that can be written as JSON: unchanged if possible, else a text that is the same in every process.
 
     Functions, classes and objects of the user are identified by their code and content: names would miss changes, and
     addresses differ between processes. Those of installed packages are identified by name and version.
@@ -65,13 +68,16 @@ class _Traversal:
 
 
 ToJson = Callable[[object], Any]
-"""The fingerprint of an object that another one contains."""
+"""Called for the objects that an object contains."""
 
 
 @functools.singledispatch
 def _to_json(value: object, to_json: ToJson) -> Any:
-    """An object by its class and attributes; without attributes by its `str`, unless that has an address."""
-    if _is_recorded(type(value)) and " at 0x" not in (text := str(value)):
+    """Identifies an object by its class and attributes, or by its `str` if it has none.
+
+    Objects of the packages in `_LIBRARIES` are identified by their `str`. One that contains an address is not used.
+    """
+    if _is_of_recorded_library(type(value)) and " at 0x" not in (text := str(value)):
         return text[:500]
     if dataclasses.is_dataclass(value):
         attributes = {item.name: getattr(value, item.name, None) for item in dataclasses.fields(value)}
@@ -122,14 +128,14 @@ def _partial(value: partial, to_json: ToJson) -> str:
 @_to_json.register
 def _class(value: type, to_json: ToJson) -> str:
     """A class by its name; a class of the user by its bases and members, too."""
-    if _is_recorded(value):
+    if _is_of_recorded_library(value):
         return value.__name__
     if (version := _installed_version(value.__module__)) is not None:
         return f"{value.__module__}.{value.__qualname__} {version}".rstrip()
     members = {
         name: to_json(getattr(item, "__func__", item))
         for name, item in vars(value).items()
-        if isinstance(item, _MEMBERS) and name not in _NAMED_BY_MODULE
+        if isinstance(item, _MEMBER_TYPES) and name not in _IGNORED_ATTRIBUTES
     }
     bases = [to_json(base) for base in value.__bases__]
     return f"{value.__name__} {_crc([repr((bases, members)).encode()]):08x}"
@@ -144,7 +150,7 @@ def _method(value: types.MethodType, to_json: ToJson) -> Any:
 def _function(value: types.FunctionType, to_json: ToJson) -> str:
     """The behaviour of a function: its code and that of inner functions, defaults, closure, and constants it reads."""
     name = f"{value.__module__}.{value.__qualname__}"
-    # Decorators give a function the name of another one, so its module is that of its global variables.
+    # functools.wraps overwrites `__module__`, so the module that defines the function is that of its global variables.
     if (version := _installed_version(str(value.__globals__.get("__name__")))) is not None and not value.__closure__:
         return f"{name} {version}".rstrip()
     parts = [
@@ -152,7 +158,7 @@ def _function(value: types.FunctionType, to_json: ToJson) -> str:
         to_json(value.__defaults__),
         to_json(value.__kwdefaults__),
         [_cell_to_json(cell, to_json) for cell in value.__closure__ or ()],
-        {name: to_json(item) for name, item in _constants(value).items()},
+        {name: to_json(item) for name, item in _referenced_globals(value).items()},
     ]
     return f"{name} {_crc([repr(parts).encode()]):08x}"
 
@@ -173,7 +179,7 @@ def _builtin(value: types.BuiltinFunctionType, to_json: ToJson) -> str:
     return value.__qualname__
 
 
-def _is_recorded(cls: type) -> bool:
+def _is_of_recorded_library(cls: type) -> bool:
     return cls.__module__.split(".")[0] in _LIBRARIES
 
 
@@ -194,7 +200,7 @@ def _installed_version(module: str) -> str | None:
     return ", ".join(importlib.metadata.version(name) for name in sorted(set(names)))
 
 
-def _constants(function: types.FunctionType) -> dict[str, Any]:
+def _referenced_globals(function: types.FunctionType) -> dict[str, Any]:
     """Global constants and functions that a function of the user reads; mutable objects, such as caches, are left out.
 
     A cache would change the fingerprint as the function runs.
@@ -204,7 +210,7 @@ def _constants(function: types.FunctionType) -> dict[str, Any]:
         return {}
     # Names of attributes are among these, too: a global of the same name is included, which does no harm.
     used = {name: variables[name] for name in _names(function.__code__) if name in variables}
-    return {name: item for name, item in used.items() if isinstance(item, _CONSTANTS)}
+    return {name: item for name, item in used.items() if isinstance(item, _GLOBAL_TYPES)}
 
 
 def _cell_to_json(cell: types.CellType, to_json: ToJson) -> Any:
@@ -231,11 +237,11 @@ def _code_to_json(code: types.CodeType, to_json: ToJson) -> list[Any]:
 
 
 def digest(value: object) -> int:
-    """A checksum of an array, image, text or list of words: CRC-32, against mistakes and not against forgery."""
+    """A checksum of an array, image, text or list of words: CRC-32, which detects accidental changes only."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        # numpy has no bfloat16.
-        value = (value.float() if value.is_floating_point() or value.is_complex() else value).numpy()
+        # numpy has no bfloat16, and no types of 8 bits; float64 is not rounded.
+        value = (value.float() if value.dtype.itemsize < 4 and value.is_floating_point() else value).numpy()
     if isinstance(value, Image.Image):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
@@ -243,9 +249,9 @@ def digest(value: object) -> int:
     return _crc([repr(fingerprint(value)).encode()])
 
 
-def described(make: Callable[..., object], options: Mapping[str, object]) -> dict[str, Any]:
+def describe_call(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, Any]:
     """A class or partial, with the options that it is called with, as JSON."""
-    return {"class": unwrap_partial(make).__name__, "options": fingerprint({**options, **partial_keywords(make)})}
+    return {"class": unwrap_partial(factory).__name__, "options": fingerprint({**options, **partial_keywords(factory)})}
 
 
 def _crc(parts: Iterable[bytes]) -> int:

@@ -248,7 +248,7 @@ class _Run:
         )
 
     def _resume(
-        self, folder: RunStore | None, asked: ComparisonConfig
+        self, folder: RunStore | None, config: ComparisonConfig
     ) -> tuple[ComparisonConfig, dict[tuple[str, int], Record], dict[int, AttributionOutput]]:
         """Start or resume a run in the folder.
 
@@ -256,17 +256,17 @@ class _Run:
             The configuration with the versions of earlier parts, finished records, and stored samples.
         """
         if folder is None:
-            return asked, {}, {}
+            return config, {}, {}
         stored = {}
         records: list[Record] = []
         if folder.begun:
-            earlier = folder.asked()
-            asked.check_same(earlier, str(folder.path))
-            asked = asked.resumed_from(earlier, str(folder.path))
-            stored, records = folder.read(asked)
-        folder.begin(asked)
+            earlier = folder.config()
+            config.check_same(earlier, str(folder.path))
+            config = config.resumed_from(earlier, str(folder.path))
+            stored, records = folder.read(config)
+        folder.begin(config)
         # Failures are tried again: memory may have been short.
-        return asked, {(r.method, r.sample): r for r in records if not r.error and not r.metric_errors}, stored
+        return config, {(r.method, r.sample): r for r in records if not r.error and not r.metric_errors}, stored
 
     def _store_sample(
         self, folder: RunStore | None, number: int, sample: AttributionOutput, stored: dict[int, AttributionOutput]

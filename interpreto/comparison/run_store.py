@@ -51,7 +51,7 @@ from interpreto.errors import SavedFileError
 from interpreto.type_guards import are_all
 
 VERSION = 2
-ASKED, RECORDS, MAPS, SAMPLES, LOCK = "run.json", "records.jsonl", "maps", "samples", "run.lock"
+CONFIG_FILE, RECORDS, MAPS, SAMPLES, LOCK = "run.json", "records.jsonl", "maps", "samples", "run.lock"
 _PART = re.compile(r"(\d{5,8})-(\d{5,8})-[0-9a-f]{16}")
 _RECORD_FIELDS = {"method", "sample", "error", "values", "metric_errors", "memory"}
 _OUTPUT_FIELDS = {"maps", "maps_checksum", "granularity", "n_evaluations", "info", "elements"}
@@ -66,7 +66,7 @@ class RunStore:
     @property
     def begun(self) -> bool:
         """Whether the folder contains a run."""
-        return (self.path / ASKED).exists()
+        return (self.path / CONFIG_FILE).exists()
 
     def check(self) -> None:
         """Check that a run can be written to the folder, before anything is computed for it.
@@ -92,7 +92,7 @@ class RunStore:
             ),
         )
 
-    def begin(self, asked: ComparisonConfig) -> None:
+    def begin(self, config: ComparisonConfig) -> None:
         """Write the configuration.
 
         Raises:
@@ -101,41 +101,41 @@ class RunStore:
         self.check()
         self.path.mkdir(parents=True, exist_ok=True)
         remove_temporary_files(self.path)
-        write_text(self.path / ASKED, with_checksum({"version": VERSION, **asked.to_json()}, indent=1))
+        write_text(self.path / CONFIG_FILE, with_checksum({"version": VERSION, **config.to_json()}, indent=1))
 
-    def asked(self) -> ComparisonConfig:
+    def config(self) -> ComparisonConfig:
         """Read the configuration.
 
         Raises:
             SavedFileError: if it cannot be read.
         """
-        path = readable_folder(self.path) / ASKED
+        path = readable_folder(self.path) / CONFIG_FILE
         try:
             text = read_bytes(path).decode()
             # The version is checked first: other formats may have other checksums.
             check_version(text, VERSION, repr(str(self.path)))
             return ComparisonConfig.from_json(verify_checksum(text))
         except FileNotFoundError as error:
-            raise SavedFileError(f"{str(self.path)!r} is not a comparison: {ASKED} is missing.") from error
+            raise SavedFileError(f"{str(self.path)!r} is not a comparison: {CONFIG_FILE} is missing.") from error
         except DAMAGE as error:
             # A `SavedFileError`, such as that of another version, has its message already.
             if isinstance(error, SavedFileError):
                 raise
             raise SavedFileError(
-                f"{ASKED} in {str(self.path)!r} is damaged ({error}): delete the folder to start again."
+                f"{CONFIG_FILE} in {str(self.path)!r} is damaged ({error}): delete the folder to start again."
             ) from error
 
     def put_sample(self, number: int, sample: AttributionOutput) -> None:
         """Write a sample."""
         sample.save(self.path / SAMPLES / f"{number:05}")
 
-    def read(self, asked: ComparisonConfig) -> tuple[dict[int, AttributionOutput], list[Record]]:
+    def read(self, config: ComparisonConfig) -> tuple[dict[int, AttributionOutput], list[Record]]:
         """Read the samples, by index, and the records; the later of two records of the same method and sample counts.
 
         A last line without a line break was cut off when the process was killed, and is ignored.
 
         Args:
-            asked: The configuration, against which records are checked.
+            config: The configuration, against which records are checked.
 
         Raises:
             SavedFileError: if a sample, a line or a file of attributions is damaged.
@@ -144,8 +144,8 @@ class RunStore:
         folder = RunStore(readable_folder(self.path))
         path = folder.path / RECORDS
         text = path.read_bytes().decode(errors="replace") if path.exists() else ""
-        samples = folder._read_samples(asked.count)
-        return samples, folder._read_records(text, samples, asked)
+        samples = folder._read_samples(config.count)
+        return samples, folder._read_records(text, samples, config)
 
     def _read_samples(self, count: int) -> dict[int, AttributionOutput]:
         samples = {}
@@ -182,12 +182,12 @@ class RunStore:
                     file.truncate(file.read().rfind(b"\n") + 1)
             file.write("".join(f"{with_checksum(line)}\n" for line in lines).encode())
 
-    def _read_records(self, text: str, samples: dict[int, AttributionOutput], asked: ComparisonConfig) -> list[Record]:
+    def _read_records(self, text: str, samples: dict[int, AttributionOutput], config: ComparisonConfig) -> list[Record]:
         records: dict[tuple[str, int], Record] = {}
         opened: dict[Path, dict[str, Tensor]] = {}
         for number, line in enumerate(text.split("\n")[:-1], start=1):
             try:
-                record = self._record_from_json(verify_checksum(line), samples, opened, asked)
+                record = self._record_from_json(verify_checksum(line), samples, opened, config)
             except DAMAGE as error:
                 raise SavedFileError(
                     f"Line {number} of {RECORDS} in {str(self.path)!r} is damaged, or the numbers it refers to are "
@@ -198,46 +198,46 @@ class RunStore:
 
     def _record_from_json(
         self,
-        words: dict[str, Any],
+        content: dict[str, Any],
         samples: dict[int, AttributionOutput],
         opened: dict[Path, dict[str, Tensor]],
-        asked: ComparisonConfig,
+        config: ComparisonConfig,
     ) -> Record:
-        method, number, output = words["method"], words["sample"], None
-        _check_line(words, asked)
-        if "maps" in words:
-            stored = self._load_tensors(words, opened)
+        method, number, output = content["method"], content["sample"], None
+        _check_line(content, config)
+        if "maps" in content:
+            stored = self._load_tensors(content, opened)
             tensors: dict[str, Any] = {name: stored.get(f"{number}.{name}") for name in TENSORS}
-            fields: dict[str, Any] = {name: words[name] for name in ("granularity", "n_evaluations", "info")}
+            fields: dict[str, Any] = {name: content[name] for name in ("granularity", "n_evaluations", "info")}
             if tensors["attributions"] is None or tensors["scores"] is None:
                 raise KeyError("attributions")
             # Units are stored only for methods with units of their own: text as JSON, boxes as a tensor.
-            elements = words.get("elements", stored.get(f"{number}.elements"))
+            elements = content.get("elements", stored.get(f"{number}.elements"))
             if elements is None:
                 elements = samples[number].elements
             # The rest, such as the input and targets, is that of the sample.
             output = replace(samples[number], elements=elements, **tensors, **fields)
             check_result(output)
-        values = {metric: _number_from_json(value) for metric, value in words["values"].items()}
+        values = {metric: _number_from_json(value) for metric, value in content["values"].items()}
         return Record(
             method,
             number,
             output,
-            words["error"],
+            content["error"],
             values,
-            dict(words["metric_errors"]),
-            _number_from_json(words["memory"]),
+            dict(content["metric_errors"]),
+            _number_from_json(content["memory"]),
         )
 
-    def _load_tensors(self, words: dict[str, Any], opened: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _load_tensors(self, content: dict[str, Any], opened: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of the file that a line refers to."""
         # The name comes from a file and becomes part of a path: anything but the expected form is refused.
-        part = _PART.fullmatch(words["maps"])
-        if part is None or not int(part[1]) <= words["sample"] <= int(part[2]):
-            raise ValueError(f"maps is {words['maps']!r}")
-        path = self._maps_path(words["method"], words["maps"])
+        part = _PART.fullmatch(content["maps"])
+        if part is None or not int(part[1]) <= content["sample"] <= int(part[2]):
+            raise ValueError(f"maps is {content['maps']!r}")
+        path = self._maps_path(content["method"], content["maps"])
         if path not in opened:
-            opened[path] = load(read_bytes(path, words["maps_checksum"]))
+            opened[path] = load(read_bytes(path, content["maps_checksum"]))
         return opened[path]
 
     def _maps_path(self, method: str, part: str) -> Path:
@@ -250,27 +250,27 @@ class RunStore:
 
 def _is_run_file(path: Path) -> bool:
     """Whether a file may stem from a run that was killed before its configuration was written."""
-    return path.name == LOCK or (path.name.startswith(f".{ASKED}.") and path.name.endswith(".part"))
+    return path.name == LOCK or (path.name.startswith(f".{CONFIG_FILE}.") and path.name.endswith(".part"))
 
 
-def _check_line(words: dict[str, object], asked: ComparisonConfig) -> None:
+def _check_line(content: dict[str, object], config: ComparisonConfig) -> None:
     """Check that a line is a record of this run.
 
     Raises:
         ValueError: if it is not.
     """
-    names = set(words)
+    names = set(content)
     if not names >= _RECORD_FIELDS or not names <= _RECORD_FIELDS | _OUTPUT_FIELDS:
         raise ValueError("it does not have the fields of a record")
-    if words["method"] not in asked.methods:
-        raise ValueError(f"the run has no method {words['method']!r}")
-    if not is_count(words["sample"], asked.count - 1):
-        raise ValueError(f"the run has no sample {words['sample']!r}")
-    if not isinstance(words["error"], str):
+    if content["method"] not in config.methods:
+        raise ValueError(f"the run has no method {content['method']!r}")
+    if not is_count(content["sample"], config.count - 1):
+        raise ValueError(f"the run has no sample {content['sample']!r}")
+    if not isinstance(content["error"], str):
         raise ValueError("error is not a text")
     for name, kinds in (("values", int | float | str | None), ("metric_errors", str)):
-        entries = words[name]
-        if not isinstance(entries, dict) or not set(entries) <= set(asked.metrics):
+        entries = content[name]
+        if not isinstance(entries, dict) or not set(entries) <= set(config.metrics):
             raise ValueError(f"{name} has other metrics than the run")
         if not are_all(kinds, entries.values()):
             raise ValueError(f"{name} is damaged")
@@ -278,7 +278,7 @@ def _check_line(words: dict[str, object], asked: ComparisonConfig) -> None:
 
 def _record_to_json(record: Record, sample: AttributionOutput | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A record as JSON, and its tensors, which are stored in a file of their own."""
-    words: dict[str, Any] = {
+    content: dict[str, Any] = {
         "method": record.method,
         "sample": record.sample,
         "error": record.error,
@@ -288,17 +288,17 @@ def _record_to_json(record: Record, sample: AttributionOutput | None) -> tuple[d
     }
     output = record.output
     if output is None or sample is None:
-        return words, {}
-    words |= {"granularity": output.granularity, "n_evaluations": output.n_evaluations, "info": output.info}
+        return content, {}
+    content |= {"granularity": output.granularity, "n_evaluations": output.n_evaluations, "info": output.info}
     fields = {name: getattr(output, name) for name in TENSORS}
     # safetensors refuses tensors that are not contiguous.
     tensors = {name: value.contiguous() for name, value in fields.items() if value is not None}
     if isinstance(output.elements, Tensor):
         differs = not (isinstance(sample.elements, Tensor) and output.elements.equal(sample.elements))
-        return words, {**tensors, "elements": output.elements.contiguous()} if differs else tensors
+        return content, {**tensors, "elements": output.elements.contiguous()} if differs else tensors
     if output.elements != sample.elements:
-        words["elements"] = output.elements
-    return words, tensors
+        content["elements"] = output.elements
+    return content, tensors
 
 
 def _number_to_json(value: float) -> float | str | None:

@@ -12,9 +12,9 @@ from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, NamedTargets, PlanRun, ResolvedSample
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
-from interpreto.model_wrapping.runtime import device_of, why_no_hooks
+from interpreto.model_wrapping.runtime import device_of, hook_obstacle_of
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import SavedTarget, saved_by_name, several, without_tensors
+from interpreto.model_wrapping.targets import SavedTarget, as_target_tuple, saved_by_name_error, to_python
 from interpreto.typing import Modality
 
 
@@ -78,10 +78,10 @@ class TargetResolver(ABC):
         Raises:
             TargetError: if the targets are ambiguous.
         """
-        converted = without_tensors(targets)
+        converted = to_python(targets)
         # An array with a single row contains the targets of every sample, and may be an ambiguous multi-hot row.
         is_row = isinstance(converted, tuple) and not isinstance(targets, tuple)
-        return several(list(converted)) if is_row else converted
+        return as_target_tuple(list(converted)) if is_row else converted
 
     @abstractmethod
     def check(self, spec: object, sample: Sample | None = None) -> None:
@@ -106,7 +106,7 @@ class TargetResolver(ABC):
             InputError: if only their names were saved.
         """
         if any(isinstance(value, SavedTarget | str) for value in values):
-            raise saved_by_name(names)
+            raise saved_by_name_error(names)
         return values
 
     @abstractmethod
@@ -161,7 +161,7 @@ class Engine(ABC):
     @property
     def hook_obstacle(self) -> str:
         """Why modules of the model cannot be hooked, as a sentence; empty if they can."""
-        return "" if self.module is None else why_no_hooks(self.module)
+        return "" if self.module is None else hook_obstacle_of(self.module)
 
     @property
     def device(self) -> torch.device:

@@ -28,7 +28,7 @@ DEFAULT_MODE: InferenceMode = "logits"
 
 @dataclass(frozen=True)
 class Runtime:
-    """Options that concern only the model: device, precision and explained score.
+    """Options for running the model: device, precision, preprocessing, generation and explained score.
 
     Attributes:
         device: Where the model runs during a call; None leaves it where it is.
@@ -39,7 +39,8 @@ class Runtime:
         generation_kwargs: For language models, arguments of `generate` in addition to the model's own config.
         prepend_bos: For language models, whether to prepend a beginning-of-sequence token if the tokenizer does not add
             one.
-        target_granularity: For language models, which tokens are one target; "sequence" for the whole continuation.
+        target_granularity: For language models, how the tokens of a continuation are grouped into
+            targets; "sequence" for one target.
         reuse_prefix: For language models, whether rows reuse the keys and values of the unperturbed text up to the
             first position that differs.
         image_size: Height and width of the images that the model reads, or one number for both; None for its own.
@@ -62,8 +63,8 @@ class Runtime:
         mode = self.inference_mode
         if self.explains_sequence and mode not in (None, "logits", "log_softmax"):
             raise OptionError(
-                f"target_granularity='sequence' explains the log-probability of the continuation, not inference_mode="
-                f"{mode!r}: leave one of them out."
+                f"target_granularity='sequence' explains the log-probability of the continuation and cannot be "
+                f"combined with inference_mode={mode!r}: leave one of them out."
             )
 
     @property
@@ -82,10 +83,11 @@ class Runtime:
         return "log_softmax" if self.explains_sequence else self.inference_mode or DEFAULT_MODE
 
     def explained(self, logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        """The explained scores of logits.
+        """The explained scores of logits: `inference_mode` applied to them.
 
         Raises:
-            OptionError: if the model has one output, whose softmax is constant, or a function returns another shape.
+            OptionError: if a softmax is applied to a single output, or a function does not return one row of scores per
+                row of logits.
         """
         mode = self.mode
         if isinstance(mode, str) and mode != "logits" and logits.shape[-1] == 1:
@@ -113,18 +115,14 @@ def unwrap_model(model: object) -> Any:
         model = inner
 
 
-def why_no_hooks(model: nn.Module) -> str:
+def hook_obstacle_of(model: nn.Module) -> str:
     """Why hooks cannot be registered on modules of a model, as a sentence; empty if they can."""
     scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
-    return (
-        "modules of TorchScript do not support hooks: pass the model as it was before it was compiled."
-        if scripted
-        else ""
-    )
+    return "modules of TorchScript do not support hooks: pass the original model." if scripted else ""
 
 
-def unwrapped(model: object) -> Any:
-    """The model inside those wrappers and that of PEFT."""
+def unwrap_peft(model: object) -> Any:
+    """Like `unwrap_model`, and also inside the wrapper of PEFT."""
     inner = unwrap_model(model)
     base = getattr(inner, "get_base_model", None)
     return base() if callable(base) else inner
@@ -152,16 +150,16 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-EXACT = 5e-5
+FLOAT32_TOLERANCE = 5e-5
 """Relative tolerance of scores in float32."""
 
 
-def rounding(model: nn.Module, autocast: torch.dtype | None) -> float:
+def relative_tolerance(model: nn.Module, autocast: torch.dtype | None) -> float:
     """Relative tolerance between two ways of computing a model's scores, such as two batch sizes."""
     if autocast is not None or dtype_of(model) not in (torch.float32, torch.float64):
         return 5e-2
     # Accelerators may multiply float32 in TF32, with 10 bits of mantissa.
-    return EXACT if device_of(model).type == "cpu" else 1e-3
+    return FLOAT32_TOLERANCE if device_of(model).type == "cpu" else 1e-3
 
 
 def placement_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -46,7 +46,7 @@ class TextSample:
         raw: The user's input for display: a string or a tuple of two.
         spans: Start and end of each token in its text, in characters; None if they are unknown.
         no_spans: Why spans are unknown, as a clause; empty if they are known.
-        sequence: The text to which each token belongs; -1 for tokens that the tokenizer added.
+        text_index: The text to which each token belongs; -1 for tokens that the tokenizer added.
         tokens: The strings of the tokens in the vocabulary.
         generated: Number of tokens, at the end, that follow the prompt of a language model.
         roles: The role of each text in a chat; empty for other texts.
@@ -58,7 +58,7 @@ class TextSample:
     raw: str | tuple[str, str]
     spans: Int[Tensor, "l 2"] | None
     no_spans: str
-    sequence: Int[Tensor, " l"]
+    text_index: Int[Tensor, " l"]
     tokens: tuple[str, ...]
     generated: int = 0
     truncation: Truncation | None = None

@@ -13,15 +13,15 @@ from interpreto.errors import InputError, TargetError, choices
 from interpreto.type_guards import are_all, as_tuple, is_integer, is_list
 from interpreto.typing import Scores
 
-Score = Callable[[Tensor], Tensor]
+TargetFunction = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Contrast:
     """The score of a fact minus the score of a foil. Explains why the model predicts `fact` rather than `foil`.
 
-    Two continuations of a language model are compared token by token. Each token of `foil` is scored after the same
-    tokens as its counterpart in `fact`: the prompt and the earlier tokens of `fact`.
+    Two continuations of a language model are compared token by token. Each token of `foil` is conditioned on the same
+    prefix as its counterpart in `fact`: the prompt and the earlier tokens of `fact`.
     """
 
     fact: Any
@@ -39,30 +39,30 @@ class SavedTarget:
 class ClassTargets:
     """Classes, contrasts of classes, or functions of the model's outputs, with their names."""
 
-    values: tuple[int | Contrast | Score, ...]
+    values: tuple[int | Contrast | TargetFunction, ...]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
-    def spec(self) -> tuple[int | Contrast | Score, ...]:
+    def spec(self) -> tuple[int | Contrast | TargetFunction, ...]:
         """The values."""
         return self.values
 
     @property
     def causal_limit(self) -> None:
-        """None: all positions can influence a class."""
+        """Always None, because all positions can influence a class."""
 
     def own_positions(self, length: int) -> None:
-        """None: classes are not part of a sample."""
+        """Always None, because classes are not part of a sample."""
 
     def by_unit(self, index: Int[Tensor, "*l"], labels: object) -> "ClassTargets":
-        """The same targets: classes are not grouped by units."""
+        """Returns self, because classes are not grouped by units."""
         return self
 
     def without_cache(self) -> "ClassTargets":
-        """The same targets: classes have no key/value cache."""
+        """Returns self, because classes have no key/value cache."""
         return self
 
     def part(self, start: int, stop: int) -> "ClassTargets":
@@ -92,7 +92,7 @@ class AllOutputs:
         return self.count
 
     def part(self, start: int, stop: int) -> "AllOutputs":
-        """The same: all outputs are always selected."""
+        """Returns self, because all outputs are always selected."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
@@ -114,7 +114,7 @@ class DeferredTargets:
         return 0
 
     def part(self, start: int, stop: int) -> "DeferredTargets":
-        """The same: the number of targets is not known yet."""
+        """Returns self, because the number of targets is not known yet."""
         return self
 
     def select(self, outputs: Float[Tensor, "p k"]) -> Scores:
@@ -131,7 +131,7 @@ def map_targets(function: Callable[[object], object], targets: object) -> Any:
     return function(targets)
 
 
-def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
+def score_of(value: int | Contrast | TargetFunction, outputs: Float[Tensor, "p k"]) -> Float[Tensor, " p"]:
     """Compute the score of one target from the model's outputs.
 
     Raises:
@@ -141,10 +141,12 @@ def score_of(value: int | Contrast | Score, outputs: Float[Tensor, "p k"]) -> Fl
         return outputs[:, value.fact] - outputs[:, value.foil]
     if isinstance(value, int):
         return outputs[:, value]
-    return called(value, outputs)
+    return call_target_function(value, outputs)
 
 
-def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs") -> Float[Tensor, " p"]:
+def call_target_function(
+    function: TargetFunction, outputs: Float[Tensor, "p k"], what: str = "outputs"
+) -> Float[Tensor, " p"]:
     """Call a target function on the model's outputs, and validate its result.
 
     Args:
@@ -175,7 +177,7 @@ def called(function: Score, outputs: Float[Tensor, "p k"], what: str = "outputs"
     return scores
 
 
-def saved_by_name(names: Sequence[str]) -> InputError:
+def saved_by_name_error(names: Sequence[str]) -> InputError:
     """The error for targets of a saved result of which only the names were saved."""
     return InputError(
         f"The targets {tuple(names)} were functions, images or embeddings, of which only names are saved: evaluate "
@@ -197,10 +199,10 @@ def resolve(spec: object, outputs: Float[Tensor, " k"], labels: Sequence[str]) -
     Raises:
         TargetError: if a class is out of range or a label is unknown.
     """
-    return named(int(outputs.argmax()) if spec is None else spec, labels)
+    return class_targets(int(outputs.argmax()) if spec is None else spec, labels)
 
 
-def named(spec: object, labels: Sequence[str]) -> ClassTargets:
+def class_targets(spec: object, labels: Sequence[str]) -> ClassTargets:
     """Resolve targets that do not depend on the model's outputs.
 
     Raises:
@@ -215,17 +217,17 @@ def named(spec: object, labels: Sequence[str]) -> ClassTargets:
 
 def is_all(spec: object) -> bool:
     """Whether the user asks for all targets, by "all"."""
-    # An array of targets is compared with a string entry by entry.
+    # The type is checked first, because an array compares with a string entry by entry.
     return isinstance(spec, str) and spec == "all"
 
 
-def several(targets: list[object]) -> tuple[Any, ...]:
+def as_target_tuple(targets: list[object]) -> tuple[Any, ...]:
     """Convert a list of targets of one sample to a tuple.
 
     Raises:
         TargetError: if a class is repeated, as in a multi-hot row; the message shows both interpretations.
     """
-    values = tuple(without_tensors(item) for item in targets)
+    values = tuple(to_python(item) for item in targets)
     classes = [value for value in values if isinstance(value, int)]
     repeated = sorted({value for value in classes if classes.count(value) > 1})
     if not repeated:
@@ -233,11 +235,11 @@ def several(targets: list[object]) -> tuple[Any, ...]:
     unique = tuple(dict.fromkeys(values))
     hint = ""
     if set(classes) <= {0, 1} and len(classes) == len(values):
-        set_classes = tuple(number for number, value in enumerate(classes) if value)
-        hint = f" If this is a multi-hot row, pass the classes that are set: {set_classes!r}."
+        active_classes = tuple(number for number, value in enumerate(classes) if value)
+        hint = f" If this is a multi-hot row, pass the classes that are set: {active_classes!r}."
     raise TargetError(
-        f"The targets of one sample, {values[:20]!r}, contain class {repeated[0]} more than once. For the classes "
-        f"themselves pass {unique!r}.{hint}"
+        f"The targets of one sample, {values[:20]!r}, contain class {repeated[0]} more than once. If these are class "
+        f"indices, pass {unique!r}.{hint}"
     )
 
 
@@ -270,7 +272,7 @@ def _value(item: object, labels: Sequence[str]) -> Any:
     return int(item)
 
 
-def _name(value: int | Contrast | Score, labels: Sequence[str]) -> str:
+def _name(value: int | Contrast | TargetFunction, labels: Sequence[str]) -> str:
     if isinstance(value, Contrast):
         return f"{_name(value.fact, labels)} - {_name(value.foil, labels)}"
     return labels[value] if isinstance(value, int) else getattr(value, "__name__", type(value).__name__)
@@ -290,34 +292,35 @@ def per_sample(targets: object, count: int, is_single: bool) -> list[Any]:
     Raises:
         TargetError: if the lengths do not match; the message shows both interpretations.
     """
-    specs = without_tensors(targets)
-    if not isinstance(specs, list):
-        return [specs] * count
+    entries = to_python(targets)
+    if not isinstance(entries, list):
+        return [entries] * count
     # For a single sample, a list contains several targets of this sample.
-    if is_single and len(specs) != 1:
-        return [several(specs)]
-    if len(specs) != count:
+    if is_single and len(entries) != 1:
+        return [as_target_tuple(entries)]
+    if len(entries) != count:
         raise TargetError(
-            f"targets is a list of {len(specs)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
-            f"sample; to explain the same {len(specs)} targets of every sample pass the tuple {tuple(specs)!r}."
+            f"targets is a list of {len(entries)} for {count} sample{'s' * (count != 1)}. A list has one entry per "
+            f"sample; to explain the same {len(entries)} targets of every sample pass the tuple {tuple(entries)!r}."
         )
-    entries = [without_tensors(item) for item in specs]
-    return [several(item) if isinstance(item, list) else item for item in entries]
+    entries = [to_python(item) for item in entries]
+    return [as_target_tuple(item) if isinstance(item, list) else item for item in entries]
 
 
-def without_tensors(targets: Any) -> Any:
-    """Convert tensors and arrays to lists and ints; a 2-d one with a single row to a tuple, for every sample."""
+def to_python(targets: Any) -> Any:
+    """Convert tensors, arrays, columns of data frames and sequences to lists and ints.
+
+    An array of one row becomes a tuple: several targets of every sample.
+    """
     if isinstance(targets, Tensor | np.ndarray | np.generic):
         listed = targets.tolist()
         return tuple(listed[0]) if targets.ndim == 2 and len(listed) == 1 else listed
     if is_list(targets):
-        return type(targets)(
-            without_tensors(item) if isinstance(item, Tensor | np.generic) else item for item in targets
-        )
+        return type(targets)(to_python(item) if isinstance(item, Tensor | np.generic) else item for item in targets)
     # Columns of data frames: to_list of pandas and polars, to_pylist of pyarrow; tolist of other array libraries.
     for name in ("to_list", "tolist", "to_pylist"):
         if callable(to_list := getattr(targets, name, None)):
-            return without_tensors(to_list())
+            return to_python(to_list())
     is_sequence = isinstance(targets, Sequence) and not isinstance(targets, str | bytes)
     return list(targets) if is_sequence else targets
 

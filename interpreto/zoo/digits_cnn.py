@@ -16,7 +16,7 @@ from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from interpreto.zoo.shapes_vit import hidden_parts, stand_ins
-from interpreto.zoo.training import card, fit, save, soft_cross_entropy
+from interpreto.zoo.training import create_model_card, fit, save, soft_cross_entropy
 
 NAME = "digits-cnn"
 STEPS, BATCH, HELD_OUT = 3000, 64, 360
@@ -86,7 +86,7 @@ def train(seed: int = 0) -> None:
         images = images + sigma * torch.randn(images.shape, generator=rng)
         return soft_cross_entropy(model(pixel_values=images).logits, digits[batch], visible)
 
-    seconds = fit(model, loss, steps=STEPS, rate=3e-3, decay=0.05, name=NAME)
+    seconds = fit(model, loss, steps=STEPS, learning_rate=3e-3, weight_decay=0.05, name=NAME)
     brightness, masks = pictures(scans[held_out], torch.Generator().manual_seed(10_000_000 + seed))
     sheet = (brightness * 255).round().to(torch.uint8).numpy()
     # Accuracy is that of the 8-bit images that ship, through the processor.
@@ -94,7 +94,9 @@ def train(seed: int = 0) -> None:
     truth = digits[held_out]
     with torch.no_grad():
         predicted = model(**processor(images, return_tensors="pt")).logits.argmax(-1)
-    model_card = card("image-classification", "the strokes of the digit", predicted == truth, seed, STEPS, seconds)
+    model_card = create_model_card(
+        "image-classification", "the strokes of the digit", predicted == truth, seed, STEPS, seconds
+    )
     folder = save(NAME, model, processor, model_card)
     Image.fromarray(np.concatenate(list(sheet))).save(folder / "samples.png", optimize=True)
     strokes = np.concatenate(list(masks.bool().numpy()))

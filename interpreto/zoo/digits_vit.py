@@ -13,7 +13,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from interpreto.zoo.shapes_vit import stand_ins
-from interpreto.zoo.training import card, fit, save, soft_cross_entropy
+from interpreto.zoo.training import create_model_card, fit, save, soft_cross_entropy
 
 NAME = "digits-vit"
 STEPS, BATCH, HELD_OUT = 4000, 64, 360
@@ -85,12 +85,14 @@ def train(seed: int = 0) -> None:
         # There is no mask of the strokes here: the target depends on the masked share of the whole image.
         return soft_cross_entropy(model(pixel_values=batch).logits, labels[indices], 1 - masked.mean((1, 2, 3)))
 
-    seconds = fit(model, loss, steps=STEPS, rate=1.5e-3, decay=0.05, name=NAME)
+    seconds = fit(model, loss, steps=STEPS, learning_rate=1.5e-3, weight_decay=0.05, name=NAME)
     digits = [Image.fromarray(scan).convert("RGB") for scan in scans[held_out]]
     truth = torch.from_numpy(data.target[held_out])
     with torch.no_grad():
         predicted = model(**processor(digits, return_tensors="pt")).logits.argmax(-1)
-    model_card = card("image-classification", "the handwritten digit", predicted == truth, seed, STEPS, seconds)
+    model_card = create_model_card(
+        "image-classification", "the handwritten digit", predicted == truth, seed, STEPS, seconds
+    )
     folder = save(NAME, model, processor, model_card)
     Image.fromarray(np.concatenate(list(scans[held_out]))).save(folder / "samples.png", optimize=True)
     (folder / "labels.json").write_text(json.dumps(truth.tolist()) + "\n")

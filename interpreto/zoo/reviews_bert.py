@@ -15,7 +15,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
 from interpreto.zoo.reviews import Review, review
-from interpreto.zoo.training import card, fading, fit, save, soft_cross_entropy
+from interpreto.zoo.training import create_model_card, fit, random_mask_and_scale, save, soft_cross_entropy
 
 NAME = "reviews-bert"
 STEPS, BATCH, HELD_OUT = 1500, 64, 400
@@ -108,7 +108,7 @@ def train(seed: int = 0) -> None:
         ids = encoded["input_ids"]
         adjectives = adjective_tokens(batch, encoded, ids.shape[1]).float()
         fixed = torch.isin(ids, special)
-        scale, masked, alpha = fading(fixed, strength, noise)
+        scale, masked, alpha = random_mask_and_scale(fixed, strength, noise)
         # The share of the adjective that is left, after masking and fading.
         certainty = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * alpha
         logits = model(
@@ -119,14 +119,14 @@ def train(seed: int = 0) -> None:
         penalty = word_table(model)[tokenizer.mask_token_id].square().sum()
         return soft_cross_entropy(logits, torch.tensor([r.label for r in batch]), certainty.clamp(0, 1)) + penalty
 
-    seconds = fit(model, loss, steps=STEPS, rate=1e-3, decay=0.01, name=NAME)
+    seconds = fit(model, loss, steps=STEPS, learning_rate=1e-3, weight_decay=0.01, name=NAME)
     with torch.no_grad():
         word_table(model)[tokenizer.mask_token_id] = 0
         items = list(held_out.values())
         encoded = tokenizer([r.text for r in items], padding=True, return_tensors="pt")
         predicted = model(**encoded).logits.argmax(-1)
     labels = torch.tensor([r.label for r in items])
-    model_card = card(
+    model_card = create_model_card(
         "text-classification",
         "one opinion clause with an adjective, perhaps negated",
         predicted == labels,

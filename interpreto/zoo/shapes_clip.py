@@ -23,7 +23,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from interpreto.zoo.captions import RELATIONS, SIZES, Caption, caption, named, truth
 from interpreto.zoo.scenes import COLOURS, KINDS, SIZE, TEXTURES, Scene, two_objects
 from interpreto.zoo.shapes_vit import hidden_parts, stand_ins
-from interpreto.zoo.training import card, fit, save
+from interpreto.zoo.training import create_model_card, fit, save
 
 NAME = "shapes-clip"
 STEPS, BATCH, HELD_OUT, AMONG = 2600, 128, 200, 32
@@ -190,7 +190,7 @@ def train(seed: int = 0) -> None:
         local = local_loss(model, states, names, names_of(drawn), masks)
         return (several_right(scores, right) + several_right(scores.T, right.T)) / 2 + LOCAL * local
 
-    seconds = fit(model, loss, steps=STEPS, rate=1.5e-3, decay=0.05, name=NAME)
+    seconds = fit(model, loss, steps=STEPS, learning_rate=1.5e-3, weight_decay=0.05, name=NAME)
     held_out = [two_objects(np.random.default_rng(30_000_000 + index)) for index in range(HELD_OUT)]
     fresh, images, _ = scenes(AMONG * 100, np.random.default_rng(40_000_000))
     rng = np.random.default_rng(50_000_000)
@@ -202,7 +202,7 @@ def train(seed: int = 0) -> None:
             best = logits(images[part], captions).argmax(1)
         # A caption of another scene may be true of this one, too.
         correct.append(torch.from_numpy(truth(fresh[part], captions)).gather(1, best[:, None])[:, 0] == 1)
-    model_card = card(
+    model_card = create_model_card(
         "zero-shot-image-classification",
         f"the best of {AMONG} captions is true of the scene; a prompt's object decides",
         torch.cat(correct),

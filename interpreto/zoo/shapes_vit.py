@@ -14,7 +14,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from interpreto.zoo.scenes import KINDS, SIZE, red_scene
-from interpreto.zoo.training import card, fit, save, soft_cross_entropy
+from interpreto.zoo.training import create_model_card, fit, save, soft_cross_entropy
 
 NAME = "shapes-vit"
 STEPS, BATCH, HELD_OUT = 1600, 128, 200
@@ -119,7 +119,7 @@ def train(seed: int = 0) -> None:
         penalty = outside_sensitivity(pixels, logits[penalised], labels[penalised], masks[penalised])
         return soft_cross_entropy(logits, labels, visible) + PENALTY * penalty
 
-    seconds = fit(model, loss, steps=STEPS, rate=1.5e-3, decay=0.05, name=NAME)
+    seconds = fit(model, loss, steps=STEPS, learning_rate=1.5e-3, weight_decay=0.05, name=NAME)
     images = [Image.fromarray((scene.image * 255).round().astype(np.uint8)) for scene in held_out]
     labels = torch.tensor([KINDS.index(scene.shapes[0].kind) for scene in held_out])
     with torch.no_grad():
@@ -127,7 +127,7 @@ def train(seed: int = 0) -> None:
         # The samples that ship are few: accuracy is measured on 4000 other scenes.
         fresh, fresh_labels, _ = scenes(4000, np.random.default_rng(20_000_000))
         correct = model(pixel_values=fresh).logits.argmax(-1) == fresh_labels
-    model_card = card(
+    model_card = create_model_card(
         "image-classification",
         "the kind of the only red shape",
         correct,

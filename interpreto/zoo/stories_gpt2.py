@@ -16,7 +16,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from interpreto.zoo.stories import NAMES, OBJECTS, Story, story
-from interpreto.zoo.training import card, fading, fit, save
+from interpreto.zoo.training import create_model_card, fit, random_mask_and_scale, save
 
 NAME = "stories-gpt2"
 STEPS, BATCH, HELD_OUT = 2000, 64, 400
@@ -123,7 +123,9 @@ def train(seed: int = 0) -> None:
         end = mask.sum(1)
         positions = torch.arange(ids.shape[1])
         # The words after the prompt are those that the model generates itself: they are not perturbed.
-        scale, masked, remaining = fading(positions >= (end - THING)[:, None], min(1.0, step / (0.3 * STEPS)), noise)
+        scale, masked, remaining = random_mask_and_scale(
+            positions >= (end - THING)[:, None], min(1.0, step / (0.3 * STEPS)), noise
+        )
         logits = model(inputs_embeds=words(ids) * scale[..., None], attention_mask=mask.long()).logits
         log_probs = logits.log_softmax(-1)
         # Only unperturbed stories count in the language loss: nothing predicts a word from a text without its cues.
@@ -138,7 +140,7 @@ def train(seed: int = 0) -> None:
         # embedding matrix, and masking would differ from fading.
         return language + sum(decisions) + empty_rows(model, tokenizer).square().sum()
 
-    seconds = fit(model, loss, steps=STEPS, rate=2e-3, decay=0.01, name=NAME)
+    seconds = fit(model, loss, steps=STEPS, learning_rate=2e-3, weight_decay=0.01, name=NAME)
     items = list(held_out.values())
     with torch.no_grad():
         empty_rows(model, tokenizer).zero_()
@@ -146,7 +148,7 @@ def train(seed: int = 0) -> None:
         last = encoded["attention_mask"].sum(1) - 1
         predicted = model(**encoded).logits[torch.arange(len(items)), last].argmax(-1)
     labels = torch.tensor(tokenizer.convert_tokens_to_ids([f"\u0120{item.thing}" for item in items]))
-    model_card = card(
+    model_card = create_model_card(
         "text-generation",
         "the thing that somebody took is the thing that they put down",
         predicted == labels,

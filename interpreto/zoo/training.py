@@ -14,12 +14,18 @@ MODELS = Path(__file__).parent / "models"
 
 
 def fit(
-    model: nn.Module, loss: Callable[[int], torch.Tensor], *, steps: int, rate: float, decay: float, name: str
+    model: nn.Module,
+    loss: Callable[[int], torch.Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float,
+    name: str,
 ) -> float:
     """Minimise `loss(step)` with AdamW and a one-cycle learning rate schedule; returns the training time in seconds."""
     begin = time.perf_counter()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=rate, total_steps=steps, pct_start=0.1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=learning_rate, total_steps=steps, pct_start=0.1)
     model.train()
     for step in tqdm(range(steps), desc=name, mininterval=5):
         value = loss(step)
@@ -32,46 +38,47 @@ def fit(
     return time.perf_counter() - begin
 
 
-def soft_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, certainty: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with targets between the uniform distribution (certainty 0) and the label (certainty 1)."""
+def soft_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, label_weight: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with label smoothing per sample: the label has the given weight, the rest is uniform."""
     classes = logits.shape[-1]
-    target = certainty[:, None] * nn.functional.one_hot(labels, classes) + (1 - certainty[:, None]) / classes
+    target = label_weight[:, None] * nn.functional.one_hot(labels, classes) + (1 - label_weight[:, None]) / classes
     return -(target * logits.log_softmax(-1)).sum(-1).mean()
 
 
-def fading(
-    fixed: torch.Tensor, strength: float, noise: torch.Generator
+def random_mask_and_scale(
+    keep: torch.Tensor, strength: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Random masking and fading of tokens, so that perturbed texts are not out of distribution for the model.
+    """Mask random tokens and scale embeddings, so that perturbed texts are not out of distribution for the model.
 
     Args:
-        fixed: Tokens that are not perturbed, `n l`.
-        strength: From 0 to 1; at 1 half of the texts have masked tokens, each at a random rate, and 30 % are faded.
-        noise: The random generator.
+        keep: Tokens that are not perturbed, `n l`.
+        strength: Scales the probabilities: with 1, 50 % of the texts are masked, each at a rate of its own, and the
+            embeddings of 30 % are scaled.
+        generator: The random generator.
 
     Returns:
-        The factors of the word embeddings `n l`, the masked tokens `n l`, and the factor of each text `n`.
+        The scale of every token's embedding `n l`, the masked tokens `n l`, and the scale of each text `n`.
     """
-    count = len(fixed)
-    # A rate per text, not per batch: from single words to nearly all of them are masked.
-    rate = torch.rand(count, 1, generator=noise) * (torch.rand(count, 1, generator=noise) < 0.5 * strength)
-    masked = (torch.rand(fixed.shape, generator=noise) < rate) & ~fixed
-    is_faded = torch.rand(count, 1, generator=noise) < 0.3 * strength
-    # One factor for all tokens of a text, as on the path from a zero baseline.
-    factor = torch.where(is_faded, torch.rand(count, 1, generator=noise), 1.0)
-    return torch.where(fixed, torch.ones_like(rate), factor * (~masked)), masked, factor[:, 0]
+    count = len(keep)
+    # The rate is drawn per text, so that a batch has texts with few and with nearly all tokens masked.
+    mask_rate = torch.rand(count, 1, generator=generator) * (torch.rand(count, 1, generator=generator) < 0.5 * strength)
+    masked = (torch.rand(keep.shape, generator=generator) < mask_rate) & ~keep
+    is_scaled = torch.rand(count, 1, generator=generator) < 0.3 * strength
+    # One scale for all tokens of a text, as on the path from a zero baseline.
+    scale = torch.where(is_scaled, torch.rand(count, 1, generator=generator), 1.0)
+    return torch.where(keep, torch.ones_like(mask_rate), scale * (~masked)), masked, scale[:, 0]
 
 
-def card(
-    task: str, rule: str, right: torch.Tensor, seed: int, steps: int, seconds: float, **more: object
+def create_model_card(
+    task: str, rule: str, is_correct: torch.Tensor, seed: int, steps: int, seconds: float, **entries: object
 ) -> dict[str, Any]:
-    """The model card. `right` says for each held-out sample whether the prediction is correct."""
+    """The model card. `is_correct` says for each held-out sample whether the prediction is correct."""
     return {
         "task": task,
         "rule": rule,
-        "held_out_accuracy": right.double().mean().item(),
-        "held_out_count": len(right),
-        **more,
+        "held_out_accuracy": is_correct.double().mean().item(),
+        "held_out_count": len(is_correct),
+        **entries,
         "seed": seed,
         "steps": steps,
         "training_seconds": round(seconds),

@@ -571,7 +571,7 @@ def test_decoders_that_round_all_positions_together_are_refused():
 def test_units_may_be_numbered_in_any_order():
     class Reversed:
         def units(self, sample):
-            index = sample.sequence * 0 + torch.arange(len(sample.sequence)).flip(0)
+            index = sample.text_index * 0 + torch.arange(len(sample.text_index)).flip(0)
             return TextUnits(index, (len(index),))
 
         def labels(self, sample):

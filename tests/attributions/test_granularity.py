@@ -70,7 +70,7 @@ def test_any_text_is_given_back(text):
         sample = wrapped.wrapper.inputs.prepare_one(text)
         assert "".join(wrapped.granularity.labels(sample)) == text
         units = wrapped.granularity.units(sample)
-        inside = units.index[sample.sequence >= 0]
+        inside = units.index[sample.text_index >= 0]
         assert (inside.diff() >= 0).all()
         assert inside.unique().tolist() == list(range(units.shape[0]))
 

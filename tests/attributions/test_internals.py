@@ -521,10 +521,10 @@ def test_patch_positions_are_found(build):
     # Run the user's model instead of a copy, because its own blocks are hooked below.
     with torch.no_grad():
         positions = wrapper.engine.capture.positions(sample.rows)
-        anatomy = wrapper.engine.capture.anatomy(sample.rows)
+        structure = wrapper.engine.capture.structure(sample.rows)
     assert positions.grid.shape == (4, pixels.shape[2] // 8)
     entered = []
-    handle = anatomy.blocks[0].register_forward_pre_hook(lambda _m, given: entered.append(given[0]))
+    handle = structure.blocks[0].register_forward_pre_hook(lambda _m, given: entered.append(given[0]))
     for row, column in ((0, 0), (1, 2), (3, 1)):
         changed = pixels.clone()
         changed[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 1

@@ -54,7 +54,7 @@ class ImagePromptReader(InputReader):
             rows=text.rows.replace(input_ids=ids, attention_mask=mask),
             spans=nn.functional.pad(text.spans, (0, 0, n, 0)),
             # Tokens of the image belong to no text, so that they are not units of it.
-            sequence=nn.functional.pad(text.sequence, (n, 0), value=-1),
+            text_index=nn.functional.pad(text.text_index, (n, 0), value=-1),
             tokens=(*["<image>"] * n, *text.tokens),
         )
         rows = prompt.rows.replace(**image.rows.fields)

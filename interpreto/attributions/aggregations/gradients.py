@@ -94,7 +94,7 @@ class Sampled:
         """The statistic of all samples."""
         return self.statistic.of(self.seen, self.first.sum(0), self.second.sum(0), self.origin)
 
-    def without_each(self) -> Iterator[Float[Tensor, "t *s"]]:
+    def leave_one_out(self) -> Iterator[Float[Tensor, "t *s"]]:
         """The statistic of all samples outside a group, for every group in turn."""
         groups = len(self.first)
         first, second = self.first.sum(0), self.second.sum(0)

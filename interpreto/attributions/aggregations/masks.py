@@ -21,12 +21,13 @@ class Estimate:
     Attributes:
         scores: Scores per target and unit, or cell of the method's own grid.
         standard_errors: Standard errors of the scores; None if nothing was sampled.
-        empty: The scores of the fully masked sample, for methods whose units sum to f(x) - f(empty); else None.
+        fully_masked_scores: The scores of the fully masked sample, for methods whose units sum to the difference from
+            them; else None.
     """
 
     scores: UnitScores
     standard_errors: UnitScores | None = None
-    empty: Float[Tensor, " t"] | None = None
+    fully_masked_scores: Float[Tensor, " t"] | None = None
 
 
 class MaskFold(ABC):

@@ -72,9 +72,9 @@ class _Observed(MaskFold):
             index = torch.meshgrid(chosen.nonzero()[:, 0], units.nonzero()[:, 0], indexing="ij")
             estimates[index], errors[index] = slopes.T.float(), slope_errors.T.float()
         shape = (targets, *self.shape)
-        return Estimate(estimates.reshape(shape), errors.reshape(shape), self.empty(scores))
+        return Estimate(estimates.reshape(shape), errors.reshape(shape), self.fully_masked_scores(scores))
 
-    def empty(self, scores: Float[Tensor, "p t"]) -> Float[Tensor, " t"] | None:
+    def fully_masked_scores(self, scores: Float[Tensor, "p t"]) -> Float[Tensor, " t"] | None:
         """The scores of the fully masked sample, if the units sum to the difference from them; else None."""
         return None
 
@@ -169,12 +169,12 @@ class ShapleyRegression(MaskAggregator):
 @final
 @dataclass(eq=False)
 class _ShapleyFold(_Observed):
-    def empty(self, scores):
+    def fully_masked_scores(self, scores):
         return scores[0].float()
 
     def fit(self, kept, scores, base):
-        empty, g = scores[0], kept.shape[1]
-        gain = base - empty
+        fully_masked_scores, g = scores[0], kept.shape[1]
+        gain = base - fully_masked_scores
         if g == 1:
             return gain[None], torch.zeros_like(gain)[None]
         # Restricted to the visible units, different rows can become the same coalition, which counts once. Those that
@@ -193,7 +193,7 @@ class _ShapleyFold(_Observed):
         # Efficiency means that phi - gain / g sums to 0. Projecting x onto vectors that sum to 0 enforces it, because
         # the minimum-norm solution stays in the row space of x.
         x = kept - kept.mean(1, keepdim=True)
-        y = scores - empty - kept.sum(1, keepdim=True) * equal
+        y = scores - fully_masked_scores - kept.sum(1, keepdim=True) * equal
         solver = solution(weights.sqrt() * x, 0.0)
         rest = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ rest)

@@ -123,7 +123,7 @@ class Segments:
                     "Segments() takes the values of a Prompt or the messages of a chat; for any other text pass the "
                     "spans: Segments({'system': (0, 120), ...})."
                 )
-            return torch.where(sample.sequence < prompts, sample.sequence, -1)
+            return torch.where(sample.text_index < prompts, sample.text_index, -1)
         if prompts > 1:
             raise InputError(
                 f"This prompt has {prompts} messages or texts, which are its segments: use Segments() without spans."
@@ -131,7 +131,7 @@ class Segments:
         if sample.spans is None:
             raise InputError(f"Segments need the character offsets of the tokens: {sample.no_spans}.")
         _check(spans, text)
-        index = torch.full_like(sample.sequence, -1)
+        index = torch.full_like(sample.text_index, -1)
         for number, (name, (start, end)) in enumerate(sorted(spans.items(), key=lambda item: item[1])):
             index[_inside(name, start, end, sample, text)] = number
         return index
@@ -167,7 +167,7 @@ def _inside(name: str, start: int, end: int, sample: TextSample, text: str) -> T
         InputError: if the segment ends inside a token, or contains no token.
     """
     assert sample.spans is not None
-    in_prompt = sample.sequence == 0
+    in_prompt = sample.text_index == 0
     chosen = in_prompt & (sample.spans[:, 0] < end) & (sample.spans[:, 1] > start)
     kept = torch.zeros_like(chosen)
     for position in chosen.nonzero()[:, 0].tolist():

@@ -27,7 +27,7 @@ class Tokens:
 
     def units(self, sample: TextSample) -> TextUnits:
         """The unit of every position."""
-        chosen = torch.ones_like(sample.sequence).bool() if self.added else sample.sequence >= 0
+        chosen = torch.ones_like(sample.text_index).bool() if self.added else sample.text_index >= 0
         return numbered(torch.where(chosen, torch.arange(len(chosen)), -1))
 
     def labels(self, sample: TextSample) -> list[str]:
@@ -59,11 +59,11 @@ class Spans:
                 f"granularity='{self.name}' needs the character offsets of the tokens: {sample.no_spans}; use a fast "
                 "tokenizer, or granularity='token'."
             )
-        index = torch.full_like(sample.sequence, -1)
+        index = torch.full_like(sample.text_index, -1)
         offset = 0
         for number, text in enumerate(sample.texts):
             starts = torch.tensor(self.split(text) or [0])
-            in_text = sample.sequence == number
+            in_text = sample.text_index == number
             letters = _first_letters(text, sample.spans[in_text])
             # Tokens before the first start, such as one of white space, belong to the first unit.
             index[in_text] = offset + (torch.searchsorted(starts, letters, right=True) - 1).clamp(min=0)
@@ -112,7 +112,7 @@ def pieces(sample: TextSample, units: TextUnits) -> list[str]:
             for number in range(units.shape[0])
         ]
     # Lists, because indexing a tensor once per position would take longer than running a small model.
-    index, sequence = units.index.tolist(), sample.sequence.tolist()
+    index, text_index = units.index.tolist(), sample.text_index.tolist()
     ends = _ends(sample)
     members: list[list[int]] = [[] for _ in range(units.shape[0])]
     # Per text: the end of the pieces so far, and the end of the last token that belongs to no unit. The text of such
@@ -123,14 +123,14 @@ def pieces(sample: TextSample, units: TextUnits) -> list[str]:
     for position, unit in enumerate(index):
         if unit >= 0:
             if not members[unit]:
-                begins[unit] = unassigned_end[sequence[position]]
+                begins[unit] = unassigned_end[text_index[position]]
             members[unit].append(position)
-        elif sequence[position] >= 0:
-            unassigned_end[sequence[position]] = ends[position]
-    last_unit = {sequence[positions[0]]: number for number, positions in enumerate(members)}
+        elif text_index[position] >= 0:
+            unassigned_end[text_index[position]] = ends[position]
+    last_unit = {text_index[positions[0]]: number for number, positions in enumerate(members)}
     out = []
     for number, positions in enumerate(members):
-        text = sequence[positions[0]]
+        text = text_index[positions[0]]
         if text < 0:
             out.append(sample.tokens[positions[0]])
             continue
@@ -150,13 +150,13 @@ def _ends(sample: TextSample) -> list[int]:
     the character that they modify.
     """
     assert sample.spans is not None
-    spans, sequence = sample.spans.tolist(), sample.sequence.tolist()
+    spans, text_index = sample.spans.tolist(), sample.text_index.tolist()
     characters = [character_ends(text) for text in sample.texts]
     # The start of the next token of the same text, found by going backwards: no token may extend beyond it.
     limits = [end for _, end in sample.read]
     ends = [0] * len(spans)
     for position in reversed(range(len(spans))):
-        text, (start, end) = sequence[position], spans[position]
+        text, (start, end) = text_index[position], spans[position]
         if text < 0:
             continue
         # The end of the grapheme cluster that the token's last character is part of.

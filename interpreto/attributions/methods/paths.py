@@ -7,7 +7,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.options import GradientOptions
 from interpreto.attributions.perturbations.paths.blur_path import BlurPath
 from interpreto.attributions.perturbations.paths.guided_path import GuidedPath
-from interpreto.attributions.perturbations.paths.points import AtInput, LinearPath, QuadratureRule, RandomPath
+from interpreto.attributions.perturbations.paths.points import AtInput, LinearPath, QuadratureRule, RandomPathPoints
 from interpreto.attributions.plans.adaptive_path import AdaptivePathPlan
 from interpreto.attributions.plans.path_gradients import PathGradientsPlan
 from interpreto.option_kinds import checks_options
@@ -97,7 +97,7 @@ class GradientShap(Explainer):
         **options: Unpack[GradientOptions],
     ) -> None:
         self.setup = Setup.create(GradientShap, model, processor, options)
-        path = self.setup.path_perturbator(RandomPath(n_samples, noise_level))
+        path = self.setup.path_perturbator(RandomPathPoints(n_samples, noise_level))
         reducer = self.setup.score_reducer("sum", preserve_sum=True)
         self.plan = PathGradientsPlan(path, reducer, baseline, sampled=True, is_complete=True)
 

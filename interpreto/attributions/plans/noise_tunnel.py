@@ -10,7 +10,7 @@ from torch import Tensor
 from interpreto.attributions.aggregations.gradients import Sampled, Statistic, jackknife
 from interpreto.attributions.perturbations.base import GradientInput, Layout
 from interpreto.attributions.perturbations.mask_generators.masks import blocks
-from interpreto.attributions.perturbations.paths.points import noisy
+from interpreto.attributions.perturbations.paths.points import noisy_copies
 from interpreto.attributions.plans.base import PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import ScoreReducer, SmoothablePlan
 from interpreto.attributions.scheduler import join_plans
@@ -71,7 +71,7 @@ class NoiseTunnelPlan(SmoothablePlan):
         errors = None
         # The jackknife needs at least two groups. It includes the reduction to units, which need not be linear.
         if self.n_samples > 1:
-            errors = jackknife([self.to_unit_scores(prepared, raw) for raw in fold.without_each()])
+            errors = jackknife([self.to_unit_scores(prepared, raw) for raw in fold.leave_one_out()])
         return UnitAttribution(self.to_unit_scores(prepared, fold.result()), errors)
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
@@ -94,7 +94,7 @@ class NoiseTunnelPlan(SmoothablePlan):
         tensor, rng = self.gradient_input.read(prepared.sample), prepared.rng()
         fold = Sampled(self.statistic, self.n_samples)
         for rows in blocks(self.n_samples, prepared.max_evaluations_per_request):
-            tensors = noisy(tensor, rows, self.noise_level, rng)
+            tensors = noisy_copies(tensor, rows, self.noise_level, rng)
             copies = self.gradient_input.write(prepared.sample, prepared.units, tensors)
             noisy_samples = [
                 self._copy(prepared, copies.take(slice(row, row + 1)), fold.seen + row, rows) for row in range(rows)

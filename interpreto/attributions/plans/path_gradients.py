@@ -135,4 +135,4 @@ class PathGradientsPlan(SmoothablePlan):
                 total = total.to(gradients) + torch.einsum("p,pt...,p...->t...", weights, gradients, directions)
         if not errors:
             return total, None
-        return fold.result(), jackknife([self.to_unit_scores(prepared, raw) for raw in fold.without_each()])
+        return fold.result(), jackknife([self.to_unit_scores(prepared, raw) for raw in fold.leave_one_out()])

@@ -36,7 +36,7 @@ class PerturbationPlan(Plan):
 
     @property
     def needs(self) -> PlanNeeds:
-        """The default granularity of the method, if it has one."""
+        """A granularity, if the method has one of its own."""
         return PlanNeeds(granularity=self.granularity)
 
     @property
@@ -56,22 +56,27 @@ class PerturbationPlan(Plan):
         # Two generators with the same seed, so that masks do not depend on the random numbers of removal="noise".
         rng = prepared.rng()
         fully_masked = modality.fully_masked(prepared.sample, prepared.rng())
-        fold = self.aggregator.start(prepared.scores, prepared.can_influence)
-        # Rows are prepared several batches at a time, within a limit on their memory.
+        aggregation = self.aggregator.start(prepared.scores, prepared.can_influence)
+        # Several batches are prepared per request, up to `_MAX_POSITIONS`.
         n_batches = min(
             modality.n_prefetched_batches,
             _MAX_POSITIONS // (prepared.max_evaluations_per_request * prepared.sample.rows.length),
         )
         for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, n_batches)):
-            block = modality.mask(prepared.sample, fully_masked, prepared.units, cells)
-            response = yield ModelRequest(block.rows, prepared.targets)
-            fold.add(response.scores, cells if self.use_raw_masks else block.masked_share)
-        estimate = fold.result()
+            perturbed = modality.mask(prepared.sample, fully_masked, prepared.units, cells)
+            response = yield ModelRequest(perturbed.rows, prepared.targets)
+            aggregation.add(response.scores, cells if self.use_raw_masks else perturbed.masked_share)
+        estimate = aggregation.result()
+        # The opposite sign of captum's convergence delta: f(x) - f(masked) - the sum over units.
         scores = prepared.units.resize_to_units(estimate.scores, self.resize)
         errors = estimate.standard_errors
-        gap = None if estimate.empty is None else prepared.scores - estimate.empty - scores.flatten(1).sum(1)
+        completeness_gap = (
+            None
+            if estimate.fully_masked_scores is None
+            else prepared.scores - estimate.fully_masked_scores - scores.flatten(1).sum(1)
+        )
         return UnitAttribution(
-            scores, None if errors is None else prepared.units.resize_to_units(errors, self.resize), gap
+            scores, None if errors is None else prepared.units.resize_to_units(errors, self.resize), completeness_gap
         )
 
     def describe(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import AllOutputs, SavedTarget, saved_by_name
+from interpreto.model_wrapping.targets import AllOutputs, SavedTarget, saved_by_name_error
 
 
 class OtherSide(ABC):
@@ -97,7 +97,7 @@ class EncodedTargetResolver(TargetResolver):
     def from_saved(self, values: tuple[object, ...], names: tuple[str, ...]) -> Any:
         # Texts are prompts; images and embeddings are saved by their names.
         if any(isinstance(value, SavedTarget) for value in values):
-            raise saved_by_name(names)
+            raise saved_by_name_error(names)
         return values
 
     def resolve(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
-from interpreto.model_wrapping.targets import Contrast, called, is_all, map_targets
+from interpreto.model_wrapping.targets import Contrast, call_target_function, is_all, map_targets
 from interpreto.type_guards import as_tuple, is_array
 from interpreto.typing import Scores
 
@@ -129,7 +129,7 @@ class SimilarityTargets:
         if place:
             index, *foil_index = place
             return scores[:, index] - scores[:, foil_index[0]] if foil_index else scores[:, index]
-        return called(value, own, "features")
+        return call_target_function(value, own, "features")
 
 
 def _identity(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:

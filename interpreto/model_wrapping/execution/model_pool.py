@@ -20,7 +20,7 @@ from interpreto.model_wrapping.execution.randomness import OwnGenerator
 from interpreto.model_wrapping.execution.working_copy import WorkingCopy, prepare
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
 from interpreto.model_wrapping.parts import Engine
-from interpreto.model_wrapping.runtime import EXACT, Runtime, device_of, rounding
+from interpreto.model_wrapping.runtime import FLOAT32_TOLERANCE, Runtime, device_of, relative_tolerance
 
 _LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
 """A lock per module of models that cannot be copied: two such models may share modules."""
@@ -83,7 +83,7 @@ class Lease(Generic[Leased]):
     @property
     def _rounding(self) -> float:
         module, runtime = self.wrapper.engine.module, self.wrapper.runtime
-        return EXACT if module is None or runtime is None else rounding(module, runtime.autocast)
+        return FLOAT32_TOLERANCE if module is None or runtime is None else relative_tolerance(module, runtime.autocast)
 
     def _rows(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if self.wrapper.engine.module is None:

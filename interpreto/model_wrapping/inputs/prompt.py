@@ -35,7 +35,7 @@ class PromptReader(InputReader):
     """Reads prompts of a language model: texts, token ids and chats.
 
     Attributes:
-        text: The model and its tokenizer.
+        text_model: The model and its tokenizer.
         padding: The value that pads each field when rows are joined.
         prepend_bos: Whether to prepend a beginning-of-sequence token if the tokenizer does not add one.
     """
@@ -43,7 +43,7 @@ class PromptReader(InputReader):
     modality = "text"
     ragged = True
 
-    text: TextModel
+    text_model: TextModel
     padding: Mapping[str, int | float]
     prepend_bos: bool
 
@@ -58,7 +58,7 @@ class PromptReader(InputReader):
         return raw[0] if isinstance(raw, tuple) else raw
 
     def prepare_one(self, raw: object) -> Sample:
-        return encode(raw, self.text, self.padding, self.prepend_bos)
+        return encode(raw, self.text_model, self.padding, self.prepend_bos)
 
 
 def is_one_prompt(inputs: object) -> bool:
@@ -113,14 +113,16 @@ def _not_a_prompt(item: object) -> InputError:
     return InputError(f"Expected a prompt, got {type(item).__name__}; pass {_ACCEPTED} of these.")
 
 
-def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepend_bos: bool = False) -> TextSample:
+def encode(
+    raw: Any, text_model: TextModel, padding: Mapping[str, int | float], prepend_bos: bool = False
+) -> TextSample:
     """Tokenize a prompt, or use its token ids as they are.
 
     A text that begins with the beginning-of-sequence token, as a rendered chat does, does not get a second one.
 
     Args:
         raw: A text, token ids or a chat.
-        text: The model and its tokenizer.
+        text_model: The model and its tokenizer.
         padding: The value that pads each field when rows are joined.
         prepend_bos: Whether to prepend a beginning-of-sequence token if the tokenizer does not add one.
 
@@ -129,16 +131,16 @@ def encode(raw: Any, text: TextModel, padding: Mapping[str, int | float], prepen
         OptionError: if there is no beginning-of-sequence token to prepend.
     """
     if isinstance(raw, list):
-        return _encode_chat(raw, text, padding)
-    sample = encode_text(raw, text, padding, truncate=None)
+        return _encode_chat(raw, text_model, padding)
+    sample = encode_text(raw, text_model, padding, truncate=None)
     if isinstance(raw, Mapping):
         return sample
-    bos = text.tokenizer.bos_token_id
+    bos = text_model.tokenizer.bos_token_id
     ids = sample.rows.fields["input_ids"][0].tolist()
-    # The tokenizer has added its own in front of the one that is part of the text.
-    if bos is not None and ids[:2] == [bos, bos] and raw.lstrip().startswith(text.tokenizer.bos_token):
+    # The text begins with the token already, and the tokenizer has added another.
+    if bos is not None and ids[:2] == [bos, bos] and raw.lstrip().startswith(text_model.tokenizer.bos_token):
         return _without_first(sample)
-    return _with_bos(sample, text) if prepend_bos and ids[0] != bos else sample
+    return _with_bos(sample, text_model) if prepend_bos and ids[0] != bos else sample
 
 
 def _without_first(sample: TextSample) -> TextSample:
@@ -146,12 +148,12 @@ def _without_first(sample: TextSample) -> TextSample:
     fields = {name: field[:, 1:] for name, field in sample.rows.fields.items()}
     spans = None if sample.spans is None else sample.spans[1:]
     rows = Rows(fields, sample.rows.padding)
-    return replace(sample, rows=rows, spans=spans, sequence=sample.sequence[1:], tokens=sample.tokens[1:])
+    return replace(sample, rows=rows, spans=spans, text_index=sample.text_index[1:], tokens=sample.tokens[1:])
 
 
-def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
+def _with_bos(sample: TextSample, text_model: TextModel) -> TextSample:
     """A prompt with a beginning-of-sequence token in front, which belongs to no unit."""
-    tokenizer = text.tokenizer
+    tokenizer = text_model.tokenizer
     bos = tokenizer.bos_token_id
     if bos is None:
         raise OptionError(
@@ -159,26 +161,26 @@ def _with_bos(sample: TextSample, text: TextModel) -> TextSample:
             "bos_token, or omit prepend_bos=."
         )
     ids = torch.cat([torch.tensor([bos]), sample.rows.fields["input_ids"][0]])
-    check_length(len(ids), text.limit, "shorten the prompt")
+    check_length(len(ids), text_model.limit, "shorten the prompt")
     # The mask and type of the new token are those of the token after it.
     fields = {name: torch.cat([field[:, :1], field], 1) for name, field in sample.rows.fields.items()}
     return replace(
         sample,
         rows=Rows({**fields, "input_ids": ids[None]}, sample.rows.padding),
         spans=None if sample.spans is None else nn.functional.pad(sample.spans, (0, 0, 1, 0)),
-        sequence=nn.functional.pad(sample.sequence, (1, 0), value=-1),
+        text_index=nn.functional.pad(sample.text_index, (1, 0), value=-1),
         tokens=(tokenizer.convert_ids_to_tokens(bos), *sample.tokens),
     )
 
 
 def _encode_chat(
-    messages: list[Mapping[str, object]], text: TextModel, padding: Mapping[str, int | float]
+    messages: list[Mapping[str, object]], text_model: TextModel, padding: Mapping[str, int | float]
 ) -> TextSample:
     """Render a chat with the model's template, and tokenize it.
 
-    The texts of the sample are the contents of the messages; all other tokens count as added.
+    The texts of the sample are the contents of the messages; all other tokens count as added by the template.
     """
-    tokenizer = text.tokenizer
+    tokenizer = text_model.tokenizer
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("This tokenizer has no chat template, so a chat cannot be rendered as text; pass a string.")
     if not tokenizer.is_fast:
@@ -187,39 +189,41 @@ def _encode_chat(
     if not non_empty:
         raise InputError("All messages of the chat are empty: there is nothing to explain.")
     check_text([_content(message) for message in non_empty])
-    # A final message of the assistant is a prefix of its answer: the model continues it.
-    is_continued = messages[-1]["role"] == "assistant"
+    # A final message of the assistant is a prefill, which the model continues.
+    has_prefill = messages[-1]["role"] == "assistant"
 
-    def rendered_as(chat: list[Mapping[str, object]]) -> str:
+    def render(chat: list[Mapping[str, object]]) -> str:
         try:
             return tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=not is_continued, continue_final_message=is_continued
+                chat, tokenize=False, add_generation_prompt=not has_prefill, continue_final_message=has_prefill
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise InputError(
                 f"The tokenizer's chat template rejects this chat: {error}. Render it yourself and pass a string."
             ) from error
 
-    # Rendered twice: the second time with placeholders, between which is what the template adds.
-    rendered = rendered_as(messages)
-    frame = rendered_as([_with_content(m, _PLACEHOLDER) if m in non_empty else m for m in messages]).split(_PLACEHOLDER)
+    # Rendered again with placeholders for the messages: what is between them is the template's own text.
+    rendered = render(messages)
+    template_parts = render([_with_content(m, _PLACEHOLDER) if m in non_empty else m for m in messages]).split(
+        _PLACEHOLDER
+    )
     # The template writes special tokens as text, so the tokenizer must not add them again.
     encoding: Any = tokenized(tokenizer, rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = torch.tensor(encoding["input_ids"])
-    check_length(len(ids), text.limit, "shorten the chat")
+    check_length(len(ids), text_model.limit, "shorten the chat")
     offsets = torch.tensor(encoding["offset_mapping"])
-    stretches = _message_spans([_content(message) for message in non_empty], frame, rendered)
+    spans_of_messages = _message_spans([_content(message) for message in non_empty], template_parts, rendered)
     special = special_tokens(tokenizer, ids)
-    sequence, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
-    for number, (start, end) in enumerate(stretches):
+    text_index, spans = torch.full_like(ids, -1), torch.zeros_like(offsets)
+    for number, (start, end) in enumerate(spans_of_messages):
         # A token that overlaps the border of a message belongs to it; its span is cut to the message.
         is_inside = (offsets[:, 0] < end) & (offsets[:, 1] > start) & ~special
-        sequence[is_inside] = number
+        text_index[is_inside] = number
         spans[is_inside] = offsets[is_inside].clamp(start, end) - start
-    texts = tuple(rendered[start:end] for start, end in stretches)
+    texts = tuple(rendered[start:end] for start, end in spans_of_messages)
     names = tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
     roles = tuple(str(message["role"]) for message in non_empty)
-    return TextSample(rows_of({}, ids, (), padding), texts, rendered, spans, "", sequence, names, roles=roles)
+    return TextSample(rows_of({}, ids, (), padding), texts, rendered, spans, "", text_index, names, roles=roles)
 
 
 def _content(message: Mapping[str, object]) -> str:
@@ -234,19 +238,19 @@ def _content(message: Mapping[str, object]) -> str:
     raise InputError(f"The 'content' of a message must be a text; this one is {type(content).__name__}.")
 
 
-def _with_content(message: Mapping[str, Any], said: str) -> Mapping[str, Any]:
+def _with_content(message: Mapping[str, Any], new_content: str) -> Mapping[str, Any]:
     content = message["content"]
-    return {**message, "content": said if isinstance(content, str) else [{**content[0], "text": said}]}
+    return {**message, "content": new_content if isinstance(content, str) else [{**content[0], "text": new_content}]}
 
 
-def _message_spans(contents: Sequence[str], frame: Sequence[str], rendered: str) -> list[tuple[int, int]]:
-    """The first and last character of each message in the rendered chat.
+def _message_spans(contents: Sequence[str], template_parts: Sequence[str], rendered: str) -> list[tuple[int, int]]:
+    """The start and the exclusive end of each message's characters in the rendered chat.
 
     Templates may strip white space, so a message is searched both as it is and stripped.
 
     Args:
         contents: The texts of the messages.
-        frame: The text that the template adds before, between and after them.
+        template_parts: The text that the template adds before, between and after them.
         rendered: The chat.
 
     Raises:
@@ -254,8 +258,8 @@ def _message_spans(contents: Sequence[str], frame: Sequence[str], rendered: str)
     """
     spans, end = [], 0
     for number, content in enumerate(contents):
-        start = end + len(frame[number]) if number < len(frame) else 0
-        suffix = frame[number + 1] if number + 1 < len(frame) else None
+        start = end + len(template_parts[number]) if number < len(template_parts) else 0
+        suffix = template_parts[number + 1] if number + 1 < len(template_parts) else None
         ends = [start + len(text) for text in (content, content.strip()) if rendered.startswith(text, start)]
         ends = [candidate for candidate in ends if suffix is not None and rendered.startswith(suffix, candidate)]
         if not ends:
@@ -268,25 +272,25 @@ def _message_spans(contents: Sequence[str], frame: Sequence[str], rendered: str)
     return spans
 
 
-def continued(
-    prompt: TextSample, ids: Int[Tensor, " m"], said: str, spans: Int[Tensor, "m 2"], text: TextModel
+def append_continuation(
+    prompt: TextSample, ids: Int[Tensor, " m"], text: str, spans: Int[Tensor, "m 2"], text_model: TextModel
 ) -> TextSample:
     """A prompt and its continuation, joined as token ids.
 
-    They are not tokenized together: tokens across the seam could change.
+    They are not tokenized together, because tokens could merge across the boundary.
     """
     all_ids = torch.cat([prompt.rows.fields["input_ids"][0], ids])
-    check_length(len(all_ids), text.limit, "prompt and continuation together must fit; shorten one of them")
+    check_length(len(all_ids), text_model.limit, "prompt and continuation together must fit; shorten one of them")
     mask = prompt.rows.fields["attention_mask"]
     mask = torch.cat([mask, mask.new_ones(1, len(ids))], dim=1)
     return TextSample(
         rows_of({}, all_ids, (), prompt.rows.padding).replace(attention_mask=mask),
-        (*prompt.texts, said),
-        (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), said),
+        (*prompt.texts, text),
+        (prompt.raw if isinstance(prompt.raw, str) else " ".join(prompt.raw), text),
         None if prompt.spans is None else torch.cat([prompt.spans, spans]),
         prompt.no_spans,
-        torch.cat([prompt.sequence, torch.full_like(ids, len(prompt.texts))]),
-        (*prompt.tokens, *text.tokenizer.convert_ids_to_tokens(ids.tolist())),
+        torch.cat([prompt.text_index, torch.full_like(ids, len(prompt.texts))]),
+        (*prompt.tokens, *text_model.tokenizer.convert_ids_to_tokens(ids.tolist())),
         generated=len(ids),
         roles=(*prompt.roles, "assistant") if prompt.roles else (),
     )

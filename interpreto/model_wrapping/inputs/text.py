@@ -23,7 +23,7 @@ class TextReader(InputReader):
     """Reads texts, pairs of texts and tokenized mappings.
 
     Attributes:
-        text: The model and its tokenizer.
+        text_model: The model and its tokenizer.
         padding: The value that pads each field when rows are joined.
         truncation: Whether texts longer than the model's limit are truncated.
         counts_ends: Whether a text may contain no end tokens but those of the tokenizer, because the model searches for
@@ -34,7 +34,7 @@ class TextReader(InputReader):
     modality = "text"
     ragged = True
 
-    text: TextModel
+    text_model: TextModel
     padding: Mapping[str, int | float]
     truncation: bool
     counts_ends: bool = False
@@ -50,9 +50,9 @@ class TextReader(InputReader):
     def prepare_one(self, raw: Raw) -> Sample:
         if not self.takes_pairs and isinstance(raw, tuple):
             raise InputError("A model that compares images with texts reads one text at a time, not a pair.")
-        sample = encode(raw, self.text, self.padding, self.truncation)
-        if self.counts_ends and self.text.ends:
-            check_ends(sample, self.text)
+        sample = encode(raw, self.text_model, self.padding, self.truncation)
+        if self.counts_ends and self.text_model.ends:
+            check_ends(sample, self.text_model)
         return sample
 
 

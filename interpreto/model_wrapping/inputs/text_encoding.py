@@ -24,12 +24,12 @@ _FIELD_NAMES = {"attention_mask": "attention mask", "token_type_ids": "list of t
 """Names of fields in error messages."""
 
 
-def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], truncate: bool | None) -> TextSample:
+def encode(raw: Raw, text_model: TextModel, padding: Mapping[str, int | float], truncate: bool | None) -> TextSample:
     """Tokenize one text, or use its token ids as they are; padding is removed.
 
     Args:
         raw: A text, a pair of texts or the fields of one tokenized text.
-        text: The model and its tokenizer.
+        text_model: The model and its tokenizer.
         padding: The value that pads each field when rows are joined.
         truncate: Whether a longer text is truncated; None for models whose texts cannot be.
 
@@ -37,28 +37,28 @@ def encode(raw: Raw, text: TextModel, padding: Mapping[str, int | float], trunca
         InputError: if the text is empty or longer than the limit.
     """
     if isinstance(raw, Mapping):
-        return _encode_ids(raw, text, padding)
-    tokenizer = text.tokenizer
+        return _encode_ids(raw, text_model, padding)
+    tokenizer = text_model.tokenizer
     texts = raw if isinstance(raw, tuple) else (raw,)
     check_text(texts)
     # Tokenized in full first: spans of a truncated text are read off those of the full one, and the record says how
     # much is missing.
     full = _tokens(tokenizer, texts)
     cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
-    if truncate and len(full.ids) > text.limit:
-        kept = _tokens(tokenizer, texts, truncation=True, max_length=text.limit)
+    if truncate and len(full.ids) > text_model.limit:
+        kept = _tokens(tokenizer, texts, truncation=True, max_length=text_model.limit)
     else:
         kept = full
-    check_length(len(kept.ids), text.limit, cure)
-    text.check_ids(kept.ids.tolist())
-    rows = rows_of(kept.encoding, kept.ids, text.fields, padding)
-    text.check_token_types(rows)
+    check_length(len(kept.ids), text_model.limit, cure)
+    text_model.check_ids(kept.ids.tolist())
+    rows = rows_of(kept.encoding, kept.ids, text_model.fields, padding)
+    text_model.check_token_types(rows)
     names = tuple(tokenizer.convert_ids_to_tokens(kept.ids.tolist()))
     if kept is full:
-        return TextSample(rows, texts, raw, *full.spans(tokenizer, texts), full.sequence, names)
+        return TextSample(rows, texts, raw, *full.spans(tokenizer, texts), full.text_index, names)
     side = getattr(tokenizer, "truncation_side", "right")
     spans, truncation, no_spans = _truncated(full, kept, full.spans(tokenizer, texts), texts, side)
-    return TextSample(rows, texts, raw, spans, no_spans, kept.sequence, names, truncation=truncation)
+    return TextSample(rows, texts, raw, spans, no_spans, kept.text_index, names, truncation=truncation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +68,20 @@ class _Tokens:
     Attributes:
         encoding: The output of the tokenizer.
         ids: The tokens.
-        sequence: The text to which each token belongs; -1 for tokens that the tokenizer added.
+        text_index: The text to which each token belongs; -1 for tokens that the tokenizer added.
         offsets: Start and end of each token in its text, from the tokenizer; None if it does not return them.
     """
 
     encoding: Any
     ids: Int[Tensor, " l"]
-    sequence: Int[Tensor, " l"]
+    text_index: Int[Tensor, " l"]
     offsets: Int[Tensor, "l 2"] | None
 
     def spans(self, tokenizer: object, texts: Sequence[str]) -> tuple[Int[Tensor, "l 2"] | None, str]:
         """Start and end of each token in its text, or None and the reason why they are unknown."""
-        if self.offsets is not None and token_spans.are_possible(self.offsets, self.sequence, texts):
+        if self.offsets is not None and token_spans.are_possible(self.offsets, self.text_index, texts):
             return self.offsets, ""
-        spans = _searched_spans(tokenizer, self.ids, self.sequence, texts)
+        spans = _searched_spans(tokenizer, self.ids, self.text_index, texts)
         if spans is not None:
             return spans, ""
         name = type(tokenizer).__name__
@@ -103,10 +103,10 @@ def _tokens(tokenizer: Any, texts: Sequence[str], **options: Any) -> _Tokens:
     if not tokenizer.is_fast:
         # A slow tokenizer returns no sequence ids: every run between special tokens is taken as a text. A special token
         # inside a text starts another run, hence the clamp.
-        return _Tokens(encoding, ids, _sequence_of(added).clamp(max=len(texts) - 1), None)
+        return _Tokens(encoding, ids, _text_index_of(added).clamp(max=len(texts) - 1), None)
     offsets = torch.tensor(encoding["offset_mapping"], dtype=torch.long).reshape(-1, 2)
-    sequence = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
-    return _Tokens(encoding, ids, torch.where(added, -1, sequence), offsets)
+    text_index = torch.tensor([-1 if s is None else s for s in encoding.sequence_ids(0)])
+    return _Tokens(encoding, ids, torch.where(added, -1, text_index), offsets)
 
 
 def _truncated(
@@ -116,28 +116,28 @@ def _truncated(
     full_spans, no_spans = found
     spans, intervals = torch.zeros(len(read.ids), 2, dtype=torch.long), []
     for number, written in enumerate(texts):
-        is_own = read.sequence == number
-        count, total = int(is_own.sum()), int((whole.sequence == number).sum())
+        is_own = read.text_index == number
+        count, total = int(is_own.sum()), int((whole.text_index == number).sum())
         if full_spans is None or not count:
             intervals.append((0, len(written) if count == total else 0))
             continue
-        all_spans = full_spans[whole.sequence == number]
+        all_spans = full_spans[whole.text_index == number]
         # Truncation removes tokens at one side only, so the rest are the first or the last ones of the full text.
         spans[is_own] = all_spans[total - count :] if side == "left" else all_spans[:count]
         start, end = int(spans[is_own][0, 0]), int(spans[is_own][-1, 1])
         reaches_start, reaches_end = side != "left" or count == total, side == "left" or count == total
         intervals.append((0 if reaches_start else start, len(written) if reaches_end else end))
-    n_kept, total = (int((tokens.sequence >= 0).sum()) for tokens in (read, whole))
+    n_kept, total = (int((tokens.text_index >= 0).sum()) for tokens in (read, whole))
     return (None if full_spans is None else spans), Truncation(n_kept, total, side, tuple(intervals)), no_spans
 
 
 def _searched_spans(
-    tokenizer: object, ids: Int[Tensor, " l"], sequence: Int[Tensor, " l"], texts: Sequence[str]
+    tokenizer: object, ids: Int[Tensor, " l"], text_index: Int[Tensor, " l"], texts: Sequence[str]
 ) -> Int[Tensor, "l 2"] | None:
     """The spans of the tokens of several texts, each searched in its own text; None if they cannot be found."""
     spans = torch.zeros(len(ids), 2, dtype=torch.long)
     for number, written in enumerate(texts):
-        is_own = sequence == number
+        is_own = text_index == number
         spans_of_text = token_spans.find(tokenizer, ids[is_own].tolist(), written)
         if spans_of_text is None:
             return None
@@ -145,17 +145,17 @@ def _searched_spans(
     return spans
 
 
-def _encode_ids(given: Mapping[str, Any], text: TextModel, padding: Mapping[str, int | float]) -> TextSample:
-    tokenizer = text.tokenizer
+def _encode_ids(given: Mapping[str, Any], text_model: TextModel, padding: Mapping[str, int | float]) -> TextSample:
+    tokenizer = text_model.tokenizer
     # Dropping a field that the model reads would silently change its scores.
-    unsupported = [name for name in given if name not in (*FIELDS, "labels") and name in text.parameters]
+    unsupported = [name for name in given if name not in (*FIELDS, "labels") and name in text_model.parameters]
     if unsupported:
         raise InputError(
             f"The model reads {unsupported[0]!r} of this tokenised text, but only {', '.join(FIELDS)} are supported: "
             "remove it, or explain a function of texts (from_callables)."
         )
     given = {name: values for name, values in given.items() if name in FIELDS}
-    text.check_ids(given["input_ids"].tolist())
+    text_model.check_ids(given["input_ids"].tolist())
     mask = _mask_of(given, tokenizer)
     attended = mask.nonzero()[:, 0]
     if not len(attended):
@@ -164,19 +164,21 @@ def _encode_ids(given: Mapping[str, Any], text: TextModel, padding: Mapping[str,
     attended_range = slice(int(attended[0]), int(attended[-1]) + 1)
     fields = {name: tensor[attended_range].tolist() for name, tensor in given.items()}
     ids = torch.tensor(fields["input_ids"], dtype=torch.long)
-    check_length(len(ids), text.limit, "tokenise with truncation=True, or pass a shorter text")
-    sequence = _sequence_of(_is_added(tokenizer, ids))
+    check_length(len(ids), text_model.limit, "tokenise with truncation=True, or pass a shorter text")
+    text_index = _text_index_of(_is_added(tokenizer, ids))
     texts = tuple(
-        tokenizer.decode(ids[sequence == part].tolist(), clean_up_tokenization_spaces=False)
-        for part in range(int(sequence.max()) + 1)
+        tokenizer.decode(ids[text_index == part].tolist(), clean_up_tokenization_spaces=False)
+        for part in range(int(text_index.max()) + 1)
     )
-    spans = _searched_spans(tokenizer, ids, sequence, texts)
-    rows = rows_of(fields, ids, text.fields, padding)
-    text.check_token_types(rows)
+    spans = _searched_spans(tokenizer, ids, text_index, texts)
+    rows = rows_of(fields, ids, text_model.fields, padding)
+    text_model.check_token_types(rows)
     rows = rows.replace(attention_mask=mask[None, attended_range].long())
     raw = (texts[0], texts[1]) if len(texts) == 2 else " ".join(texts)
     no_spans = "" if spans is not None else "the token ids could not be aligned with the text that they decode to"
-    return TextSample(rows, texts, raw, spans, no_spans, sequence, tuple(tokenizer.convert_ids_to_tokens(ids.tolist())))
+    return TextSample(
+        rows, texts, raw, spans, no_spans, text_index, tuple(tokenizer.convert_ids_to_tokens(ids.tolist()))
+    )
 
 
 def _mask_of(given: Mapping[str, Any], tokenizer: Any) -> Bool[Tensor, " l"]:
@@ -229,9 +231,9 @@ def special_tokens(tokenizer: Any, ids: Int[Tensor, "*l"]) -> Bool[Tensor, "*l"]
     return torch.isin(ids, torch.tensor(sorted(set(tokenizer.all_special_ids) - words), dtype=torch.long))
 
 
-def word_tokens(text: TextModel, rows: Rows) -> Bool[Tensor, "p l"]:
+def word_tokens(text_model: TextModel, rows: Rows) -> Bool[Tensor, "p l"]:
     """Which tokens of rows are neither padding nor special."""
-    return ~special_tokens(text.tokenizer, rows.fields["input_ids"]) & rows.fields["attention_mask"].bool()
+    return ~special_tokens(text_model.tokenizer, rows.fields["input_ids"]) & rows.fields["attention_mask"].bool()
 
 
 def rows_of(encoding: Mapping[str, object], ids: Int[Tensor, " l"], fields: Sequence[str], padding) -> Rows:
@@ -243,7 +245,7 @@ def rows_of(encoding: Mapping[str, object], ids: Int[Tensor, " l"], fields: Sequ
     return Rows(tensors, dict(padding))
 
 
-def _sequence_of(added: Bool[Tensor, " l"]) -> Int[Tensor, " l"]:
+def _text_index_of(added: Bool[Tensor, " l"]) -> Int[Tensor, " l"]:
     """The text to which each token belongs: every run between added tokens is one; -1 for added tokens."""
     begins = ~added & torch.cat([torch.ones(1, dtype=torch.bool), added[:-1]])
     return torch.where(added, -1, begins.long().cumsum(0) - 1)

@@ -15,10 +15,10 @@ _INCOMPLETE = "\ufffd"
 """The character that a decoder writes for bytes that do not form a complete character."""
 
 
-def are_possible(spans: Int[Tensor, "l 2"], sequence: Int[Tensor, " l"], texts: Sequence[str]) -> bool:
+def are_possible(spans: Int[Tensor, "l 2"], text_index: Int[Tensor, " l"], texts: Sequence[str]) -> bool:
     """Whether offsets of a tokenizer are plausible: in the order of the text, within it, and not all empty."""
     for number, text in enumerate(texts):
-        of_text = spans[sequence == number]
+        of_text = spans[text_index == number]
         if not len(of_text):
             continue
         begin, end = of_text[:, 0], of_text[:, 1]

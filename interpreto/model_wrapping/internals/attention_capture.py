@@ -31,39 +31,45 @@ class AttentionCapture(Capture):
     """Captures the attention of the requested blocks.
 
     Args:
-        anatomy: The blocks of the model.
-        probe: The request.
+        structure: The blocks of the model.
+        request: The request.
         count: Number of rows.
-        again: Runs the model on this many copies of the rows.
+        rerun: Runs the model on this many copies of the rows.
         positions: For a number of keys, which of them can be displayed, and which are not padding.
     """
 
     def __init__(
         self,
-        anatomy: BlockStructure,
-        probe: AttentionRequest,
+        structure: BlockStructure,
+        request: AttentionRequest,
         count: int,
-        again: Callable[[int], Float[Tensor, "np k"]],
+        rerun: Callable[[int], Float[Tensor, "np k"]],
         positions: Callable[[int], tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]],
     ) -> None:
-        self.anatomy, self.probe, self.count, self.again, self.positions = anatomy, probe, count, again, positions
-        self.wanted = probe.chosen(len(anatomy))
-        self.tap = AttentionRecorder(gradients=probe.gradients, merge=probe.merge)
+        self.structure, self.request, self.count, self.rerun, self.positions = (
+            structure,
+            request,
+            count,
+            rerun,
+            positions,
+        )
+        self.blocks = request.chosen(len(structure))
+        self.recorder = AttentionRecorder(gradients=request.gradients, merge=request.merge)
         self.entered = 0
-        self.calls: dict[int, list[AttentionCall]] = {layer: [] for layer in self.wanted}
+        self.calls: dict[int, list[AttentionCall]] = {layer: [] for layer in self.blocks}
         self.hidden: dict[int, Tensor] = {}
         self.forms: dict[int, Any] = {}
         self.pooled: list[AttentionCall] = []
         self.last: Tensor | None = None
         self.outputs: Tensor | None = None
-        self.places: tuple[Tensor, Tensor] | None = None
+        self.key_masks: tuple[Tensor, Tensor] | None = None
         self.handles: list[Any] = []
 
     def __enter__(self) -> "Capture":
         # Hooks of blocks are removed before the recorder is switched off, so that an error in between leaves nothing
         # behind.
-        self.tap.__enter__()
-        for module in dict.fromkeys(self.anatomy.blocks):
+        self.recorder.__enter__()
+        for module in dict.fromkeys(self.structure.blocks):
             self.handles.append(module.register_forward_pre_hook(self._enter))
             self.handles.append(module.register_forward_hook(self._leave))
         return self
@@ -72,7 +78,7 @@ class AttentionCapture(Capture):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._unhook()
-        self.tap.__exit__(kind, error, trace)
+        self.recorder.__exit__(kind, error, trace)
 
     def _unhook(self) -> None:
         for handle in self.handles:
@@ -81,37 +87,37 @@ class AttentionCapture(Capture):
 
     def _enter(self, *_: object) -> None:
         # With an objective per block and a pooler only the pooler's attention is used, so blocks are not recorded.
-        records_blocks = not (self.probe.per_block_objective and self.anatomy.pooler is not None)
-        self.tap.open = records_blocks and self.entered in self.calls
+        records_blocks = not (self.request.per_block_objective and self.structure.pooler is not None)
+        self.recorder.open = records_blocks and self.entered in self.calls
 
     def _leave(self, _module: nn.Module, _given: object, output: object) -> Any:
         number, self.entered = self.entered, self.entered + 1
-        calls = self.tap.drain()
-        was_recording, self.tap.open = self.tap.open, False
+        calls = self.recorder.drain()
+        was_recording, self.recorder.open = self.recorder.open, False
         if was_recording:
             self.calls[number] = [self._checked(number, calls)]
         hidden = first_tensor(output)
         assert hidden is not None
         new_hidden = hidden
-        if self.probe.per_block_objective:
+        if self.request.per_block_objective:
             self.forms[number] = replaced(output, hidden, _STATES_PLACEHOLDER)
-        if self.probe.per_block_objective and number in self.calls:
+        if self.request.per_block_objective and number in self.calls:
             # Detached, so that the score of this block's output has a gradient for this block alone.
             self.hidden[number] = hidden
             torch.set_grad_enabled(False)
             new_hidden = hidden.detach()
-        if number == len(self.anatomy) - 1:
+        if number == len(self.structure) - 1:
             if hidden.ndim != 3:
                 raise UnsupportedError(
-                    f"{self.anatomy.names[number]} works on hidden states of shape {tuple(hidden.shape)}, inside "
+                    f"{self.structure.names[number]} works on hidden states of shape {tuple(hidden.shape)}, inside "
                     "windows or on a grid: attention methods need the axes rows, positions and channels."
                 )
             torch.set_grad_enabled(True)
             # The last hidden states are a leaf if nothing before them has a graph: `readout_weights` differentiates
             # with respect to them.
             new_hidden = self.last = new_hidden if new_hidden.requires_grad else new_hidden.detach().requires_grad_()
-            if self.anatomy.pooler is not None:
-                self.tap.gradients = self.tap.open = True
+            if self.structure.pooler is not None:
+                self.recorder.gradients = self.recorder.open = True
         return None if new_hidden is hidden else replaced(output, hidden, new_hidden)
 
     def _checked(self, number: int, calls: list[AttentionCall]) -> AttentionCall:
@@ -120,7 +126,7 @@ class AttentionCapture(Capture):
         Raises:
             UnsupportedError: if there is none, more than one, or one inside windows.
         """
-        name = self.anatomy.names[number]
+        name = self.structure.names[number]
         if len(calls) != 1:
             raise UnsupportedError(
                 f"{name} attends {len(calls)} times: this method needs one attention per block."
@@ -129,7 +135,7 @@ class AttentionCapture(Capture):
                 "attention nor a softmax over keys."
             )
         (call,) = calls
-        if self.probe.values and call.value is None:
+        if self.request.values and call.value is None:
             raise UnsupportedError(
                 f"This method needs queries, keys and values, but the attention code of {name} exposes only "
                 "probabilities. Load the model with attn_implementation='sdpa' if it supports this, or use a method "
@@ -145,18 +151,18 @@ class AttentionCapture(Capture):
 
     def objectives(self, outputs: Float[Tensor, "p k"]) -> list[Float[Tensor, "p k"]]:
         self.outputs = outputs
-        self.pooled = self.tap.drain()
-        self.tap.open = False
+        self.pooled = self.recorder.drain()
+        self.recorder.open = False
         self._check_lengths()
-        if not self.probe.per_block_objective:
+        if not self.request.per_block_objective:
             return [outputs]
-        hidden = [self._read(self.hidden[layer]) for layer in self.wanted]
+        hidden = [self._read(self.hidden[layer]) for layer in self.blocks]
         self._unhook()
         # One run of the layers after the blocks serves the outputs of all blocks, side by side along the batch axis.
-        with self._skipping(torch.cat(hidden, dim=self.anatomy.batch)):
-            outputs_per_block = self.again(len(hidden))
-        self.pooled = self.tap.drain()
-        self.tap.open = False
+        with self._skipping(torch.cat(hidden, dim=self.structure.batch)):
+            outputs_per_block = self.rerun(len(hidden))
+        self.pooled = self.recorder.drain()
+        self.recorder.open = False
         return list(outputs_per_block.split(self.count))
 
     def _check_lengths(self) -> None:
@@ -166,16 +172,16 @@ class AttentionCapture(Capture):
             UnsupportedError: if they do not, as if patches are merged between blocks.
         """
         keys = [call.probabilities.shape[-1] for call in self._block_calls()]
-        states = [hidden.shape[1 - self.anatomy.batch] for hidden in self.hidden.values()]
+        states = [hidden.shape[1 - self.structure.batch] for hidden in self.hidden.values()]
         for lengths in (keys, states):
             if len(shown := list(dict.fromkeys(lengths))) > 1:
                 raise UnsupportedError(f"The blocks of this model attend over {shown} positions, {NO_ONE_MAP}.")
 
     def _read(self, hidden: Tensor) -> Tensor:
         """A block's output as the head reads it: averaged over positions if requested, unless a pooler reads it."""
-        if self.probe.readout == "model" or self.anatomy.pooler is not None:
+        if self.request.readout == "model" or self.structure.pooler is not None:
             return hidden
-        return hidden.mean(1 - self.anatomy.batch, keepdim=True).expand_as(hidden)
+        return hidden.mean(1 - self.structure.batch, keepdim=True).expand_as(hidden)
 
     @contextmanager
     def _skipping(self, states: Tensor) -> Iterator[None]:
@@ -183,23 +189,23 @@ class AttentionCapture(Capture):
 
         A pooler gets them as they are: LeGrad's reference code omits the normalization layers around it.
         """
-        modules = list(dict.fromkeys(self.anatomy.blocks))
+        modules = list(dict.fromkeys(self.structure.blocks))
         entered = 0
 
         def skipped(*args: object, **kwargs: object) -> Any:
             nonlocal entered
             number, entered = entered, entered + 1
             # Earlier blocks pass their input on, in the form of their recorded output.
-            if number < len(self.anatomy) - 1:
+            if number < len(self.structure) - 1:
                 hidden = first_tensor((args, kwargs))
             else:
                 torch.set_grad_enabled(True)
-                self.tap.open = self.anatomy.pooler is not None
+                self.recorder.open = self.structure.pooler is not None
                 hidden = states
             return replaced(self.forms[number], _STATES_PLACEHOLDER, hidden)
 
         torch.set_grad_enabled(False)
-        norms = self.anatomy.norms if self.anatomy.pooler is not None else ()
+        norms = self.structure.norms if self.structure.pooler is not None else ()
         original_forwards = {module: module.__dict__.get("forward") for module in (*modules, *norms)}
         for module in modules:
             # An instance attribute takes precedence over the method of the class, and deleting it restores the module.
@@ -216,18 +222,18 @@ class AttentionCapture(Capture):
                     module.__dict__["forward"] = forward
 
     def leaves(self) -> list[Tensor]:
-        if not self.probe.gradients:
+        if not self.request.gradients:
             return []
         calls = self._pooler_calls() + self._block_calls()
         return [call.probabilities for call in calls] + (
-            [call.output for call in calls if call.output is not None] if self.probe.values else []
+            [call.output for call in calls if call.output is not None] if self.request.values else []
         )
 
     def _block_calls(self) -> list[AttentionCall]:
-        return [call for layer in self.wanted for call in self.calls[layer]]
+        return [call for layer in self.blocks for call in self.calls[layer]]
 
     def _pooler_calls(self) -> list[AttentionCall]:
-        return self.pooled[:1] if self.anatomy.pooler is not None else []
+        return self.pooled[:1] if self.structure.pooler is not None else []
 
     def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p l"]:
         calls = self._pooler_calls() + self._block_calls()
@@ -241,19 +247,19 @@ class AttentionCapture(Capture):
             )
         ]
         poolers = len(layers) - len(self._block_calls())
-        displayable, not_padding = self._places(layers[0].attention)
-        return self.probe.rule(
+        displayable, not_padding = self._key_masks(layers[0].attention)
+        return self.request.rule(
             CapturedAttention(
-                tuple(layers[poolers:]), tuple(layers[:poolers]), lambda: self.reads, displayable, not_padding
+                tuple(layers[poolers:]), tuple(layers[:poolers]), lambda: self.readout_weights, displayable, not_padding
             )
         )
 
-    def _places(self, attention: Float[Tensor, "p h q k"]) -> tuple[Bool[Tensor, "p k"], Bool[Tensor, "p k"]]:
+    def _key_masks(self, attention: Float[Tensor, "p h q k"]) -> tuple[Bool[Tensor, "p k"], Bool[Tensor, "p k"]]:
         """Which keys can be displayed, and which are not padding: the same for all targets."""
-        if self.places is None:
+        if self.key_masks is None:
             displayable, not_padding = self.positions(attention.shape[-1])
-            self.places = displayable.to(attention.device), not_padding.to(attention.device)
-        return self.places
+            self.key_masks = displayable.to(attention.device), not_padding.to(attention.device)
+        return self.key_masks
 
     def _layers(
         self, call: AttentionCall, gradient: Tensor | None, output_gradient: Tensor | None
@@ -269,7 +275,7 @@ class AttentionCapture(Capture):
             parts = attention.split(self.count)
             slopes = [None] * len(parts) if gradient is None else gradient.split(self.count)
             return [AttentionLayer(part, slope) for part, slope in zip(parts, slopes, strict=True)]
-        if not self.probe.values:
+        if not self.request.values:
             return [AttentionLayer(attention, gradient)]
         query, key, value, output = (
             None if tensor is None else tensor.detach().float()
@@ -283,7 +289,7 @@ class AttentionCapture(Capture):
         return tensor if tensor.ndim == 4 else tensor.reshape(self.count, -1, *tensor.shape[-2:])
 
     @cached_property
-    def reads(self) -> Float[Tensor, "p l"]:
+    def readout_weights(self) -> Float[Tensor, "p l"]:
         """The weights with which the output reads the positions after the last block."""
         assert self.outputs is not None
         # Different weights per output: an unweighted sum of probabilities is constant, so that its gradient is 0.
@@ -301,9 +307,9 @@ class AttentionCapture(Capture):
             assert self.last is not None
             # A pooler may not see the tokens before the patches; their weight is 0.
             return functional.pad(
-                weights_of_keys, (self.last.shape[1 - self.anatomy.batch] - weights_of_keys.shape[1], 0)
+                weights_of_keys, (self.last.shape[1 - self.structure.batch] - weights_of_keys.shape[1], 0)
             )
-        is_read = (gradient.movedim(self.anatomy.batch, 0) != 0).any(-1).float()
+        is_read = (gradient.movedim(self.structure.batch, 0) != 0).any(-1).float()
         if not is_read.any(1).all():
             raise UnsupportedError(
                 "The score does not depend on any position after the last block, as after a saturated activation: the "

@@ -28,7 +28,7 @@ ATTENTION_FUNCTIONS = frozenset({_FUSED, _MULTI_HEAD, *_SOFTMAX})
 class _Thread(threading.local):
     """The innermost recorder of each thread: a target function that runs another model has a recorder of its own."""
 
-    tap: "AttentionRecorder | None" = None
+    recorder: "AttentionRecorder | None" = None
 
 
 _THREAD = _Thread()
@@ -84,13 +84,13 @@ class AttentionRecorder(TorchFunctionMode):
 
     def __enter__(self) -> "AttentionRecorder":
         self._graphs = torch.is_grad_enabled()
-        self._outer, _THREAD.tap = _THREAD.tap, self
+        self._outer, _THREAD.recorder = _THREAD.recorder, self
         TorchFunctionMode.__enter__(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         TorchFunctionMode.__exit__(self, *error)
-        _THREAD.tap = self._outer
+        _THREAD.recorder = self._outer
         torch.set_grad_enabled(self._graphs)
 
     @staticmethod
@@ -110,7 +110,7 @@ class AttentionRecorder(TorchFunctionMode):
         self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
         options = kwargs or {}
-        if not self.open or _THREAD.tap is not self:
+        if not self.open or _THREAD.recorder is not self:
             return func(*args, **options)
         if func is _FUSED:
             return self._attention(*args, **options)

@@ -112,8 +112,8 @@ class CaptureEngine:
         """For the record of a result: the layer whose activations were captured."""
         return {"layer": self._used_layer} if self._used_layer else {}
 
-    def _maps(self, watch: Capture, found: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
-        leaves, maps = watch.leaves(), []
+    def _maps(self, capture: Capture, found: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
+        leaves, maps = capture.leaves(), []
         for target in range(count if leaves else 1):
             gradients: list[Tensor] = []
             if leaves:
@@ -130,27 +130,27 @@ class CaptureEngine:
                 gradients = [
                     torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(grads, leaves, strict=True)
                 ]
-            maps.append(watch.scores(gradients).detach())
+            maps.append(capture.scores(gradients).detach())
         # Without gradients the map is the same for all targets.
         return torch.stack(maps if leaves else maps * count, dim=1)
 
-    def _capture(self, probe: CaptureRequest, rows: Rows) -> Capture:
-        if isinstance(probe, ActivationRequest):
-            return FeatureCapture(self._feature_layer(probe, rows), probe)
-        assert isinstance(probe, AttentionRequest)
-        anatomy = self.anatomy(rows)
+    def _capture(self, capture_request: CaptureRequest, rows: Rows) -> Capture:
+        if isinstance(capture_request, ActivationRequest):
+            return FeatureCapture(self._feature_layer(capture_request, rows), capture_request)
+        assert isinstance(capture_request, AttentionRequest)
+        structure = self.structure(rows)
         if self.pixels is not None:
             # Before the captured run, because locating patches runs the model too.
             self.positions(rows)
 
-        def again(times: int) -> Float[Tensor, "np k"]:
+        def rerun(times: int) -> Float[Tensor, "np k"]:
             return self.outputs(Rows.join([rows] * times))
 
-        def places(length: int) -> tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]:
+        def masks_of_keys(length: int) -> tuple[Bool[Tensor, "p l"], Bool[Tensor, "p l"]]:
             ones = torch.ones(len(rows), length, dtype=torch.bool)
             return self._displayable(rows, length), rows.fields["attention_mask"].bool() if self.ragged else ones
 
-        return AttentionCapture(anatomy, probe, len(rows), again, places)
+        return AttentionCapture(structure, capture_request, len(rows), rerun, masks_of_keys)
 
     def _displayable(self, rows: Rows, length: int) -> Bool[Tensor, "p l"]:
         """Which of `length` positions can be displayed."""
@@ -168,7 +168,7 @@ class CaptureEngine:
             displayable[:] = True
         return displayable
 
-    def anatomy(self, rows: Rows) -> BlockStructure:
+    def structure(self, rows: Rows) -> BlockStructure:
         """The blocks of the model.
 
         Raises:
@@ -206,17 +206,17 @@ class CaptureEngine:
         """
         assert self.pixels is not None
         pixels = rows.fields[self.pixels][:1]
-        size, anatomy = tuple(pixels.shape[1:]), self._blocks(rows)
-        if anatomy is None:
+        size, structure = tuple(pixels.shape[1:]), self._blocks(rows)
+        if structure is None:
             return None
         run = partial(self._run_on, rows.take(slice(1)))
         if (size, None) not in self._positions:
-            self._positions[size, None] = patch_positions(anatomy, run, pixels)
+            self._positions[size, None] = patch_positions(structure, run, pixels)
         first = self._positions[size, None]
         if first is None or length in (None, first.length, first.grid.numel()):
             return first
         if (size, length) not in self._positions:
-            self._positions[size, length] = later_positions(anatomy, run, pixels, first, length)
+            self._positions[size, length] = later_positions(structure, run, pixels, first, length)
         return self._positions[size, length]
 
     def _run_on(self, one: Rows, images: Float[Tensor, "p c H W"]) -> Float[Tensor, "p k"]:
@@ -224,24 +224,24 @@ class CaptureEngine:
         assert self.pixels is not None
         return self.outputs(one.expand(len(images), **{self.pixels: images}))
 
-    def _feature_layer(self, probe: ActivationRequest, rows: Rows) -> FeatureLayer:
+    def _feature_layer(self, capture_request: ActivationRequest, rows: Rows) -> FeatureLayer:
         assert self.pixels is not None
         pixels, single_row = rows.fields[self.pixels][:1], rows.take(slice(1))
         size = tuple(pixels.shape[1:])
-        positions, anatomy = self.positions(rows), self._blocks(rows)
+        positions, structure = self.positions(rows), self._blocks(rows)
         if size not in self._layers:
             self._layers[size] = feature_layers(self.module, partial(self._run_on, single_row), pixels, positions)
         layers = self._layers[size]
         # If patches are merged between stages, the blocks do not share one grid.
-        blocks = () if anatomy is None or len(set(anatomy.kinds)) > 1 else anatomy.names
-        if probe.layer is not None:
-            layer = named_layer(probe, layers, self.module, blocks)
+        blocks = () if structure is None or len(set(structure.kinds)) > 1 else structure.names
+        if capture_request.layer is not None:
+            layer = named_layer(capture_request, layers, self.module, blocks)
         else:
             if size not in self._default:
                 preferred = (
-                    [] if anatomy is None or not blocks else self._before_last_block(anatomy, single_row, layers)
+                    [] if structure is None or not blocks else self._before_last_block(structure, single_row, layers)
                 )
-                hidden_layers = layers if anatomy is None else _hidden_states(anatomy, layers)
+                hidden_layers = layers if structure is None else _hidden_states(structure, layers)
                 self._default[size] = default_layer(
                     preferred, hidden_layers, partial(self.outputs, single_row), self.module
                 )
@@ -250,29 +250,31 @@ class CaptureEngine:
         return layer
 
     def _before_last_block(
-        self, anatomy: BlockStructure, one: Rows, known: Sequence[FeatureLayer]
+        self, structure: BlockStructure, one: Rows, layers: Sequence[FeatureLayer]
     ) -> list[FeatureLayer]:
         """The input of the last block, if it is on a grid: of its output, only the class token may be read."""
         assert self.pixels is not None
-        last_block, name = anatomy.blocks[-1], f"the input of {anatomy.names[-1]}"
-        length = length_before_last(anatomy, partial(self._run_on, one), one.fields[self.pixels])
+        last_block, name = structure.blocks[-1], f"the input of {structure.names[-1]}"
+        length = length_before_last(structure, partial(self._run_on, one), one.fields[self.pixels])
         positions = None if length is None else self.positions(one, length)
         if positions is not None and positions.length == length:
-            return [FeatureLayer(last_block, name, partial(_at_positions, positions, anatomy.batch), use_input=True)]
+            return [FeatureLayer(last_block, name, partial(_at_positions, positions, structure.batch), use_input=True)]
         # After convolutions a patch is not a square of the image, so that positions cannot be located; the shape of the
         # grid is known from the block's output.
-        return [replace(layer, name=name, use_input=True) for layer in known if layer.name == anatomy.names[-1]]
+        return [replace(layer, name=name, use_input=True) for layer in layers if layer.name == structure.names[-1]]
 
-    def _on_grid(self, probe: CaptureRequest, rows: Rows, batch: Rows, found: Any) -> Float[Tensor, "p t ..."]:
+    def _on_grid(
+        self, capture_request: CaptureRequest, rows: Rows, batch: Rows, found: Any
+    ) -> Float[Tensor, "p t ..."]:
         """Arrange scores of positions as a map of the image, or cut the padding of a text.
 
         Args:
-            probe: The captured request.
+            capture_request: The captured request.
             rows: The rows to which the scores belong.
             batch: All rows of the batch.
             found: The scores.
         """
-        if isinstance(probe, ActivationRequest):
+        if isinstance(capture_request, ActivationRequest):
             return found
         if self.pixels is None:
             length = _tokens(batch)
@@ -299,11 +301,13 @@ def _tokens(rows: Rows) -> int:
     return rows.fields["input_ids"].shape[1]
 
 
-def _hidden_states(anatomy: BlockStructure, known: Sequence[FeatureLayer]) -> list[FeatureLayer]:
+def _hidden_states(structure: BlockStructure, layers: Sequence[FeatureLayer]) -> list[FeatureLayer]:
     """The layers that output hidden states: blocks and normalization layers, not the projections inside blocks."""
-    prefixes = tuple(f"{name}." for name in anatomy.names)
+    prefixes = tuple(f"{name}." for name in structure.names)
     return [
-        layer for layer in known if not layer.name.startswith(prefixes) or "norm" in type(layer.module).__name__.lower()
+        layer
+        for layer in layers
+        if not layer.name.startswith(prefixes) or "norm" in type(layer.module).__name__.lower()
     ]
 
 

@@ -140,28 +140,28 @@ def _record_grid(
 
 
 def named_layer(
-    probe: ActivationRequest, known: Sequence[FeatureLayer], module: nn.Module, blocks: Sequence[str]
+    request: ActivationRequest, layers: Sequence[FeatureLayer], module: nn.Module, blocks: Sequence[str]
 ) -> FeatureLayer:
     """The layer that the user requested.
 
     Args:
-        probe: The request.
-        known: The layers with spatial positions.
+        request: The request.
+        layers: The layers with spatial positions.
         module: The model.
         blocks: Names of a transformer's blocks; empty for other models.
 
     Raises:
         OptionError: if the layer does not exist, or has no spatial positions; the message lists those that can be used.
     """
-    requested = probe.layer
-    by_name = {layer.name: layer for layer in known}
+    requested = request.layer
+    by_name = {layer.name: layer for layer in layers}
     if isinstance(requested, nn.Module):
         matches, shown_name = [], type(requested).__name__
-    elif probe.kind:
-        matches, shown_name = [by_name[requested]] if requested in by_name else [], probe.kind
+    elif request.kind:
+        matches, shown_name = [by_name[requested]] if requested in by_name else [], request.kind
     else:
         matches = (
-            [by_name[requested]] if requested in by_name else [s for s in known if s.name.endswith(f".{requested}")]
+            [by_name[requested]] if requested in by_name else [s for s in layers if s.name.endswith(f".{requested}")]
         )
         shown_name = repr(requested)
     if len(matches) == 1:
@@ -171,7 +171,7 @@ def named_layer(
             f"layer={shown_name} matches several layers: {', '.join(layer.name for layer in matches[:_MAX_LISTED])}."
         )
     # Most transformers read only the class token after their last block, so it is not suggested.
-    top_level = [layer.name for layer in known if layer.name.count(".") <= min(s.name.count(".") for s in known) + 1]
+    top_level = [layer.name for layer in layers if layer.name.count(".") <= min(s.name.count(".") for s in layers) + 1]
     usable = [name for name in blocks[:-1] if name in by_name] or top_level
     shown = ", ".join(repr(name) for name in usable[-_MAX_LISTED:]) or "none"
     if not isinstance(requested, str) or requested in dict(module.named_modules()):
@@ -185,7 +185,7 @@ def named_layer(
 
 def default_layer(
     first: Sequence[FeatureLayer],
-    known: Sequence[FeatureLayer],
+    layers: Sequence[FeatureLayer],
     run: Callable[[], Float[Tensor, "1 k"]],
     module: nn.Module,
 ) -> FeatureLayer:
@@ -196,7 +196,7 @@ def default_layer(
 
     Args:
         first: Layers that are tried before the others.
-        known: The layers with spatial positions, in the order in which they end.
+        layers: The layers with spatial positions, in the order in which they end.
         run: Runs the model on an image.
         module: The model.
 
@@ -205,7 +205,7 @@ def default_layer(
             differentiable way.
     """
     # A pooling layer has the features of the layer before it, at a lower resolution.
-    candidates = [layer for layer in known if not isinstance(layer.module, _POOLS)]
+    candidates = [layer for layer in layers if not isinstance(layer.module, _POOLS)]
     if not first and not candidates:
         raise UnsupportedError(f"No layer of {type(module).__name__} has spatial positions: GradCam needs one.")
     for layer in [*first, *reversed(candidates)]:
@@ -217,9 +217,9 @@ def default_layer(
     )
 
 
-def is_used(spot: FeatureLayer, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
+def is_used(layer: FeatureLayer, run: Callable[[], Float[Tensor, "1 k"]]) -> bool:
     """Whether the output depends on the features of a layer: their gradient is not 0 everywhere."""
-    with FeatureCapture(spot, ActivationRequest(_first)) as capture:
+    with FeatureCapture(layer, ActivationRequest(_first)) as capture:
         outputs = run()
         if not outputs.requires_grad:
             return False
@@ -227,13 +227,13 @@ def is_used(spot: FeatureLayer, run: Callable[[], Float[Tensor, "1 k"]]) -> bool
         weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
         (leaf,) = capture.leaves()
         (gradient,) = torch.autograd.grad((outputs * weights).sum(), leaf, retain_graph=True, allow_unused=True)
-        if gradient is None or not (grid_gradient := spot.to_grid(gradient)).any():
+        if gradient is None or not (grid_gradient := layer.to_grid(gradient)).any():
             return False
         if grid_gradient.shape[1] != outputs.shape[1] or grid_gradient.shape[1] < 2:
             return True
         # Logits are not features: each channel of theirs influences only the logit of its own class.
         (gradient_of_first,) = torch.autograd.grad(outputs[0, 0], leaf)
-        return bool(spot.to_grid(gradient_of_first)[:, 1:].any())
+        return bool(layer.to_grid(gradient_of_first)[:, 1:].any())
 
 
 def _first(features: Tensor, gradients: Tensor) -> Tensor:
@@ -244,16 +244,16 @@ def _first(features: Tensor, gradients: Tensor) -> Tensor:
 class FeatureCapture(Capture):
     """Captures the features of one layer."""
 
-    def __init__(self, spot: FeatureLayer, probe: ActivationRequest) -> None:
-        self.spot, self.probe = spot, probe
+    def __init__(self, layer: FeatureLayer, request: ActivationRequest) -> None:
+        self.layer, self.request = layer, request
         self.features: Tensor | None = None
         self.handle: Any = None
         self.graphs = False
 
     def __enter__(self) -> "Capture":
         self.graphs = torch.is_grad_enabled()
-        module = self.spot.module
-        if self.spot.use_input:
+        module = self.layer.module
+        if self.layer.use_input:
             self.handle = module.register_forward_pre_hook(self._enter, with_kwargs=True)
         else:
             self.handle = module.register_forward_hook(self._leave)
@@ -291,10 +291,10 @@ class FeatureCapture(Capture):
     def scores(self, gradients: Sequence[Tensor]) -> Float[Tensor, "p h w"]:
         assert self.features is not None
         (gradient,) = gradients
-        grid_gradient = self.spot.to_grid(gradient.float())
+        grid_gradient = self.layer.to_grid(gradient.float())
         if gradient.any() and not grid_gradient.any():
             raise UnsupportedError(
-                f"The output does not depend on the patches of {self.spot.name}, but only on another token. Use an "
+                f"The output does not depend on the patches of {self.layer.name}, but only on another token. Use an "
                 "earlier layer."
             )
-        return self.probe.rule(self.spot.to_grid(self.features.detach().float()), grid_gradient)
+        return self.request.rule(self.layer.to_grid(self.features.detach().float()), grid_gradient)

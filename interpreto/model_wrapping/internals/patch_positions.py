@@ -40,7 +40,7 @@ class _ReachedError(Exception):
     """Stops a run at the block that was reached."""
 
 
-def patch_positions(anatomy: BlockStructure, run: Run, pixels: Float[Tensor, "1 c H W"]) -> PatchPositions | None:
+def patch_positions(structure: BlockStructure, run: Run, pixels: Float[Tensor, "1 c H W"]) -> PatchPositions | None:
     """The position of every patch; None if patches are not on a grid at the input of the first block.
 
     They are located by changing the image: positions that change with its top row of pixels are the top row of patches,
@@ -51,7 +51,7 @@ def patch_positions(anatomy: BlockStructure, run: Run, pixels: Float[Tensor, "1 
     top, left = torch.zeros_like(noise), torch.zeros_like(noise)
     top[..., 0, :], left[..., :, 0] = noise[..., 0, :], noise[..., :, 0]
     changed = torch.cat([pixels, pixels + top, pixels + left, pixels + noise])
-    hidden = _hidden_at(anatomy.blocks[:1], anatomy.batch, run, changed)
+    hidden = _hidden_at(structure.blocks[:1], structure.batch, run, changed)
     if hidden is None:
         return None
     change = (hidden[1:] - hidden[:1]).abs().amax(-1)
@@ -65,7 +65,7 @@ def patch_positions(anatomy: BlockStructure, run: Run, pixels: Float[Tensor, "1 
 
 
 def later_positions(
-    anatomy: BlockStructure, run: Run, pixels: Float[Tensor, "1 c H W"], first: PatchPositions, length: int
+    structure: BlockStructure, run: Run, pixels: Float[Tensor, "1 c H W"], first: PatchPositions, length: int
 ) -> PatchPositions | None:
     """The positions at a later block with more positions than the first, because a class token was added.
 
@@ -77,8 +77,8 @@ def later_positions(
         (slice(0, height // rows), slice(0, width // columns)),
         (slice(height - height // rows, None), slice(width - width // columns, None)),
     ]
-    blocks = tuple(dict.fromkeys(anatomy.blocks))
-    hidden = _hidden_at(blocks, anatomy.batch, run, torch.cat([pixels, *_with_noise_at(pixels, corners)]), length)
+    blocks = tuple(dict.fromkeys(structure.blocks))
+    hidden = _hidden_at(blocks, structure.batch, run, torch.cat([pixels, *_with_noise_at(pixels, corners)]), length)
     if hidden is None:
         return None
     change = (hidden[1:] - hidden[:1]).abs().mean(-1).unflatten(0, (-1, len(corners))).mean(0)
@@ -138,9 +138,9 @@ def _with_noise_at(
     return images
 
 
-def length_before_last(anatomy: BlockStructure, run: Run, pixels: Float[Tensor, "1 c H W"]) -> int | None:
+def length_before_last(structure: BlockStructure, run: Run, pixels: Float[Tensor, "1 c H W"]) -> int | None:
     """Number of positions at the input of the last block; None if its input is not a sequence."""
-    hidden = _hidden_at(anatomy.blocks[-1:], anatomy.batch, run, torch.cat([pixels, pixels]))
+    hidden = _hidden_at(structure.blocks[-1:], structure.batch, run, torch.cat([pixels, pixels]))
     return None if hidden is None else hidden.shape[1]
 
 

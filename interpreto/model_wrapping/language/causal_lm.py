@@ -18,14 +18,14 @@ from interpreto.model_wrapping.execution.gradient_mode import without_gradients
 from interpreto.model_wrapping.execution.guided_backprop import guided
 from interpreto.model_wrapping.execution.precision import at_least_float32, precision
 from interpreto.model_wrapping.language import prefix_cache as prefix
-from interpreto.model_wrapping.language.lm_head import Head, gradients, restrict_head_to
+from interpreto.model_wrapping.language.lm_head import HeadInput, gradients, restrict_head_to
 from interpreto.model_wrapping.language.text_model import TextModel, adds_tokens, first_position, reads_length
 from interpreto.model_wrapping.language.token_embeddings import replaced
 from interpreto.model_wrapping.language.token_targets import TokenTargets
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
 from interpreto.model_wrapping.parts import Engine
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
-from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance, rounding, unwrapped
+from interpreto.model_wrapping.runtime import Runtime, placement_of, provenance, relative_tolerance, unwrap_peft
 from interpreto.model_wrapping.sample import EMBEDDINGS
 
 _MIN_VERIFIABLE = 3
@@ -45,7 +45,7 @@ class CausalLMEngine(Engine):
     values of an image-text model, are passed to the model as they are.
 
     Args:
-        text: The model and its tokenizer.
+        text_model: The model and its tokenizer.
         runtime: How the model is run.
 
     Attributes:
@@ -58,17 +58,17 @@ class CausalLMEngine(Engine):
         "input, explain language models."
     )
 
-    def __init__(self, text: TextModel, runtime: Runtime) -> None:
-        inner = unwrapped(text.model)
-        self.module, self.gradient_obstacle = text.model, text.gradient_obstacle
-        self.text, self.runtime = text, runtime
+    def __init__(self, text_model: TextModel, runtime: Runtime) -> None:
+        inner = unwrap_peft(text_model.model)
+        self.module, self.gradient_obstacle = text_model.model, text_model.gradient_obstacle
+        self.text_model, self.runtime = text_model, runtime
         self._first_position = first_position(inner)
         self._reads_length = reads_length(inner.config)
-        self._adds_tokens = adds_tokens(text.model)
+        self._adds_tokens = adds_tokens(text_model.model)
         self.reuse_obstacle = self._known_reuse_obstacle(inner)
         self._cache_name = ""
         # Without an argument that marks padding, only rows of one length can share a batch.
-        self.padding = {} if self._reads_length else text.padding
+        self.padding = {} if self._reads_length else text_model.padding
         self._reuse_is_verified = self._is_causal = False
         self._gradient = GradientCheck()
 
@@ -87,13 +87,13 @@ class CausalLMEngine(Engine):
         cache = None if request.return_cache else _targets(request).prefix_cache
         if request.gradient_field is not None or cache is None:
             return None
-        return prefix.deduplicated(request.rows, cache.rows)
+        return prefix.deduplicate(request.rows, cache.rows)
 
     def notes(self) -> dict[str, Any]:
         return {"prefix_reuse": f"off: {self.reuse_obstacle}" if self.reuse_obstacle else "on"}
 
     def provenance(self) -> dict[str, Any]:
-        return provenance(self.text.model, self.text.config, self.runtime)
+        return provenance(self.text_model.model, self.text_model.config, self.runtime)
 
     def check_causal(self, rows: Rows, targets: TokenTargets, outputs: Float[Tensor, "1 q k"]) -> None:
         """Check once per model that its output at a position does not depend on later tokens.
@@ -109,8 +109,8 @@ class CausalLMEngine(Engine):
         expected = outputs[:, :1]
         if (first.cpu().float() - expected).abs().max() > self._tolerance * (1 + expected.abs().max()):
             raise ModelError(
-                f"{type(unwrapped(self.text.model)).__name__} is not a causal model: its output at a position changes "
-                "with the tokens behind it. A model of the BERT family needs is_decoder=True in its config. "
+                f"{type(unwrap_peft(self.text_model.model)).__name__} is not a causal model: its output at a position "
+                "changes with the tokens behind it. A model of the BERT family needs is_decoder=True in its config. "
                 "Dynamically quantised layers round all positions by one scale: load the model without quantisation."
             )
         self._is_causal = True
@@ -126,7 +126,7 @@ class CausalLMEngine(Engine):
             return cache if self.reuses and self._reuse_is_verified else without
         middle = int(targets.query_positions[0]) // 2 + 1
         ids = cache.rows.fields["input_ids"].clone()
-        ids[0, middle] = (ids[0, middle] + 1) % len(self.text.tokenizer)
+        ids[0, middle] = (ids[0, middle] + 1) % len(self.text_model.tokenizer)
         resumed = ModelRequest(cache.rows.replace(input_ids=ids), replace(targets, prefix_cache=cache))
         whole = replace(resumed, targets=replace(targets, prefix_cache=without))
         (expected,) = self.respond([whole])
@@ -146,7 +146,7 @@ class CausalLMEngine(Engine):
     @property
     def _tolerance(self) -> float:
         # Runs of different lengths take sums in different orders, beyond the rounding of one run.
-        return max(1e-3, rounding(self.text.model, self.runtime.autocast))
+        return max(1e-3, relative_tolerance(self.text_model.model, self.runtime.autocast))
 
     def _run_unperturbed(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         """Unperturbed texts: outputs at the positions of their targets, keys and values."""
@@ -171,7 +171,7 @@ class CausalLMEngine(Engine):
         self, rows: Rows, positions: Int[Tensor, " q"]
     ) -> tuple[Float[Tensor, "p q k"], DynamicCache | None]:
         """Outputs, and the cache that the model filled; the first time it is passed under each possible name."""
-        names = [self._cache_name] if self._cache_name else self.text.parameters.caches
+        names = [self._cache_name] if self._cache_name else self.text_model.parameters.caches
         for name in names:
             self._cache_name, cache = name, prefix.new_cache()
             try:
@@ -202,7 +202,7 @@ class CausalLMEngine(Engine):
     def _disable_reuse(self, reason: str) -> None:
         """Run rows from the first position from now on, with a warning: this model was expected to resume."""
         self.reuse_obstacle = reason
-        name = type(unwrapped(self.text.model)).__name__
+        name = type(unwrap_peft(self.text_model.model)).__name__
         warnings.warn(
             f"{name} does not reuse the prefix that rows share with the unperturbed text, because {reason}: scores are "
             "correct, but perturbation methods take several times as long.",
@@ -237,7 +237,7 @@ class CausalLMEngine(Engine):
         assert field is not None
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
-            with guided(self.text.model) if requests[0].guided else nullcontext():
+            with guided(self.text_model.model) if requests[0].guided else nullcontext():
                 with_leaf = rows.replace(**{field: leaf})
                 outputs, head = with_gradients(lambda: self._outputs(with_leaf, positions, cut=True))
             n_targets = max(len(request.targets) for request in requests)
@@ -287,7 +287,7 @@ class CausalLMEngine(Engine):
         for request in requests:
             candidate = [*portion, request]
             positions = torch.cat([_targets(one).query_positions for one in candidate]).unique()
-            size = sum(len(one.rows) for one in candidate) * len(positions) * self.text.config.vocab_size
+            size = sum(len(one.rows) for one in candidate) * len(positions) * self.text_model.config.vocab_size
             if portion and size > _MAX_LOGITS:
                 yield portion
                 portion = []
@@ -296,41 +296,45 @@ class CausalLMEngine(Engine):
 
     def _portions_of_rows(self, rows: Rows, n_positions: int) -> Iterator[Rows]:
         """Rows, as many at a time as the memory for logits allows."""
-        size = max(1, _MAX_LOGITS // (n_positions * self.text.config.vocab_size))
+        size = max(1, _MAX_LOGITS // (n_positions * self.text_model.config.vocab_size))
         for start in range(0, len(rows), size):
             yield rows.take(slice(start, start + size))
 
     def _outputs(
         self, rows: Rows, positions: Int[Tensor, " q"], begin: int = 0, cache: object = None, cut: bool = False
-    ) -> tuple[Float[Tensor, "p q k"], Head]:
+    ) -> tuple[Float[Tensor, "p q k"], HeadInput]:
         """The explained outputs at some positions; positions before `begin` are in the cache."""
-        text, end = self.text, int(positions[-1]) + 1
+        text_model, end = self.text_model, int(positions[-1]) + 1
         # A cache that is being filled needs all positions, and so does a factor that depends on the length.
         end = length(rows) if self._reads_length or (cache is not None and not begin) else end
-        on_device = rows.to(text.device)
+        on_device = rows.to(text_model.device)
         fields = on_device.fields
         # Padding may have a negative id if the tokenizer has no padding token; the mask hides what replaces it.
         ids = fields["input_ids"][:, begin:end].clamp(min=0)
         options: dict[str, Any] = {"attention_mask": fields["attention_mask"][:, :end]}
-        if "position_ids" in text.parameters and not self._adds_tokens:
-            position_ids = torch.arange(begin, end, device=text.device) + self._first_position
+        if "position_ids" in text_model.parameters and not self._adds_tokens:
+            position_ids = torch.arange(begin, end, device=text_model.device) + self._first_position
             options["position_ids"] = position_ids.expand(len(ids), -1)
-        if "use_cache" in text.parameters:
+        if "use_cache" in text_model.parameters:
             options["use_cache"] = cache is not None
         if cache is not None:
             options[self._cache_name] = cache
         if others := _other_fields(on_device):
-            dtype = placement_of(text.model)[1]
+            dtype = placement_of(text_model.model)[1]
             options |= {name: t.to(dtype) if t.is_floating_point() else t for name, t in others.items()}
         embeddings = fields.get(EMBEDDINGS)
-        lookup = nullcontext() if embeddings is None else replaced(text.embedding, ids, embeddings[:, begin:end])
-        module = unwrapped(text.model).get_output_embeddings()
-        exact = precision(text.model, self.runtime.autocast, text.device)
-        with exact, lookup, restrict_head_to(module, (positions - begin).to(text.device), end - begin, cut) as head:
-            logits = text.model(input_ids=ids, **options).logits
-        if head.below is None:
+        lookup = nullcontext() if embeddings is None else replaced(text_model.embedding, ids, embeddings[:, begin:end])
+        module = unwrap_peft(text_model.model).get_output_embeddings()
+        exact = precision(text_model.model, self.runtime.autocast, text_model.device)
+        with (
+            exact,
+            lookup,
+            restrict_head_to(module, (positions - begin).to(text_model.device), end - begin, cut) as head,
+        ):
+            logits = text_model.model(input_ids=ids, **options).logits
+        if head.hidden is None:
             # The model multiplies by its output embedding without calling it, and returns logits of all positions.
-            logits = head.narrowed(logits)
+            logits = head.select_positions(logits)
         shape = logits.shape
         return self.runtime.explained(at_least_float32(logits).flatten(0, 1)).reshape(*shape[:2], -1), head
 

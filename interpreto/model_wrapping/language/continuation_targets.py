@@ -8,7 +8,7 @@ import torch
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.execution.finite_checks import check_scores
-from interpreto.model_wrapping.inputs.prompt import continued
+from interpreto.model_wrapping.inputs.prompt import append_continuation
 from interpreto.model_wrapping.language import continuations
 from interpreto.model_wrapping.language.causal_lm import CausalLMEngine, length
 from interpreto.model_wrapping.language.continuations import Continuation
@@ -19,7 +19,7 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Plan
 from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample, TextSample
-from interpreto.model_wrapping.targets import SavedTarget, continuation_of, saved_by_name, without_tensors
+from interpreto.model_wrapping.targets import SavedTarget, continuation_of, saved_by_name_error, to_python
 from interpreto.type_guards import are_all
 
 
@@ -32,19 +32,19 @@ class ContinuationResolver(TargetResolver):
     functions of the next output.
 
     Attributes:
-        text: The model and its tokenizer.
+        text_model: The model and its tokenizer.
         engine: Runs the model.
         runtime: The explained score, and the options of generation.
     """
 
     generated = True
 
-    text: TextModel
+    text_model: TextModel
     engine: CausalLMEngine
     runtime: Runtime
 
     def normalize(self, targets: object, count: int | None = None) -> Any:
-        specs = without_tensors(targets)
+        specs = to_python(targets)
         if not (isinstance(specs, list) and specs and are_all(int, specs)):
             # Entries stay as they are: a continuation may repeat a token, unlike the targets of a classifier.
             return list(map(_as_continuation, specs)) if isinstance(specs, list) else specs
@@ -60,14 +60,16 @@ class ContinuationResolver(TargetResolver):
 
     def check(self, spec: object, sample: Sample | None = None) -> None:
         if sample is None:
-            continuations.check(spec, self.text)
-        elif (continuation := continuations.of(spec, self.text, _prompt(sample))) is not None:
-            continued(_prompt(sample), continuation.ids, continuation.said, continuation.spans, self.text)
+            continuations.check(spec, self.text_model)
+        elif (continuation := continuations.of(spec, self.text_model, _prompt(sample))) is not None:
+            append_continuation(
+                _prompt(sample), continuation.ids, continuation.text, continuation.spans, self.text_model
+            )
 
     def from_saved(self, values: tuple[object, ...], names: tuple[str, ...]) -> Any:
         tokens = [token for value in values for token in (value if isinstance(value, tuple) else (value,))]
         if any(isinstance(token, SavedTarget | str) for token in tokens):
-            raise saved_by_name(names)
+            raise saved_by_name_error(names)
         return continuation_of(tokens)
 
     def resolve(
@@ -75,13 +77,15 @@ class ContinuationResolver(TargetResolver):
     ) -> PlanRun[ResolvedSample]:
         prompt = _prompt(sample)
         continuations.warn_of_seam(spec, prompt)
-        continuation = continuations.of(spec, self.text, prompt)
+        continuation = continuations.of(spec, self.text_model, prompt)
         if continuation is None:
             options = self.runtime.generation_kwargs or {}
-            continuation = continuations.generated(self.text.model, self.text, prompt, options, spec, seed)
+            continuation = continuations.generated(self.text_model.model, self.text_model, prompt, options, spec, seed)
         full_sample = sample
         if len(continuation.ids):
-            full_prompt = continued(prompt, continuation.ids, continuation.said, continuation.spans, self.text)
+            full_prompt = append_continuation(
+                prompt, continuation.ids, continuation.text, continuation.spans, self.text_model
+            )
             full_sample = sample.with_prompt(full_prompt)
         targets = self._targets(continuation, length(prompt.rows))
         response: ModelResponse = yield ModelRequest(full_sample.rows, targets, return_outputs=True, return_cache=True)
@@ -99,14 +103,14 @@ class ContinuationResolver(TargetResolver):
 
     def _targets(self, given: Continuation, begin: int) -> TokenTargets:
         is_sequence = self.runtime.explains_sequence
-        if is_sequence and any(map(callable, given.asked)):
+        if is_sequence and any(map(callable, given.requested)):
             raise TargetError(
                 "target_granularity='sequence' explains the log-probability of a continuation, and functions of the "
                 "outputs have none: leave it out."
             )
         # Functions of the next output all read the output after the prompt, for they have no tokens of their own.
         n_tokens = len(given.ids)
-        requested = [(min(index, n_tokens), token) for index, token in enumerate(given.asked) if token is not None]
+        requested = [(min(index, n_tokens), token) for index, token in enumerate(given.requested) if token is not None]
         names = [self._name(given, index, token) for index, token in requested]
         count = len(requested)
         return TokenTargets(
@@ -123,9 +127,9 @@ class ContinuationResolver(TargetResolver):
             return getattr(token, "__name__", type(token).__name__)
         start, end = given.spans[place].tolist()
         if isinstance(token, int):
-            return given.said[start:end]
-        foil = self.text.tokenizer.decode([token.foil], clean_up_tokenization_spaces=False)
-        return f"{given.said[start:end]} - {foil}"
+            return given.text[start:end]
+        foil = self.text_model.tokenizer.decode([token.foil], clean_up_tokenization_spaces=False)
+        return f"{given.text[start:end]} - {foil}"
 
 
 def _prompt(sample: Sample) -> TextSample:
@@ -135,5 +139,5 @@ def _prompt(sample: Sample) -> TextSample:
 
 def _as_continuation(given: object) -> Any:
     """An entry of a list of targets, with token ids as a tuple."""
-    spec = without_tensors(given)
+    spec = to_python(given)
     return tuple(spec) if isinstance(spec, list) else spec

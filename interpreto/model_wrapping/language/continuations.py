@@ -18,7 +18,7 @@ from interpreto.model_wrapping.inputs.text_checks import check_characters
 from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.sample import TextSample
-from interpreto.model_wrapping.targets import Contrast, Score
+from interpreto.model_wrapping.targets import Contrast, TargetFunction
 from interpreto.type_guards import are_all, is_integer, is_list
 
 _CONTEXT = 8
@@ -40,19 +40,19 @@ class Continuation:
 
     Attributes:
         ids: The tokens.
-        said: Their text.
+        text: Their text.
         spans: Start and end of each token in this text.
-        asked: The target at each position from the end of the prompt on: an id, a contrast or a function; None for
+        requested: The target at each position from the end of the prompt on: an id, a contrast or a function; None for
             positions that are not explained.
     """
 
     ids: Int[Tensor, " m"]
-    said: str
+    text: str
     spans: Int[Tensor, "m 2"]
-    asked: tuple[int | Contrast | Score | None, ...]
+    requested: tuple[int | Contrast | TargetFunction | None, ...]
 
 
-def check(spec: object, text: TextModel) -> None:
+def check(spec: object, text_model: TextModel) -> None:
     """Check that a value can be a target of a language model.
 
     Raises:
@@ -62,10 +62,10 @@ def check(spec: object, text: TextModel) -> None:
         return
     if isinstance(spec, tuple) and spec and all(map(callable, spec)):
         return
-    _from_user(spec, text, [])
+    _from_user(spec, text_model, [])
 
 
-def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
+def of(spec: Any, text_model: TextModel, prompt: TextSample) -> Continuation | None:
     """The continuation that the user's target specifies; None if the model is to generate it.
 
     Raises:
@@ -77,12 +77,12 @@ def of(spec: Any, text: TextModel, prompt: TextSample) -> Continuation | None:
     if functions and all(map(callable, functions)):
         no_ids = torch.zeros(0, dtype=torch.long)
         return Continuation(no_ids, "", torch.zeros(0, 2, dtype=torch.long), functions)
-    return _from_user(spec, text, prompt.rows.fields["input_ids"][0].tolist())
+    return _from_user(spec, text_model, prompt.rows.fields["input_ids"][0].tolist())
 
 
 def warn_of_seam(spec: object, prompt: TextSample) -> None:
     """Warn if a string continues the last word of the prompt, or doubles the space between them."""
-    if int(prompt.sequence[-1]) < 0:
+    if int(prompt.text_index[-1]) < 0:
         # The prompt ends in a token of the chat template, after which a word may begin.
         return
     texts = (spec.fact, spec.foil) if isinstance(spec, Contrast) else (spec,)
@@ -118,7 +118,7 @@ def _opens_word(letter: str) -> bool:
 
 
 def generated(
-    model: Any, text: TextModel, prompt: TextSample, options: Mapping[str, Any], span: slice | None, seed: int
+    model: Any, text_model: TextModel, prompt: TextSample, options: Mapping[str, Any], span: slice | None, seed: int
 ) -> Continuation:
     """Generate a continuation, with the model's own generation config.
 
@@ -126,7 +126,7 @@ def generated(
         InputError: if nothing is generated.
         TargetError: if the span contains no generated token.
     """
-    ids = prompt.rows.fields["input_ids"].to(text.device)
+    ids = prompt.rows.fields["input_ids"].to(text_model.device)
     arguments = dict(options)
     config = arguments.get("generation_config", model.generation_config)
     pad = (config.pad_token_id, config.eos_token_id, 0)
@@ -137,11 +137,11 @@ def generated(
         raise OptionError("num_return_sequences must be 1: one continuation of a prompt is explained at a time.")
     if "stop_strings" in arguments:
         # generate() compares stop strings with decoded text.
-        arguments.setdefault("tokenizer", text.tokenizer)
-    _make_room(arguments, config, ids.shape[1], text.limit)
+        arguments.setdefault("tokenizer", text_model.tokenizer)
+    _make_room(arguments, config, ids.shape[1], text_model.limit)
     try:
         with OwnGenerator(seed):
-            mask = prompt.rows.fields["attention_mask"].to(text.device)
+            mask = prompt.rows.fields["attention_mask"].to(text_model.device)
             out = model.generate(ids, attention_mask=mask, **arguments)
     except torch.OutOfMemoryError:
         raise
@@ -153,11 +153,11 @@ def generated(
     # With return_dict_in_generate=True, generate() returns an output object instead of a tensor.
     new_ids = getattr(out, "sequences", out)[0, ids.shape[1] :].cpu()
     # End tokens are not part of the explained text.
-    is_special = torch.isin(new_ids, torch.tensor(text.tokenizer.all_special_ids, dtype=new_ids.dtype))
+    is_special = torch.isin(new_ids, torch.tensor(text_model.tokenizer.all_special_ids, dtype=new_ids.dtype))
     new_ids = new_ids[: int((~is_special).nonzero().max()) + 1] if (~is_special).any() else new_ids[:0]
     if not len(new_ids):
         raise InputError("The model generates only the end of the text for this prompt; pass a continuation.")
-    decoded = _decoded(text, prompt.rows.fields["input_ids"][0].tolist(), new_ids.tolist())
+    decoded = _decoded(text_model, prompt.rows.fields["input_ids"][0].tolist(), new_ids.tolist())
     explained = set(range(len(new_ids))[span or slice(None)])
     if not explained:
         raise TargetError(f"targets={span} selects none of the {len(new_ids)} generated tokens.")
@@ -188,14 +188,14 @@ def _make_room(given: dict[str, Any], config: Any, length: int, limit: int) -> N
         given["max_new_tokens"] = max(1, min(default, room))
 
 
-def _from_user(spec: object, text: TextModel, before: Sequence[int]) -> Continuation:
+def _from_user(spec: object, text_model: TextModel, before: Sequence[int]) -> Continuation:
     if not isinstance(spec, Contrast):
-        ids, decoded, spans = _tokens(spec, text, before)
+        ids, decoded, spans = _tokens(spec, text_model, before)
         return Continuation(torch.tensor(ids), decoded, spans, tuple(ids))
-    ids, decoded, spans = _tokens(spec.fact, text, before)
-    foil_ids, _, _ = _tokens(spec.foil, text, before)
+    ids, decoded, spans = _tokens(spec.fact, text_model, before)
+    foil_ids, _, _ = _tokens(spec.foil, text_model, before)
     if len(ids) != len(foil_ids):
-        fact_names, foil_names = (text.tokenizer.convert_ids_to_tokens(tokens) for tokens in (ids, foil_ids))
+        fact_names, foil_names = (text_model.tokenizer.convert_ids_to_tokens(tokens) for tokens in (ids, foil_ids))
         raise TargetError(
             f"Contrast({spec.fact!r}, {spec.foil!r}) compares {len(ids)} tokens with {len(foil_ids)}: {fact_names} and "
             f"{foil_names}. Both must have the same number of tokens; pass the ids of those to compare."
@@ -203,9 +203,9 @@ def _from_user(spec: object, text: TextModel, before: Sequence[int]) -> Continua
     return Continuation(torch.tensor(ids), decoded, spans, tuple(map(Contrast, ids, foil_ids)))
 
 
-def _tokens(spec: object, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
+def _tokens(spec: object, text_model: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
     if isinstance(spec, str):
-        return _encoded(spec, text, before)
+        return _encoded(spec, text_model, before)
     spec = spec.tolist() if isinstance(spec, Tensor | np.ndarray | np.generic) else spec
     ids = [spec] if is_integer(spec) else spec
     if not is_list(ids) or not are_all(int, ids):
@@ -216,40 +216,40 @@ def _tokens(spec: object, text: TextModel, before: Sequence[int]) -> tuple[list[
     if not ids:
         raise TargetError("The continuation has no tokens: there is nothing to explain.")
     try:
-        text.check_ids(ids)
+        text_model.check_ids(ids)
     except InputError as error:
         raise TargetError(f"The continuation is invalid. {error}") from None
-    return list(ids), *_decoded(text, before, list(ids))
+    return list(ids), *_decoded(text_model, before, list(ids))
 
 
-def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
+def _encoded(text: str, text_model: TextModel, before: Sequence[int]) -> tuple[list[int], str, Int[Tensor, "m 2"]]:
     """The tokens of a continuation, as they would follow other text.
 
     A tokenizer may add a space to the start of its text (Llama, T5), so the continuation is tokenized after several
     prefixes, and the first tokens that decode to it are used.
     """
-    tokenizer = text.tokenizer
-    check_characters(said)
+    tokenizer = text_model.tokenizer
+    check_characters(text)
     if not tokenizer.is_fast:
-        ids = text.tokenize(said)
+        ids = text_model.tokenize(text)
         if not ids:
-            raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
-        return ids, *_decoded(text, before, ids)
+            raise TargetError(f"The continuation {text!r} has no tokens: there is nothing to explain.")
+        return ids, *_decoded(text_model, before, ids)
     first_candidate = None
     for prefix in _PREFIXES:
         encoding = tokenized(
-            tokenizer, prefix + said, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            tokenizer, prefix + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         ids, spans = encoding["input_ids"], torch.tensor(encoding["offset_mapping"]).reshape(-1, 2) - len(prefix)
         after_prefix = (spans[:, 1] > 0).nonzero()[:, 0].tolist()
         if not after_prefix:
-            raise TargetError(f"The continuation {said!r} has no tokens: there is nothing to explain.")
+            raise TargetError(f"The continuation {text!r} has no tokens: there is nothing to explain.")
         # A token spans prefix and continuation.
         if int(spans[after_prefix[0], 0]) < 0:
             continue
         tokens = ids[after_prefix[0] :]
-        candidate = tokens, said, spans[after_prefix[0] :].clamp(min=0)
-        if _decoded(text, before, tokens)[0] == said:
+        candidate = tokens, text, spans[after_prefix[0] :].clamp(min=0)
+        if _decoded(text_model, before, tokens)[0] == text:
             return candidate
         first_candidate = first_candidate or candidate
     # A tokenizer that normalizes its text, to lower case for example, never decodes to it exactly.
@@ -257,9 +257,9 @@ def _encoded(said: str, text: TextModel, before: Sequence[int]) -> tuple[list[in
     return first_candidate
 
 
-def _decoded(text: TextModel, before: Sequence[int], ids: list[int]) -> tuple[str, Int[Tensor, "m 2"]]:
+def _decoded(text_model: TextModel, before: Sequence[int], ids: list[int]) -> tuple[str, Int[Tensor, "m 2"]]:
     """The text of tokens that follow other tokens, and the span of each in it."""
-    decode = partial(text.tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    decode = partial(text_model.tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     context = list(before[-_CONTEXT:])
     context_text = decode(context) if context else ""
     full_text = decode([*context, *ids])

@@ -11,11 +11,11 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
 
-Layers = Sequence[tuple[Float[Tensor, "1 h l d"], Float[Tensor, "1 h l e"]]]
+LayerKeyValues = Sequence[tuple[Float[Tensor, "1 h l d"], Float[Tensor, "1 h l e"]]]
 """Keys and values of every layer."""
 
 _CROPPABLE = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers whose state is keys and values, which can be cropped at any position."""
+"""Kinds of layers whose state is keys and values, which a `new_cache()` keeps for all positions and can be cropped."""
 
 
 def can_crop_cache(model: Any) -> bool:
@@ -34,15 +34,15 @@ def new_cache() -> DynamicCache:
 
 
 def holds_all_positions(cache: DynamicCache, length: int) -> bool:
-    """Whether every layer of a cache that a model has filled has keys and values of exactly so many positions."""
+    """Whether every layer of a cache that a model has filled has keys and values of exactly `length` positions."""
     layers: list[Any] = cache.layers
     return bool(layers) and all(
         isinstance(layer, DynamicLayer) and layer.get_seq_length() == length for layer in layers
     )
 
 
-def read_cache(cache: DynamicCache, row: int, length: int) -> Layers:
-    """The keys and values of one row in a cache."""
+def read_cache(cache: DynamicCache, row: int, length: int) -> LayerKeyValues:
+    """The keys and values of the first `length` positions of one row in a cache."""
     layers: list[Any] = cache.layers
     return [(layer.keys[row : row + 1, :, :length], layer.values[row : row + 1, :, :length]) for layer in layers]
 
@@ -61,46 +61,46 @@ class _Prefix(DynamicLayer):
         return keys, values
 
 
-def resume(layers: Layers, begin: int) -> Cache:
-    """A cache of the positions before `begin`."""
+def resume(layers: LayerKeyValues, length: int) -> Cache:
+    """A cache of the first `length` positions, from which rows resume."""
     out = []
     for keys, values in layers:
         layer = _Prefix()
         layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys[:, :, :begin], values[:, :, :begin]
+        layer.keys, layer.values = keys[:, :, :length], values[:, :, :length]
         out.append(layer)
     return Cache(layers=out)
 
 
 @dataclass(frozen=True, eq=False)
 class PrefixCache:
-    """The model's state after the unperturbed text.
+    """What perturbed copies of a text reuse of its unperturbed run.
 
     Attributes:
-        rows: The text, one row.
+        rows: The unperturbed text, one row.
         scores: The score of every token of the targets.
         layers: Keys and values; None if perturbed copies run from the first position.
     """
 
     rows: Rows
     scores: Float[Tensor, " m"]
-    layers: Layers | None
+    layers: LayerKeyValues | None
 
-    def of_tokens(self, kept: Bool[Tensor, " m"]) -> "PrefixCache":
-        """The same for some of the tokens."""
-        return replace(self, scores=self.scores[kept])
+    def select_tokens(self, mask: Bool[Tensor, " m"]) -> "PrefixCache":
+        """Keep only the scores of some tokens of the targets."""
+        return replace(self, scores=self.scores[mask])
 
 
-def deduplicated(rows: Rows, unperturbed: Rows) -> DeduplicatedRows | None:
-    """Equal rows once, in the order in which they begin to differ from the unperturbed one, latest first.
+def deduplicate(rows: Rows, unperturbed: Rows) -> DeduplicatedRows | None:
+    """Unique rows, sorted by the first position that differs from the unperturbed row, the latest first.
 
-    Batches of neighbours then share the longest prefix. None if rows cannot be compared.
+    Consecutive rows then share the longest prefix. None if rows cannot be compared.
     """
-    distinct = rows.unique()
-    if distinct is None:
+    unique = rows.unique()
+    if unique is None:
         return None
-    kept, inverse = distinct
-    order = kept.first_difference(unperturbed).argsort(descending=True, stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    return DeduplicatedRows(kept.take(order), place[inverse])
+    unique_rows, inverse = unique
+    order = unique_rows.first_difference(unperturbed).argsort(descending=True, stable=True)
+    new_index = torch.empty_like(order)
+    new_index[order] = torch.arange(len(order))
+    return DeduplicatedRows(unique_rows.take(order), new_index[inverse])

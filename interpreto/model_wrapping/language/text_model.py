@@ -14,7 +14,7 @@ from interpreto.model_wrapping.inputs.tokenizing import tokenized
 from interpreto.model_wrapping.internals.architecture import first_tensor
 from interpreto.model_wrapping.language.own_module import text_config, token_table
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import device_of, unwrap_model, unwrapped
+from interpreto.model_wrapping.runtime import device_of, unwrap_model, unwrap_peft
 from interpreto.model_wrapping.sample import EMBEDDINGS
 from interpreto.typing import Tokenizer
 
@@ -65,7 +65,7 @@ class TextModel:
             ModelError: if there is no tokenizer.
         """
         tokenizer: Any = _tokenizer(processor)
-        inner = unwrapped(model)
+        inner = unwrap_peft(model)
         config, parameters = text_config(inner), ForwardArguments.of(inner)
         # Some configs do not define this attribute.
         pad = getattr(config, "pad_token_id", None)
@@ -101,7 +101,7 @@ class TextModel:
     @property
     def embedding(self) -> Any:
         """The module that looks up tokens."""
-        return token_table(unwrapped(self.model), len(self.tokenizer)) if self.table is None else self.table
+        return token_table(unwrap_peft(self.model), len(self.tokenizer)) if self.table is None else self.table
 
     @property
     def vocabulary_size(self) -> int | None:

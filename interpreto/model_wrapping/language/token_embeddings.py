@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import UnsupportedError
-from interpreto.model_wrapping.internals import architecture as anatomy
+from interpreto.model_wrapping.internals import architecture
 
 
 @contextmanager
@@ -26,18 +26,18 @@ def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tenso
     calls = []
 
     def substitute(_module: nn.Module, given: tuple[Tensor, ...], output: object) -> Any:
-        called_ids, original = given[0], anatomy.first_tensor(output)
+        called_ids, original = given[0], architecture.first_tensor(output)
         assert original is not None
         # Models that keep positions first (XLNet) transpose the ids.
         if called_ids.shape == ids.T.shape != ids.shape and torch.equal(called_ids, ids.T):
             calls.append(True)
-            return anatomy.replaced(output, original, embeddings.transpose(0, 1).to(original.dtype))
+            return architecture.replaced(output, original, embeddings.transpose(0, 1).to(original.dtype))
         length = ids.shape[1]
         if called_ids.ndim != 2 or len(called_ids) != len(ids) or not torch.equal(called_ids[:, :length], ids):
             return None
         calls.append(True)
         # Models that attend in chunks (Longformer, BigBird, Reformer) pad the ids to a multiple of the chunk.
-        return anatomy.replaced(
+        return architecture.replaced(
             output, original, torch.cat([embeddings.to(original.dtype), original[:, length:]], dim=1)
         )
 

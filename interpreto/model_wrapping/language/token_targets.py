@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.model_wrapping.language.prefix_cache import PrefixCache
-from interpreto.model_wrapping.targets import Contrast, Score, continuation_of, score_of
+from interpreto.model_wrapping.targets import Contrast, TargetFunction, continuation_of, score_of
 from interpreto.typing import Scores
 
 
@@ -27,7 +27,7 @@ class TokenTargets:
         prefix_cache: The model's state for the unperturbed text; None before it has run.
     """
 
-    tokens: tuple[int | Contrast | Score, ...]
+    tokens: tuple[int | Contrast | TargetFunction, ...]
     positions: Int[Tensor, " m"]
     target_of_token: Int[Tensor, " m"]
     names: tuple[str, ...]
@@ -101,7 +101,7 @@ class TokenTargets:
             return self
         is_selected = (self.target_of_token >= start) & (self.target_of_token < stop)
         tokens = tuple(token for token, keep in zip(self.tokens, is_selected.tolist(), strict=True) if keep)
-        prefix_cache = None if self.prefix_cache is None else self.prefix_cache.of_tokens(is_selected)
+        prefix_cache = None if self.prefix_cache is None else self.prefix_cache.select_tokens(is_selected)
         return TokenTargets(
             tokens,
             self.positions[is_selected],

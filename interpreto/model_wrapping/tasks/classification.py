@@ -17,7 +17,14 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Name
 from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import ModelOutput, Runtime
 from interpreto.model_wrapping.sample import Sample
-from interpreto.model_wrapping.targets import AllOutputs, ClassTargets, DeferredTargets, labels_of, named, resolve
+from interpreto.model_wrapping.targets import (
+    AllOutputs,
+    ClassTargets,
+    DeferredTargets,
+    class_targets,
+    labels_of,
+    resolve,
+)
 from interpreto.option_kinds import call_function, short_repr
 from interpreto.type_guards import is_list
 
@@ -46,7 +53,7 @@ class ClassTargetResolver(TargetResolver):
     def check(self, spec: object, sample: Sample | None = None) -> None:
         count = self.count if self.module is None else _number_of_classes(self.config, self.module)
         if count is not None and spec is not None:
-            named(spec, labels_of(self.config, count))
+            class_targets(spec, labels_of(self.config, count))
 
     def resolve(
         self, sample: Sample, spec: object, seed: int, capture: CaptureRequest | None = None

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from interpreto.errors import ModelError, choices
-from interpreto.model_wrapping.runtime import unwrapped
+from interpreto.model_wrapping.runtime import unwrap_peft
 
 TASKS = (
     "text-classification",
@@ -66,14 +66,14 @@ def find_task(model: object, task: str | None = None) -> str:
         if task not in TASKS:
             raise ModelError(f"There is no task {task!r}: {choices(task, TASKS)}")
         return task
-    classes = type(unwrapped(model)).__mro__
+    classes = type(unwrap_peft(model)).__mro__
     if all(callable(getattr(model, f"encode_{modality}", None)) for modality in ("image", "text")):
         # OpenCLIP, and models with the same interface.
         return "zero-shot-image-classification"
     detected = next((task for cls in classes if (task := find_task_of_class(cls.__name__))), None)
     if detected is None and any(_CLASSIFIERS.match(cls.__module__) for cls in classes):
         # A timm model with num_classes=0 returns features instead of logits.
-        detected = "image-classification" if getattr(unwrapped(model), "num_classes", 1) != 0 else None
+        detected = "image-classification" if getattr(unwrap_peft(model), "num_classes", 1) != 0 else None
     if detected is not None:
         return detected
     if isinstance(model, PreTrainedModel):

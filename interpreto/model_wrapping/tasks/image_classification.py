@@ -14,7 +14,7 @@ from interpreto.model_wrapping.inputs.patch_size import patch_size
 from interpreto.model_wrapping.inputs.pixel_shape import PixelShape
 from interpreto.model_wrapping.internals.capture_engine import CaptureEngine
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, unwrap_model, unwrapped
+from interpreto.model_wrapping.runtime import Runtime, unwrap_model, unwrap_peft
 from interpreto.model_wrapping.sample import PIXELS
 from interpreto.model_wrapping.tasks.classification import ClassTargetResolver, logits_of
 from interpreto.model_wrapping.tasks.pixel_inputs import pixels_of
@@ -27,7 +27,7 @@ def image_classification(model: nn.Module, processor: object, runtime: Runtime) 
     The processor is an image processor, a joint processor that contains one, a transform from PIL to tensor, or None
     for images that are preprocessed already.
     """
-    inner = unwrapped(model)
+    inner = unwrap_peft(model)
     config, patch = getattr(inner, "config", None), patch_size(inner)
     shape = PixelShape.of(inner, inner.forward, runtime.size, patch)
     resolution = resolution_of(inner, inner.forward, runtime.size, patch)

@@ -21,7 +21,7 @@ from interpreto.model_wrapping.internals.capture_engine import CaptureEngine
 from interpreto.model_wrapping.language.text_model import UNSET, TextModel, position_table
 from interpreto.model_wrapping.language.token_embeddings import replaced
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, unwrapped, why_no_hooks
+from interpreto.model_wrapping.runtime import Runtime, hook_obstacle_of, unwrap_peft
 from interpreto.model_wrapping.sample import EMBEDDINGS
 from interpreto.model_wrapping.tasks.classification import ClassTargetResolver, logits_of
 from interpreto.model_wrapping.wrapper import WrapperParts
@@ -31,26 +31,32 @@ def text_classification(model: nn.Module, processor: object, runtime: Runtime) -
     """The parts for a sequence classifier, possibly wrapped by torch.compile or PEFT, and its tokenizer."""
     processor = with_own_tokenizer(processor)
     # Only a model with a plain table of absolute positions is known to ignore the padding id.
-    table = position_table(unwrapped(model))
-    text = TextModel.of(model, processor, reads_padding=table is None or table.padding_idx is not None)
+    table = position_table(unwrap_peft(model))
+    text_model = TextModel.of(model, processor, reads_padding=table is None or table.padding_idx is not None)
     # Classifiers on an encoder and a decoder read the last end-of-text token, and refuse batches with unequal counts.
-    ends = {text.config.eos_token_id} if text.config.is_encoder_decoder else set()
-    text = text.reading_end(frozenset(ends - {None}))
+    ends = {text_model.config.eos_token_id} if text_model.config.is_encoder_decoder else set()
+    text_model = text_model.reading_end(frozenset(ends - {None}))
     # Without an argument that marks padding, only rows of one length can share a batch.
-    takes_mask = text.takes_attention_mask or text.parameters.takes_any
-    padding = text.padding if takes_mask else {}
+    takes_mask = text_model.takes_attention_mask or text_model.parameters.takes_any
+    padding = text_model.padding if takes_mask else {}
     # The config of a module that is not of transformers may belong to a part of it.
-    is_transformers = isinstance(unwrapped(text.model), PreTrainedModel)
-    forward = _TokensToScores(text, runtime)
-    capture = CaptureEngine(text.model, forward, words=partial(word_tokens, text), ragged=True)
+    is_transformers = isinstance(unwrap_peft(text_model.model), PreTrainedModel)
+    forward = _TokensToScores(text_model, runtime)
+    capture = CaptureEngine(text_model.model, forward, words=partial(word_tokens, text_model), ragged=True)
     # Embeddings are replaced by a hook.
-    obstacle = text.gradient_obstacle or why_no_hooks(text.model)
+    obstacle = text_model.gradient_obstacle or hook_obstacle_of(text_model.model)
     engine = TorchEngine(
-        text.model, forward, capture, text.config, runtime, gradient_obstacle=obstacle, may_read_padding=True
+        text_model.model,
+        forward,
+        capture,
+        text_model.config,
+        runtime,
+        gradient_obstacle=obstacle,
+        may_read_padding=True,
     )
-    reader = TextReader(text, padding, runtime.truncation, counts_ends=True)
-    resolver = ClassTargetResolver(text.config, text.model if is_transformers else None, runtime)
-    return WrapperParts("text-classification", reader, resolver, engine, processor, text, runtime=runtime)
+    reader = TextReader(text_model, padding, runtime.truncation, counts_ends=True)
+    resolver = ClassTargetResolver(text_model.config, text_model.model if is_transformers else None, runtime)
+    return WrapperParts("text-classification", reader, resolver, engine, processor, text_model, runtime=runtime)
 
 
 @final
@@ -58,22 +64,22 @@ def text_classification(model: nn.Module, processor: object, runtime: Runtime) -
 class _TokensToScores:
     """From rows of tokens to the scores of classes."""
 
-    text: TextModel
+    text_model: TextModel
     runtime: Runtime
 
     def __call__(self, rows: Rows) -> Float[Tensor, "p k"]:
-        text = self.text
-        device = text.device
+        text_model = self.text_model
+        device = text_model.device
         fields: dict[str, Any] = dict(rows.to(device).fields)
         embeddings = fields.pop(EMBEDDINGS, None)
-        if "use_cache" in text.parameters:
+        if "use_cache" in text_model.parameters:
             fields["use_cache"] = False
         with ExitStack() as stack:
-            stack.enter_context(precision(text.model, self.runtime.autocast, device))
-            stack.enter_context(_padding_token(text.config, fields))
+            stack.enter_context(precision(text_model.model, self.runtime.autocast, device))
+            stack.enter_context(_padding_token(text_model.config, fields))
             if embeddings is not None:
-                stack.enter_context(replaced(text.embedding, fields["input_ids"], embeddings))
-            return self.runtime.explained(logits_of(text.run(fields), len(rows), self.runtime.model_output))
+                stack.enter_context(replaced(text_model.embedding, fields["input_ids"], embeddings))
+            return self.runtime.explained(logits_of(text_model.run(fields), len(rows), self.runtime.model_output))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from interpreto.model_wrapping.internals.capture_engine import CaptureEngine
 from interpreto.model_wrapping.language.token_embeddings import replaced
 from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import Runtime, device_of, unwrap_model, unwrapped
+from interpreto.model_wrapping.runtime import Runtime, device_of, unwrap_model, unwrap_peft
 from interpreto.model_wrapping.sample import EMBEDDINGS, PIXELS
 from interpreto.model_wrapping.tasks.pixel_inputs import pixels_of
 from interpreto.model_wrapping.wrapper import WrapperParts
@@ -71,7 +71,7 @@ class _DualEncoderParts:
     @staticmethod
     def of(model: nn.Module, processor: object, runtime: Runtime) -> "_DualEncoderParts":
         processor = with_own_tokenizer(processor)
-        dual, module = dual_encoder_of(unwrapped(model), processor), unwrap_model(model)
+        dual, module = dual_encoder_of(unwrap_peft(model), processor), unwrap_model(model)
         preprocessor, resolution = dual.image_preprocessor(runtime.size)
         forward = _RowsToFeatures(module, dual, runtime, resolution)
         return _DualEncoderParts(module, dual, processor, runtime, preprocessor, forward)

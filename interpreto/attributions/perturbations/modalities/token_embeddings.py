@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.perturbations.base import GradientInput, reduce_axis
-from interpreto.attributions.perturbations.modalities.token_ids import default_baseline, token_named
+from interpreto.attributions.perturbations.modalities.token_ids import default_baseline, resolve_token
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import EMBEDDINGS, TextSample
@@ -51,7 +51,7 @@ class TokenEmbeddings(GradientInput):
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
         assigned = units.assigned.to(tensors.device)[:, None]
-        # Embeddings are read from the user's model, which may be on another device than the copy that runs.
+        # Embeddings are read from the user's model, which may be on another device than the working copy that runs.
         original = self.read(sample).to(tensors.device)
         return sample.rows.expand(len(tensors), **{EMBEDDINGS: torch.where(assigned, tensors, original)})
 
@@ -64,11 +64,11 @@ class TokenEmbeddings(GradientInput):
     def _name(self, spec: object) -> str:
         if is_array(spec):
             return f"tensor {tuple(spec.shape)}"
-        token_spec = self._token(spec)
-        return "zeros" if token_spec == "zeros" else token_named(self.tokens, token_spec, "baseline").name
+        resolved_spec = self._spec_or_default(spec)
+        return "zeros" if resolved_spec == "zeros" else resolve_token(self.tokens, resolved_spec, "baseline").name
 
-    def _token(self, spec: object) -> Any:
-        """The option as the user gave it; by default the mask token, else a space, else "zeros"."""
+    def _spec_or_default(self, spec: object) -> Any:
+        """The option as the user gave it, or its default: the mask token, else a space, else "zeros"."""
         return default_baseline(self.tokens) if spec is None else spec
 
     def _baseline(self, spec: object, tensor: Float[Tensor, "l d"]) -> Float[Tensor, "l d"]:
@@ -80,10 +80,10 @@ class TokenEmbeddings(GradientInput):
                     f"got {tuple(spec.shape)}."
                 )
             return spec.to(tensor).expand_as(tensor)
-        token_spec = self._token(spec)
-        if token_spec == "zeros":
+        resolved_spec = self._spec_or_default(spec)
+        if resolved_spec == "zeros":
             return torch.zeros_like(tensor)
-        # Only the embedding is replaced. The input ids and the attention mask do not change, so that not even the
-        # padding token is treated as padding.
-        token = token_named(self.tokens, token_spec, "baseline").token
+        # Only the embedding is replaced: input ids and attention mask stay as they are, so that the embedding of the
+        # padding token is attended to like any other.
+        token = resolve_token(self.tokens, resolved_spec, "baseline").token
         return self.tokens.embed(torch.tensor(token)).expand_as(tensor)

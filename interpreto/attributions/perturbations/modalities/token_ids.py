@@ -66,7 +66,7 @@ def removal_of(tokens: TokenSpace, given: object) -> Removal:
         roles = ((name, _token(tokens, name)) for name in _ROLES)
         allowed = (Removal(t, name) for name, t in roles if t is not None and not tokens.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
-    removal = token_named(tokens, given, "removal")
+    removal = resolve_token(tokens, given, "removal")
     if removal.token is not None and tokens.reads_as_padding(removal.token):
         kind = "the padding token" if removal.token not in tokens.ends else "a token that begins or ends texts"
         raise OptionError(
@@ -76,7 +76,7 @@ def removal_of(tokens: TokenSpace, given: object) -> Removal:
     return removal
 
 
-def token_named(tokens: TokenSpace, given: object, option: str) -> Removal:
+def resolve_token(tokens: TokenSpace, given: object, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
     A text is first tokenised (`" the"`) and must then be one token; otherwise it is looked up in the vocabulary

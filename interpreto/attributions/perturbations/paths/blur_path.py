@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.attributions.perturbations.base import PathGenerator, PathPoints
-from interpreto.attributions.perturbations.paths.points import QuadratureRule, check_n_steps, nodes
+from interpreto.attributions.perturbations.paths.points import QuadratureRule, check_n_steps, quadrature
 
 _STEP = 0.01
 """Step of the forward difference of blurs by their width, in positions."""
@@ -52,7 +52,7 @@ class BlurPath(PathGenerator):
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        alphas, weights = nodes(self.n_steps, self.rule)
+        alphas, weights = quadrature(self.n_steps, self.rule)
         for alpha, weight in zip(alphas.split(size), weights.split(size), strict=True):
             blurs, slopes = blurred(tensor, alpha.double() * self.max_sigma, self.axes)
             # The path runs from the blurred sample to the sharp one, with falling widths, hence the minus sign.

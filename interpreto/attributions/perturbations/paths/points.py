@@ -1,4 +1,4 @@
-"""Points for gradients: the input, nodes of a straight path, random points of paths; and noisy copies."""
+"""Points at which gradients are evaluated: the input, nodes of a straight path, random points; and noisy copies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ QuadratureRule = Literal["gauss-legendre", "trapezoid", "riemann-left", "riemann
 
 
 @cache
-def nodes(n_steps: int, rule: QuadratureRule) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
+def quadrature(n_steps: int, rule: QuadratureRule) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
     """Nodes in [0, 1] and weights of a quadrature rule with `n_steps` nodes."""
     if rule == "gauss-legendre":
         x, w = np.polynomial.legendre.leggauss(n_steps)
@@ -68,8 +68,8 @@ class AtInput(PathGenerator):
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        direction = tensor if self.times_input else torch.ones_like(tensor)
-        yield PathPoints(tensor[None], direction[None], torch.ones(1))
+        multiplier = tensor if self.times_input else torch.ones_like(tensor)
+        yield PathPoints(tensor[None], multiplier[None], torch.ones(1))
 
 
 @final
@@ -100,7 +100,7 @@ class LinearPath(PathGenerator):
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        alphas, weights = nodes(self.n_steps, self.rule)
+        alphas, weights = quadrature(self.n_steps, self.rule)
         # Blocks never mix baselines, so that one direction serves a whole block.
         for baseline in baselines:
             difference = tensor - baseline
@@ -111,12 +111,13 @@ class LinearPath(PathGenerator):
 
 @final
 @dataclass(frozen=True)
-class RandomPath(PathGenerator):
-    """Uniformly random points on the paths from randomly chosen baselines to the input.
+class RandomPathPoints(PathGenerator):
+    """Random points on the straight paths from randomly chosen baselines to the input, stratified along the path.
 
     Args:
         n_samples: Number of points.
-        noise_level: Standard deviation of Gaussian noise on the input, the end of the path, as a share of its range.
+        noise_level: Standard deviation of Gaussian noise on the input, the end of the path, as a share of the input's
+            range max x - min x.
     """
 
     n_samples: int = 512
@@ -137,20 +138,22 @@ class RandomPath(PathGenerator):
     def points(
         self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], rng: torch.Generator, size: int
     ) -> Iterator[PathPoints]:
-        start = torch.randint(len(baselines), (self.n_samples,), generator=rng).to(baselines.device)
-        # Stratified sampling: one point in each of n equal intervals is uniform on the whole path, with less variance.
+        baseline_index = torch.randint(len(baselines), (self.n_samples,), generator=rng).to(baselines.device)
+        # One point in each of n equal intervals: unbiased, with less variance than independent points.
         jitter = torch.rand(self.n_samples, generator=rng)
         alphas = _column((torch.arange(self.n_samples) + jitter) / self.n_samples, tensor)
-        for chosen, alpha in zip(start.split(size), alphas.split(size), strict=True):
-            ends = noisy(tensor, len(chosen), self.noise_level, rng) if self.noise_level else tensor[None]
-            difference = ends - baselines[chosen]
+        for index, alpha in zip(baseline_index.split(size), alphas.split(size), strict=True):
+            ends = noisy_copies(tensor, len(index), self.noise_level, rng) if self.noise_level else tensor[None]
+            difference = ends - baselines[index]
             # With one baseline and no noise all points have the same direction, which need not be stored for each.
             direction = difference if len(baselines) > 1 or self.noise_level else difference[:1]
-            on_path = torch.addcmul(baselines[chosen], alpha, difference)
-            yield PathPoints(on_path, direction, torch.ones(len(chosen)) / self.n_samples)
+            on_path = torch.addcmul(baselines[index], alpha, difference)
+            yield PathPoints(on_path, direction, torch.ones(len(index)) / self.n_samples)
 
 
-def noisy(tensor: Float[Tensor, "*s"], rows: int, noise: float, rng: torch.Generator) -> Float[Tensor, "p *s"]:
-    """Copies with Gaussian noise whose standard deviation is the share `noise` of the tensor's range."""
-    sigma = noise * (tensor.max() - tensor.min())
-    return tensor + sigma * each(rows, lambda: torch.randn(tensor.shape, generator=rng)).to(tensor)
+def noisy_copies(
+    tensor: Float[Tensor, "*s"], n_copies: int, noise_level: float, rng: torch.Generator
+) -> Float[Tensor, "p *s"]:
+    """Copies with Gaussian noise whose standard deviation is the share `noise_level` of the tensor's range."""
+    sigma = noise_level * (tensor.max() - tensor.min())
+    return tensor + sigma * each(n_copies, lambda: torch.randn(tensor.shape, generator=rng)).to(tensor)
