@@ -61,10 +61,10 @@ def attach_outputs(error: BaseException, outputs: list[Any]) -> None:
     vars(error)["outputs"] = outputs
 
 
-def choices(given: object, known: Iterable[object]) -> str:
+def choices(value: object, allowed: Iterable[object]) -> str:
     """The end of an error message about an unknown name: similar names if there are any, else the first 20 names."""
-    names = [str(name) for name in known]
-    similar = difflib.get_close_matches(str(given), names, n=3)
+    names = [str(name) for name in allowed]
+    similar = difflib.get_close_matches(str(value), names, n=3)
     if similar:
         return f"did you mean {' or '.join(repr(name) for name in similar)}?"
     listed = ", ".join(repr(name) for name in names[:20])

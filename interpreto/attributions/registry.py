@@ -69,10 +69,10 @@ def resolve_wrapper(
         if processor is not None:
             raise ModelError("The model is wrapped already, with its processor: leave the second argument out.")
         return model, _registration(model.task, modality or model.modality)
-    found = find_task(model, task)
-    registration = _registration(found, modality)
+    task_name = find_task(model, task)
+    registration = _registration(task_name, modality)
     if not isinstance(model, nn.Module):
-        raise ModelError(f"Expected a torch.nn.Module for {found}, got {type(model).__name__}.")
+        raise ModelError(f"Expected a torch.nn.Module for {task_name}, got {type(model).__name__}.")
     return InferenceWrapper.create(registration.build, model, processor, runtime), registration
 
 

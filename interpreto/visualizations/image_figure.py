@@ -93,13 +93,13 @@ def colour_map(signed: bool) -> ListedColormap:
     return ListedColormap(np.concatenate([colours, np.abs(ramp)[:, None]], axis=1).tolist())
 
 
-def overlay(panel: Panel, place: Axes, bar: bool) -> None:
+def overlay(panel: Panel, axes: Axes, bar: bool) -> None:
     """Draw a heatmap over the image, with or without a colour bar."""
     image, boxes = panel.output.raw_input, panel.output.elements
     assert isinstance(image, Image.Image)
     assert isinstance(boxes, Tensor)
     _, norm = panel.colours
-    place.imshow(image)
+    axes.imshow(image)
     # The map covers the units only: models that crop their input do not see the borders of the image.
     left, top, right, bottom = (
         float(boxes[:, 0].min()),
@@ -111,18 +111,18 @@ def overlay(panel: Panel, place: Axes, bar: bool) -> None:
     extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
     # Relative scores of all methods share one scale, so that unsigned ones are drawn with the signed colours, too.
     colours = colour_map(panel.signed or panel.relative)
-    heatmap = place.imshow(panel.map.numpy(), cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+    heatmap = axes.imshow(panel.map.numpy(), cmap=colours, norm=norm, extent=extent, interpolation="nearest")
     # imshow sets the limits to its extent, which may be smaller than the image.
-    place.set_xlim(-0.5, image.width - 0.5)
-    place.set_ylim(image.height - 0.5, -0.5)
-    place.set_title(panel.method, fontsize=10, y=1.0, parse_math=False)
+    axes.set_xlim(-0.5, image.width - 0.5)
+    axes.set_ylim(image.height - 0.5, -0.5)
+    axes.set_title(panel.method, fontsize=10, y=1.0, parse_math=False)
     if bar:
-        _colour_bar(place, heatmap, panel.extend)
+        _colour_bar(axes, heatmap, panel.extend)
 
 
-def _colour_bar(place: Axes, drawn: AxesImage, extend: str) -> None:
+def _colour_bar(axes: Axes, artist: AxesImage, extend: str) -> None:
     # An inset of the axes is as high as the image, whatever its aspect ratio.
-    bar = place.figure.colorbar(drawn, cax=place.inset_axes((1.03, 0, 0.04, 1)), extend=extend)
+    bar = axes.figure.colorbar(artist, cax=axes.inset_axes((1.03, 0, 0.04, 1)), extend=extend)
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(5)
     # Other numbers are written with a power of ten above the bar, so that tick labels fit beside it.

@@ -126,6 +126,6 @@ def _size(radius: float) -> int:
     return int(radius > 11)
 
 
-def _matches(objects: Int[np.ndarray, "n 3"], said: Named) -> np.ndarray:
-    attributes = np.array([said.kind, said.colour, said.size])
+def _matches(objects: Int[np.ndarray, "n 3"], phrase: Named) -> np.ndarray:
+    attributes = np.array([phrase.kind, phrase.colour, phrase.size])
     return ((objects == attributes) | (attributes == _ANY)).all(1).astype(float)

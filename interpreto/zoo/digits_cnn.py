@@ -80,11 +80,11 @@ def train(seed: int = 0) -> None:
         # The processor's mean and standard deviation of 0.5 map [0, 1] to [-1, 1].
         images = (brightness * 2 - 1)[:, None].expand(-1, 3, -1, -1)
         masked = hidden_parts(BATCH, rng) * (torch.rand(BATCH, 1, 1, generator=rng) < 0.6 * strength)
-        visible = 1 - (masked * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
+        visible_share = 1 - (masked * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
         images = torch.lerp(images, stand_ins(images, rng), masked[:, None])
         sigma = 0.2 * strength * torch.rand(BATCH, 1, 1, 1, generator=rng)
         images = images + sigma * torch.randn(images.shape, generator=rng)
-        return soft_cross_entropy(model(pixel_values=images).logits, digits[batch], visible)
+        return soft_cross_entropy(model(pixel_values=images).logits, digits[batch], visible_share)
 
     seconds = fit(model, loss, steps=STEPS, learning_rate=3e-3, weight_decay=0.05, name=NAME)
     brightness, masks = pictures(scans[held_out], torch.Generator().manual_seed(10_000_000 + seed))

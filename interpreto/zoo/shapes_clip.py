@@ -165,7 +165,7 @@ def train(seed: int = 0) -> None:
         return tokenizer(captions, padding=True, return_tensors="pt")
 
     def logits(pixels: torch.Tensor, captions: list[Caption]) -> torch.Tensor:
-        return model(pixel_values=pixels, **tokens([str(said) for said in captions])).logits_per_image
+        return model(pixel_values=pixels, **tokens([str(caption) for caption in captions])).logits_per_image
 
     def named_features() -> torch.Tensor:
         output: Any = model.get_text_features(**tokens(every_name))

@@ -81,13 +81,15 @@ def disturb(
 
     masked = hidden_parts(count, rng) * some(0.65)[:, None, None]
     images = torch.lerp(images, stand_ins(images, rng), masked[:, None])
-    visible = 1 - (masked * masks).sum((1, 2)) / masks.sum((1, 2))
+    visible_share = 1 - (masked * masks).sum((1, 2)) / masks.sum((1, 2))
     fade = torch.where(some(0.3), torch.rand(count, generator=rng), torch.ones(count))
     sigma = torch.where(some(0.4), 0.5 * torch.rand(count, generator=rng), torch.zeros(count))
     noise = torch.randn(images.shape, generator=rng)
     # Fading scales towards mid grey, as paths from a grey baseline do. The shape counts as fully visible down to half
     # of its contrast.
-    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, visible * (2 * fade).clamp(max=1)
+    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, visible_share * (2 * fade).clamp(
+        max=1
+    )
 
 
 def outside_sensitivity(
@@ -111,13 +113,13 @@ def train(seed: int = 0) -> None:
 
     def loss(step: int) -> torch.Tensor:
         images, labels, masks = scenes(BATCH, rng)
-        images, visible = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
+        images, visible_share = disturb(images, masks, min(1.0, step / (0.3 * STEPS)), noise)
         # Only a part of the batch is penalised, because the second derivative is expensive.
         pixels = images[:PENALISED].requires_grad_()
         logits = model(pixel_values=torch.cat([pixels, images[PENALISED:]])).logits
         penalised = slice(PENALISED)
         penalty = outside_sensitivity(pixels, logits[penalised], labels[penalised], masks[penalised])
-        return soft_cross_entropy(logits, labels, visible) + PENALTY * penalty
+        return soft_cross_entropy(logits, labels, visible_share) + PENALTY * penalty
 
     seconds = fit(model, loss, steps=STEPS, learning_rate=1.5e-3, weight_decay=0.05, name=NAME)
     images = [Image.fromarray((scene.image * 255).round().astype(np.uint8)) for scene in held_out]

@@ -68,7 +68,7 @@ def empty_rows(model: GPT2LMHeadModel, tokenizer: Any) -> torch.Tensor:
 
 
 def decision(
-    said: torch.Tensor,
+    log_probabilities: torch.Tensor,
     ids: torch.Tensor,
     alike: torch.Tensor,
     place: torch.Tensor,
@@ -80,7 +80,7 @@ def decision(
     The target approaches the uniform distribution over the choices as the earlier occurrence disappears.
 
     Args:
-        said: Log-probabilities, `n l k`.
+        log_probabilities: Log-probabilities, `n l k`.
         ids: Token ids, `n l`.
         alike: Word ids, `n l`: tokens of the same word have the same id.
         place: The position of the second occurrence, `n`.
@@ -91,11 +91,11 @@ def decision(
     token = ids[rows, place]
     before = torch.arange(ids.shape[1]) < place[:, None]
     deciding = (alike == alike[rows, place][:, None]) & before
-    certainty = (left * deciding).amax(1, keepdim=True)
-    target = certainty * nn.functional.one_hot(token, said.shape[-1])
-    target[:, choices] += (1 - certainty) / len(choices)
+    label_weight = (left * deciding).amax(1, keepdim=True)
+    target = label_weight * nn.functional.one_hot(token, log_probabilities.shape[-1])
+    target[:, choices] += (1 - label_weight) / len(choices)
     # A token is predicted at the position before it.
-    return -(target * said[rows, place - 1]).sum(1).mean()
+    return -(target * log_probabilities[rows, place - 1]).sum(1).mean()
 
 
 def train(seed: int = 0) -> None:

@@ -49,12 +49,12 @@ class MaskAggregator(ABC):
     """Whether the sign of a score says if the unit raises or lowers the target's score."""
 
     @abstractmethod
-    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         """A fold for a sample.
 
         Args:
             base: The scores of the unperturbed sample.
-            visible: Which units can influence which target; None if all can. Scores of the other units are ignored.
+            can_influence: Which units can influence which target; None if all can. Scores of other units are ignored.
         """
 
 
@@ -71,7 +71,7 @@ class Differences(MaskAggregator):
 
     summed: bool = False
 
-    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _DifferencesFold(base.double(), self.summed)
 
 
@@ -107,7 +107,7 @@ class KeptMean(MaskAggregator):
 
     centered: bool = True
 
-    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _KeptMeanFold(self.centered, base.double())
 
 
@@ -165,7 +165,7 @@ class SobolIndices(MaskAggregator):
     order: SobolOrder = "total"
     signed = False
 
-    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
         return _SobolFold(self.order)
 
 

@@ -41,34 +41,36 @@ class _Observed(MaskFold):
 
     Attributes:
         base: The scores of the unperturbed sample.
-        visible: Which units can influence which target; None if all can.
+        can_influence: Which units can influence which target; None if all can.
         shape: The shape of the units.
         masks: The masks of each block, 1 = masked.
         scores: The scores of each block.
     """
 
     base: Float[Tensor, " t"]
-    visible: Bool[Tensor, "t *g"] | None
+    can_influence: Bool[Tensor, "t *g"] | None
 
     shape: tuple[int, ...] = ()
     masks: list[Bool[Tensor, "_p g"]] = field(default_factory=list)
     scores: list[Float[Tensor, "_p t"]] = field(default_factory=list)
 
-    def add(self, scores: Scores, hidden: Hidden) -> None:
-        self.shape = tuple(hidden.shape[1:])
-        self.masks.append(hidden.flatten(1) > 0.5)
+    def add(self, scores: Scores, n_masked: Hidden) -> None:
+        self.shape = tuple(n_masked.shape[1:])
+        self.masks.append(n_masked.flatten(1) > 0.5)
         self.scores.append(scores.double())
 
     def result(self) -> Estimate:
         """Fit one regression for all targets with the same visible units, on these units only."""
         # Generated tokens see more units from target to target. Units that come later would only add noise.
-        kept, scores = 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
-        targets, g = scores.shape[1], kept.shape[1]
+        design, scores = 1 - torch.cat(self.masks).double(), torch.cat(self.scores)
+        targets, g = scores.shape[1], design.shape[1]
         estimates, errors = torch.zeros(targets, g), torch.zeros(targets, g)
-        visible = torch.ones(targets, g, dtype=torch.bool) if self.visible is None else self.visible.flatten(1)
-        for units in visible.unique(dim=0):
-            chosen = (visible == units).all(1)
-            slopes, slope_errors = self.fit(kept[:, units], scores[:, chosen], self.base[chosen])
+        can_influence = (
+            torch.ones(targets, g, dtype=torch.bool) if self.can_influence is None else self.can_influence.flatten(1)
+        )
+        for units in can_influence.unique(dim=0):
+            chosen = (can_influence == units).all(1)
+            slopes, slope_errors = self.fit(design[:, units], scores[:, chosen], self.base[chosen])
             index = torch.meshgrid(chosen.nonzero()[:, 0], units.nonzero()[:, 0], indexing="ij")
             estimates[index], errors[index] = slopes.T.float(), slope_errors.T.float()
         shape = (targets, *self.shape)
@@ -80,21 +82,21 @@ class _Observed(MaskFold):
 
     @abstractmethod
     def fit(
-        self, kept: Float[Tensor, "p g"], scores: Float[Tensor, "p t"], base: Float[Tensor, " t"]
+        self, design: Float[Tensor, "p g"], scores: Float[Tensor, "p t"], base: Float[Tensor, " t"]
     ) -> tuple[Float[Tensor, "g t"], Float[Tensor, "g t"]]:
         """Coefficients and their standard errors.
 
         Args:
-            kept: Rows of the design, 1 where a unit was kept.
+            design: Rows of the design, 1 where a unit was kept.
             scores: Their scores.
             base: The scores of the unperturbed sample.
         """
 
 
-def _first_occurrences(kept: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
+def _first_occurrences(design: Float[Tensor, "p g"]) -> Int[Tensor, " q"]:
     """The indices of the rows that differ from all rows before them."""
     # Packed into bits, hundreds of units are compared as some tens of bytes.
-    _, first = np.unique(np.packbits(kept.bool().numpy(), axis=1), axis=0, return_index=True)
+    _, first = np.unique(np.packbits(design.bool().numpy(), axis=1), axis=0, return_index=True)
     return torch.from_numpy(np.sort(first))
 
 
@@ -116,35 +118,35 @@ class LocalRegression(MaskAggregator):
     kernel: Kernel = "euclidean"
     width: float | None = None
 
-    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        return _LocalFold(base.double(), visible, recipe=self)
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+        return _LocalFold(base.double(), can_influence, regression=self)
 
-    def weights(self, kept: Float[Tensor, "p g"]) -> Float[Tensor, " p"]:
+    def weights(self, design: Float[Tensor, "p g"]) -> Float[Tensor, " p"]:
         """The weight of each row."""
-        g = kept.shape[1]
-        hidden = g - kept.sum(1)
+        g = design.shape[1]
+        n_masked = g - design.sum(1)
         if self.kernel == "euclidean":
-            distance, width = hidden.sqrt(), 0.75 * g**0.5
+            distance, width = n_masked.sqrt(), 0.75 * g**0.5
         elif self.kernel == "hamming":
-            distance, width = hidden / g, 0.75
+            distance, width = n_masked / g, 0.75
         else:
-            distance, width = 1 - (kept.sum(1) / g).sqrt(), 0.25
+            distance, width = 1 - (design.sum(1) / g).sqrt(), 0.25
         return torch.exp(-((distance / (self.width or width)) ** 2))
 
 
 @final
 @dataclass(eq=False)
 class _LocalFold(_Observed):
-    recipe: LocalRegression = field(kw_only=True)
+    regression: LocalRegression = field(kw_only=True)
 
-    def fit(self, kept, scores, base):
+    def fit(self, design, scores, base):
         # The score of the unperturbed sample is known without another evaluation. It has the largest weight, 1.
-        kept, scores = torch.cat([torch.ones_like(kept[:1]), kept]), torch.cat([base[None], scores])
-        weights = self.recipe.weights(kept)[:, None]
+        design, scores = torch.cat([torch.ones_like(design[:1]), design]), torch.cat([base[None], scores])
+        weights = self.regression.weights(design)[:, None]
         # Subtracting the weighted means is the same as fitting an intercept that the ridge does not penalise.
-        x = kept - (weights * kept).sum(0) / weights.sum()
+        x = design - (weights * design).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
-        solver = solution(weights.sqrt() * x, self.recipe.ridge)
+        solver = solution(weights.sqrt() * x, self.regression.ridge)
         slopes = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ slopes)
         # HC1: n / (n - parameters), the slopes and the intercept.
@@ -162,8 +164,8 @@ class ShapleyRegression(MaskAggregator):
     nothing to them, so that they are 0 if this holds for all sizes.
     """
 
-    def start(self, base: Float[Tensor, " t"], visible: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        return _ShapleyFold(base.double(), visible)
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+        return _ShapleyFold(base.double(), can_influence)
 
 
 @final
@@ -172,28 +174,28 @@ class _ShapleyFold(_Observed):
     def fully_masked_scores(self, scores):
         return scores[0].float()
 
-    def fit(self, kept, scores, base):
-        fully_masked_scores, g = scores[0], kept.shape[1]
+    def fit(self, design, scores, base):
+        fully_masked_scores, g = scores[0], design.shape[1]
         gain = base - fully_masked_scores
         if g == 1:
             return gain[None], torch.zeros_like(gain)[None]
         # Restricted to the visible units, different rows can become the same coalition, which counts once. Those that
         # became empty or full are the constraints.
-        once = _first_occurrences(kept)
-        sizes = kept[once].sum(1).long()
+        once = _first_occurrences(design)
+        sizes = design[once].sum(1).long()
         once = once[(sizes > 0) & (sizes < g)]
         if not len(once):
             # No information to tell the units apart: equal shares, with an unknown error.
             return (gain / g).expand(g, -1), torch.full((g, len(gain)), math.nan)
-        kept, scores = kept[once], scores[once]
-        sizes = kept.sum(1).long()
+        design, scores = design[once], scores[once]
+        sizes = design.sum(1).long()
         counts = torch.bincount(sizes, minlength=g + 1)
         weights = ((g - 1) / (sizes * (g - sizes)) / counts[sizes])[:, None].double()
         equal = gain / g
         # Efficiency means that phi - gain / g sums to 0. Projecting x onto vectors that sum to 0 enforces it, because
         # the minimum-norm solution stays in the row space of x.
-        x = kept - kept.mean(1, keepdim=True)
-        y = scores - fully_masked_scores - kept.sum(1, keepdim=True) * equal
+        x = design - design.mean(1, keepdim=True)
+        y = scores - fully_masked_scores - design.sum(1, keepdim=True) * equal
         solver = solution(weights.sqrt() * x, 0.0)
         rest = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ rest)

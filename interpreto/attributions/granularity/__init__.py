@@ -53,42 +53,44 @@ _SYNONYMS = {"part-sentence": "clause"}
 _CLASSES = {"text": (text.Tokens, text.Spans, Segments), "image": (Grid, Patches, Pixels)}
 
 
-def resolve(given: object, modality: str, shown: str = "") -> UnitSegmenter:
+def resolve(granularity: object, modality: str, option: str = "") -> UnitSegmenter:
     """Resolve the option `granularity`, a name or a segmenter, to a segmenter.
 
     Args:
-        given: The name or segmenter.
+        granularity: The name or segmenter.
         modality: "text" or "image".
-        shown: The option as a message shows it; empty for `granularity=`.
+        option: The option as a message shows it; empty for `granularity=`.
 
     Raises:
         OptionError: if the modality does not have it; the message lists the granularities of the modality.
     """
-    if not isinstance(given, str):
-        if inspect.isclass(given):
-            raise OptionError(f"granularity={given.__name__} is a class; pass an instance: {given.__name__}(...).")
+    if not isinstance(granularity, str):
+        if inspect.isclass(granularity):
+            raise OptionError(
+                f"granularity={granularity.__name__} is a class; pass an instance: {granularity.__name__}(...)."
+            )
         # Segmenters of both modalities have the same methods, so the protocol alone would accept one of the other.
         other = next(
-            (kind for kind, classes in _CLASSES.items() if kind != modality and isinstance(given, classes)), None
+            (kind for kind, classes in _CLASSES.items() if kind != modality and isinstance(granularity, classes)), None
         )
         if other is not None:
-            shown = shown or f"granularity={given!r}"
-            raise OptionError(f"{shown} is for {other}s; this model reads {modality}s.")
-        if isinstance(given, UnitSegmenter):
-            return given
-        raise OptionError(f"granularity={given!r} is neither a name nor an object with units() and labels().")
-    name = given.lower().replace("_", "-")
+            option = option or f"granularity={granularity!r}"
+            raise OptionError(f"{option} is for {other}s; this model reads {modality}s.")
+        if isinstance(granularity, UnitSegmenter):
+            return granularity
+        raise OptionError(f"granularity={granularity!r} is neither a name nor an object with units() and labels().")
+    name = granularity.lower().replace("_", "-")
     name = _SYNONYMS.get(name, name)
     segmenters = KNOWN[modality]
     if name in segmenters:
         return segmenters[Granularity(name)]
     if name in list(Granularity):
         message = (
-            f"granularity={given!r} is not a granularity of {modality}s: choose from "
+            f"granularity={granularity!r} is not a granularity of {modality}s: choose from "
             f"{', '.join(map(repr, map(str, segmenters)))}."
         )
         raise OptionError(message)
-    raise OptionError(f"There is no granularity={given!r}: {choices(name, segmenters)}")
+    raise OptionError(f"There is no granularity={granularity!r}: {choices(name, segmenters)}")
 
 
 def default_segmenter(sample: object, modality: str, cost_independent_of_units: bool) -> UnitSegmenter:

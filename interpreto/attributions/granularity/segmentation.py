@@ -114,14 +114,15 @@ def _segmented(line: str) -> Iterator[str]:
     """
     start, size = 0, _WINDOW
     while start < len(line):
-        found: list[str] = list(sentencex.segment("en", line[start : start + size]))  # type: ignore[attr-defined]  # no stubs
+        window = line[start : start + size]
+        sentences: list[str] = list(sentencex.segment("en", window))  # type: ignore[attr-defined]  # no stubs
         is_last = start + size >= len(line)
-        if len(found) == 1 and not is_last:
+        if len(sentences) == 1 and not is_last:
             # No sentence ends in this window: try a larger one.
             size *= 2
             continue
         # The last sentence may continue beyond the window, so the next window begins with it again.
-        complete = found if is_last else found[:-1]
+        complete = sentences if is_last else sentences[:-1]
         yield from complete
         start, size = start + sum(map(len, complete)), _WINDOW
 

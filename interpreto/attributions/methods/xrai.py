@@ -87,15 +87,15 @@ class XRAI(Explainer):
         )
 
 
-def array_of(given: object, option: str) -> np.ndarray | None:
+def array_of(value: object, option: str) -> np.ndarray | None:
     """Convert an array, a tensor or a list of these to an array; None for anything else.
 
     Raises:
         OptionError: if the entries of a list are not arrays of one shape.
     """
-    if is_list(given) and given:
-        parts = [part for entry in given if (part := array_of(entry, option)) is not None]
-        if len(parts) < len(given) or len({part.shape for part in parts}) > 1:
+    if is_list(value) and value:
+        parts = [part for entry in value if (part := array_of(entry, option)) is not None]
+        if len(parts) < len(value) or len({part.shape for part in parts}) > 1:
             raise OptionError(f"{option}= is a list whose entries are not arrays of one shape.")
         return np.stack(parts)
-    return to_array(given) if is_array(given) else None
+    return to_array(value) if is_array(value) else None

@@ -100,11 +100,11 @@ def _selected(requests: Sequence[ModelRequest], parts: Sequence[Float[Tensor, "_
     return [request.targets.select(part) for request, part in zip(requests, parts, strict=True)]
 
 
-def _gradients(found: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor, "p ..."]) -> Float[Tensor, "p t ..."]:
-    count = max(scores.shape[1] for scores in found)
+def _gradients(all_scores: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor, "p ..."]) -> Float[Tensor, "p t ..."]:
+    count = max(scores.shape[1] for scores in all_scores)
     stacked = []
     for target in range(count):
         # Rows of a batch do not influence each other, so the gradient of their sum is that of each row's own score.
-        total = torch.stack([scores[:, target].sum() for scores in found if target < scores.shape[1]]).sum()
+        total = torch.stack([scores[:, target].sum() for scores in all_scores if target < scores.shape[1]]).sum()
         stacked.append(gradient_of(total, leaf, target + 1 < count).float())
     return torch.stack(stacked, dim=1)

@@ -50,10 +50,10 @@ class _Guided(TorchFunctionMode):
     ) -> object:
         output = func(*args, **(kwargs or {}))
         if func in _RELU or func in _LIKE_RELU:
-            self.let_pass(output, func.__name__.strip("_"))
+            self.add_hook(output, func.__name__.strip("_"))
         return output
 
-    def let_pass(self, found: object, name: str) -> None:
+    def add_hook(self, output: object, name: str) -> None:
         """Pass only positive gradients through this tensor from now on."""
         # A module and the function that it calls have one name.
         kind = name.lower().removesuffix("activation")
@@ -61,9 +61,9 @@ class _Guided(TorchFunctionMode):
             self.relu = True
         else:
             self.others.add(kind)
-        if isinstance(found, Tensor) and found.requires_grad:
+        if isinstance(output, Tensor) and output.requires_grad:
             # A hook on the tensor gets the sum of the gradients of all its uses, also after in-place operations.
-            found.register_hook(lambda gradient: gradient.clamp(min=0))
+            output.register_hook(lambda gradient: gradient.clamp(min=0))
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def guided(module: nn.Module) -> Iterator[None]:
     mode = _Guided()
 
     def leave(part: nn.Module, _given: object, output: object) -> None:
-        mode.let_pass(output, type(part).__name__)
+        mode.add_hook(output, type(part).__name__)
 
     handles = [part.register_forward_hook(leave) for part in module.modules() if _is_activation(part)]
     try:

@@ -19,18 +19,18 @@ _WITH_PREVIEWS = ("MPO",)
 _MAX_CHARACTERS = 80
 
 
-def is_source(given: object) -> bool:
+def is_source(value: object) -> bool:
     """Whether a value is one image that can be opened: a path, bytes, an open file, or a PIL image."""
-    return isinstance(given, str | os.PathLike | Image.Image | BYTES) or _is_file(given)
+    return isinstance(value, str | os.PathLike | Image.Image | BYTES) or _is_file(value)
 
 
-def _is_file(given: object) -> bool:
-    return callable(getattr(given, "read", None)) and callable(getattr(given, "seek", None))
+def _is_file(value: object) -> bool:
+    return callable(getattr(value, "read", None)) and callable(getattr(value, "seek", None))
 
 
-def is_url(given: str) -> bool:
+def is_url(value: str) -> bool:
     """Whether a string is a URL."""
-    return _URL.match(given) is not None
+    return _URL.match(value) is not None
 
 
 def opened(source: Any) -> Image.Image:

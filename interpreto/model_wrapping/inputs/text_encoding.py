@@ -46,19 +46,19 @@ def encode(raw: Raw, text_model: TextModel, padding: Mapping[str, int | float], 
     full = _tokens(tokenizer, texts)
     cure = "shorten the prompt" if truncate is None else "pass truncation=True to cut it, or a shorter text"
     if truncate and len(full.ids) > text_model.limit:
-        kept = _tokens(tokenizer, texts, truncation=True, max_length=text_model.limit)
+        tokens = _tokens(tokenizer, texts, truncation=True, max_length=text_model.limit)
     else:
-        kept = full
-    check_length(len(kept.ids), text_model.limit, cure)
-    text_model.check_ids(kept.ids.tolist())
-    rows = rows_of(kept.encoding, kept.ids, text_model.fields, padding)
+        tokens = full
+    check_length(len(tokens.ids), text_model.limit, cure)
+    text_model.check_ids(tokens.ids.tolist())
+    rows = rows_of(tokens.encoding, tokens.ids, text_model.fields, padding)
     text_model.check_token_types(rows)
-    names = tuple(tokenizer.convert_ids_to_tokens(kept.ids.tolist()))
-    if kept is full:
+    names = tuple(tokenizer.convert_ids_to_tokens(tokens.ids.tolist()))
+    if tokens is full:
         return TextSample(rows, texts, raw, *full.spans(tokenizer, texts), full.text_index, names)
     side = getattr(tokenizer, "truncation_side", "right")
-    spans, truncation, no_spans = _truncated(full, kept, full.spans(tokenizer, texts), texts, side)
-    return TextSample(rows, texts, raw, spans, no_spans, kept.text_index, names, truncation=truncation)
+    spans, truncation, no_spans = _truncated(full, tokens, full.spans(tokenizer, texts), texts, side)
+    return TextSample(rows, texts, raw, spans, no_spans, tokens.text_index, names, truncation=truncation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,24 +110,28 @@ def _tokens(tokenizer: Any, texts: Sequence[str], **options: Any) -> _Tokens:
 
 
 def _truncated(
-    whole: _Tokens, read: _Tokens, found: tuple[Int[Tensor, "l 2"] | None, str], texts: Sequence[str], side: str
+    full: _Tokens,
+    truncated: _Tokens,
+    full_spans_and_reason: tuple[Int[Tensor, "l 2"] | None, str],
+    texts: Sequence[str],
+    side: str,
 ) -> tuple[Int[Tensor, "k 2"] | None, Truncation, str]:
     """The spans of the tokens that remain after truncation, what remains of each text, and why spans are unknown."""
-    full_spans, no_spans = found
-    spans, intervals = torch.zeros(len(read.ids), 2, dtype=torch.long), []
+    full_spans, no_spans = full_spans_and_reason
+    spans, intervals = torch.zeros(len(truncated.ids), 2, dtype=torch.long), []
     for number, written in enumerate(texts):
-        is_own = read.text_index == number
-        count, total = int(is_own.sum()), int((whole.text_index == number).sum())
+        is_own = truncated.text_index == number
+        count, total = int(is_own.sum()), int((full.text_index == number).sum())
         if full_spans is None or not count:
             intervals.append((0, len(written) if count == total else 0))
             continue
-        all_spans = full_spans[whole.text_index == number]
+        all_spans = full_spans[full.text_index == number]
         # Truncation removes tokens at one side only, so the rest are the first or the last ones of the full text.
         spans[is_own] = all_spans[total - count :] if side == "left" else all_spans[:count]
         start, end = int(spans[is_own][0, 0]), int(spans[is_own][-1, 1])
         reaches_start, reaches_end = side != "left" or count == total, side == "left" or count == total
         intervals.append((0 if reaches_start else start, len(written) if reaches_end else end))
-    n_kept, total = (int((tokens.text_index >= 0).sum()) for tokens in (read, whole))
+    n_kept, total = (int((tokens.text_index >= 0).sum()) for tokens in (truncated, full))
     return (None if full_spans is None else spans), Truncation(n_kept, total, side, tuple(intervals)), no_spans
 
 
@@ -145,24 +149,24 @@ def _searched_spans(
     return spans
 
 
-def _encode_ids(given: Mapping[str, Any], text_model: TextModel, padding: Mapping[str, int | float]) -> TextSample:
+def _encode_ids(fields: Mapping[str, Any], text_model: TextModel, padding: Mapping[str, int | float]) -> TextSample:
     tokenizer = text_model.tokenizer
     # Dropping a field that the model reads would silently change its scores.
-    unsupported = [name for name in given if name not in (*FIELDS, "labels") and name in text_model.parameters]
+    unsupported = [name for name in fields if name not in (*FIELDS, "labels") and name in text_model.parameters]
     if unsupported:
         raise InputError(
             f"The model reads {unsupported[0]!r} of this tokenised text, but only {', '.join(FIELDS)} are supported: "
             "remove it, or explain a function of texts (from_callables)."
         )
-    given = {name: values for name, values in given.items() if name in FIELDS}
-    text_model.check_ids(given["input_ids"].tolist())
-    mask = _mask_of(given, tokenizer)
+    fields = {name: values for name, values in fields.items() if name in FIELDS}
+    text_model.check_ids(fields["input_ids"].tolist())
+    mask = _mask_of(fields, tokenizer)
     attended = mask.nonzero()[:, 0]
     if not len(attended):
         raise InputError("The tokenised text is empty: its attention mask is 0 for every token.")
     # Padding is at the ends and is removed; a masked token between others keeps its position.
     attended_range = slice(int(attended[0]), int(attended[-1]) + 1)
-    fields = {name: tensor[attended_range].tolist() for name, tensor in given.items()}
+    fields = {name: tensor[attended_range].tolist() for name, tensor in fields.items()}
     ids = torch.tensor(fields["input_ids"], dtype=torch.long)
     check_length(len(ids), text_model.limit, "tokenise with truncation=True, or pass a shorter text")
     text_index = _text_index_of(_is_added(tokenizer, ids))
@@ -181,21 +185,21 @@ def _encode_ids(given: Mapping[str, Any], text_model: TextModel, padding: Mappin
     )
 
 
-def _mask_of(given: Mapping[str, Any], tokenizer: Any) -> Bool[Tensor, " l"]:
+def _mask_of(fields: Mapping[str, Any], tokenizer: Any) -> Bool[Tensor, " l"]:
     """The attention mask of token ids of the user: their own, or 1 for all but the padding at either end.
 
     Raises:
         InputError: if the mask has another length, or there is none and padding cannot be recognized.
     """
-    ids = given["input_ids"]
-    for name, field in given.items():
+    ids = fields["input_ids"]
+    for name, field in fields.items():
         if field.shape != ids.shape:
             raise InputError(
                 f"The {_FIELD_NAMES.get(name, name)} has {len(field)} entries, but there are {len(ids)} input ids: "
                 "pass one entry per id."
             )
-    if "attention_mask" in given:
-        return given["attention_mask"].bool()
+    if "attention_mask" in fields:
+        return fields["attention_mask"].bool()
     pad = tokenizer.pad_token_id
     if pad is None:
         return torch.ones_like(ids).bool()

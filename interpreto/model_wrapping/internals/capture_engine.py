@@ -112,12 +112,12 @@ class CaptureEngine:
         """For the record of a result: the layer whose activations were captured."""
         return {"layer": self._used_layer} if self._used_layer else {}
 
-    def _maps(self, capture: Capture, found: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
+    def _maps(self, capture: Capture, maps: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
         leaves, maps = capture.leaves(), []
         for target in range(count if leaves else 1):
             gradients: list[Tensor] = []
             if leaves:
-                target_scores = [scores[:, target] for parts in found for scores in parts if target < scores.shape[1]]
+                target_scores = [scores[:, target] for parts in maps for scores in parts if target < scores.shape[1]]
                 # Rows do not influence each other, so the gradient of the sum is that of each row's own score.
                 objective = torch.cat(target_scores).sum()
                 if not objective.requires_grad:
@@ -263,37 +263,35 @@ class CaptureEngine:
         # grid is known from the block's output.
         return [replace(layer, name=name, use_input=True) for layer in layers if layer.name == structure.names[-1]]
 
-    def _on_grid(
-        self, capture_request: CaptureRequest, rows: Rows, batch: Rows, found: Any
-    ) -> Float[Tensor, "p t ..."]:
+    def _on_grid(self, capture_request: CaptureRequest, rows: Rows, batch: Rows, maps: Any) -> Float[Tensor, "p t ..."]:
         """Arrange scores of positions as a map of the image, or cut the padding of a text.
 
         Args:
             capture_request: The captured request.
             rows: The rows to which the scores belong.
             batch: All rows of the batch.
-            found: The scores.
+            maps: The scores.
         """
         if isinstance(capture_request, ActivationRequest):
-            return found
+            return maps
         if self.pixels is None:
             length = _tokens(batch)
-            if self.ragged and found.shape[-1] != length:
+            if self.ragged and maps.shape[-1] != length:
                 raise UnsupportedError(
-                    f"The attention of {type(self.module).__name__} has {found.shape[-1]} keys for {length} tokens: "
+                    f"The attention of {type(self.module).__name__} has {maps.shape[-1]} keys for {length} tokens: "
                     "keys cannot be assigned to tokens."
                 )
-            return found[..., : _tokens(rows)]
-        positions = self.positions(rows, found.shape[-1])
-        if positions is not None and found.shape[-1] == positions.grid.numel():
+            return maps[..., : _tokens(rows)]
+        positions = self.positions(rows, maps.shape[-1])
+        if positions is not None and maps.shape[-1] == positions.grid.numel():
             # The pooler of some models reads only the patches.
-            return found.unflatten(-1, tuple(positions.grid.shape))
-        if positions is None or found.shape[-1] != positions.length:
+            return maps.unflatten(-1, tuple(positions.grid.shape))
+        if positions is None or maps.shape[-1] != positions.length:
             raise UnsupportedError(
                 f"The patches of {type(self.module).__name__} are not on one grid among the keys of its attention, "
                 "which gives no map. Use GradCam or a gradient method."
             )
-        return found[..., positions.grid.to(found.device)]
+        return maps[..., positions.grid.to(maps.device)]
 
 
 def _tokens(rows: Rows) -> int:

@@ -114,7 +114,7 @@ def feature_layers(
 
 
 def _record_grid(
-    found: dict[str, ToGrid | None],
+    grids: dict[str, ToGrid | None],
     rows: int,
     size: tuple[int, int],
     positions: PatchPositions | None,
@@ -129,14 +129,14 @@ def _record_grid(
         return
     # Reinserted, so that layers are in the order in which they end for the last time. If windows are stacked along the
     # batch axis, there are more rows than images.
-    found.pop(name, None)
+    grids.pop(name, None)
     to_grid = to_grid_of(tuple(tensor.shape), size, positions) if len(tensor) == rows else None
     is_certain = (
         any(isinstance(part, _CONVOLUTIONAL) for part in module.modules())
         if tensor.ndim == 4
         else positions is not None and tensor.shape[1] == positions.length
     )
-    found[name] = to_grid if to_grid is None or is_certain or responds_in_corners(to_grid(tensor.detach())) else None
+    grids[name] = to_grid if to_grid is None or is_certain or responds_in_corners(to_grid(tensor.detach())) else None
 
 
 def named_layer(

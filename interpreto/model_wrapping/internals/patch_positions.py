@@ -125,13 +125,13 @@ def _noise(pixels: Float[Tensor, "1 c H W"], seed: int = 0) -> Float[Tensor, "1 
 
 
 def _with_noise_at(
-    pixels: Float[Tensor, "1 c H W"], places: list[tuple[slice, slice]]
+    pixels: Float[Tensor, "1 c H W"], positions: list[tuple[slice, slice]]
 ) -> list[Float[Tensor, "1 c H W"]]:
     """Copies of the image with noise in one region each, for every draw of noise."""
     images = []
     for draw in range(_N_DRAWS):
         noise = _noise(pixels, draw)
-        for rows, columns in places:
+        for rows, columns in positions:
             copy = pixels.clone()
             copy[..., rows, columns] += 2 * noise[..., rows, columns]
             images.append(copy)

@@ -101,17 +101,19 @@ class ContinuationResolver(TargetResolver):
             replace(response, cache=None),
         )
 
-    def _targets(self, given: Continuation, begin: int) -> TokenTargets:
+    def _targets(self, continuation: Continuation, begin: int) -> TokenTargets:
         is_sequence = self.runtime.explains_sequence
-        if is_sequence and any(map(callable, given.requested)):
+        if is_sequence and any(map(callable, continuation.requested)):
             raise TargetError(
                 "target_granularity='sequence' explains the log-probability of a continuation, and functions of the "
                 "outputs have none: leave it out."
             )
         # Functions of the next output all read the output after the prompt, for they have no tokens of their own.
-        n_tokens = len(given.ids)
-        requested = [(min(index, n_tokens), token) for index, token in enumerate(given.requested) if token is not None]
-        names = [self._name(given, index, token) for index, token in requested]
+        n_tokens = len(continuation.ids)
+        requested = [
+            (min(index, n_tokens), token) for index, token in enumerate(continuation.requested) if token is not None
+        ]
+        names = [self._name(continuation, index, token) for index, token in requested]
         count = len(requested)
         return TokenTargets(
             tuple(token for _, token in requested),
@@ -122,14 +124,14 @@ class ContinuationResolver(TargetResolver):
             is_sequence,
         )
 
-    def _name(self, given: Continuation, place: int, token: Any) -> str:
+    def _name(self, continuation: Continuation, index: int, token: Any) -> str:
         if callable(token):
             return getattr(token, "__name__", type(token).__name__)
-        start, end = given.spans[place].tolist()
+        start, end = continuation.spans[index].tolist()
         if isinstance(token, int):
-            return given.text[start:end]
+            return continuation.text[start:end]
         foil = self.text_model.tokenizer.decode([token.foil], clean_up_tokenization_spaces=False)
-        return f"{given.text[start:end]} - {foil}"
+        return f"{continuation.text[start:end]} - {foil}"
 
 
 def _prompt(sample: Sample) -> TextSample:
@@ -137,7 +139,7 @@ def _prompt(sample: Sample) -> TextSample:
     return sample.prompt
 
 
-def _as_continuation(given: object) -> Any:
+def _as_continuation(continuation: object) -> Any:
     """An entry of a list of targets, with token ids as a tuple."""
-    spec = to_python(given)
+    spec = to_python(continuation)
     return tuple(spec) if isinstance(spec, list) else spec

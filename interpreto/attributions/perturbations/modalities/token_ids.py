@@ -40,7 +40,7 @@ class Removal:
     sink: int | None = None
 
 
-def removal_of(tokens: TokenSpace, given: object) -> Removal:
+def removal_of(tokens: TokenSpace, spec: object) -> Removal:
     """The removal for an option's value; None chooses the first that the tokenizer and the model allow.
 
     By default tokens of a language model are hidden from attention if that does not shift the positions of others. The
@@ -51,32 +51,32 @@ def removal_of(tokens: TokenSpace, given: object) -> Removal:
 
     Args:
         tokens: The tokens of the model.
-        given: The option `removal`.
+        spec: The option `removal`.
 
     Raises:
         OptionError: if the tokenizer has no such token or the model cannot use it.
     """
-    if given is None and tokens.attention_hides_tokens:
-        given = "attention-sink"
-    if isinstance(given, str) and given in _BY_MASK:
+    if spec is None and tokens.attention_hides_tokens:
+        spec = "attention-sink"
+    if isinstance(spec, str) and spec in _BY_MASK:
         if not tokens.takes_attention_mask:
-            raise OptionError(f"removal={given!r} needs an attention mask, which this model does not take.")
-        return Removal(None, given, _sink(tokens) if given == "attention-sink" else None)
-    if given is None:
+            raise OptionError(f"removal={spec!r} needs an attention mask, which this model does not take.")
+        return Removal(None, spec, _sink(tokens) if spec == "attention-sink" else None)
+    if spec is None:
         roles = ((name, _token(tokens, name)) for name in _ROLES)
         allowed = (Removal(t, name) for name, t in roles if t is not None and not tokens.reads_as_padding(t))
         return next(allowed, Removal(None, "attention"))
-    removal = resolve_token(tokens, given, "removal")
+    removal = resolve_token(tokens, spec, "removal")
     if removal.token is not None and tokens.reads_as_padding(removal.token):
         kind = "the padding token" if removal.token not in tokens.ends else "a token that begins or ends texts"
         raise OptionError(
-            f"removal={given!r} is {kind}, by which this model counts positions or finds the last token; "
+            f"removal={spec!r} is {kind}, by which this model counts positions or finds the last token; "
             "replacing words by it would shift the positions of other tokens. Use another token or removal='attention'."
         )
     return removal
 
 
-def resolve_token(tokens: TokenSpace, given: object, option: str) -> Removal:
+def resolve_token(tokens: TokenSpace, spec: object, option: str) -> Removal:
     """The token that a user names by its role, its text or its id.
 
     A text is first tokenised (`" the"`) and must then be one token; otherwise it is looked up in the vocabulary
@@ -86,44 +86,42 @@ def resolve_token(tokens: TokenSpace, given: object, option: str) -> Removal:
     Raises:
         OptionError: if the tokenizer has no such token.
     """
-    named = _named(tokens, given, option)
+    named = _named(tokens, spec, option)
     if named.token is not None:
         try:
             tokens.check_ids([named.token])
         except InputError as error:
-            raise OptionError(f"{option}={given!r} cannot replace a token. {error}") from None
+            raise OptionError(f"{option}={spec!r} cannot replace a token. {error}") from None
     return named
 
 
-def _named(tokens: TokenSpace, given: object, option: str) -> Removal:
+def _named(tokens: TokenSpace, spec: object, option: str) -> Removal:
     zeros = ("zeros",) if option == "baseline" else ()
-    if is_real(given) and (zeros or not is_integer(given)):
+    if is_real(spec) and (zeros or not is_integer(spec)):
         zeros_hint = "'zeros', " if zeros else ""
         raise OptionError(
-            f"{option}={given!r} is a number, which is not defined for a text: pass {zeros_hint}a token as text, or "
+            f"{option}={spec!r} is a number, which is not defined for a text: pass {zeros_hint}a token as text, or "
             '{"id": 5} for the token with that id.'
         )
     # The order of the checks decides ties: an id, then a role, then a text as written, then a vocabulary entry.
-    number = given.get("id") if isinstance(given, Mapping) and len(given) == 1 else given
+    number = spec.get("id") if isinstance(spec, Mapping) and len(spec) == 1 else spec
     if is_integer(number):
         token = int(number)
         if not 0 <= token < len(tokens.tokenizer):
-            raise OptionError(
-                f"{option}={given!r} is not a token id: the tokenizer has {len(tokens.tokenizer)} tokens."
-            )
+            raise OptionError(f"{option}={spec!r} is not a token id: the tokenizer has {len(tokens.tokenizer)} tokens.")
         return Removal(token, tokens.tokenizer.convert_ids_to_tokens(token))
-    if isinstance(given, Mapping):
-        raise OptionError(f'{option}={given!r} must be {{"id": N}} with a whole number N.')
+    if isinstance(spec, Mapping):
+        raise OptionError(f'{option}={spec!r} must be {{"id": N}} with a whole number N.')
     roles = {name: token for name in _ROLES if (token := _role(tokens, name)) is not None}
-    if isinstance(given, str):
-        token = roles[given] if given in roles else _written(tokens, given)
+    if isinstance(spec, str):
+        token = roles[spec] if spec in roles else _written(tokens, spec)
         if token is not None:
-            return Removal(token, given)
-        if given in (vocabulary := tokens.tokenizer.get_vocab()):
-            return Removal(vocabulary[given], given)
+            return Removal(token, spec)
+        if spec in (vocabulary := tokens.tokenizer.get_vocab()):
+            return Removal(vocabulary[spec], spec)
     raise OptionError(
-        f"{option}={given!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
-        f"of this tokenizer: {choices(given, tokens.tokenizer.get_vocab())}"
+        f"{option}={spec!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
+        f"of this tokenizer: {choices(spec, tokens.tokenizer.get_vocab())}"
     )
 
 
@@ -152,11 +150,11 @@ def _role(tokens: TokenSpace, name: str) -> int | None:
     return ids[0] if len(ids) == 1 and not tokens.tokenizer.decode(ids).strip() else None
 
 
-def _written(tokens: TokenSpace, given: str) -> int | None:
+def _written(tokens: TokenSpace, spec: str) -> int | None:
     """The token id of a text as it is written; None if the text is not exactly one token."""
     unknown, unknown_text = tokens.tokenizer.unk_token_id, tokens.tokenizer.unk_token
     # A tokenizer that prepends a space to every text (SentencePiece) makes " the" two tokens, and "the" the right one.
-    for text in (given, given.removeprefix(" ")):
+    for text in (spec, spec.removeprefix(" ")):
         ids = tokens.tokenize(text)
         if len(ids) == 1 and (ids[0] != unknown or text == unknown_text):
             return ids[0]
