@@ -30,7 +30,7 @@ Scores = Float[Tensor, "p t"]
 UnitScores = Float[Tensor, "t *g"]
 """One score per target and unit."""
 
-Hidden = Float[Tensor, "p *g"]
+MaskedShare = Float[Tensor, "p *g"]
 """The share of each unit that is masked in a row, from 0 to 1."""
 
 Modality = Literal["text", "image"]

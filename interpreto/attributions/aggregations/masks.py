@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interpreto.typing import Hidden, Scores, UnitScores
+from interpreto.typing import MaskedShare, Scores, UnitScores
 
 SobolOrder = Literal["total", "first"]
 
@@ -34,7 +34,7 @@ class MaskFold(ABC):
     """Accumulates the evaluations of one sample, block by block."""
 
     @abstractmethod
-    def add(self, scores: Scores, hidden: Hidden) -> None:
+    def add(self, scores: Scores, masked_share: MaskedShare) -> None:
         """Add evaluations: their scores, and the share of every unit that each of them masks."""
 
     @abstractmethod
@@ -83,11 +83,11 @@ class _DifferencesFold(MaskFold):
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
     weight: Tensor = field(default_factory=lambda: torch.zeros(()))
 
-    def add(self, scores: Scores, hidden: Hidden) -> None:
+    def add(self, scores: Scores, masked_share: MaskedShare) -> None:
         # Drops are small differences of large scores, which are summed over many rows: double precision.
-        hidden = hidden.double()
-        self.total = self.total + torch.einsum("pt,p...->t...", self.base - scores.double(), hidden)
-        self.weight = self.weight + hidden.sum(0)
+        masked_share = masked_share.double()
+        self.total = self.total + torch.einsum("pt,p...->t...", self.base - scores.double(), masked_share)
+        self.weight = self.weight + masked_share.sum(0)
 
     def result(self) -> Estimate:
         weight = 1.0 if self.summed else self.weight.where(self.weight > 0, 1.0)
@@ -121,10 +121,10 @@ class _KeptMeanFold(MaskFold):
     rows: int = 0
     sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
-    def add(self, scores: Scores, hidden: Hidden) -> None:
+    def add(self, scores: Scores, masked_share: MaskedShare) -> None:
         # Scores relative to the unperturbed sample, because sums of squares would lose digits to a large offset.
         # Float32 products within a block are fast; double sums over blocks keep the digits.
-        f, m = (scores.double() - self.base).float(), 1 - hidden
+        f, m = (scores.double() - self.base).float(), 1 - masked_share
         self.rows += len(f)
         powers = torch.stack([torch.ones_like(f), f, f.square()])
         shares = {1: m, 2: m.square()}
@@ -175,8 +175,8 @@ class _SobolFold(MaskFold):
     order: SobolOrder
     scores: list[Tensor] = field(default_factory=list)
 
-    def add(self, scores: Scores, hidden: Hidden) -> None:
-        self.cells = hidden.shape[1:]
+    def add(self, scores: Scores, masked_share: MaskedShare) -> None:
+        self.cells = masked_share.shape[1:]
         self.scores.append(scores.double())
 
     def result(self) -> Estimate:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.aggregations.masks import Estimate, MaskAggregator, MaskFold
-from interpreto.typing import Hidden, Scores
+from interpreto.typing import MaskedShare, Scores
 
 Kernel = Literal["euclidean", "hamming", "cosine"]
 
@@ -54,9 +54,9 @@ class _Observed(MaskFold):
     masks: list[Bool[Tensor, "_p g"]] = field(default_factory=list)
     scores: list[Float[Tensor, "_p t"]] = field(default_factory=list)
 
-    def add(self, scores: Scores, n_masked: Hidden) -> None:
-        self.shape = tuple(n_masked.shape[1:])
-        self.masks.append(n_masked.flatten(1) > 0.5)
+    def add(self, scores: Scores, masked_share: MaskedShare) -> None:
+        self.shape = tuple(masked_share.shape[1:])
+        self.masks.append(masked_share.flatten(1) > 0.5)
         self.scores.append(scores.double())
 
     def result(self) -> Estimate:

@@ -1,6 +1,7 @@
 """Metrics of attributions: with the model, with a mask of the ground truth, or of the attributions themselves."""
 
-from interpreto.attributions.metrics.complexity import Completeness, Entropy, Gini
+from interpreto.attributions.metrics.completeness import Completeness
+from interpreto.attributions.metrics.complexity import Entropy, Gini
 from interpreto.attributions.metrics.faithfulness import Infidelity, MuFidelity, SensitivityN
 from interpreto.attributions.metrics.insertion_deletion import Deletion, Insertion
 from interpreto.attributions.metrics.localization import PointingGame, RelevanceMass, RelevanceRank

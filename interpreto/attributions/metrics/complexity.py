@@ -1,4 +1,4 @@
-"""Metrics of the attributions themselves: complexity and completeness."""
+"""Metrics of how concentrated attributions are."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.convergence import relative_gap
 from interpreto.attributions.metrics.metric_result import MetricResult, Needs, as_list, skip_failed_samples
 from interpreto.attributions.result import AttributionOutput
 
@@ -76,30 +75,3 @@ class Gini(ComplexityMetric):
             return torch.zeros((), dtype=torch.float64)
         ranks = 2 * torch.arange(1, g + 1, dtype=torch.float64) - g - 1
         return (ranks * scores.sort().values).sum() / (g * total)
-
-
-class Completeness:
-    r"""The completeness gap relative to the sum that the method promises.
-
-    \[ \frac{\big| f(x) - f(x') - \sum_i \phi_i \big|}{\big| f(x) - f(x') \big|} \]
-
-    0 is best. NaN for methods that promise no sum, and if the score difference is 0.
-    """
-
-    needs: ClassVar[Needs] = Needs.NOTHING
-    higher_is_better: ClassVar[bool] = False
-
-    @skip_failed_samples
-    def evaluate(self, outputs: AttributionOutput | Sequence[AttributionOutput]) -> MetricResult:
-        """Measure attributions.
-
-        Raises:
-            InputError: if there are none.
-        """
-        values = []
-        for output in as_list(outputs):
-            if output.completeness_gap is None:
-                values.append(torch.full((len(output.target_names),), torch.nan))
-                continue
-            values.append(relative_gap(output))
-        return MetricResult(type(self).__name__, values, False)

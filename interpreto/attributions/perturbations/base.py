@@ -20,7 +20,7 @@ from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.wrapper import InferenceWrapper
-from interpreto.typing import Hidden
+from interpreto.typing import MaskedShare
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MaskedRows:
     """Rows with masked units, and the share of every unit that is masked."""
 
     rows: Rows
-    masked_share: Hidden
+    masked_share: MaskedShare
 
 
 @dataclass(frozen=True, eq=False)

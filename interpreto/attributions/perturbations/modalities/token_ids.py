@@ -187,7 +187,7 @@ class TokenIds(Masker):
         removal = self.removal
         if removal.token is not None:
             return sample.rows.replace(input_ids=torch.full_like(ids, removal.token))
-        # Hidden tokens keep their ids: with attention 0 no other position reads them.
+        # Masked tokens keep their ids: with attention 0 no other position reads them.
         mask = torch.zeros_like(mask)
         if removal.sink is not None:
             ids = ids.clone()
@@ -199,26 +199,26 @@ class TokenIds(Masker):
         cells = cells.round()
         return MaskedRows(self.replaced(sample, fully_masked, units.to_positions(cells).bool()), cells)
 
-    def replaced(self, sample: TextSample, blank: Rows, hidden: Bool[Tensor, "p l"]) -> Rows:
+    def replaced(self, sample: TextSample, fully_masked: Rows, masks: Bool[Tensor, "p l"]) -> Rows:
         """One row per mask of positions, 1 = masked.
 
         Args:
             sample: The sample.
-            blank: The fully masked sample, one row.
-            hidden: The masks.
+            fully_masked: The fully masked sample, one row.
+            masks: The masks.
         """
         original = sample.rows.fields
         # Fields that masking does not change are not copied: `expand` returns views of the one row.
-        changed = {name: field for name, field in blank.fields.items() if field is not original[name]}
-        fields = {name: torch.where(hidden, field, original[name]) for name, field in changed.items()}
+        changed = {name: field for name, field in fully_masked.fields.items() if field is not original[name]}
+        fields = {name: torch.where(masks, field, original[name]) for name, field in changed.items()}
         if EMBEDDINGS in original and "input_ids" in changed:
             # The sample was perturbed in embedding space (MaxSensitivity). The model then reads embeddings instead of
             # ids, so the replacing token must be written there too.
             embeddings = original[EMBEDDINGS]
-            replaced = hidden & blank.fields["attention_mask"].bool()
-            replacement = self.tokens.embed(blank.fields["input_ids"]).to(embeddings)
+            replaced = masks & fully_masked.fields["attention_mask"].bool()
+            replacement = self.tokens.embed(fully_masked.fields["input_ids"]).to(embeddings)
             fields[EMBEDDINGS] = torch.where(replaced[..., None].to(embeddings.device), replacement, embeddings)
-        return sample.rows.expand(len(hidden), **fields)
+        return sample.rows.expand(len(masks), **fields)
 
     def describe(self) -> str:
         return self.removal.name
