@@ -256,7 +256,7 @@ def test_gradients_together_are_those_one_by_one():
     at = torch.tensor([2, 4])
     found = []
     for together in (False, True):
-        with restrict_head_to(model.lm_head, at, 6, cut=True) as head:
+        with restrict_head_to(model.lm_head, at, 6, detach=True) as head:
             logits = model(inputs_embeds=embeddings).logits
         scores = torch.stack([logits[:, 0, 1], logits[:, 1, 2], logits[:, 0, 3] + logits[:, 1, 4]], dim=1)
         places = torch.tensor([[True, False], [False, True], [True, True]]).expand(2, -1, -1)

@@ -51,6 +51,9 @@ class ClassTargetResolver(TargetResolver):
     count: int | None = None
 
     def check(self, spec: object, sample: Sample | None = None) -> None:
+        if sample is not None:
+            # Classes do not depend on the sample, and were checked before it was prepared.
+            return
         count = self.count if self.module is None else _number_of_classes(self.config, self.module)
         if count is not None and spec is not None:
             class_targets(spec, labels_of(self.config, count))
