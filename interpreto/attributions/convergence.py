@@ -1,4 +1,4 @@
-"""Checks that attributions sum to what their method promises, with advice if they do not."""
+"""Checks that attributions sum to the difference f(x) - f(x'), with advice if they do not."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -14,26 +14,26 @@ TOLERANCE = 0.05
 """Relative completeness gap above which there is a warning."""
 
 _NEGLIGIBLE = 0.005
-"""A gap below this share of the sum of absolute attributions gives no warning, however small the promised sum is."""
+"""A gap below this share of the sum of absolute attributions gives no warning, however small the difference is."""
 
 
-def promised_sum(output: AttributionOutput) -> Float[Tensor, " t"]:
-    """The promised sum f(x) - f(x') of each target's units.
+def expected_sum(output: AttributionOutput) -> Float[Tensor, " t"]:
+    """The sum of each target's units by completeness: f(x) - f(x').
 
     Raises:
-        ValueError: if the method promises no sum.
+        ValueError: if the method is not complete.
     """
     if output.completeness_gap is None:
-        raise ValueError(f"{output.info.get('method', 'the method')} promises no sum")
+        raise ValueError(f"{output.info.get('method', 'the method')} is not complete")
     # Units that cannot influence a target are NaN, and contribute nothing.
     return output.attributions.flatten(1).double().nansum(1) + output.completeness_gap.double()
 
 
 def relative_gap(output: AttributionOutput) -> Float[Tensor, " t"]:
-    """The absolute completeness gap of each target relative to the promised sum; NaN if that sum is 0."""
-    promised = promised_sum(output)
+    """The absolute completeness gap of each target relative to f(x) - f(x'); NaN if that is 0."""
+    expected = expected_sum(output)
     assert output.completeness_gap is not None
-    return torch.where(promised == 0, torch.nan, output.completeness_gap.double().abs() / promised.abs())
+    return torch.where(expected == 0, torch.nan, output.completeness_gap.double().abs() / expected.abs())
 
 
 @dataclass
@@ -42,43 +42,43 @@ class ConvergenceCheck:
 
     Attributes:
         method: The method's name.
-        effort: The option that reduces the gap, with its value, such as "n_steps=32".
-        advice: What else the user can do.
-        n_outputs: Number of outputs that were checked.
-        n_missed: Number of outputs with a target that misses the promised sum.
+        accuracy_option: The option that reduces the gap, with its value, such as "n_steps=32".
+        alternatives: What the user can do instead of increasing it.
+        n_outputs: Number of outputs with a completeness gap.
+        n_missed: Number of outputs with a target whose gap is too large.
         worst: The largest relative gap, and its description for the warning.
     """
 
     category: ClassVar[type[Warning]] = ConvergenceWarning
 
     method: str
-    effort: str
-    advice: str
+    accuracy_option: str
+    alternatives: str
     n_outputs: int = 0
     n_missed: int = 0
     worst: tuple[float, str] = field(default=(0.0, ""))
 
     def add(self, number: int, output: AttributionOutput) -> None:
         """Check the output of sample `number`."""
-        self.n_outputs += 1
         if output.completeness_gap is None:
             return
-        gap, promised = output.completeness_gap.double().abs(), promised_sum(output)
-        # Positive and negative attributions can cancel to a promised sum near 0, which makes any relative gap large.
-        mass = output.attributions.flatten(1).double().abs().nansum(1)
-        missed = (gap > TOLERANCE * promised.abs()) & (gap > _NEGLIGIBLE * mass)
+        self.n_outputs += 1
+        gap, expected = output.completeness_gap.double().abs(), expected_sum(output)
+        # Positive and negative attributions can cancel to a sum near 0, which makes any relative gap large.
+        abs_sum = output.attributions.flatten(1).double().abs().nansum(1)
+        missed = (gap > TOLERANCE * expected.abs()) & (gap > _NEGLIGIBLE * abs_sum)
         if not bool(missed.any()):
             return
         self.n_missed += 1
-        shares = torch.where(missed, gap / promised.abs().clamp(min=1e-12), 0.0)
-        target = int(shares.argmax())
-        if (share := float(shares[target])) > self.worst[0]:
+        relative_gaps = torch.where(missed, gap / expected.abs().clamp(min=1e-12), 0.0)
+        target = int(relative_gaps.argmax())
+        if (share := float(relative_gaps[target])) > self.worst[0]:
             self.worst = (
                 share,
                 (
                     f"sample {number}, target {output.target_names[target]!r}: the units sum to "
-                    f"{float(promised[target] - output.completeness_gap[target]):.4g} instead of "
-                    f"f(x) - f(x') = {float(promised[target]):.4g}, a gap of {_percent(share)}"
+                    f"{float(expected[target] - output.completeness_gap[target]):.4g} instead of "
+                    f"f(x) - f(x') = {float(expected[target]):.4g}, a gap of {_percent(share)}"
                 ),
             )
 
@@ -86,25 +86,26 @@ class ConvergenceCheck:
         """The warning for all outputs that did not converge; empty if all did."""
         if not self.n_missed:
             return ""
+        option = self.accuracy_option.partition("=")[0]
         return (
-            f"{self.method} did not converge with {self.effort} for {self.n_missed} of {self.n_outputs} samples "
-            f"(worst: {self.worst[1]}). Use a larger {self.effort.partition('=')[0]}=, {self.advice}."
+            f"{self.method} did not converge with {self.accuracy_option} for {self.n_missed} of {self.n_outputs} "
+            f"samples (worst: {self.worst[1]}). Use a larger {option}=, {self.alternatives}."
         )
 
 
-def advice(generates: bool, has_bos: bool) -> str:
-    """Advice for a path integral that does not converge, besides using more steps.
+def convergence_alternatives(generates: bool, prepend_bos: bool) -> str:
+    """What to do about a path integral that does not converge, besides using more steps.
 
     Args:
         generates: Whether the model continues a prompt.
-        has_bos: Whether prompts of a language model start with a beginning-of-sequence token, as far as is known.
+        prepend_bos: Whether the user has passed prepend_bos=True.
     """
     if not generates:
         return "another baseline=, or a method that masks units"
-    # The first token is an attention sink: all activations change abruptly where the path moves it.
-    bos = "" if has_bos else "a first token that the path does not change (prepend_bos=True), "
+    # The first token is an attention sink: all activations change abruptly as soon as the path moves its embedding.
+    bos = "" if prepend_bos else "a first token that the path does not change (prepend_bos=True), "
     return f"{bos}another baseline=, or Occlusion or KernelShap"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share < 10 else f"{share:.0f} times its size"
+    return f"{100 * share:.0f} %" if share < 10 else f"{share:.0f} times this difference"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from interpreto.attributions import granularity, provenance
 from interpreto.attributions.assembly import Setup
-from interpreto.attributions.convergence import ConvergenceCheck, advice
+from interpreto.attributions.convergence import ConvergenceCheck, convergence_alternatives
 from interpreto.attributions.granularity import Units
 from interpreto.attributions.naming import unwrap_partial
 from interpreto.attributions.option_hints import unknown_attribute, unknown_option
@@ -86,7 +86,7 @@ class Explainer(ABC):
         """Same as `explain`, without warnings about results, for callers that check those of several calls together."""
         outputs: list[AttributionOutput] = []
         try:
-            outputs.extend(map(self._output, Pipeline(self.setup, on_error).all(inputs, targets, self._job())))
+            outputs.extend(map(self._output, Pipeline(self.setup, on_error).run_all(inputs, targets, self._job())))
         except BaseException as error:
             attach_outputs(error, outputs)
             raise
@@ -95,8 +95,10 @@ class Explainer(ABC):
     def result_checks(self) -> ResultChecks:
         """Create the checks for the results of one run."""
         method = self.setup.method
-        suggestion = advice(self.setup.wrapper.targets.generated, bool(self.setup.options.get("prepend_bos")))
-        return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, suggestion), ZeroMapCheck(method)))
+        alternatives = convergence_alternatives(
+            self.setup.wrapper.targets.generated, bool(self.setup.options.get("prepend_bos"))
+        )
+        return ResultChecks((ConvergenceCheck(method, self.plan.accuracy_option, alternatives), ZeroMapCheck(method)))
 
     def stream(
         self, inputs: object, targets: object = None, *, on_error: OnError = "raise"
@@ -145,7 +147,7 @@ class Explainer(ABC):
             target_units=prepared.part_of_target,
             n_evaluations=outcome.n_evaluations,
             info=provenance.record(self.setup, self.plan, outcome.seconds)
-            | outcome.notes
+            | outcome.run_info
             | _sample_info(prepared)
             | ({ZERO_MAPS: zeros} if zeros else {}),
             request=Request(prepared.raw, prepared.targets.spec, prepared.segmenter),

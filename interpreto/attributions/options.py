@@ -117,7 +117,7 @@ class InternalsOptions(Options, total=False):
 
 
 class MapOptions(SharedOptions, total=False):
-    """Options of methods for images only: those of `SharedOptions`, and how scores are assigned to units.
+    """Options of methods for images only: those of `SharedOptions`, and how a map of pixels is pooled into units.
 
     Attributes:
         resize: How a map of pixels is resized if the units are not pixels: "area" (mean, the default), "sum",
@@ -130,7 +130,7 @@ class MapOptions(SharedOptions, total=False):
 TASK_OPTIONS = {
     "image_size": "images",
     "model_output": "classifiers",
-    "truncation": "models that read a text as a whole (cut off, a prompt has another continuation: shorten the prompt)",
+    "truncation": "classifiers (a truncated prompt has another continuation: shorten the prompt)",
     "generation_kwargs": "text-generation",
     "prepend_bos": "text-generation",
     "target_granularity": "text-generation",
@@ -140,7 +140,7 @@ TASK_OPTIONS = {
 
 
 def check_fits_task(options: Mapping[str, object], task: str, allowed: Collection[str]) -> None:
-    """Check that the task of a model has all options that the user passed.
+    """Check that the user passed no option that is for other tasks.
 
     Args:
         options: The options as the user passed them.
@@ -152,21 +152,21 @@ def check_fits_task(options: Mapping[str, object], task: str, allowed: Collectio
     """
     for name, purpose in TASK_OPTIONS.items():
         # truncation=False is accepted for all tasks, because models without this option do not truncate.
-        is_default = options.get(name) is None or (name == "truncation" and not options[name])
-        if name not in allowed and not is_default:
+        is_unset = options.get(name) is None or (name == "truncation" and not options[name])
+        if name not in allowed and not is_unset:
             raise OptionError(f"{name}= is for {purpose}; this model is for {task}.")
 
 
 def check_names(method: type, options: Mapping[str, object]) -> None:
-    """Check that a method has all options that the user passed.
+    """Check the names of options.
 
     Raises:
-        OptionError: if the method does not have an option of that name.
+        OptionError: if the method has no option of one of these names.
     """
     signature = inspect.signature(method)
-    own = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    rest = next(p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD)
-    shared = list(rest.annotation.__args__[0].__annotations__)
+    own_names = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    shared_options = next(p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD)
+    shared = list(shared_options.annotation.__args__[0].__annotations__)
     for name in options:
         if name not in shared:
-            raise unknown_option(method.__name__, name, [*own, *shared])
+            raise unknown_option(method.__name__, name, [*own_names, *shared])

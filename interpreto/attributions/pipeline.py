@@ -34,14 +34,14 @@ class Completed(Generic[Found]):
         result: The return value of the job's plan.
         n_evaluations: Number of evaluations, including that of the unperturbed sample.
         seconds: The run time of the sample's window, divided by the number of samples.
-        notes: How the model was run, for the `info` of the result.
+        run_info: How the model was run, for the `info` of the result.
     """
 
     prepared: PreparedSample
     result: Found
     n_evaluations: int
     seconds: float
-    notes: dict[str, Any]
+    run_info: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Job(Generic[Found]):
     """What the pipeline computes for each sample.
 
     Attributes:
-        run: From the number of a sample and the sample to its plan.
+        create_plan: Creates the plan of a sample, given its index and the sample.
         n_evaluations: Number of evaluations of a sample, for the progress bar.
         needs: What the plan requires of the pipeline.
         segmenter: From the number of a sample and the sample to its granularity, if the user does not choose one; None
@@ -65,7 +65,7 @@ class Job(Generic[Found]):
         check: Validates a sample before the model runs.
     """
 
-    run: Callable[[int, PreparedSample], PlanRun[Found]]
+    create_plan: Callable[[int, PreparedSample], PlanRun[Found]]
     n_evaluations: Callable[[Layout], int]
     needs: PlanNeeds
     segmenter: Callable[[int, Sample], UnitSegmenter] | None = None
@@ -74,7 +74,7 @@ class Job(Generic[Found]):
 
 @dataclass(frozen=True, eq=False)
 class _Item:
-    """A sample of a window with its number and its units; both sample and units are None if it failed."""
+    """A sample of a window with its number and its units; segmenter and units are None if `targeted.error` is set."""
 
     number: int
     targeted: TargetedSample
@@ -110,7 +110,7 @@ class Pipeline:
     def _records_errors(self) -> bool:
         return self.on_error == "record"
 
-    def all(self, inputs: object, targets: object, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+    def run_all(self, inputs: object, targets: object, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
         """Run a job on samples that are all available; invalid samples and targets are reported before the model runs.
 
         Raises:
@@ -136,8 +136,8 @@ class Pipeline:
             while stop is None:
                 window, stop = _take(items, size)
                 check_single_sample(job.needs.single_sample_option, n_completed + len(window))
-                prepared = self.setup.wrapper.prepare(window)
-                segmented = [self._segmented(n_completed + number, item, job) for number, item in enumerate(prepared)]
+                items_read = self.setup.wrapper.prepare(window)
+                segmented = [self._segmented(n_completed + number, item, job) for number, item in enumerate(items_read)]
                 yield from self._raise_failures(self._outcomes(segmented, bar, (count or 0) - n_completed, job))
                 n_completed += len(window)
         if isinstance(stop, Exception):
@@ -222,6 +222,7 @@ class Pipeline:
         try:
             return self._run_leased(window, bar, n_remaining, job)
         except CannotCopyError:
+            # The pool has recorded the failure: the second lease is of the user's model itself.
             return self._run_leased(window, bar, n_remaining, job)
 
     def _run_leased(
@@ -255,15 +256,15 @@ class Pipeline:
         n_samples: int,
         job: Job[Found],
     ) -> PlanRun[tuple[PreparedSample, Found]]:
-        prepared = yield from self._prepared(item, wrapper, shared, job.needs)
+        prepared = yield from self._evaluate_unperturbed(item, wrapper, shared, job.needs)
         n_evaluations = job.n_evaluations(prepared.layout)
         # `bar.n` already includes the evaluation of this unperturbed sample.
         bar.total = max(bar.total or 0, bar.n + n_evaluations, (1 + n_evaluations) * n_samples)
-        result = yield from job.run(item.number, prepared)
+        result = yield from job.create_plan(item.number, prepared)
         # Free this sample's key/value cache: others are still running.
         return replace(prepared, targets=prepared.targets.without_cache()), result
 
-    def _prepared(
+    def _evaluate_unperturbed(
         self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, object], needs: PlanNeeds
     ) -> PlanRun[PreparedSample]:
         """Evaluate the unperturbed sample, resolve its targets, and determine the final units."""

@@ -17,15 +17,15 @@ Found = TypeVar("Found")
 Deduplicate = Callable[[ModelRequest], DeduplicatedRows | None]
 
 PREFETCH_BATCHES = 16
-"""Number of waiting batches up to which plans continue: a run of the model evicts their data from the processor's
-caches, so that they prepare several batches at a time."""
+"""Plans are advanced until this many batches wait: a run of the model evicts the data of plans from the CPU's caches,
+so that it is faster to prepare several batches in one go."""
 MAX_BUFFERED_BYTES = 2**26
-"""Bytes of requested rows and gradients up to which plans continue while a batch waits."""
+"""Plans are advanced until this many bytes of rows and gradients are requested, while a batch waits."""
 
 
 @dataclass(eq=False)
 class _PendingRequest:
-    """A request in progress: its rows in the order in which they run, and the responses to the first of them."""
+    """A request in progress: its rows in the order in which they run, and the responses to those that have run."""
 
     plan: "_RunningPlan[Any]"
     request: ModelRequest
@@ -46,7 +46,7 @@ class _PendingRequest:
         return replace(self.request, rows=self.request.rows.take(slice(begin, begin + count)))
 
     def response(self) -> ModelResponse:
-        """The response to the whole request, in the order in which the plan sent the rows."""
+        """The response to the whole request; scores are expanded to the rows as the plan sent them."""
         combined = ModelResponse.concatenate(self.parts)
         return combined if self.inverse is None else replace(combined, scores=combined.scores[self.inverse])
 
@@ -92,15 +92,15 @@ class _Queue:
 
     def batch(self, size: int) -> tuple[list[_PendingRequest], list[ModelRequest]]:
         """The first waiting rows, at most a batch; requests without further rows leave the queue."""
-        pending, requests, free = [], [], min(size, self.rows)
-        self.rows -= free
+        pending, requests, n_available = [], [], min(size, self.rows)
+        self.rows -= n_available
         # A request may have no rows at all.
-        while self.pending and (free or not self.pending[0].n_left):
+        while self.pending and (n_available or not self.pending[0].n_left):
             one = self.pending[0]
-            count = min(free, one.n_left)
+            count = min(n_available, one.n_left)
             requests.append(one.take(count))
             pending.append(one)
-            free -= count
+            n_available -= count
             if not one.n_left:
                 self.pending.popleft()
         return pending, requests
@@ -115,9 +115,9 @@ def run_plans(
 ) -> list[tuple[Found, int]]:
     """Run plans until all have ended, and return the result of each with its number of evaluations.
 
-    A plan starts, or continues, only while the waiting rows do not fill a batch; then several do, until some batches
-    wait. Memory is bounded by these batches and by the last request, not by the number of plans. Rows with equal batch
-    keys share a batch; a full batch runs at once, others when nothing else can be done.
+    When no queue has a full batch, plans are advanced until `PREFETCH_BATCHES` batches or `MAX_BUFFERED_BYTES` bytes
+    wait. The longest queue runs next; a partial batch runs only if no plan can be advanced. Rows with equal batch keys
+    share a batch. Memory is bounded by the waiting batches and the last request, not by the number of plans.
 
     Args:
         plans: One per sample, best sorted by the length of their rows.
@@ -125,7 +125,8 @@ def run_plans(
         batch_size: Rows per batch.
         on_evaluations: Called with the number of rows after each batch, and with the number of duplicates that are not
             run.
-        deduplicate: Returns the unique rows of a request, in the order that is most efficient for the model.
+        deduplicate: Returns the unique rows of a request, in the order that is most efficient for the model; None to
+            run all rows as they are.
     """
     results: dict[int, tuple[Found, int]] = {}
     waiting: dict[tuple[object, ...], _Queue] = {}
@@ -133,8 +134,8 @@ def run_plans(
     resumable: list[tuple[int, _RunningPlan[Found]]] = []
     remaining = enumerate(plans)
 
-    def short_of(rows: int) -> bool:
-        return all(queue.rows < rows for queue in waiting.values())
+    def all_queues_below(n_rows: int) -> bool:
+        return all(queue.rows < n_rows for queue in waiting.values())
 
     def advance(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
         """Continue a plan, and return the number of bytes of its next request."""
@@ -155,9 +156,9 @@ def run_plans(
         return n_bytes
 
     while True:
-        is_low, n_bytes = short_of(batch_size), 0.0
-        while short_of(batch_size) or (
-            is_low and n_bytes < MAX_BUFFERED_BYTES and short_of(PREFETCH_BATCHES * batch_size)
+        prefetches, n_bytes = all_queues_below(batch_size), 0.0
+        while all_queues_below(batch_size) or (
+            prefetches and n_bytes < MAX_BUFFERED_BYTES and all_queues_below(PREFETCH_BATCHES * batch_size)
         ):
             if resumable:
                 _, one = heappop(resumable)
@@ -172,7 +173,7 @@ def run_plans(
         queue = waiting[batch_key]
         before = queue.rows
         batch, requests = queue.batch(batch_size)
-        for pending, response in zip(batch, _run(respond, requests), strict=True):
+        for pending, response in zip(batch, _respond_in_halves(respond, requests), strict=True):
             pending.parts.append(response)
             if not pending.n_left:
                 pending.plan.n_pending -= 1
@@ -183,40 +184,41 @@ def run_plans(
         on_evaluations(before - queue.rows)
 
 
-def _run(run: Respond, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+def _respond_in_halves(respond: Respond, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
     """Run a batch; in halves if an accelerator's memory does not suffice."""
     try:
-        return run(requests)
+        return respond(requests)
     except torch.OutOfMemoryError:
         if sum(len(request.rows) for request in requests) == 1:
             raise
     torch.cuda.empty_cache()
     if len(requests) > 1:
         middle = len(requests) // 2
-        return _run(run, requests[:middle]) + _run(run, requests[middle:])
+        return _respond_in_halves(respond, requests[:middle]) + _respond_in_halves(respond, requests[middle:])
     (request,) = requests
     middle = len(request.rows) // 2
     halves = (replace(request, rows=request.rows.take(part)) for part in (slice(middle), slice(middle, None)))
-    return [ModelResponse.concatenate([response for half in halves for response in _run(run, [half])])]
+    responses = [response for half in halves for response in _respond_in_halves(respond, [half])]
+    return [ModelResponse.concatenate(responses)]
 
 
 def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
-    """Several plans as one: their requests are sent together, those with the same batch key and targets as one."""
+    """Several plans as one: their requests are sent together; those with equal batch keys and targets are merged."""
     results: dict[int, Found] = {}
-    open_: dict[int, ModelRequest] = {}
+    active: dict[int, ModelRequest] = {}
 
     def advance(number: int, response: ModelResponse | None) -> None:
         try:
-            open_[number] = next(plans[number]) if response is None else plans[number].send(response)
+            active[number] = next(plans[number]) if response is None else plans[number].send(response)
         except StopIteration as stop:
             results[number] = stop.value
 
     for number in range(len(plans)):
         advance(number, None)
-    while open_:
-        numbers = [number for number, combined in open_.items() for _ in combined.flattened]
-        requests = [request for combined in open_.values() for request in combined.flattened]
-        open_.clear()
+    while active:
+        numbers = [number for number, combined in active.items() for _ in combined.flattened]
+        requests = [request for combined in active.values() for request in combined.flattened]
+        active.clear()
         groups = _alike(requests)
         combined = yield ModelRequest.combine(
             [replace(requests[group[0]], rows=Rows.join([requests[index].rows for index in group])) for group in groups]

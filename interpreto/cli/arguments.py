@@ -1,4 +1,4 @@
-"""From strings of the command line to methods, options, targets and samples."""
+"""Converts strings of the command line to methods, options, targets and removal operators."""
 
 import ast
 import importlib
@@ -36,25 +36,31 @@ def load_model(name: str, task: str | None) -> tuple[Any, Any]:
 
 
 def methods_named(names: Sequence[str]) -> list[Method]:
-    """The methods of these names; `all` is all of them.
+    """The methods of these names or import paths; `all` is all of them.
 
     Raises:
-        BadParameter: if one does not exist.
+        BadParameter: if there is no method of a name.
+        InterpretoError: if an import path cannot be imported.
     """
     if list(names) == ["all"]:
         return list(NAMES.values())
     try:
-        return [imported(name) if is_import_path(name) else find_by_name(name, METHODS, "method") for name in names]
+        return [
+            import_object(name) if is_import_path(name) else find_by_name(name, METHODS, "method") for name in names
+        ]
     except OptionError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def classes_named(names: str) -> Any:
-    """Names with commas between them as `compare` takes them: those of the form package.module:Name are imported."""
-    given = split_names(names)
-    if not any(map(is_import_path, given)):
+def import_paths_in(names: str) -> Any:
+    """Names with commas between them, with import paths replaced by the objects; unchanged if there are none.
+
+    `compare` finds the other names.
+    """
+    parts = split_names(names)
+    if not any(map(is_import_path, parts)):
         return names
-    return [imported(name) if is_import_path(name) else name for name in given]
+    return [import_object(name) if is_import_path(name) else name for name in parts]
 
 
 def is_import_path(name: str) -> bool:
@@ -62,7 +68,7 @@ def is_import_path(name: str) -> bool:
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) is not None
 
 
-def imported(path: str) -> Any:
+def import_object(path: str) -> Any:
     """What package.module:Name refers to; modules in the working directory are found, as with `python -m`.
 
     Raises:
@@ -80,18 +86,22 @@ def imported(path: str) -> Any:
     return value
 
 
-def granularity_of(name: str | None) -> dict[str, Any]:
-    """The option `granularity`, if the user passes one: a name, or an imported segmenter or class of one."""
+def granularity_options(name: str | None) -> dict[str, Any]:
+    """The option `granularity`, if the user passes one: a name, or the import path of a segmenter or its class."""
     if name is None:
         return {}
     if not is_import_path(name):
         return {"granularity": name}
-    value = imported(name)
+    value = import_object(name)
     return {"granularity": value() if inspect.isclass(value) else value}
 
 
-def options_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs: values that are Python literals are read as such, others are text."""
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options from KEY=VALUE pairs; hyphens in keys become underscores, and values are Python literals or else text.
+
+    Raises:
+        BadParameter: if a pair has no "=".
+    """
     options = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -104,26 +114,26 @@ def options_of(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def shared_options_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """The same for `compare`, whose own parameters are options of the command.
+def parse_shared_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options from KEY=VALUE pairs for all methods of a comparison.
 
     Raises:
-        InterpretoError: if a key is one of those.
+        InterpretoError: if a key is a parameter of `compare`, which is an option of the command itself.
     """
-    options = options_of(pairs)
+    options = parse_options(pairs)
     for name in options:
         if name in inspect.signature(interpreto.compare).parameters:
             raise InterpretoError(f"-o {name}= is not an option of the methods: see `interpreto compare --help`.")
     return options
 
 
-def target_of(text: str | None, generates: bool) -> Any:
-    """A class index if the text is a number, else the text; of a language model always the text, a continuation."""
+def parse_target(text: str | None, generates: bool) -> Any:
+    """A class index if the text is a number, else a label; for language models always a continuation, as text."""
     is_index = text is not None and not generates and re.fullmatch(r"-?\d+", text)
     return int(text) if text is not None and is_index else text
 
 
-def removals_of(texts: Sequence[str]) -> list[Any]:
+def parse_removals(texts: Sequence[str]) -> list[Any]:
     """Removal operators: a number or a colour as a Python literal, or names with commas between them."""
     return [operator for text in texts for operator in _removals(text)]
 

@@ -52,13 +52,13 @@ def compare(
     """
     import interpreto
     from interpreto.cli.arguments import (
-        classes_named,
-        granularity_of,
+        granularity_options,
+        import_paths_in,
         lines_of_file,
         load_model,
-        removals_of,
-        shared_options_of,
-        target_of,
+        parse_removals,
+        parse_shared_options,
+        parse_target,
     )
     from interpreto.cli.inputs import check, read
     from interpreto.cli.results import held_out_samples, print_comparison
@@ -68,13 +68,13 @@ def compare(
     if out is not None:
         RunStore(out).check()
     inputs_given = [*read(inputs or [], text or [], column), *lines_of_file(file)]
-    options = shared_options_of(option) | granularity_of(granularity)
+    options = parse_shared_options(option) | granularity_options(granularity)
     loaded, processor = load_model(model, task)
     purpose = find_task(loaded, task)
     if corpus is not None and purpose.endswith("image-classification"):
         raise InterpretoError("--corpus counts tokens of texts; this model reads images.")
     check(inputs_given, purpose, options.get("modality"))
-    one_target = target_of(target, purpose == "text-generation")
+    one_target = parse_target(target, purpose == "text-generation")
     targets = None if one_target is None else [one_target] * len(inputs_given)
     arguments: dict[str, Any] = {"inputs": inputs_given, "targets": targets}
     if not inputs_given:
@@ -85,10 +85,10 @@ def compare(
     comparison = interpreto.compare(
         loaded,
         processor,
-        methods=classes_named(methods),
-        metrics=None if metrics is None else classes_named(metrics),
+        methods=import_paths_in(methods),
+        metrics=None if metrics is None else import_paths_in(metrics),
         seed=seed,
-        removals=removals_of(removal),
+        removals=parse_removals(removal),
         corpus=None if corpus is None else lines_of_file(corpus),
         folder=out,
         **arguments,

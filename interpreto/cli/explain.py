@@ -32,7 +32,7 @@ def explain(
     out: Output = None,
 ) -> None:
     """Explain a model's prediction for texts or images."""
-    from interpreto.cli.arguments import granularity_of, load_model, methods_named, options_of, target_of
+    from interpreto.cli.arguments import granularity_options, load_model, methods_named, parse_options, parse_target
     from interpreto.cli.inputs import check, read
     from interpreto.cli.results import FIGURE, RESULTS, check_out, draw, print_details, print_summary, run, save
     from interpreto.model_wrapping.tasks.detection import find_task
@@ -43,7 +43,7 @@ def explain(
         raise InterpretoError("There is nothing to explain: pass INPUT or --text.")
     if out is not None:
         check_out(out, [f"{one.__name__}-{number}" for one in methods for number in range(len(samples))])
-    options = options_of(option) | granularity_of(granularity)
+    options = parse_options(option) | granularity_options(granularity)
     loaded, processor = load_model(model, task)
     purpose = find_task(loaded, task)
     compares = purpose == "zero-shot-image-classification"
@@ -59,7 +59,7 @@ def explain(
             else "This model compares an image with prompts: pass at least one with --prompt."
         )
     check(samples, purpose, options.get("modality"))
-    targets = tuple(prompt) if prompt else target_of(target, purpose == "text-generation")
+    targets = tuple(prompt) if prompt else parse_target(target, purpose == "text-generation")
     results, seconds = run(methods, loaded, processor, samples, targets, {"task": task, **options})
     if not results:
         raise InterpretoError("None of the methods works on this model.")

@@ -1,11 +1,12 @@
-"""`reviews-bert`: a small BERT with its own WordPiece vocabulary, made for testing: the sentiment of generated reviews.
+"""`reviews-bert`: a small BERT for testing that classifies the sentiment of synthetic reviews, with its own vocabulary.
 
 During training tokens are masked and word embeddings are scaled towards zero, with targets that approach the uniform
 distribution as the adjective disappears. The embeddings of `[MASK]` and `[PAD]` stay at zero, so that masking, a zero
-baseline and a padding baseline are the same removal, and one that the model was trained on.
+baseline and a padding baseline are equivalent, and in distribution for the model.
 """
 
 import json
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,23 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def build_tokenizer(texts: list[str]) -> BertTokenizer:
-    """A lower-casing WordPiece tokenizer trained on these texts; every letter and digit is in its vocabulary."""
+    """A lower-casing WordPiece tokenizer trained on these texts; every printable ASCII character is in it."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     trainer = trainers.WordPieceTrainer(
         vocab_size=420,
         special_tokens=SPECIAL,
-        initial_alphabet=letters,
+        initial_alphabet=characters,
         continuing_subword_prefix="##",
         show_progress=False,
     )
-    # `initial_alphabet` adds letters at the beginning of a word only. The words "ax", "ay", ... add "##x", "##y", ...,
-    # without which a word with a letter that is rare in the reviews would be [UNK].
-    tokenizer.train_from_iterator([*texts, *(" ".join(f"a{letter}" for letter in letters) for _ in range(3))], trainer)
+    # `initial_alphabet` adds characters at the beginning of a word only. The words "ax", "ay", ... add "##x", "##y",
+    # ..., without which a word with a letter that is rare in the reviews would be [UNK].
+    tokenizer.train_from_iterator(
+        [*texts, *(" ".join(f"a{character}" for character in characters) for _ in range(3))], trainer
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -65,11 +68,11 @@ def build(tokenizer: Any) -> BertForSequenceClassification:
     )
     model = BertForSequenceClassification(config)
     with torch.no_grad():
-        word_table(model)[tokenizer.mask_token_id] = 0
+        word_embedding_weight(model)[tokenizer.mask_token_id] = 0
     return model
 
 
-def word_table(model: BertForSequenceClassification) -> torch.Tensor:
+def word_embedding_weight(model: BertForSequenceClassification) -> torch.Tensor:
     """The matrix of word embeddings."""
     return model.get_parameter("bert.embeddings.word_embeddings.weight")
 
@@ -90,38 +93,38 @@ def train(seed: int = 0) -> None:
     """Train, measure on held-out reviews and save."""
     torch.manual_seed(seed)
     rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    # Held-out samples have seeds of their own, whatever `seed` is; training samples that equal one are drawn again.
+    # Held-out samples have seeds of their own, whatever `seed` is; training samples that equal one are redrawn.
     held_out = {item.text: item for item in (review(np.random.default_rng(10_000_000 + i)) for i in range(HELD_OUT))}
     tokenizer: Any = build_tokenizer([review(np.random.default_rng(30_000_000 + i)).text for i in range(4000)])
     model = build(tokenizer)
-    words = model.get_input_embeddings()
-    special = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id])
+    word_embeddings = model.get_input_embeddings()
+    unperturbed_ids = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id])
 
-    def fresh(count: int) -> list[Review]:
-        drawn = (review(rng) for _ in iter(int, 1))
-        return [next(item for item in drawn if item.text not in held_out) for _ in range(count)]
+    def sample_reviews(count: int) -> list[Review]:
+        drawn = map(review, repeat(rng))
+        return list(islice((item for item in drawn if item.text not in held_out), count))
 
     def loss(step: int) -> torch.Tensor:
         strength = min(1.0, step / (0.3 * STEPS))
-        batch = fresh(BATCH)
+        batch = sample_reviews(BATCH)
         encoded = tokenizer([r.text for r in batch], padding=True, return_tensors="pt", return_offsets_mapping=True)
         ids = encoded["input_ids"]
         adjectives = adjective_tokens(batch, encoded, ids.shape[1]).float()
-        fixed = torch.isin(ids, special)
-        scale, masked, alpha = random_mask_and_scale(fixed, strength, noise)
-        # The share of the adjective that is left, after masking and fading.
-        certainty = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * alpha
+        keep = torch.isin(ids, unperturbed_ids)
+        scale, masked, text_scale = random_mask_and_scale(keep, strength, noise)
+        # The share of the adjective's tokens that are not masked, times the scale of the embeddings.
+        label_weight = ((adjectives * ~masked).sum(1) / adjectives.sum(1)) * text_scale
         logits = model(
-            inputs_embeds=words(ids) * scale[..., None],
+            inputs_embeds=word_embeddings(ids) * scale[..., None],
             attention_mask=encoded["attention_mask"],
         ).logits
-        # Without this penalty the embedding of [MASK] would leave zero, and masking would differ from fading.
-        penalty = word_table(model)[tokenizer.mask_token_id].square().sum()
-        return soft_cross_entropy(logits, torch.tensor([r.label for r in batch]), certainty.clamp(0, 1)) + penalty
+        # A safeguard: no input contains [MASK], whose embedding therefore stays zero.
+        penalty = word_embedding_weight(model)[tokenizer.mask_token_id].square().sum()
+        return soft_cross_entropy(logits, torch.tensor([r.label for r in batch]), label_weight.clamp(0, 1)) + penalty
 
     seconds = fit(model, loss, steps=STEPS, learning_rate=1e-3, weight_decay=0.01, name=NAME)
     with torch.no_grad():
-        word_table(model)[tokenizer.mask_token_id] = 0
+        word_embedding_weight(model)[tokenizer.mask_token_id] = 0
         items = list(held_out.values())
         encoded = tokenizer([r.text for r in items], padding=True, return_tensors="pt")
         predicted = model(**encoded).logits.argmax(-1)

@@ -366,7 +366,7 @@ def test_legrad_of_poolers(name):
         for state in states[-2:]:
             state = state[0] if isinstance(state, tuple) else state
             with torch.no_grad(), AttentionRecorder() as tap:
-                tap.open = True
+                tap.recording = True
                 score = wrapper.dual_encoder.scale * (pool(state) @ prompt).sum()
                 (slope,) = torch.autograd.grad(score, tap.calls[0].probabilities)
             total = total + slope.relu().mean(1).sum(1)[0, patches]

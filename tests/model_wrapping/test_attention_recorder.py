@@ -146,14 +146,14 @@ def test_relative_positions_and_windows_are_recorded(kind):
     model = model.eval()
     pixels = torch.rand(2, 3, 32, 32)
     with torch.no_grad(), AttentionRecorder() as recorder:
-        recorder.open = True
+        recorder.recording = True
         found = model(pixel_values=pixels).logits
         slopes = torch.autograd.grad(
             found[:, 0].sum(), [call.probabilities for call in recorder.calls], allow_unused=True
         )
     twin = eager(model)
     with torch.no_grad(), AttentionRecorder() as other:
-        other.open = True
+        other.recording = True
         expected = twin(pixel_values=pixels).logits
         others = torch.autograd.grad(
             expected[:, 0].sum(), [call.probabilities for call in other.calls], allow_unused=True
@@ -198,7 +198,7 @@ def test_fused_attention_is_written_out(masked, heads):
         options["attn_mask"][0, 0, :2] = torch.finfo(torch.float32).min
     plain = functional.scaled_dot_product_attention(query, key, value, **options)
     with torch.no_grad(), AttentionRecorder() as recorder:
-        recorder.open = True
+        recorder.recording = True
         found = functional.scaled_dot_product_attention(query, key, value, **options)
         assert torch.is_grad_enabled()
     real = torch.ones(2, 1, 5, 1)
@@ -218,7 +218,7 @@ def test_fused_attention_is_written_out(masked, heads):
 def test_half_precision_keeps_its_dtype(dtype):
     query = torch.randn(1, 2, 3, 4).to(dtype)
     with torch.no_grad(), AttentionRecorder() as recorder:
-        recorder.open = True
+        recorder.recording = True
         found = functional.scaled_dot_product_attention(query, query, query)
     assert found.dtype == dtype
     assert recorder.calls[0].probabilities.dtype == torch.float32
@@ -233,7 +233,7 @@ def test_multi_head_attention_gives_the_weights_it_was_asked_for(average, batche
     with torch.no_grad():
         plain, weights = module(given, given, given, average_attn_weights=average)
         with AttentionRecorder() as recorder:
-            recorder.open = True
+            recorder.recording = True
             found, opened = module(given, given, given, average_attn_weights=average)
             bare, none = module(given, given, given, need_weights=False)
     assert torch.allclose(plain, found, atol=1e-6)
@@ -248,10 +248,10 @@ def test_nested_recorders_record_only_their_own_calls():
     """An explanation inside a function of the user, during a recorded run, does not reach the outer recorder."""
     given = torch.randn(1, 2, 3, 4)
     with torch.no_grad(), AttentionRecorder() as outer:
-        outer.open = True
+        outer.recording = True
         functional.scaled_dot_product_attention(given, given, given)
         with AttentionRecorder() as inner:
-            inner.open = True
+            inner.recording = True
             functional.scaled_dot_product_attention(given, given, given)
             given.softmax(-1)
         functional.scaled_dot_product_attention(given, given, given)

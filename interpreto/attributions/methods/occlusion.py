@@ -18,7 +18,7 @@ Overlap = Literal["mean", "sum"]
 
 @final
 class Occlusion(Explainer):
-    """The drop of the score when one unit, or a sliding window, is masked.
+    """The drop in the score when one unit, or a sliding window, is masked.
 
     The simplest perturbation method, with one evaluation per unit. It underestimates redundant units, because each one
     is masked while the others are kept.
@@ -33,8 +33,8 @@ class Occlusion(Explainer):
         window: Height and width of the window in pixels that the model reads, or one number for both; for texts a
             number of units. None masks one unit at a time.
         stride: Step of the window, down and across, or one number for both. If it is larger than the window, the units
-            between windows get 0.
-        overlap: "mean" of the drops of all windows over a unit, or their "sum", as in the `saliency` package of PAIR.
+            that no window covers get 0.
+        overlap: How the drops of overlapping windows are combined: "mean", or "sum" as in PAIR's package `saliency`.
 
     Source:
         Zeiler and Fergus 2013, *Visualizing and Understanding Convolutional Networks*, arXiv:1311.2901, section 4.2.
@@ -58,16 +58,16 @@ class Occlusion(Explainer):
         **options: Unpack[Options],
     ) -> None:
         self.setup = Setup.create(Occlusion, model, processor, options)
-        images = self.setup.wrapper.inputs.spatial
+        is_image = self.setup.wrapper.inputs.spatial
         if window is None and (stride, overlap) != (1, "mean"):
             raise OptionError("stride= and overlap= are options of a sliding window: pass window= too.")
-        if not images and any(is_list(option) for option in (window, stride)):
+        if not is_image and any(is_list(value) for value in (window, stride)):
             raise OptionError(
-                f"window={window!r} and stride={stride!r} count units of a text: pass one number for each."
+                f"window={window!r} and stride={stride!r} of a text are numbers of units: pass one number for each."
             )
-        method = OneAtATime() if window is None else SlidingWindow(window, stride)
-        # A window slides by pixels, so its drops are resolved by pixels rather than by patches or a coarse grid.
-        granularity = Pixels() if window is not None and images else None
+        mask_generator = OneAtATime() if window is None else SlidingWindow(window, stride)
+        # A window moves by pixels, so that scores are those of pixels rather than of patches or grid cells.
+        granularity = Pixels() if window is not None and is_image else None
         self.plan = PerturbationPlan(
-            self.setup.mask_perturbator(method), Differences(overlap == "sum"), granularity=granularity
+            self.setup.mask_perturbator(mask_generator), Differences(overlap == "sum"), granularity=granularity
         )

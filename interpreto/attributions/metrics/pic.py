@@ -24,7 +24,7 @@ from interpreto.typing import UnitScores
 THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 0.5, 0.75)
 """The fractions of revealed pixels in the authors' code."""
 PicCurve = Literal["sic", "aic"]
-_POINTS = 1000
+_INTERVALS = 1000
 """Number of intervals between the points at which curves are evaluated; all curves share these points."""
 
 
@@ -32,19 +32,19 @@ class Pic(PerturbationMetric):
     r"""Performance information curves (Kapishnikov et al. 2019, arXiv 1906.02825, section 4): how much information must
     be revealed, highest attributions first, until the model predicts as it does for the whole sample.
 
-    At first, a random 1 % of the positions is revealed. Each threshold reveals, in addition, that fraction of the
+    Initially, a random 1 % of the positions is revealed. Each threshold reveals, in addition, that fraction of the
     positions: those with the highest attributions. Pixels that are not revealed are interpolated linearly from those
     that are; words that are not revealed are masked as with `removal=`. Let I_k be the compressed size (lossless WebP;
-    zlib for texts) and p_k the prediction at threshold k, with index 0 for the initially revealed sample and index 1
-    for the whole sample. The curve goes through the points
+    zlib for texts) and p_k the prediction at threshold k, with index 0 for the initially revealed sample, and I and p
+    those of the whole sample. The curve goes through the points
 
-    \[ x_k = \frac{I_k - I_0}{I_1 - I_0}, \qquad y_k = \max_{j \le k} \frac{p_j - p_0}{p_1 - p_0}, \]
+    \[ x_k = \frac{I_k - I_0}{I - I_0}, \qquad y_k = \max_{j \le k} \frac{p_j - p_0}{p - p_0}, \]
 
     both clipped to [0, 1], from (0, 0) to (1, 1), and is linear between them. The value is the area under the curve,
     evaluated at 1,001 points; `curves` contains the curve. High values are good. For the softmax information curve
     (SIC), p is the probability of the target; for the accuracy information curve (AIC), p is 1 if the target is the
-    predicted class, else 0. The value is NaN if the curve is not defined: if p_1 < `min_score`, p_0 >= p_1 or
-    I_0 >= I_1. The authors report the area under the median curve over images: `evaluate(...).median_curve`.
+    predicted class, else 0. The value is NaN if the curve is not defined: if p < `min_score`, p_0 >= p or I_0 >= I. The
+    authors report the area under the median curve over images: `evaluate(...).median_curve`.
 
     Agrees with the authors' package `saliency` if units are pixels; units with equal attributions are revealed
     together. Texts are an extension of the paper.
@@ -54,8 +54,8 @@ class Pic(PerturbationMetric):
         processor: Its processor or tokenizer.
         curve: "sic" or "aic".
         thresholds: The fractions of positions that are revealed, in ascending order.
-        initial_fraction: The fraction of positions that is revealed at first, chosen at random.
-        min_score: The smallest prediction for the whole sample for which the curve is defined.
+        initial_fraction: The fraction of positions that is revealed initially, chosen at random.
+        min_score: The smallest prediction for the whole sample; below it the curve is not defined.
         options: Options of every method.
     """
 
@@ -98,14 +98,15 @@ class Pic(PerturbationMetric):
         return not self.setup.wrapper.inputs.spatial
 
     def n_evaluations(self, layout: Layout) -> int:
-        return len(self.thresholds) + 1
+        # The whole sample, the initially revealed one, and one per threshold, for one target.
+        return len(self.thresholds) + 2
 
     def measure(
-        self, prepared: PreparedSample, attributions: UnitScores, modality: Revealer
+        self, prepared: PreparedSample, attributions: UnitScores, revealer: Revealer
     ) -> PlanRun[list[Curve | None]]:
-        initial = modality.initially_revealed(prepared.sample, prepared.units, self.initial_fraction, prepared.rng())
+        initial = revealer.initially_revealed(prepared.sample, prepared.units, self.initial_fraction, prepared.rng())
         # Partial images are rounded to 8 bits. The whole sample is evaluated again with the same rounding.
-        full = modality.reveal(prepared.sample, torch.ones_like(initial)[None])
+        full = revealer.reveal(prepared.sample, torch.ones_like(initial)[None])
         full_predictions = yield from self._predictions(prepared, full.rows)
         curves = []
         for target, scores in enumerate(attributions):
@@ -115,7 +116,7 @@ class Pic(PerturbationMetric):
             masks = self._reveal_masks(prepared, scores, initial)
             predictions, sizes = [], []
             for block in masks.split(prepared.max_evaluations_per_request):
-                partial = modality.reveal(prepared.sample, block)
+                partial = revealer.reveal(prepared.sample, block)
                 block_predictions = yield from self._predictions(prepared, partial.rows)
                 predictions.append(block_predictions[:, target])
                 sizes.append(partial.sizes)
@@ -143,11 +144,11 @@ class Pic(PerturbationMetric):
         Args:
             prepared: The sample.
             scores: The attributions of one target.
-            initial: The positions that are revealed at first.
+            initial: The positions that are revealed initially.
         """
         # Units that cannot influence the target have NaN, and are revealed last.
-        lowest = scores.nan_to_num(torch.inf).min() - 1
-        position_scores = prepared.units.to_positions(scores.nan_to_num(float(lowest))[None])[0]
+        below_all = scores.nan_to_num(torch.inf).min() - 1
+        position_scores = prepared.units.to_positions(scores.nan_to_num(float(below_all))[None])[0]
         assigned = prepared.units.assigned
         # Thresholds are quantiles over positions, as in the authors' code, so that ties are revealed together.
         cutoffs = np.quantile(
@@ -156,7 +157,7 @@ class Pic(PerturbationMetric):
         return torch.stack([initial, *(initial | (assigned & (position_scores.double() >= cut)) for cut in cutoffs)])
 
     def result(self, sample_results: list[list[Curve | None]], n_evaluations: int) -> MetricResult:
-        undefined = Curve(torch.linspace(0, 1, _POINTS + 1), torch.full((_POINTS + 1,), torch.nan))
+        undefined = Curve(torch.linspace(0, 1, _INTERVALS + 1), torch.full((_INTERVALS + 1,), torch.nan))
         curves = [
             [undefined if curve is None else curve for curve in sample_curves] for sample_curves in sample_results
         ]
@@ -171,14 +172,14 @@ def _curve(predictions: Float[Tensor, " p"], sizes: Tensor) -> Curve | None:
         predictions: The prediction for each partially revealed sample, the whole sample last.
         sizes: The compressed size of each, in bytes.
     """
-    scores, bytes_ = predictions.double().numpy(), sizes.double().numpy()
-    if scores[0] >= scores[-1] or bytes_[0] >= bytes_[-1]:
+    p, size = predictions.double().numpy(), sizes.double().numpy()
+    if p[0] >= p[-1] or size[0] >= size[-1]:
         return None
-    x = ((bytes_ - bytes_[0]) / (bytes_[-1] - bytes_[0])).clip(0, 1)[1:-1]
+    x = ((size - size[0]) / (size[-1] - size[0])).clip(0, 1)[1:-1]
     # As in the paper, the curve must not decrease when more is revealed.
-    y = np.maximum.accumulate(((scores - scores[0]) / (scores[-1] - scores[0])).clip(0, 1)[1:-1])
+    y = np.maximum.accumulate(((p - p[0]) / (p[-1] - p[0])).clip(0, 1)[1:-1])
     # The compressed size may decrease when more is revealed, but np.interp needs sorted x.
     order = np.argsort(x, kind="stable")
-    grid = np.linspace(0, 1, _POINTS + 1)
-    line = np.interp(grid, [0.0, *x[order], 1.0], [0.0, *y[order], 1.0])
-    return Curve(torch.from_numpy(grid), torch.from_numpy(line))
+    grid = np.linspace(0, 1, _INTERVALS + 1)
+    curve_y = np.interp(grid, [0.0, *x[order], 1.0], [0.0, *y[order], 1.0])
+    return Curve(torch.from_numpy(grid), torch.from_numpy(curve_y))

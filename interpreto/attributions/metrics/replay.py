@@ -76,7 +76,7 @@ def run_on_samples(
         PlanNeeds(),
         segmenter=lambda number, sample: _segmenter_of(outputs[number], sample),
     )
-    done = [result for result in Pipeline(setup).all(samples, specs, job) if isinstance(result, Completed)]
+    done = [result for result in Pipeline(setup).run_all(samples, specs, job) if isinstance(result, Completed)]
     if len(done) != len(outputs):
         raise InputError(f"There are {len(outputs)} outputs for {len(done)} inputs: pass one output per sample.")
     return done

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.dual_encoders.open_clip import OpenClipTokenizer, text_part
+from interpreto.model_wrapping.dual_encoders.open_clip import OpenClipTokenizer, find_text_tower
 from interpreto.model_wrapping.execution.forward_arguments import ForwardArguments
 from interpreto.model_wrapping.inputs import naflex
 from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor
@@ -193,7 +193,7 @@ class OpenClipDualEncoder(DualEncoder):
         self.plain = {"normalize": False} if has_normalize else {}
         if tokenizer is None:
             return
-        tower = text_part(model)
+        tower = find_text_tower(model)
         self.full_length = int(tower.context_length)
         # A tokenizer of transformers is accepted too.
         adapted: Any = tokenizer if isinstance(tokenizer, Tokenizer) else OpenClipTokenizer(tokenizer, self.full_length)

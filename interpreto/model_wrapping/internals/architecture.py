@@ -61,7 +61,7 @@ class _FirstCalls(TorchFunctionMode):
     def __torch_function__(
         self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
-        if func in ATTENTION_FUNCTIONS and AttentionRecorder.respond(func, args, kwargs or {}):
+        if func in ATTENTION_FUNCTIONS and AttentionRecorder.is_attention(func, args, kwargs or {}):
             self.seen.append(tuple(self.path))
         return func(*args, **(kwargs or {}))
 

@@ -88,12 +88,12 @@ class AttentionCapture(Capture):
     def _enter(self, *_: object) -> None:
         # With an objective per block and a pooler only the pooler's attention is used, so blocks are not recorded.
         records_blocks = not (self.request.per_block_objective and self.structure.pooler is not None)
-        self.recorder.open = records_blocks and self.entered in self.calls
+        self.recorder.recording = records_blocks and self.entered in self.calls
 
     def _leave(self, _module: nn.Module, _given: object, output: object) -> Any:
         number, self.entered = self.entered, self.entered + 1
         calls = self.recorder.drain()
-        was_recording, self.recorder.open = self.recorder.open, False
+        was_recording, self.recorder.recording = self.recorder.recording, False
         if was_recording:
             self.calls[number] = [self._checked(number, calls)]
         hidden = first_tensor(output)
@@ -117,7 +117,7 @@ class AttentionCapture(Capture):
             # with respect to them.
             new_hidden = self.last = new_hidden if new_hidden.requires_grad else new_hidden.detach().requires_grad_()
             if self.structure.pooler is not None:
-                self.recorder.gradients = self.recorder.open = True
+                self.recorder.gradients = self.recorder.recording = True
         return None if new_hidden is hidden else replaced(output, hidden, new_hidden)
 
     def _checked(self, number: int, calls: list[AttentionCall]) -> AttentionCall:
@@ -152,7 +152,7 @@ class AttentionCapture(Capture):
     def objectives(self, outputs: Float[Tensor, "p k"]) -> list[Float[Tensor, "p k"]]:
         self.outputs = outputs
         self.pooled = self.recorder.drain()
-        self.recorder.open = False
+        self.recorder.recording = False
         self._check_lengths()
         if not self.request.per_block_objective:
             return [outputs]
@@ -162,7 +162,7 @@ class AttentionCapture(Capture):
         with self._skipping(torch.cat(hidden, dim=self.structure.batch)):
             outputs_per_block = self.rerun(len(hidden))
         self.pooled = self.recorder.drain()
-        self.recorder.open = False
+        self.recorder.recording = False
         return list(outputs_per_block.split(self.count))
 
     def _check_lengths(self) -> None:
@@ -200,7 +200,7 @@ class AttentionCapture(Capture):
                 hidden = first_tensor((args, kwargs))
             else:
                 torch.set_grad_enabled(True)
-                self.recorder.open = self.structure.pooler is not None
+                self.recorder.recording = self.structure.pooler is not None
                 hidden = states
             return replaced(self.forms[number], _STATES_PLACEHOLDER, hidden)
 

@@ -1,4 +1,4 @@
-"""Records the attention probabilities of any model, whatever kernel it was loaded with."""
+"""Records the attention probabilities of models that use fused or multi-head attention of PyTorch, or a softmax."""
 
 import math
 import threading
@@ -26,7 +26,10 @@ ATTENTION_FUNCTIONS = frozenset({_FUSED, _MULTI_HEAD, *_SOFTMAX})
 
 
 class _Thread(threading.local):
-    """The innermost recorder of each thread: a target function that runs another model has a recorder of its own."""
+    """The innermost recorder of each thread.
+
+    Recorders nest if a target function runs another model, whose attention must not reach the outer recorder.
+    """
 
     recorder: "AttentionRecorder | None" = None
 
@@ -39,15 +42,15 @@ class AttentionCall:
     """One computation of attention.
 
     Attributes:
-        probabilities: `p h q k` in float32, or `p*h q k` if a model joins rows and heads. Gradients can be computed
+        probabilities: `p h q k` in float32, or `p*h q k` if a model flattens rows and heads. Gradients can be computed
             with respect to them.
         allowed: Which keys a query may attend to, in a shape that broadcasts; None if all of them, or if the model
             applies the mask in its own code.
-        query: `p h q d`; None, as all fields below, if the model has its own attention code.
+        query: `p h q d`; None, as key, value and output, if only a softmax of the model's own code was recorded.
         key: `p h k d`, repeated if several query heads share one.
         value: `p h k e`, repeated likewise.
-        output: `p h q e`, before the projection that joins the heads.
-        projection: Weight and bias of this projection.
+        output: `p h q e`, before the output projection.
+        projection: Weight and bias of the output projection, which joins the heads.
     """
 
     probabilities: Float[Tensor, "..."]
@@ -60,7 +63,7 @@ class AttentionCall:
 
 
 class AttentionRecorder(TorchFunctionMode):
-    """Computes attention with explicit probabilities while it is on and open, and records every call.
+    """Computes attention with explicit probabilities and records every call, while it is active and `recording`.
 
     Three kinds of calls are recorded: `scaled_dot_product_attention`, whose softmax is computed explicitly; the same
     inside `multi_head_attention_forward`; and, in models with their own attention code, a softmax over the last of
@@ -72,18 +75,18 @@ class AttentionRecorder(TorchFunctionMode):
         merge: Whether all heads are computed as one, as the reference code of Grad-ECLIP does.
 
     Attributes:
-        open: Whether calls are recorded; otherwise they run unchanged.
+        recording: Whether calls are recorded; otherwise they run unchanged.
         calls: The calls since the last `drain`.
     """
 
     def __init__(self, *, gradients: bool = True, merge: bool = False) -> None:
         TorchFunctionMode.__init__(self)
         self.gradients, self.merge = gradients, merge
-        self.open = False
+        self.recording = False
         self.calls: list[AttentionCall] = []
 
     def __enter__(self) -> "AttentionRecorder":
-        self._graphs = torch.is_grad_enabled()
+        self._grad_was_enabled = torch.is_grad_enabled()
         self._outer, _THREAD.recorder = _THREAD.recorder, self
         TorchFunctionMode.__enter__(self)
         return self
@@ -91,15 +94,15 @@ class AttentionRecorder(TorchFunctionMode):
     def __exit__(self, *error: object) -> None:
         TorchFunctionMode.__exit__(self, *error)
         _THREAD.recorder = self._outer
-        torch.set_grad_enabled(self._graphs)
+        torch.set_grad_enabled(self._grad_was_enabled)
 
     @staticmethod
-    def respond(func: Any, args: Any, options: Any) -> bool:
-        """Whether the recorder handles a call of a function."""
+    def is_attention(func: Any, args: Any, options: Any) -> bool:
+        """Whether a call of a function is recorded."""
         if func not in _SOFTMAX:
             return func is _FUSED or func is _MULTI_HEAD
         scores = args[0] if args else options["input"]
-        return _over_keys(scores, *args[1:], **{name: value for name, value in options.items() if name != "input"})
+        return _is_over_keys(scores, *args[1:], **{name: value for name, value in options.items() if name != "input"})
 
     def drain(self) -> list[AttentionCall]:
         """Return the recorded calls, and forget them."""
@@ -110,7 +113,7 @@ class AttentionRecorder(TorchFunctionMode):
         self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
         options = kwargs or {}
-        if not self.open or _THREAD.recorder is not self:
+        if not self.recording or _THREAD.recorder is not self:
             return func(*args, **options)
         if func is _FUSED:
             return self._attention(*args, **options)
@@ -141,7 +144,10 @@ class AttentionRecorder(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """softmax(q k^T / sqrt(d)) v with explicit probabilities; queries without any allowed key return 0."""
+        """softmax(scale q k^T + mask) v with explicit probabilities and without dropout.
+
+        Queries without any allowed key return 0.
+        """
         if enable_gqa:
             # Grouped-query attention: several query heads share one key and one value.
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
@@ -167,7 +173,7 @@ class AttentionRecorder(TorchFunctionMode):
                 # 0 after it, as in PyTorch's fused kernels.
                 has_allowed = allowed.any(-1, keepdim=True)
                 probabilities = scores.masked_fill(~allowed & has_allowed, -torch.inf).softmax(-1) * has_allowed
-            probabilities = self._open(probabilities)
+            probabilities = self._requiring_grad(probabilities)
             output = probabilities.to(value.dtype) @ value
         self.calls.append(AttentionCall(probabilities, allowed, query, key, value, output))
         return _split(output, heads) if self.merge else output
@@ -191,23 +197,23 @@ class AttentionRecorder(TorchFunctionMode):
         return output, weights.to(output.dtype) if arguments["query"].ndim == 3 else weights[0].to(output.dtype)
 
     def _softmax(self, probabilities: Tensor, *args: object, **options: object) -> Tensor:
-        """Record a softmax of a model's own attention code; other uses of softmax have another axis or shape."""
-        if not _over_keys(probabilities, *args, **options):
+        """Record a softmax of a model's own attention code, which is over the last of three or more axes."""
+        if not _is_over_keys(probabilities, *args, **options):
             return probabilities
         if self.gradients and not torch.is_grad_enabled():
             torch.set_grad_enabled(True)
-        probabilities = self._open(probabilities)
+        probabilities = self._requiring_grad(probabilities)
         self.calls.append(AttentionCall(probabilities))
         return probabilities
 
-    def _open(self, probabilities: Tensor) -> Tensor:
+    def _requiring_grad(self, probabilities: Tensor) -> Tensor:
         """The probabilities, as a tensor with respect to which gradients can be computed."""
         if not self.gradients or probabilities.requires_grad:
             return probabilities
         return probabilities.detach().requires_grad_()
 
 
-def _over_keys(scores: Tensor, *args: object, **options: object) -> bool:
+def _is_over_keys(scores: Tensor, *args: object, **options: object) -> bool:
     """Whether a softmax is over the last of three or more axes."""
     axis = args[0] if args else options.get("dim")
     return scores.ndim >= 3 and axis in (-1, scores.ndim - 1)
