@@ -134,8 +134,8 @@ def run_plans(
     resumable: list[tuple[int, _RunningPlan[Found]]] = []
     remaining = enumerate(plans)
 
-    def all_queues_below(n_rows: int) -> bool:
-        return all(queue.rows < n_rows for queue in waiting.values())
+    def all_queues_below(size: int) -> bool:
+        return all(queue.rows < size for queue in waiting.values())
 
     def advance(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
         """Continue a plan, and return the number of bytes of its next request."""

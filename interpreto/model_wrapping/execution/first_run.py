@@ -8,7 +8,6 @@ from torch.overrides import TorchFunctionMode
 from interpreto.errors import CannotCopyError
 from interpreto.model_wrapping.execution.gradient_mode import SET_GRAD_ENABLED
 from interpreto.model_wrapping.execution.randomness import RANDOM_FUNCTIONS, OwnGenerator
-from interpreto.type_guards import is_list
 from interpreto.typing import TorchFunction
 
 
@@ -56,7 +55,7 @@ class FirstRun(TorchFunctionMode):
         if not self._runs_original and self.original_parameters:
             for value in (*args, *options.values()):
                 # Fused recurrent layers take a list of weights.
-                tensors = value if is_list(value) else (value,)
+                tensors = value if isinstance(value, list | tuple) else (value,)
                 if any(id(tensor) in self.original_parameters for tensor in tensors):
                     self._runs_original = True
         if func in RANDOM_FUNCTIONS:

@@ -112,12 +112,14 @@ class CaptureEngine:
         """For the record of a result: the layer whose activations were captured."""
         return {"layer": self._used_layer} if self._used_layer else {}
 
-    def _maps(self, capture: Capture, maps: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
+    def _maps(self, capture: Capture, objectives: Sequence[Sequence[Tensor]], count: int) -> Float[Tensor, "p t ..."]:
         leaves, maps = capture.leaves(), []
         for target in range(count if leaves else 1):
             gradients: list[Tensor] = []
             if leaves:
-                target_scores = [scores[:, target] for parts in maps for scores in parts if target < scores.shape[1]]
+                target_scores = [
+                    scores[:, target] for parts in objectives for scores in parts if target < scores.shape[1]
+                ]
                 # Rows do not influence each other, so the gradient of the sum is that of each row's own score.
                 objective = torch.cat(target_scores).sum()
                 if not objective.requires_grad:
