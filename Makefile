@@ -8,13 +8,17 @@ DEVELOPING := $(VENV)/.developing
 
 LOWEST ?= .venv-lowest
 
-.PHONY: demo test test-all test-lowest lint format docs bench zoo clean
+.PHONY: demo test coverage test-all test-lowest lint format docs bench zoo clean
 
 demo: $(INSTALLED)
 	$(BIN)/interpreto demo --out interpreto-demo
 
 test: $(DEVELOPING)
 	$(BIN)/python -m pytest
+
+# The same tests, with the share of lines that they run.
+coverage: $(DEVELOPING)
+	$(BIN)/python -m pytest --cov=interpreto --cov-report=term:skip-covered
 
 # All combinations of parameters instead of pairs, and the tests that take long.
 test-all: $(DEVELOPING)

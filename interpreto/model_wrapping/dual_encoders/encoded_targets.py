@@ -18,7 +18,7 @@ from interpreto.model_wrapping.dual_encoders.similarity_targets import (
     compared,
     embeddings,
     flattened,
-    several,
+    targets_of,
 )
 from interpreto.model_wrapping.execution.finite_checks import check_features
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun, ResolvedSample
@@ -118,7 +118,7 @@ class EncodedTargetResolver(TargetResolver):
         self._features = {}
 
     def _several(self, spec: object) -> tuple[Any, ...]:
-        return several(spec, self.other_side.expected)
+        return targets_of(spec, self.other_side.expected)
 
     def _listed(self, spec: object) -> list[Any]:
         """All prompts, images and embeddings that one sample is compared with."""

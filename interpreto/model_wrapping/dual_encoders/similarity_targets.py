@@ -136,7 +136,7 @@ def _identity(logits: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
     return logits
 
 
-def several(spec: object, expected: str) -> tuple[Any, ...]:
+def targets_of(spec: object, expected: str) -> tuple[Any, ...]:
     """The targets of one sample as a tuple.
 
     Raises:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpreto.model_wrapping.internals.attention_recorder import ATTENTION_FUNCTIONS, AttentionRecorder
-from interpreto.type_guards import is_list
 from interpreto.typing import TorchFunction
 
 _MAX_LISTED = 6
@@ -70,7 +69,7 @@ def first_tensor(output: object) -> Tensor | None:
     """The hidden states among a block's inputs or outputs: the first tensor, searched depth first."""
     if isinstance(output, Tensor):
         return output
-    if is_list(output):
+    if isinstance(output, list | tuple):
         return next((tensor for part in output if (tensor := first_tensor(part)) is not None), None)
     return first_tensor(tuple(output.values())) if isinstance(output, dict) else None
 
