@@ -1,7 +1,7 @@
 """What the first run of a model shows, on which its later runs depend."""
 
 from collections.abc import Collection
-from typing import Any
+from types import TracebackType
 
 from torch.overrides import TorchFunctionMode
 
@@ -41,12 +41,14 @@ class FirstRun(TorchFunctionMode):
         """Whether any random number was drawn."""
         return self._generator.used
 
-    def __exit__(self, *error: Any) -> None:
-        TorchFunctionMode.__exit__(self, *error)
-        if self._runs_original:
-            # A mix of original and copied modules may also fail, on two devices for example; then the closure is the
-            # cause.
-            raise CannotCopyError("its forward calls modules through a closure") from error[1]
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        TorchFunctionMode.__exit__(self, kind, error, trace)
+        # A mix of original and copied modules may also fail, on two devices for example; then the closure is the cause.
+        # An interrupt of the user stays one.
+        if self._runs_original and (error is None or isinstance(error, Exception)):
+            raise CannotCopyError("its forward calls modules through a closure") from error
 
     def __torch_function__(
         self, func: TorchFunction, types: object, args: tuple = (), kwargs: dict | None = None
