@@ -230,6 +230,24 @@ def test_a_model_in_training_mode_is_explained_without_dropout():
     assert all(module.training for module in training.modules())
 
 
+def test_dictionaries_of_tensors_and_outputs_are_attributes_like_others():
+    """Tensors as keys are compared by identity; an output of transformers is a dictionary that cannot be cleared."""
+    model = nn.Linear(2, 2)
+    model.table = {torch.zeros(3): 1, torch.ones(3): 2}
+    model.last = hf.modeling_outputs.BaseModelOutput(last_hidden_state=torch.zeros(3))
+    first = next(iter(model.table))
+    state = ModuleState.of(model)
+    assert state.is_current(model)
+    del model.table[first]
+    model.table[torch.zeros(3)] = 1
+    model.last.last_hidden_state = torch.ones(3)
+    assert not state.is_current(model)
+    state.restore()
+    assert state.is_current(model)
+    assert first in model.table
+    assert not model.last.last_hidden_state.any()
+
+
 class Closure(nn.Module):
     """Runs its convolution through a closure over the module."""
 

@@ -13,8 +13,10 @@ from transformers import GenerationConfig, PreTrainedConfig
 
 _SIMPLE = (bool, int, float, complex, str, bytes, tuple)
 """Types that are compared by value: an equal number that is assigned again may be another object."""
-_CONTAINERS = (dict, OrderedDict, list, set)
-"""Types of containers whose contents are compared; other objects are compared by identity."""
+_DICTIONARIES = (dict, OrderedDict)
+_COLLECTIONS = (list, set)
+_CONTAINERS = (*_DICTIONARIES, *_COLLECTIONS)
+"""Types of containers whose contents are compared; other objects, and subclasses, are compared by identity."""
 _ABSENT = object()
 
 
@@ -49,8 +51,8 @@ class ModuleState:
         return ModuleState(
             modules,
             attributes,
-            tuple((value, value.copy()) for value in values if isinstance(value, dict)),
-            tuple((value, value.copy()) for value in values if isinstance(value, list | set)),
+            tuple((value, value.copy()) for value in values if type(value) in _DICTIONARIES),
+            tuple((value, value.copy()) for value in values if type(value) in _COLLECTIONS),
             tuple((value, dict(value.__dict__)) for value in values if type(value) not in _CONTAINERS),
             tuple(module.training for module in modules),
         )
@@ -97,7 +99,7 @@ class ModuleState:
             for now, before in pairs
             # Keys and values are copied first, because another thread may change the user's model meanwhile.
             if (now or before)
-            and not (list(now) == list(before) and all(map(is_, list(now.values()), before.values())))
+            and not (len(now) == len(before) and all(map(is_, [*now, *now.values()], [*before, *before.values()])))
         ]
 
 
@@ -110,8 +112,10 @@ def _holders(values: Iterable[Any]) -> list[Any]:
         # Containers may refer to each other in cycles.
         if id(value) in holders:
             continue
-        if type(value) in _CONTAINERS:
-            pending.extend(value.values() if isinstance(value, dict) else value)
+        if type(value) in _DICTIONARIES:
+            pending.extend(value.values())
+        elif type(value) in _COLLECTIONS:
+            pending.extend(value)
         elif _is_config(value):
             pending.extend(value.__dict__.values())
         else:
