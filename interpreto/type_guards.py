@@ -42,16 +42,6 @@ def are_all(kind: Types, values: Iterable[object]) -> bool:
     return all(isinstance(value, kind) for value in values)
 
 
-def is_list_of(kind: Types, value: object) -> bool:
-    """Whether a value is a list or a tuple of values of a type."""
-    return is_list(value) and are_all(kind, value)
-
-
-def is_dict_of(kind: Types, value: object) -> bool:
-    """Whether a value is a dictionary from strings to values of a type."""
-    return isinstance(value, dict) and are_all(str, value) and are_all(kind, value.values())
-
-
 def as_tuple(value: object) -> tuple[Any, ...]:
     """A tuple itself, and anything else in a tuple of one."""
     return value if isinstance(value, tuple) else (value,)

@@ -66,14 +66,13 @@ def resolve_classes(
     """
     if isinstance(requested, str):
         requested = [cls.__name__ for cls in classes] if requested == "all" else split_names(requested)
-    given_names = list(requested) if isinstance(requested, Mapping) else None
-    values = list(requested.values()) if isinstance(requested, Mapping) else requested
-    factories = [
-        _resolve_class(value, classes, kind, fits) for value in (values if isinstance(values, Iterable) else [values])
-    ]
+    own_names = list(map(str, requested)) if isinstance(requested, Mapping) else None
+    values = requested.values() if isinstance(requested, Mapping) else requested
+    values = values if isinstance(values, Iterable) else [values]
+    factories = [_resolve_class(value, classes, kind, fits) for value in values]
     if not factories:
         raise OptionError(f"No {kind} is given: pass names, classes, or a mapping from names to these.")
-    names = list(map(display_name, factories)) if given_names is None else list(map(str, given_names))
+    names = list(map(display_name, factories)) if own_names is None else own_names
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f"The {kind} {name} is given twice: pass a mapping, with a name of your own for each.")

@@ -151,14 +151,17 @@ def _function(value: types.FunctionType, to_json: ToJson) -> str:
     """The behaviour of a function: its code and that of inner functions, defaults, closure, and constants it reads."""
     name = f"{value.__module__}.{value.__qualname__}"
     # functools.wraps overwrites `__module__`, so the module that defines the function is that of its global variables.
-    if (version := _installed_version(str(value.__globals__.get("__name__")))) is not None and not value.__closure__:
+    version = _installed_version(str(value.__globals__.get("__name__")))
+    if version is not None and not value.__closure__:
         return f"{name} {version}".rstrip()
+    # What a decorator of a package does is in its closure; its own global variables are those of the package.
+    constants = _referenced_globals(value) if version is None else {}
     parts = [
         _code_to_json(value.__code__, to_json),
         to_json(value.__defaults__),
         to_json(value.__kwdefaults__),
         [_cell_to_json(cell, to_json) for cell in value.__closure__ or ()],
-        {name: to_json(item) for name, item in _referenced_globals(value).items()},
+        {name: to_json(item) for name, item in constants.items()},
     ]
     return f"{name} {_crc([repr(parts).encode()]):08x}"
 
@@ -206,8 +209,6 @@ def _referenced_globals(function: types.FunctionType) -> dict[str, Any]:
     A cache would change the fingerprint as the function runs.
     """
     variables = function.__globals__
-    if _installed_version(str(variables.get("__name__"))) is not None:
-        return {}
     # Names of attributes are among these, too: a global of the same name is included, which does no harm.
     used = {name: variables[name] for name in _names(function.__code__) if name in variables}
     return {name: item for name, item in used.items() if isinstance(item, _GLOBAL_TYPES)}

@@ -84,16 +84,23 @@ class TargetResolver(ABC):
         return as_target_tuple(list(converted)) if is_row else converted
 
     @abstractmethod
-    def check(self, spec: object, sample: Sample | None = None) -> None:
-        """Validate a target before the model runs, as far as possible without its outputs.
+    def check(self, spec: object) -> None:
+        """Validate a target before samples are prepared, as far as possible without the outputs of the model.
 
         Args:
             spec: One sample's targets, normalized.
-            sample: The sample, if it is prepared already.
 
         Raises:
             TargetError: if the model has no such target.
         """
+
+    def check_with_sample(self, spec: object, sample: Sample) -> None:
+        """Validate a target together with its prepared sample, before the model runs.
+
+        Raises:
+            TargetError: if they do not fit each other.
+        """
+        return
 
     def prefetch(self, specs: Sequence[object]) -> PlanRun[None]:
         """Compute once what the targets of several samples share, such as the text embeddings of a dual encoder."""

@@ -1,7 +1,8 @@
 """Converts the inputs and targets that users pass to samples, each with its own targets."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,13 +81,12 @@ def read(
     specs = per_sample(normalized, len(items), single)
     # An invalid target that applies to every sample is always raised; one of a list is an error of its sample.
     keep = keep_errors and isinstance(normalized, list)
-    items = [
-        _validated(resolver, replace(item, spec=spec), None, keep) for item, spec in zip(items, specs, strict=True)
-    ]
+    items = [replace(item, spec=spec) for item, spec in zip(items, specs, strict=True)]
+    items = [_validated(item, lambda item: resolver.check(item.spec), keep) for item in items]
     if reader.ragged:
         # Texts are tokenized now, which validates all of them. Images need more memory, and are prepared when needed.
         items = _raised(prepare(reader, items), keep_errors)
-        items = [_validated(resolver, item, item.sample, keep) for item in items]
+        items = [_validated(item, partial(_check_with_sample, resolver), keep) for item in items]
     return items
 
 
@@ -149,11 +149,16 @@ def _split(reader: InputReader, inputs: object) -> Iterator[TargetedSample]:
             yield TargetedSample(item, error=error)
 
 
-def _validated(resolver: TargetResolver, item: TargetedSample, sample: Sample | None, keep: bool) -> TargetedSample:
+def _check_with_sample(resolver: TargetResolver, item: TargetedSample) -> None:
+    assert item.sample is not None
+    resolver.check_with_sample(item.spec, item.sample)
+
+
+def _validated(item: TargetedSample, check: Callable[[TargetedSample], None], keep: bool) -> TargetedSample:
     if item.error is not None:
         return item
     try:
-        resolver.check(item.spec, sample)
+        check(item)
     except TargetError as error:
         if not keep:
             raise

@@ -87,9 +87,8 @@ def disturb(
     noise = torch.randn(images.shape, generator=rng)
     # Fading scales towards mid grey, as paths from a grey baseline do. The shape counts as fully visible down to half
     # of its contrast.
-    return images * fade[:, None, None, None] + sigma[:, None, None, None] * noise, visible_share * (2 * fade).clamp(
-        max=1
-    )
+    images = images * fade[:, None, None, None] + sigma[:, None, None, None] * noise
+    return images, visible_share * (2 * fade).clamp(max=1)
 
 
 def outside_sensitivity(

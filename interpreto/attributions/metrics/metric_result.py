@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interpreto.attributions.result import AttributionOutput
 from interpreto.errors import InputError
-from interpreto.type_guards import are_all, is_collection
+from interpreto.type_guards import is_collection
 
 
 class Needs(StrEnum):
@@ -153,7 +153,7 @@ def as_list(outputs: Any) -> list[AttributionOutput]:
     output_list = [outputs] if isinstance(outputs, AttributionOutput) else list(outputs)
     if not output_list:
         raise InputError("There are no outputs to measure.")
-    if not are_all(AttributionOutput, output_list):
-        others = ", ".join(sorted({type(item).__name__ for item in output_list} - {AttributionOutput.__name__}))
-        raise InputError(f"Expected outputs of a method, got {others}.")
+    for item in output_list:
+        if not isinstance(item, AttributionOutput):
+            raise InputError(f"Expected outputs of a method, got {type(item).__name__}.")
     return output_list

@@ -67,9 +67,9 @@ class PerturbationPlan(Plan):
             response = yield ModelRequest(perturbed.rows, prepared.targets)
             aggregation.add(response.scores, cells if self.use_raw_masks else perturbed.masked_share)
         estimate = aggregation.result()
-        # The opposite sign of captum's convergence delta: f(x) - f(masked) - the sum over units.
         scores = prepared.units.resize_to_units(estimate.scores, self.resize)
         errors = estimate.standard_errors
+        # The opposite sign of captum's convergence delta: f(x) - f(masked) - the sum over units.
         completeness_gap = (
             None
             if estimate.fully_masked_scores is None

@@ -77,7 +77,7 @@ class EncodedTargetResolver(TargetResolver):
     def normalize(self, targets: object, count: int | None = None) -> Any:
         return self.other_side.mark(embeddings(targets))
 
-    def check(self, spec: object, sample: Sample | None = None) -> None:
+    def check(self, spec: object) -> None:
         for target in self._listed(spec):
             if not isinstance(target, Embedding):
                 self.other_side.check(target)

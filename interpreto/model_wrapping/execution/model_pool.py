@@ -81,7 +81,7 @@ class Lease(Generic[Leased]):
         return responses
 
     @property
-    def _rounding(self) -> float:
+    def _tolerance(self) -> float:
         module, runtime = self.wrapper.engine.module, self.wrapper.runtime
         return FLOAT32_TOLERANCE if module is None or runtime is None else relative_tolerance(module, runtime.autocast)
 
@@ -91,7 +91,7 @@ class Lease(Generic[Leased]):
             return self._run(requests)
         remember = self.copy.remembered if self.copy is not None else nullcontext
         check = self.batch.setdefault(self.wrapper.engine.part_of(requests[0].rows), BatchCheck())
-        return check.respond(requests, self._run, self._rounding, remember)
+        return check.respond(requests, self._run, self._tolerance, remember)
 
     def _run(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if self.copy is not None:
@@ -128,7 +128,7 @@ class Lease(Generic[Leased]):
         """Warn if the scores of a model change with its random numbers."""
         with OwnGenerator(self.seed + 1):
             other_scores = self.wrapper.engine.respond([one])[0].scores
-        if not alike(scores, other_scores, self._rounding):
+        if not alike(scores, other_scores, self._tolerance):
             warnings.warn(
                 "This model draws random numbers when it runs, and its score depends on them, as with hashed attention "
                 f"or dropout that is never switched off: the score of one draw is explained, seed={self.seed}. "

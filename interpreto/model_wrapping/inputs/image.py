@@ -27,7 +27,7 @@ def is_one_image(inputs: Any) -> bool:
     """Whether the user passed one image rather than several."""
     if isinstance(inputs, Mapping):
         return "pixel_values" not in inputs or len(_images_of(inputs)) == 1
-    return is_source(inputs) or (_is_array(inputs) and inputs.ndim != 4 and not _holds_images(inputs))
+    return is_source(inputs) or (is_array(inputs) and inputs.ndim != 4 and not _holds_images(inputs))
 
 
 def split_images(inputs: Any) -> Iterator[Any]:
@@ -43,7 +43,7 @@ def split_images(inputs: Any) -> Iterator[Any]:
             yield {"pixel_values": image}
     elif is_source(inputs):
         yield inputs
-    elif _is_array(inputs) and not _holds_images(inputs):
+    elif is_array(inputs) and not _holds_images(inputs):
         yield from inputs if inputs.ndim == 4 else [inputs]
     elif isinstance(inputs, Iterable):
         for item in inputs:
@@ -64,7 +64,7 @@ def _images_of(inputs: Mapping[str, object]) -> list[Any]:
     if "pixel_values" not in inputs:
         raise InputError(f"A preprocessed mapping needs 'pixel_values'; it has {', '.join(map(repr, inputs))}.")
     values = inputs["pixel_values"]
-    if is_list(values) and values and all(map(_is_array, values)):
+    if is_list(values) and values and all(map(is_array, values)):
         return list(values)
     array: Any = values
     if is_list(values):
@@ -75,8 +75,8 @@ def _images_of(inputs: Mapping[str, object]) -> list[Any]:
             raise InputError(
                 f"'pixel_values' is a list that cannot be converted to an array of numbers: {error}"
             ) from error
-    if not _is_array(array) or array.ndim not in (3, 4):
-        got = f"shape {tuple(array.shape)}" if _is_array(array) else type(array).__name__
+    if not is_array(array) or array.ndim not in (3, 4):
+        got = f"shape {tuple(array.shape)}" if is_array(array) else type(array).__name__
         raise InputError(f"'pixel_values' must be a tensor or array of shape n c H W or c H W; got {got}.")
     return list(array) if array.ndim == 4 else [array]
 
@@ -84,10 +84,6 @@ def _images_of(inputs: Mapping[str, object]) -> list[Any]:
 def _holds_images(array: object) -> bool:
     """Whether an array is a list of images, such as a column of paths."""
     return isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind in "OU"
-
-
-def _is_array(item: object) -> bool:
-    return is_array(item)
 
 
 def to_image(raw: Any) -> Image.Image:
@@ -182,7 +178,7 @@ def pixel_values(raw: object) -> Float[Tensor, "c H W"]:
         InputError: if it is anything else, or contains NaN or infinite values.
     """
     value = raw["pixel_values"] if isinstance(raw, Mapping) else raw
-    if not _is_array(value):
+    if not is_array(value):
         raise InputError(
             f"Without a processor an image must be a preprocessed tensor c H W; got {type(raw).__name__}. "
             "Pass the processor or transform as the second argument."

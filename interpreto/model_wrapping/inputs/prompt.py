@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from jinja2 import TemplateError
@@ -19,7 +20,7 @@ from interpreto.model_wrapping.language.text_model import TextModel
 from interpreto.model_wrapping.parts import InputReader
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample, TextSample
-from interpreto.type_guards import are_all, is_array, is_collection, is_integer
+from interpreto.type_guards import are_all, is_collection, is_integer
 
 _PLACEHOLDER = "\ue000message\ue001"
 """A placeholder for the content of a message, to locate it in a rendered template; in private-use characters."""
@@ -78,8 +79,10 @@ def is_chat(item: object) -> bool:
 
 def _is_ids(item: object) -> bool:
     """Whether a value is the token ids of one prompt."""
-    if is_array(item):
-        return item.ndim == 1 and "int" in str(item.dtype)
+    if isinstance(item, np.ndarray):
+        return item.ndim == 1 and item.dtype.kind in "iu"
+    if isinstance(item, Tensor):
+        return item.ndim == 1 and not (item.is_floating_point() or item.is_complex() or item.dtype == torch.bool)
     return isinstance(item, list | range) and bool(item) and all(map(is_integer, item))
 
 

@@ -58,10 +58,11 @@ class ContinuationResolver(TargetResolver):
             )
         return tuple(specs)
 
-    def check(self, spec: object, sample: Sample | None = None) -> None:
-        if sample is None:
-            continuations.check(spec, self.text_model)
-        elif (continuation := continuations.of(spec, self.text_model, _prompt(sample))) is not None:
+    def check(self, spec: object) -> None:
+        continuations.check(spec, self.text_model)
+
+    def check_with_sample(self, spec: object, sample: Sample) -> None:
+        if (continuation := continuations.of(spec, self.text_model, _prompt(sample))) is not None:
             append_continuation(
                 _prompt(sample), continuation.ids, continuation.text, continuation.spans, self.text_model
             )

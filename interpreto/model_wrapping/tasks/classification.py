@@ -50,10 +50,7 @@ class ClassTargetResolver(TargetResolver):
     runtime: Runtime | None = None
     count: int | None = None
 
-    def check(self, spec: object, sample: Sample | None = None) -> None:
-        if sample is not None:
-            # Classes do not depend on the sample, and were checked before it was prepared.
-            return
+    def check(self, spec: object) -> None:
         count = self.count if self.module is None else _number_of_classes(self.config, self.module)
         if count is not None and spec is not None:
             class_targets(spec, labels_of(self.config, count))
@@ -150,7 +147,9 @@ def select_output(output: object, chosen: str | int | Callable[[object], object]
 
 def _parts(output: object) -> dict[Any, Any]:
     """The parts of a model's output by their keys, or by their indices."""
-    return dict(output.items()) if isinstance(output, Mapping) else dict(enumerate(output)) if is_list(output) else {}
+    if isinstance(output, Mapping):
+        return dict(output.items())
+    return dict(enumerate(output)) if is_list(output) else {}
 
 
 def _part_named(output: object, name: str) -> Any:
