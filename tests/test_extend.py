@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import interpreto
 from interpreto import AttributionOutput, Deletion, RelevanceMass, cli, compare, plot_attributions, zoo
+from interpreto.errors import OptionError
 
 PAGE = (Path(interpreto.__file__).parents[1] / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"^```python exec\n(.*?)^```", PAGE, re.M | re.S)
@@ -77,3 +78,27 @@ def test_outside_classes_are_named_on_the_command_line(extension, tmp_path):
         cli.app, ["explain", "x", "--model", "zoo:reviews-bert", "--method", "my_methods:Absent"]
     )
     assert "cannot be imported" in str(shown.exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "unknown"),
+    [
+        (lambda source: source, "no_option"),
+        (lambda source: "from __future__ import annotations\n" + source, "no_option"),
+        (lambda source: source.replace("**options: Unpack[Options]", "**options"), "no_option"),
+        (lambda source: source.replace(", **options: Unpack[Options]", "").replace(", options)", ", {})"), ""),
+    ],
+    ids=["as on the page", "annotations are strings", "options without annotation", "no options"],
+)
+def test_constructors_of_outside_methods_may_annotate_their_options_or_not(change, unknown):
+    source = change(MODULE)
+    assert unknown or "**options" not in source
+    namespace = {"__name__": "my_methods"}
+    exec(compile(source, "my_methods.py", "exec", dont_inherit=True), namespace)
+    model, processor = zoo.load("reviews-bert")
+    options = {"show_progress": False} if unknown else {}
+    (output,) = namespace["KeepOne"](model, processor, **options)("the plot was slow")
+    assert output.attributions.ndim == 2
+    if unknown:
+        with pytest.raises(OptionError, match=unknown):
+            namespace["KeepOne"](model, processor, **{unknown: 1})

@@ -177,7 +177,8 @@ def _sample_info(prepared: PreparedSample) -> dict[str, Any]:
     info: dict[str, Any] = {} if truncation is None else {"truncated": str(truncation)}
     if isinstance(prepared.sample, TextSample) and prepared.sample.roles:
         info["turns"] = _turns(prepared.sample, prepared.units)
-    return info if prepared.probabilities is None else {**info, "probabilities": list(prepared.probabilities)}
+    probabilities = prepared.evaluation.probabilities
+    return info if probabilities is None else {**info, "probabilities": list(probabilities)}
 
 
 def _turns(sample: TextSample, units: Units) -> list[list[Any]]:

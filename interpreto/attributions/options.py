@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -163,10 +163,19 @@ def check_names(method: type, options: Mapping[str, object]) -> None:
     Raises:
         OptionError: if the method has no option of one of these names.
     """
-    signature = inspect.signature(method)
-    own_names = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    shared_options = next(p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD)
-    shared = list(shared_options.annotation.__args__[0].__annotations__)
+    own_names = [p.name for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    shared = _shared_names(method)
     for name in options:
         if name not in shared:
             raise unknown_option(method.__name__, name, [*own_names, *shared])
+
+
+def _shared_names(method: type) -> list[str]:
+    """The names of a method's `**options`: those of their annotation `Unpack[...]`, or of `Options` without one."""
+    parameters = inspect.signature(method).parameters.values()
+    keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD]
+    if not keywords:
+        return []
+    # Resolves annotations that are strings, as in modules with `from __future__ import annotations`.
+    unpacked = get_args(get_type_hints(method.__init__).get(keywords[0]))
+    return list(get_type_hints(unpacked[0] if unpacked else Options))

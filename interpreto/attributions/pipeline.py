@@ -11,10 +11,11 @@ from interpreto.attributions import granularity
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.granularity import DefaultGranularity, UnitSegmenter
 from interpreto.attributions.perturbations.base import Layout
-from interpreto.attributions.plans.base import PlanNeeds, PreparedSample
-from interpreto.attributions.scheduler import run_plans
+from interpreto.attributions.plans.base import Evaluation, PlanNeeds, PreparedSample
+from interpreto.attributions.scheduler import join_two, run_plans
 from interpreto.errors import CannotCopyError, OptionError
-from interpreto.model_wrapping.messages import PlanRun
+from interpreto.model_wrapping.execution.finite_checks import check_perturbed_scores
+from interpreto.model_wrapping.messages import PlanRun, ResolvedSample
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.wrapper import InferenceWrapper, TargetedSample
 from interpreto.typing import OnError
@@ -256,38 +257,48 @@ class Pipeline:
         n_samples: int,
         job: Job[Found],
     ) -> PlanRun[tuple[PreparedSample, Found]]:
-        prepared = yield from self._evaluate_unperturbed(item, wrapper, shared, job.needs)
+        """Evaluate the unperturbed sample and run the plan: after it, or together with it if the plan allows this."""
+        assert item.targeted.sample is not None
+        sample, spec, needs = item.targeted.sample, item.targeted.spec, job.needs
+        known = None if needs.scores_first else (yield from wrapper.targets.known_targets(spec))
+        resolution = wrapper.targets.resolve(sample, spec, self.setup.seed, needs.capture)
+        if known is None:
+            resolved = yield from resolution
+            prepared = self._prepared(item, wrapper, shared, resolved)
+            _complete(prepared, wrapper, resolved)
+        else:
+            prepared = self._prepared(item, wrapper, shared, ResolvedSample(sample, known))
         n_evaluations = job.n_evaluations(prepared.layout)
-        # `bar.n` already includes the evaluation of this unperturbed sample.
+        # `bar.n` may already include the evaluation of this unperturbed sample.
         bar.total = max(bar.total or 0, bar.n + n_evaluations, (1 + n_evaluations) * n_samples)
-        result = yield from job.create_plan(item.number, prepared)
+        plan = _checked(job.create_plan(item.number, prepared))
+        if known is None:
+            result = yield from plan
+        else:
+            _, result = yield from join_two(_evaluate(prepared, wrapper, resolution), plan)
         # Free this sample's key/value cache: others are still running.
         return replace(prepared, targets=prepared.targets.without_cache()), result
 
-    def _evaluate_unperturbed(
-        self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, object], needs: PlanNeeds
-    ) -> PlanRun[PreparedSample]:
-        """Evaluate the unperturbed sample, resolve its targets, and determine the final units."""
-        setup, sample, units, segmenter = self.setup, item.targeted.sample, item.units, item.segmenter
-        assert sample is not None
+    def _prepared(
+        self, item: _Item, wrapper: InferenceWrapper, shared: dict[Hashable, object], resolved: ResolvedSample
+    ) -> PreparedSample:
+        """The sample with its targets and its final units."""
+        setup, units, segmenter = self.setup, item.units, item.segmenter
         assert units is not None
         assert segmenter is not None
-        resolved = yield from wrapper.targets.resolve(sample, item.targeted.spec, setup.seed, needs.capture)
-        captured = resolved.unperturbed.captured
+        captured = None if resolved.unperturbed is None else resolved.unperturbed.captured
         if setup.granularity is None and captured is not None:
             segmenter = granularity.of_layer_map(segmenter, units, captured.shape[2:])
-        if resolved.sample is not sample or segmenter is not item.segmenter:
+        if resolved.sample is not item.targeted.sample or segmenter is not item.segmenter:
             # Generation has appended the continuation, or the units are now the cells of the captured layer.
             units = segmenter.units(resolved.sample)
         labels = segmenter.labels(resolved.sample)
-        targets, outputs = resolved.targets, resolved.unperturbed.outputs
-        target_segmenter = setup.target_segmenter
+        targets, target_segmenter = resolved.targets, setup.target_segmenter
         if target_segmenter is not None and (prompt := resolved.sample.prompt) is not None:
             targets = targets.by_unit(target_segmenter.units(prompt).index, target_segmenter.labels(prompt))
         elif units.token_start is not None:
             # By default, generated tokens are grouped into targets as the prompt is into units.
             targets = targets.by_unit(units.index, labels)
-        assert outputs is not None
         return PreparedSample(
             item.targeted.raw,
             resolved.sample,
@@ -295,14 +306,42 @@ class Pipeline:
             units,
             labels,
             targets,
-            targets.select(outputs)[0],
-            resolved.unperturbed,
+            Evaluation(),
             setup.seed,
             setup.batch_size,
             device=wrapper.engine.device,
             shared=shared,
-            probabilities=wrapper.targets.probabilities(resolved.targets, outputs),
+            captured=None if captured is None else captured[0],
         )
+
+
+def _evaluate(
+    prepared: PreparedSample, wrapper: InferenceWrapper, resolution: PlanRun[ResolvedSample]
+) -> PlanRun[None]:
+    """Evaluate an unperturbed sample whose plan has already started."""
+    resolved = yield from resolution
+    _complete(prepared, wrapper, resolved)
+
+
+def _checked(plan: PlanRun[Found]) -> PlanRun[Found]:
+    """The same plan, stopped by an error if a score is NaN."""
+    try:
+        request = next(plan)
+        while True:
+            response = yield request
+            check_perturbed_scores(request, response)
+            request = plan.send(response)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _complete(prepared: PreparedSample, wrapper: InferenceWrapper, resolved: ResolvedSample) -> None:
+    """Set the scores and probabilities of an unperturbed sample that has run."""
+    assert resolved.unperturbed is not None
+    outputs = resolved.unperturbed.outputs
+    assert outputs is not None
+    prepared.evaluation.scores = prepared.targets.select(outputs)[0]
+    prepared.evaluation.probabilities = wrapper.targets.probabilities(resolved.targets, outputs)
 
 
 def check_on_error(on_error: str) -> None:

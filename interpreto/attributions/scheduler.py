@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -14,6 +15,8 @@ from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Plan
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
 
 Found = TypeVar("Found")
+First = TypeVar("First")
+Second = TypeVar("Second")
 Deduplicate = Callable[[ModelRequest], DeduplicatedRows | None]
 
 PREFETCH_BATCHES = 16
@@ -216,19 +219,19 @@ def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
     for number in range(len(plans)):
         advance(number, None)
     while active:
+        if len(active) == 1:
+            # Nothing can be merged with the requests of the last plan.
+            number, request = active.popitem()
+            advance(number, (yield request))
+            continue
         numbers = [number for number, combined in active.items() for _ in combined.flattened]
         requests = [request for combined in active.values() for request in combined.flattened]
         active.clear()
         groups = _alike(requests)
-        combined = yield ModelRequest.combine(
-            [replace(requests[group[0]], rows=Rows.join([requests[index].rows for index in group])) for group in groups]
-        )
+        combined = yield ModelRequest.combine([_merged([requests[index] for index in group]) for group in groups])
         responses: dict[int, ModelResponse] = {}
         for group, response in zip(groups, combined.flattened, strict=True):
-            begin = 0
-            for index in group:
-                part = slice(begin, begin := begin + len(requests[index].rows))
-                responses[index] = response.take(part)
+            responses |= zip(group, _split(response, [len(requests[index].rows) for index in group]), strict=True)
         for number in dict.fromkeys(numbers):
             advance(
                 number,
@@ -237,18 +240,38 @@ def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
     return [results[number] for number in range(len(plans))]
 
 
+def join_two(first: PlanRun[First], second: PlanRun[Second]) -> PlanRun[tuple[First, Second]]:
+    """Two plans with different results as one; the first gets its responses before the second does."""
+    results: list[Any] = yield from join_plans([first, second])
+    return results[0], results[1]
+
+
 def _alike(requests: Sequence[ModelRequest]) -> list[list[int]]:
-    """Groups of requests that can become one: with the same batch key and targets."""
+    """Groups of requests that can become one, because only their rows differ."""
     groups: list[list[int]] = []
     for index, request in enumerate(requests):
-        same = (
-            g
-            for g in groups
-            if requests[g[0]].batch_key == request.batch_key and requests[g[0]].targets == request.targets
-        )
-        group = next(same, None)
+        group = next((group for group in groups if _differ_in_rows_only(requests[group[0]], request)), None)
         if group is None:
             groups.append([index])
         else:
             group.append(index)
     return groups
+
+
+def _merged(requests: Sequence[ModelRequest]) -> ModelRequest:
+    """One request for the rows of several that differ in nothing else."""
+    first = requests[0]
+    return first if len(requests) == 1 else replace(first, rows=Rows.join([request.rows for request in requests]))
+
+
+def _split(response: ModelResponse, sizes: Sequence[int]) -> list[ModelResponse]:
+    """The responses to the requests that were merged, which have these numbers of rows."""
+    if len(sizes) == 1:
+        return [response]
+    ends = list(accumulate(sizes))
+    return [response.take(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+
+
+def _differ_in_rows_only(one: ModelRequest, other: ModelRequest) -> bool:
+    same_response = one.targets == other.targets and one.return_outputs == other.return_outputs
+    return same_response and one.batch_key == other.batch_key

@@ -103,8 +103,7 @@ class ModelRequest:
     @property
     def batch_key(self) -> tuple[object, ...]:
         """Requests with equal keys can share a batch."""
-        returned = (self.gradient_field, self.return_outputs, self.return_cache)
-        return (*returned, self.capture, self.guided, self.rows.shape)
+        return (self.gradient_field, self.return_cache, self.capture, self.guided, self.rows.shape)
 
     @property
     def nbytes(self) -> int | float:
@@ -188,17 +187,17 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class ResolvedSample:
-    """A sample whose targets are known, and the model's response to it.
+    """A sample whose targets are known.
 
     Attributes:
         sample: The sample with all that the model reads: a prompt continues with what is generated.
         targets: What is explained.
-        unperturbed: The response to the unperturbed sample, with all outputs.
+        unperturbed: The response to the unperturbed sample, with all outputs; None before it has run.
     """
 
     sample: Sample
     targets: NamedTargets
-    unperturbed: ModelResponse
+    unperturbed: ModelResponse | None = None
 
 
 PlanRun = Generator[ModelRequest, ModelResponse, Found]

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, NamedTargets, PlanRun, ResolvedSample
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
@@ -133,14 +132,10 @@ class TargetResolver(ABC):
             TargetError: if the model has no such target.
         """
 
-    def encoded(self, spec: object) -> PlanRun[Any]:
-        """Resolve targets that do not depend on the model's outputs for a sample.
-
-        Raises:
-            UnsupportedError: if they do.
-        """
+    def known_targets(self, spec: object) -> PlanRun[Any]:
+        """Resolve targets that do not depend on the model's outputs for a sample; None if they do."""
         yield from ()
-        raise UnsupportedError(f"The target {spec!r} depends on the outputs for a sample.")
+        return None
 
     def probabilities(self, targets: NamedTargets, outputs: Float[Tensor, "1 *k"]) -> tuple[float | None, ...] | None:
         """The probability of each target, None for those without one; None if no target can have a probability."""

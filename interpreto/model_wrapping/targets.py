@@ -73,10 +73,11 @@ class ClassTargets:
         """Compute the scores of the targets from the model's outputs.
 
         Raises:
-            TargetError: if a function does not return one score per row.
+            TargetError: if a class is out of range or a function does not return one score per row.
         """
         if are_all(int, self.values):
             classes: list[Any] = list(self.values)
+            _check_in_range(max(classes), outputs)
             # Taking a slice is several times faster than indexing with a list.
             return outputs[:, classes] if len(classes) > 1 else outputs[:, classes[0] : classes[0] + 1]
         return torch.stack([score_of(value, outputs) for value in self.values], dim=1)
@@ -135,13 +136,20 @@ def score_of(value: int | Contrast | TargetFunction, outputs: Float[Tensor, "p k
     """Compute the score of one target from the model's outputs.
 
     Raises:
-        TargetError: if a function does not return one score per row.
+        TargetError: if a class is out of range or a function does not return one score per row.
     """
     if isinstance(value, Contrast):
-        return outputs[:, value.fact] - outputs[:, value.foil]
+        return score_of(value.fact, outputs) - score_of(value.foil, outputs)
     if isinstance(value, int):
+        _check_in_range(value, outputs)
         return outputs[:, value]
     return call_target_function(value, outputs)
+
+
+def _check_in_range(value: int, outputs: Float[Tensor, "p k"]) -> None:
+    # Targets are checked before the model runs, but it may return fewer outputs than its config says.
+    if value >= outputs.shape[1]:
+        raise TargetError(f"Target {value} is out of range: the model returned {outputs.shape[1]} outputs.")
 
 
 def call_target_function(

@@ -15,7 +15,7 @@ from interpreto.attributions.perturbations.base import Layout, Perturbator
 from interpreto.attributions.perturbations.mask_generators.masks import OneAtATime, SmoothMasks, enlarged
 from interpreto.attributions.perturbations.modalities.pixels import PixelValues
 from interpreto.attributions.perturbations.paths.points import AtInput
-from interpreto.attributions.plans.base import UnitAttribution
+from interpreto.attributions.plans.base import Plan, PlanNeeds, UnitAttribution
 from interpreto.attributions.plans.gradient_base import ScoreReducer, SmoothablePlan
 from interpreto.attributions.scheduler import join_plans, run_plans
 from interpreto.errors import UnsupportedError
@@ -300,3 +300,73 @@ def test_smooth_masks_are_shifted_pieces_of_an_enlarged_grid():
         )
         y, x = int(drawn[0] * tall), int(drawn[1] * wide)
         assert torch.allclose(mask, upsampled[0, 0, y : y + 60, x : x + 44], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes"),
+    [
+        (Occlusion, [9, 7, 1]),
+        (partial(KernelShap, n_samples=40), [9, 9, 9, 9, 3, 1]),
+        (partial(IntegratedGradients, n_steps=4), [4, 2]),
+        (Saliency, [1, 1]),
+    ],
+)
+def test_targets_that_are_given_need_no_run_of_their_own(method, sizes, monkeypatch):
+    model, processor, inputs = setting("image")
+    explain = method(model, processor, patch_size=8, batch_size=9)
+    # The first call also checks the model.
+    (expected,) = explain(inputs[0], None)
+    runs, forward = [], type(model).forward
+
+    def recorded(self, *arguments, **keywords):
+        output = forward(self, *arguments, **keywords)
+        runs.append(len(output.logits))
+        return output
+
+    monkeypatch.setattr(type(model), "forward", recorded)
+    (found,) = explain(inputs[0], expected.targets[0])
+    assert sorted(runs, reverse=True) == sizes
+    assert found.n_evaluations == expected.n_evaluations == sum(sizes)
+    assert torch.allclose(found.attributions, expected.attributions, atol=1e-6)
+    assert torch.allclose(found.scores, expected.scores, atol=1e-6)
+    assert found.info["probabilities"] == pytest.approx(expected.info["probabilities"], abs=1e-6)
+    runs.clear()
+    explain(inputs[0], None)
+    assert runs[0] == 1
+    assert sum(runs) == sum(sizes)
+
+
+@final
+@dataclass(frozen=True)
+class EagerPlan(Plan):
+    """Reads the scores of the unperturbed sample before its first request, which `scores_first=False` does not allow."""
+
+    scores_first: bool
+
+    @property
+    def needs(self):
+        return PlanNeeds(scores_first=self.scores_first)
+
+    def n_evaluations(self, layout):
+        return 1
+
+    def describe(self):
+        return {}
+
+    def run(self, prepared):
+        before = prepared.scores
+        response = yield ModelRequest(prepared.sample.rows, prepared.targets)
+        return UnitAttribution((response.scores[0] - before).expand(*prepared.units.shape, -1).movedim(-1, 0))
+
+
+def test_scores_that_a_plan_did_not_ask_for_first_are_not_there():
+    class Eager(Explainer):
+        def __init__(self, model, processor, scores_first):
+            self.setup = Setup.create(Eager, model, processor, {})
+            self.plan = EagerPlan(scores_first)
+
+    model, processor, inputs = setting("image")
+    (output,) = Eager(model, processor, True)(inputs[0], 0)
+    assert output.attributions.abs().max() < 1e-6
+    with pytest.raises(AssertionError, match="needs `scores_first`"):
+        Eager(model, processor, False)(inputs[0], 0)

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from transformers import ViTForImageClassification
 
 from interpreto import (
     AGCam,
     AttentionRollout,
+    Contrast,
     GenericAttention,
     GradCam,
     GradEclip,
@@ -504,6 +506,26 @@ def test_heads_may_have_more_outputs_than_the_config_says(kind):
         assert torch.allclose(output.scores, larger(**fields).logits[0, 6], atol=1e-4)
     with pytest.raises(TargetError, match="Target 7 is out of range: the model has 7 outputs"):
         Occlusion(larger, processor)(*inputs, 7)
+
+
+class FewerLogits(ViTForImageClassification):
+    """A ViT that returns only two of its three logits."""
+
+    def forward(self, pixel_values):
+        output = super().forward(pixel_values)
+        output.logits = output.logits[:, :2]
+        return output
+
+
+@pytest.mark.parametrize("targets", [2, (0, 2), Contrast(0, 2)])
+@pytest.mark.parametrize("method", [Occlusion, IntegratedGradients])
+def test_models_may_return_fewer_outputs_than_the_config_says(method, targets):
+    model, processor, inputs, _ = OF_TASK["image"]
+    fewer = FewerLogits(model.config).eval()
+    assert method(fewer, processor)(*inputs, 1)[0].attributions.abs().max() > 0
+    with pytest.raises(TargetError, match="Target 2 is out of range"):
+        method(fewer, processor)(*inputs, targets)
+    assert method(fewer, processor, model_output=0)(*inputs, "all")[0].target_names == ("0", "1")
 
 
 class FixedLogit(nn.Module):

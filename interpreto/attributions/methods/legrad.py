@@ -112,7 +112,7 @@ class EmptyPromptCorrection(MapCorrection):
     def correct(
         self, prepared: PreparedSample, request: CaptureRequest, maps: Float[Tensor, "t ..."]
     ) -> PlanRun[Float[Tensor, "t ..."]]:
-        targets = yield from self.resolver.encoded(EMPTY_PROMPT)
+        targets = yield from self.resolver.known_targets(EMPTY_PROMPT)
         # Always as a logit: the softmax over a single prompt is constant.
         response: ModelResponse = yield ModelRequest(prepared.sample.rows, targets.as_logits(), capture=request)
         assert response.captured is not None

@@ -13,7 +13,7 @@ from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.metrics.metric_result import MetricResult, Needs, skip_failed_samples
 from interpreto.attributions.metrics.perturbation_metric import check_method
 from interpreto.attributions.metrics.replay import run_on_samples
-from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
+from interpreto.attributions.plans.base import Evaluation, PreparedSample, UnitAttribution
 from interpreto.attributions.result import AttributionOutput
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
 from interpreto.option_kinds import checks_options
@@ -83,9 +83,9 @@ class MaxSensitivity:
             changed = replace(
                 prepared,
                 sample=replace(prepared.sample, rows=rows),
-                scores=response.scores[0],
+                evaluation=Evaluation(response.scores[0]),
                 # Methods on internals use what was captured in this run, which must be that of the changed sample.
-                unperturbed=response,
+                captured=None if response.captured is None else response.captured[0],
             )
             explained: UnitAttribution = yield from self.method.plan.run(changed)
             changes = _relative_changes(attributions, explained.restricted_to(prepared.rankable).scores)

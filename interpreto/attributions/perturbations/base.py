@@ -133,8 +133,8 @@ class PathGenerator(ABC):
         """The option that makes the sum over points more accurate, such as "n_steps=32"; empty if there is none."""
         return ""
 
-    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
-        """The points at which paths start, `b *s`."""
+    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "k *s"]:
+        """The points at which paths start: the baselines, or points that the path derives from the input."""
         return baselines
 
     @abstractmethod

@@ -13,10 +13,11 @@ from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import (
     ScoreReducer,
     SmoothablePlan,
-    compute_completeness_gap,
+    completeness_gap,
     finite_gradients,
+    scores_of_starts,
 )
-from interpreto.attributions.scheduler import join_plans
+from interpreto.attributions.scheduler import join_plans, join_two
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.typing import UnitScores
 
@@ -58,12 +59,14 @@ class AdaptivePathPlan(SmoothablePlan):
         return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
-        raw = yield from self.raw_attribution(prepared)
+        integral = self.raw_attribution(prepared)
+        if not self.score_reducer.preserves_sum:
+            raw = yield from integral
+            return UnitAttribution(self.to_unit_scores(prepared, raw))
+        starts = scores_of_starts(prepared, self.modality, self._baselines(prepared))
+        start_scores, raw = yield from join_two(starts, integral)
         scores = self.to_unit_scores(prepared, raw)
-        gap = None
-        if self.score_reducer.preserves_sum:
-            gap = yield from compute_completeness_gap(prepared, self.modality, self._baselines(prepared), scores)
-        return UnitAttribution(scores, None, gap)
+        return UnitAttribution(scores, None, completeness_gap(prepared, start_scores, scores))
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
         starts = self._baselines(prepared).to(prepared.device)

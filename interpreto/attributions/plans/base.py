@@ -12,7 +12,7 @@ from torch import Tensor
 from interpreto.attributions.granularity import Units, UnitSegmenter
 from interpreto.attributions.perturbations.base import Layout
 from interpreto.model_wrapping.capture_request import CaptureRequest
-from interpreto.model_wrapping.messages import ModelResponse, NamedTargets, PlanRun
+from interpreto.model_wrapping.messages import NamedTargets, PlanRun
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
 
@@ -28,12 +28,28 @@ class PlanNeeds:
             gradients.
         single_sample_option: The name of an option whose value is an array for one sample, so that only one sample can
             be explained; empty if there is none.
+        scores_first: Whether the plan reads `PreparedSample.scores` before the response to its first request. If not,
+            the unperturbed sample shares a batch with that request when its targets are known without outputs.
     """
 
     capture: CaptureRequest | None = None
     granularity: UnitSegmenter | None = None
     cost_independent_of_units: bool = False
     single_sample_option: str = ""
+    scores_first: bool = True
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """The result of the unperturbed sample, set when it has run.
+
+    Attributes:
+        scores: The scores of the targets; None before.
+        probabilities: Probabilities of the targets, None for targets that have none; None if outputs are not classes.
+    """
+
+    scores: Float[Tensor, " t"] | None = None
+    probabilities: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +63,14 @@ class PreparedSample:
         units: The units that get scores.
         labels: What represents each unit to the user: pieces of text, or boxes.
         targets: The targets that are explained.
-        scores: The targets' scores of the unperturbed sample.
-        unperturbed: The model's response to the unperturbed sample.
+        evaluation: The result of the unperturbed sample.
         seed: Seed of the random numbers, the same for every sample.
         max_evaluations_per_request: The largest number of rows to send in one request.
         n_concurrent: The number of copies of this sample that send requests at the same time, and share the memory.
         device: The device that the model runs on.
         shared: A dictionary shared by all samples that are explained together, for results that they can reuse.
-        probabilities: Probabilities of the targets, None for targets that have none; None if outputs are not classes.
+        captured: Scores computed from captured internals in the run of the unperturbed sample; None if none were
+            captured.
     """
 
     raw: Any
@@ -63,14 +79,13 @@ class PreparedSample:
     units: Units
     labels: Any
     targets: NamedTargets
-    scores: Float[Tensor, " t"]
-    unperturbed: ModelResponse
+    evaluation: Evaluation
     seed: int
     max_evaluations_per_request: int
     n_concurrent: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     shared: dict[Hashable, Any] = field(default_factory=dict)
-    probabilities: tuple[float | None, ...] | None = None
+    captured: Float[Tensor, "t ..."] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -78,10 +93,11 @@ class PreparedSample:
         return Layout(self.units.shape, tuple(self.units.index.shape))
 
     @property
-    def captured(self) -> Float[Tensor, "t ..."] | None:
-        """Scores computed from captured internals in the run of the unperturbed sample; None if none were captured."""
-        captured = self.unperturbed.captured
-        return None if captured is None else captured[0]
+    def scores(self) -> Float[Tensor, " t"]:
+        """The targets' scores of the unperturbed sample."""
+        scores = self.evaluation.scores
+        assert scores is not None, "a plan that reads scores before its first response needs `scores_first`"
+        return scores
 
     @property
     def causal_limit(self) -> Int[Tensor, " t"] | None:

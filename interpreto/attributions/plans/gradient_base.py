@@ -31,7 +31,7 @@ class SmoothablePlan(Plan):
     @property
     def needs(self) -> PlanNeeds:
         """The same gradients give the scores of all units."""
-        return PlanNeeds(cost_independent_of_units=True)
+        return PlanNeeds(cost_independent_of_units=True, scores_first=False)
 
     @abstractmethod
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t ..."]]:
@@ -87,9 +87,16 @@ def finite_gradients(response: ModelResponse) -> Float[Tensor, "p t ..."]:
     return gradients
 
 
-def compute_completeness_gap(
-    prepared: PreparedSample, gradient_input: GradientInput, starts: Float[Tensor, "b *s"], scores: UnitScores
-) -> PlanRun[Float[Tensor, " t"]]:
-    """The completeness gap f(x) - f(x') - sum_i phi_i of every target, with the mean over several baselines x'."""
+def scores_of_starts(
+    prepared: PreparedSample, gradient_input: GradientInput, starts: Float[Tensor, "b *s"]
+) -> PlanRun[Float[Tensor, "b t"]]:
+    """Evaluate the starts of paths, such as baselines."""
     response = yield ModelRequest(gradient_input.write(prepared.sample, prepared.units, starts), prepared.targets)
-    return prepared.scores - response.scores.mean(0) - scores.flatten(1).sum(1)
+    return response.scores
+
+
+def completeness_gap(
+    prepared: PreparedSample, start_scores: Float[Tensor, "b t"], scores: UnitScores
+) -> Float[Tensor, " t"]:
+    """The completeness gap f(x) - f(x') - sum_i phi_i of every target, with the mean over several baselines x'."""
+    return prepared.scores - start_scores.mean(0) - scores.flatten(1).sum(1)

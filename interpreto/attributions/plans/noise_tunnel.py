@@ -115,7 +115,7 @@ class NoiseTunnelPlan(SmoothablePlan):
             prepared,
             sample=replace(prepared.sample, rows=rows),
             # Internals of the unperturbed sample must not be used for the copy, which captures its own.
-            unperturbed=replace(prepared.unperturbed, captured=None),
+            captured=None,
             # Base plans that sample, such as GradientShap, must draw different numbers for each copy.
             seed=(prepared.seed * 1_000_003 + number + 1) % 2**63,
             max_evaluations_per_request=max(1, prepared.max_evaluations_per_request // count),

@@ -13,9 +13,11 @@ from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import (
     ScoreReducer,
     SmoothablePlan,
-    compute_completeness_gap,
+    completeness_gap,
     finite_gradients,
+    scores_of_starts,
 )
+from interpreto.attributions.scheduler import join_two
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun, Targets
 from interpreto.typing import UnitScores
 
@@ -65,17 +67,21 @@ class PathGradientsPlan(SmoothablePlan):
         return self.perturbator.method.n_points(baselines) + (baselines if self.is_complete else 0)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
-        raw, errors = yield from self._integrate(prepared, self.sampled)
-        scores = self.to_unit_scores(prepared, raw)
-        gap = None
+        tensor, baselines = self._ends(prepared)
+        integral = self._integrate(prepared, tensor, baselines, self.sampled)
         # A norm over channels or a mean over positions changes the sum, so that no gap can be reported.
-        if self.is_complete and self.score_reducer.preserves_sum:
-            start = self.perturbator.method.starts(self.gradient_input.read(prepared.sample), self._baselines(prepared))
-            gap = yield from compute_completeness_gap(prepared, self.gradient_input, start, scores)
-        return UnitAttribution(scores, errors, gap)
+        if not (self.is_complete and self.score_reducer.preserves_sum):
+            raw, errors = yield from integral
+            return UnitAttribution(self.to_unit_scores(prepared, raw), errors)
+        starts = self.perturbator.method.starts(tensor, baselines)
+        start_scores, (raw, errors) = yield from join_two(
+            scores_of_starts(prepared, self.gradient_input, starts), integral
+        )
+        scores = self.to_unit_scores(prepared, raw)
+        return UnitAttribution(scores, errors, completeness_gap(prepared, start_scores, scores))
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
-        raw, _ = yield from self._integrate(prepared, False)
+        raw, _ = yield from self._integrate(prepared, *self._ends(prepared), False)
         return raw
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
@@ -86,17 +92,19 @@ class PathGradientsPlan(SmoothablePlan):
         has_baselines = self.perturbator.method.from_baselines
         return {"baseline": self.gradient_input.describe(self.baseline), **parts} if has_baselines else parts
 
-    def _baselines(self, prepared: PreparedSample) -> Float[Tensor, "b *s"]:
-        return self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
+    def _ends(self, prepared: PreparedSample) -> tuple[Float[Tensor, "*s"], Float[Tensor, "b *s"]]:
+        """The input tensor and its baselines; no baselines for methods without."""
+        tensor = self.gradient_input.read(prepared.sample)
+        if not self.perturbator.method.from_baselines:
+            return tensor, tensor[None][:0]
+        return tensor, self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
 
     def _integrate(
-        self, prepared: PreparedSample, errors: bool
+        self, prepared: PreparedSample, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], errors: bool
     ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
         """The raw attribution of all targets, and standard errors of units if `errors`."""
         # Paths are computed on the model's device, because some (blurs) are expensive.
-        tensor = self.gradient_input.read(prepared.sample).to(prepared.device)
-        has_baselines = self.perturbator.method.from_baselines
-        start = self._baselines(prepared).to(prepared.device) if has_baselines else tensor[None][:0]
+        tensor, start = tensor.to(prepared.device), baselines.to(prepared.device)
         n_points = self.perturbator.method.n_points(len(start))
         rows = min(prepared.max_evaluations_per_request, n_points) * prepared.n_concurrent
         step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))

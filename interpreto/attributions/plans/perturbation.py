@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-from interpreto.attributions.aggregations.masks import MaskAggregator
+from interpreto.attributions.aggregations.masks import MaskAggregator, MaskFold
 from interpreto.attributions.granularity import UnitSegmenter
 from interpreto.attributions.granularity.units import Resize
 from interpreto.attributions.perturbations.base import Layout, Masker, MaskGenerator, Perturbator
@@ -37,7 +37,7 @@ class PerturbationPlan(Plan):
     @property
     def needs(self) -> PlanNeeds:
         """A granularity, if the method has one of its own."""
-        return PlanNeeds(granularity=self.granularity)
+        return PlanNeeds(granularity=self.granularity, scores_first=False)
 
     @property
     def signed(self) -> bool:
@@ -56,7 +56,7 @@ class PerturbationPlan(Plan):
         # Two generators with the same seed, so that masks do not depend on the random numbers of removal="noise".
         rng = prepared.rng()
         fully_masked = modality.fully_masked(prepared.sample, prepared.rng())
-        aggregation = self.aggregator.start(prepared.scores, prepared.can_influence)
+        aggregation: MaskFold | None = None
         # Several batches are prepared per request, up to `_MAX_POSITIONS`.
         n_batches = min(
             modality.n_prefetched_batches,
@@ -65,7 +65,11 @@ class PerturbationPlan(Plan):
         for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, n_batches)):
             perturbed = modality.mask(prepared.sample, fully_masked, prepared.units, cells)
             response = yield ModelRequest(perturbed.rows, prepared.targets)
+            if aggregation is None:
+                # The scores of the unperturbed sample arrive with the first response at the latest.
+                aggregation = self.aggregator.start(prepared.scores, prepared.can_influence)
             aggregation.add(response.scores, cells if self.use_raw_masks else perturbed.masked_share)
+        assert aggregation is not None
         estimate = aggregation.result()
         scores = prepared.units.resize_to_units(estimate.scores, self.resize)
         errors = estimate.standard_errors

@@ -103,13 +103,13 @@ class EncodedTargetResolver(TargetResolver):
     def resolve(
         self, sample: Sample, spec: object, seed: int, capture: CaptureRequest | None = None
     ) -> PlanRun[ResolvedSample]:
-        targets = yield from self.encoded(spec)
+        targets = yield from self.known_targets(spec)
         response: ModelResponse = yield ModelRequest(sample.rows, targets, capture=capture, return_outputs=True)
         assert response.outputs is not None
         check_features(response.outputs)
         return ResolvedSample(sample, targets, response)
 
-    def encoded(self, spec: object) -> PlanRun[SimilarityTargets]:
+    def known_targets(self, spec: object) -> PlanRun[SimilarityTargets]:
         yield from self.prefetch([spec])
         similarity = Similarity(self.dual.scale, self.dual.bias, self.runtime.explained)
         return compared(self._several(spec), self._features_of(self._listed(spec)), similarity, self._name)

@@ -20,7 +20,7 @@ from interpreto.model_wrapping.execution.guided_backprop import guided
 from interpreto.model_wrapping.execution.precision import at_least_float32
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
 from interpreto.model_wrapping.rows import Rows
-from interpreto.model_wrapping.runtime import device_of, dtype_of
+from interpreto.model_wrapping.runtime import placement_of
 
 
 @final
@@ -43,17 +43,17 @@ class Autograd:
         requested field: weights may be frozen and get no gradient.
         """
         module, outputs = self.module, self.outputs
-        rows = Rows.join([request.rows for request in requests], device_of(module))
+        device, dtype = placement_of(module)
+        rows = Rows.join([request.rows for request in requests], device)
         sizes = [len(request.rows) for request in requests]
         field = requests[0].gradient_field
         if field is None:
             with without_gradients():
                 parts = outputs(rows).split(sizes)
                 selected = _selected(requests, parts)
-            returned = map(_on_cpu, parts) if requests[0].return_outputs else [None] * len(selected)
             return [
-                ModelResponse(_on_cpu(scores), outputs=request_outputs)
-                for scores, request_outputs in zip(selected, returned, strict=True)
+                ModelResponse(_on_cpu(scores), outputs=_on_cpu(part) if request.return_outputs else None)
+                for request, scores, part in zip(requests, selected, parts, strict=True)
             ]
         # A clone, because rows may be views of a user's tensor or expanded without memory of their own.
         leaf = rows.fields[field].detach().clone().requires_grad_()
@@ -65,7 +65,7 @@ class Autograd:
                 raise not_differentiable()
             gradients = _gradients(selected, leaf)
         # Guided gradients differ from finite differences on purpose, and half precision is too coarse to compare.
-        if not requests[0].guided and dtype_of(module) in (torch.float32, torch.float64):
+        if not requests[0].guided and dtype in (torch.float32, torch.float64):
             scores = partial(_scores_of_row, outputs, rows.take(slice(1)), requests[0], field)
             targets = requests[0].targets
             first_gradients = gradients[:1, : selected[0].shape[1]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.errors import BatchWarning, ModelError
+from interpreto.errors import BatchWarning
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, Respond
 from interpreto.model_wrapping.targets import AllOutputs
 
@@ -59,16 +59,17 @@ class BatchCheck:
     statistics, which shares a mean, and for dropout that is never switched off, which draws another mask for each row.
 
     Attributes:
+        tolerance: Relative tolerance of scores between batches.
         invariant: Whether a row scores as it does alone; None before the first batch with several rows.
     """
 
+    tolerance: float
     invariant: bool | None = None
 
     def respond(
         self,
         requests: Sequence[ModelRequest],
         run: Respond,
-        tolerance: float,
         remembered: Callable[[], AbstractContextManager[None]],
     ) -> list[ModelResponse]:
         """Run requests that share a batch key, one row at a time if the batch matters.
@@ -76,7 +77,6 @@ class BatchCheck:
         Args:
             requests: The requests.
             run: Runs requests as one batch.
-            tolerance: Relative tolerance of scores between batches.
             remembered: A context that restores the model's buffers when it ends.
         """
         if (
@@ -93,7 +93,7 @@ class BatchCheck:
                 (single,) = run([replace(requests[index], rows=last, gradient_field=None, capture=None)])
             with remembered():
                 batch = run(requests)
-            self.invariant = alike(single.scores, batch[index].scores[-1:], tolerance)
+            self.invariant = alike(single.scores, batch[index].scores[-1:], self.tolerance)
             if self.invariant:
                 return batch
             warnings.warn(
@@ -111,21 +111,6 @@ class BatchCheck:
             run([replace(request, rows=request.rows.take(slice(row, row + 1)))])[0] for row in range(len(request.rows))
         ]
         return ModelResponse.concatenate(singles) if singles else run([request])[0]
-
-
-def check_numbers(requests: Sequence[ModelRequest], responses: Sequence[ModelResponse]) -> None:
-    """Check that scores of perturbed inputs are not NaN, from which no attribution can be computed.
-
-    Raises:
-        ModelError: if one is NaN.
-    """
-    for request, response in zip(requests, responses, strict=True):
-        if not isinstance(request.targets, AllOutputs) and bool(response.scores.isnan().any()):
-            raise ModelError(
-                f"The model's score is not a number (NaN) for {int(response.scores.isnan().any(-1).sum())} of "
-                f"{len(response.scores)} perturbed copies of the input, as when it divides by the standard deviation "
-                "of an input that has become constant: choose another removal= or baseline=."
-            )
 
 
 def alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."], tolerance: float = _TOLERANCE) -> bool:

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interpreto.errors import ModelError
+from interpreto.model_wrapping.messages import ModelRequest, ModelResponse
+from interpreto.model_wrapping.targets import AllOutputs
 
 
 def all_finite(values: Tensor) -> bool:
@@ -49,3 +51,18 @@ def check_features(features: Float[Tensor, "p d"]) -> None:
             f"The model's features of the unperturbed sample are not finite ({features[0].tolist()[:4]}...): its "
             "weights or the input contain NaN or overflow, so attributions would be meaningless."
         )
+
+
+def check_perturbed_scores(request: ModelRequest, response: ModelResponse) -> None:
+    """Check that scores of perturbed inputs are not NaN, from which no attribution can be computed.
+
+    Raises:
+        ModelError: if one is NaN.
+    """
+    for part, result in zip(request.flattened, response.flattened, strict=True):
+        if not isinstance(part.targets, AllOutputs) and bool(result.scores.isnan().any()):
+            raise ModelError(
+                f"The model's score is not a number (NaN) for {int(result.scores.isnan().any(-1).sum())} of "
+                f"{len(result.scores)} perturbed copies of the input, as when it divides by the standard deviation "
+                "of an input that has become constant: choose another removal= or baseline=."
+            )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interpreto.errors import CannotCopyError, ModelError, StochasticModelWarning
-from interpreto.model_wrapping.execution.batch_checks import BatchCheck, PaddingCheck, alike, check_numbers
+from interpreto.model_wrapping.execution.batch_checks import BatchCheck, PaddingCheck, alike
 from interpreto.model_wrapping.execution.first_run import FirstRun
 from interpreto.model_wrapping.execution.gradient_mode import KeepGradientsEnabled, without_gradients
 from interpreto.model_wrapping.execution.module_state import ModuleState
@@ -76,9 +76,7 @@ class Lease(Generic[Leased]):
         engine, rows = self.wrapper.engine, requests[0].rows
         if engine.module is not None and len(rows) and engine.part_of(rows) not in self.verified:
             self._verify(requests[0])
-        responses = self.padding.respond(requests, self._rows) if engine.may_read_padding else self._rows(requests)
-        check_numbers(requests, responses)
-        return responses
+        return self.padding.respond(requests, self._rows) if engine.may_read_padding else self._rows(requests)
 
     @property
     def _tolerance(self) -> float:
@@ -90,8 +88,10 @@ class Lease(Generic[Leased]):
             # A user's function is not called more often than documented, so its batches are not checked.
             return self._run(requests)
         remember = self.copy.remembered if self.copy is not None else nullcontext
-        check = self.batch.setdefault(self.wrapper.engine.part_of(requests[0].rows), BatchCheck())
-        return check.respond(requests, self._run, self._tolerance, remember)
+        part = self.wrapper.engine.part_of(requests[0].rows)
+        if part not in self.batch:
+            self.batch[part] = BatchCheck(self._tolerance)
+        return self.batch[part].respond(requests, self._run, remember)
 
     def _run(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         if self.copy is not None:

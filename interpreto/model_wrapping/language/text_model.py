@@ -122,7 +122,8 @@ class TextModel:
 
     def embed(self, ids: Int[Tensor, "*l"]) -> Float[Tensor, "*l d"]:
         """The model's token embeddings in float32, as its own module returns them: that of Gemma scales them."""
-        embeddings = first_tensor(self.embedding(ids.to(self.device)))
+        table = self.embedding
+        embeddings = first_tensor(table(ids.to(device_of(table))))
         assert embeddings is not None
         return embeddings.detach().float()
 

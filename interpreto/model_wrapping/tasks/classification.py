@@ -51,9 +51,13 @@ class ClassTargetResolver(TargetResolver):
     count: int | None = None
 
     def check(self, spec: object) -> None:
-        count = self.count if self.module is None else _number_of_classes(self.config, self.module)
-        if count is not None and spec is not None:
-            class_targets(spec, labels_of(self.config, count))
+        self._given_targets(spec)
+
+    def known_targets(self, spec: object) -> PlanRun[ClassTargets | None]:
+        yield from ()
+        # The part of the output that `model_output` selects may have other classes than the config says.
+        selects = self.runtime is not None and self.runtime.model_output is not None
+        return None if selects else self._given_targets(spec)
 
     def resolve(
         self, sample: Sample, spec: object, seed: int, capture: CaptureRequest | None = None
@@ -80,6 +84,13 @@ class ClassTargetResolver(TargetResolver):
             return None
         values = [float(probabilities[value]) if isinstance(value, int) else math.nan for value in targets.values]
         return tuple(value if math.isfinite(value) else None for value in values)
+
+    def _given_targets(self, spec: object) -> ClassTargets | None:
+        """The targets that the user passes; None if there are none, or the number of classes is not known."""
+        if spec is None:
+            return None
+        count = self.count if self.module is None else _number_of_classes(self.config, self.module)
+        return None if count is None else class_targets(spec, labels_of(self.config, count))
 
     def _resolved(self, spec: object, outputs: Float[Tensor, "1 k"]) -> ClassTargets:
         targets = resolve(spec, outputs[0], labels_of(self.config, outputs.shape[1]))

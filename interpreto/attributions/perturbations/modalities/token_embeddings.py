@@ -50,10 +50,12 @@ class TokenEmbeddings(GradientInput):
         return torch.where(units.assigned.to(tensor.device)[:, None], values, tensor)
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
-        assigned = units.assigned.to(tensors.device)[:, None]
+        assigned = units.assigned
+        if assigned.all():
+            return sample.rows.expand(len(tensors), **{EMBEDDINGS: tensors})
         # Embeddings are read from the user's model, which may be on another device than the working copy that runs.
-        original = self.read(sample).to(tensors.device)
-        return sample.rows.expand(len(tensors), **{EMBEDDINGS: torch.where(assigned, tensors, original)})
+        original, assigned = self.read(sample).to(tensors.device), assigned.to(tensors.device)
+        return sample.rows.expand(len(tensors), **{EMBEDDINGS: torch.where(assigned[:, None], tensors, original)})
 
     def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
         return reduce_axis(scores, -1, reduction)

@@ -112,13 +112,14 @@ def _named(tokens: TokenSpace, spec: object, option: str) -> Removal:
         return Removal(token, tokens.tokenizer.convert_ids_to_tokens(token))
     if isinstance(spec, Mapping):
         raise OptionError(f'{option}={spec!r} must be {{"id": N}} with a whole number N.')
-    roles = {name: token for name in _ROLES if (token := _role(tokens, name)) is not None}
     if isinstance(spec, str):
-        token = roles[spec] if spec in roles else _written(tokens, spec)
+        token = _role(tokens, spec) if spec in _ROLES else None
+        token = _written(tokens, spec) if token is None else token
         if token is not None:
             return Removal(token, spec)
         if spec in (vocabulary := tokens.tokenizer.get_vocab()):
             return Removal(vocabulary[spec], spec)
+    roles = [name for name in _ROLES if _role(tokens, name) is not None]
     raise OptionError(
         f"{option}={spec!r} is neither one of {', '.join(map(repr, [*roles, *(zeros or _BY_MASK)]))} nor a token "
         f"of this tokenizer: {choices(spec, tokens.tokenizer.get_vocab())}"

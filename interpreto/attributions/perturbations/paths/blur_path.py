@@ -46,7 +46,7 @@ class BlurPath(PathGenerator):
     def n_points(self, baselines: int) -> int:
         return self.n_steps
 
-    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
+    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "k *s"]:
         return blurred(tensor, torch.tensor([self.max_sigma], dtype=torch.float64), self.axes)[0]
 
     def points(
