@@ -1,10 +1,17 @@
-"""What happens when the docs are built: a page per method from its docstring, and pages whose code is executed."""
+"""What happens when the docs are built: a page per method from its docstring, and pages whose code is executed.
+
+`python docs/hooks.py PAGE FOLDER` executes the code of one page.
+"""
 
 import contextlib
 import io
+import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
@@ -16,6 +23,11 @@ from interpreto.cli.arguments import NAMES
 FORMULA = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.S)
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)
 BLOCK = re.compile(r"^```python exec\n(.*?)^```\n", re.M | re.S)
+PRINTED = "printed.json"
+"""The file with the texts that the blocks of a page print."""
+N_PROCESSES = 2
+EXECUTED: dict[str, Future] = {}
+"""The folder with the outputs of each page that has code, as soon as it has run."""
 
 
 def on_config(config):
@@ -38,33 +50,64 @@ def on_files(files, config):
         page += "\nOptions that all methods share are on the [reference page](../reference.md).\n"
         kept.append(File.generated(config, f"methods/{name}.md", content=page))
     kept.append(File.generated(config, "methods/index.md", content="\n".join(rows) + "\n"))
+    _execute_pages(kept)
     return Files(kept)
 
 
+def _execute_pages(files):
+    """Start to run the code of all pages, several pages at a time."""
+    codes = {
+        file.src_path: "".join(BLOCK.findall(file.content_string)) for file in files if file.is_documentation_page()
+    }
+    executor = ThreadPoolExecutor(N_PROCESSES)
+    # Pages with comparisons take longest, and start first.
+    for path in sorted((path for path in codes if codes[path]), key=lambda path: -codes[path].count("compare(")):
+        EXECUTED[path] = executor.submit(_execute, Path("docs") / path)
+    executor.shutdown(wait=False)
+
+
+def _execute(page):
+    folder = tempfile.TemporaryDirectory()
+    command = [sys.executable, __file__, page.resolve(), folder.name]
+    # The models are small: two pages on one thread each run faster than one page on two threads.
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return folder
+
+
 def on_page_markdown(markdown, page, config, files):
-    """Run a page's blocks marked `python exec` one after the other; show what they print, keep what they draw."""
-    space = {"__name__": "__docs__"}
-
-    def execute(match):
-        code, printed = match.group(1), io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, page.file.src_path, "exec"), space)
-        shown = f"```python\n{code}```\n"
-        return shown + (f"\n```text\n{printed.getvalue()}```\n" if printed.getvalue() else "")
-
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            executed = BLOCK.sub(execute, markdown)
-            for path in sorted(Path(folder).glob("*.*")):
+    """Show what the blocks marked `python exec` print, and add the files that they draw."""
+    if page.file.src_path not in EXECUTED:
+        return markdown
+    with EXECUTED[page.file.src_path].result() as folder:
+        printed = iter(json.loads(Path(folder, PRINTED).read_text()))
+        for path in sorted(Path(folder).glob("*.*")):
+            if path.name != PRINTED:
                 files.append(File.generated(config, f"assets/{path.name}", content=path.read_bytes()))
-        finally:
-            os.chdir(before)
-    return executed
+
+    def shown(match):
+        text = next(printed)
+        return f"```python\n{match.group(1)}```\n" + (f"\n```text\n{text}```\n" if text else "")
+
+    return BLOCK.sub(shown, markdown)
 
 
 def on_page_content(html, page, config, files):
     """Write formulas as MathML, which browsers show by themselves: no script, no network."""
     html = FORMULA.sub(lambda match: convert(unescape(match.group(1)), display="block"), html)
     return INLINE.sub(lambda match: convert(unescape(match.group(1))), html)
+
+
+def execute(page, folder):
+    """Run a page's blocks marked `python exec` one after the other; write what they print and draw to a folder."""
+    namespace, printed = {"__name__": "__docs__"}, []
+    blocks = BLOCK.findall(Path(page).read_text())
+    os.chdir(folder)
+    for code in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as stream:
+            exec(compile(code, page, "exec"), namespace)
+        printed.append(stream.getvalue())
+    Path(PRINTED).write_text(json.dumps(printed))
+
+
+if __name__ == "__main__":
+    execute(*sys.argv[1:])

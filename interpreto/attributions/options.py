@@ -176,6 +176,6 @@ def _shared_names(method: type) -> list[str]:
     keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD]
     if not keywords:
         return []
-    # Resolves annotations that are strings, as in modules with `from __future__ import annotations`.
+    # Also resolves annotations that are strings (PEP 563).
     unpacked = get_args(get_type_hints(method.__init__).get(keywords[0]))
     return list(get_type_hints(unpacked[0] if unpacked else Options))
