@@ -22,9 +22,11 @@ from interpreto.attributions.perturbations.base import (
     PathGenerator,
     PathPoints,
     Perturbator,
+    Revealed,
     Revealer,
+    reduce_axis,
 )
-from interpreto.attributions.plans.base import Plan, PlanNeeds, PreparedSample, UnitAttribution
+from interpreto.attributions.plans.base import Evaluation, Plan, PlanNeeds, PreparedSample, UnitAttribution
 from interpreto.attributions.plans.internals import InternalsPlan
 from interpreto.attributions.plans.model_independent import ModelIndependentPlan
 from interpreto.attributions.plans.path_gradients import PathGradientsPlan
@@ -53,6 +55,7 @@ __all__ = [
     "Differences",
     "Engine",
     "Estimate",
+    "Evaluation",
     "Explainer",
     "GradientInput",
     "GradientOptions",
@@ -90,6 +93,7 @@ __all__ = [
     "PreparedSample",
     "Registration",
     "ResolvedSample",
+    "Revealed",
     "Revealer",
     "Rows",
     "Runtime",
@@ -109,5 +113,6 @@ __all__ = [
     "as_list",
     "bounding_boxes",
     "checks_options",
+    "reduce_axis",
     "skip_failed_samples",
 ]

@@ -1,5 +1,6 @@
 """Classes of methods and metrics by name, and the names that they are shown with."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -47,7 +48,10 @@ def unwrap_partial(factory: object) -> Any:
 
 def partial_keywords(factory: object) -> dict[str, Any]:
     """The options that a (nested) `functools.partial` sets; those of an outer one override those of an inner one."""
-    return {**partial_keywords(factory.func), **factory.keywords} if isinstance(factory, partial) else {}
+    if not isinstance(factory, partial):
+        return {}
+    positional = inspect.signature(factory.func).bind_partial(*factory.args).arguments if factory.args else {}
+    return {**partial_keywords(factory.func), **positional, **factory.keywords}
 
 
 def resolve_classes(

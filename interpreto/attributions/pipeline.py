@@ -97,8 +97,9 @@ class Pipeline:
 
     Attributes:
         setup: The wrapped model and the shared options.
-        on_error: "raise" raises the error of the first sample that fails, after the results of the samples before it;
-            "record" yields a `FailedSample` instead and continues.
+        on_error: "raise" raises the error of the first sample that fails, after the results of the samples before it
+            (`run_all` raises errors that are known without the model at once); "record" yields a `FailedSample`
+            instead and continues.
     """
 
     setup: Setup
@@ -138,13 +139,16 @@ class Pipeline:
                 window, stop = _take(items, size)
                 check_single_sample(job.needs.single_sample_option, n_completed + len(window))
                 items_read = self.setup.wrapper.prepare(window)
-                segmented = [self._segmented(n_completed + number, item, job) for number, item in enumerate(items_read)]
+                segmented = [
+                    self._segmented(n_completed + number, item, job, is_stream=count is None)
+                    for number, item in enumerate(items_read)
+                ]
                 yield from self._raise_failures(self._outcomes(segmented, bar, (count or 0) - n_completed, job))
                 n_completed += len(window)
         if isinstance(stop, Exception):
             raise stop
 
-    def _segmented(self, number: int, targeted: TargetedSample, job: Job[Found]) -> _Item:
+    def _segmented(self, number: int, targeted: TargetedSample, job: Job[Found], *, is_stream: bool) -> _Item:
         """Segment a sample into units, and check that the job supports it."""
         sample = targeted.sample
         if sample is None or targeted.error is not None:
@@ -155,8 +159,8 @@ class Pipeline:
             if job.check is not None:
                 job.check(sample, Layout(units.shape, tuple(units.index.shape)))
         except Exception as error:
-            if not self._records_errors:
-                # Raised here, before the model runs on other samples of the window.
+            if not (self._records_errors or is_stream):
+                # Raised before the model runs on other samples of the window; a stream yields their results first.
                 raise
             return _Item(number, replace(targeted, error=error))
         return _Item(number, targeted, segmenter, units)
@@ -311,6 +315,7 @@ class Pipeline:
             setup.batch_size,
             device=wrapper.engine.device,
             shared=shared,
+            target_resolver=wrapper.targets,
             captured=None if captured is None else captured[0],
         )
 

@@ -156,7 +156,7 @@ def _method_entry(
     name: str, factory: Factory, model: object, processor: object, options: Mapping[str, object], *, control: bool
 ) -> MethodEntry:
     shared = _shared_options(factory, options)
-    configuration = _configuration(factory, shared)
+    configuration = _configuration(factory, shared, model)
     try:
         return MethodEntry(name, factory(model, processor, **shared), control, configuration)
     except UnsupportedError as error:
@@ -199,13 +199,13 @@ def metrics(
         if cls.needs is not Needs.MODEL:
             # These metrics are created after all methods have run; invalid options are reported before.
             _check_options(cls, factory)
-            entries.append(metric_entry(name, factory, configuration=_configuration(factory, {})))
+            entries.append(metric_entry(name, factory, configuration=_configuration(factory, {}, model)))
             continue
         # A metric that sets its own removal operator, or does not mask units, is evaluated once.
         metric = _create_metric(factory, model, processor, options)
         sets_removal = "removal" in partial_keywords(factory)
         if not removals or sets_removal or not metric.depends_on_removal:
-            configuration = _configuration(factory, options)
+            configuration = _configuration(factory, options, model)
             entries.append(metric_entry(name, partial(_identity, metric), configuration=configuration))
             continue
         for removal_name, removal in removals.items():
@@ -215,7 +215,7 @@ def metrics(
                 metric_entry(
                     f"{name} [{removal_name}]",
                     partial(_identity, metric),
-                    configuration=_configuration(factory, all_options),
+                    configuration=_configuration(factory, all_options, model),
                     removal=removal_name,
                 )
             )
@@ -272,7 +272,7 @@ def _shared_options(factory: Factory, options: Mapping[str, object]) -> dict[str
     return {name: value for name, value in options.items() if name not in excluded}
 
 
-def _configuration(factory: Factory, options: Mapping[str, object]) -> dict[str, Any]:
+def _configuration(factory: Factory, options: Mapping[str, object], model: object) -> dict[str, Any]:
     """A class and its options as JSON, without options that do not affect results and may change when a run resumes."""
-    parts = describe_call(factory, options)
+    parts = describe_call(factory, options, model)
     return {**parts, "options": {k: v for k, v in parts["options"].items() if k not in ("show_progress", "batch_size")}}

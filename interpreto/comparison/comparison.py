@@ -21,14 +21,14 @@ from interpreto.comparison.ranking import Conclusion, RankedMethod, conclusion, 
 from interpreto.comparison.records import Failure, Record, failures
 from interpreto.comparison.run_store import CONFIG_FILE, RunStore
 from interpreto.comparison.summary import Cost, Summary
-from interpreto.errors import InputError, OptionError, choices
+from interpreto.errors import InputError, InterpretoError, OptionError, choices
 from interpreto.option_kinds import checks_options
 from interpreto.visualizations import plot_attributions
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods on a model and data, by several metrics. Made by `interpreto.compare`, or read with `Comparison.load`.
+    """Results of several methods by several metrics on one model, from `interpreto.compare` or `Comparison.load`.
 
     Printed, it is a table: the mean over samples with its 95 % interval for every method and metric; `*` marks the best
     method and all that are not significantly different from it, `°` those that are not significantly better than random
@@ -155,9 +155,15 @@ class Comparison:
         return [conclusion(base, self._by_removal(base)) for base in bases]
 
     def to_pandas(self, *, per_sample: bool = False) -> Any:
-        """A data frame: one row per method and metric, or with `per_sample` one per method, metric and sample."""
-        import pandas
+        """A data frame: one row per method and metric, or with `per_sample` one per method, metric and sample.
 
+        Raises:
+            InterpretoError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InterpretoError("to_pandas() needs pandas: pip install pandas.") from error
         header, rows = self._values_table() if per_sample else tables.scores(self.summary)
         return pandas.DataFrame(rows, columns=header)
 
@@ -184,7 +190,9 @@ class Comparison:
         return plot_attributions(self.of_sample(sample), save_path, one_scale=True)
 
     def of_sample(self, sample: int) -> dict[str, AttributionOutput]:
-        """The outputs of each method for a sample, except methods whose units make other targets of a generation.
+        """The outputs of each method for a sample.
+
+        Methods whose own granularity groups generated tokens into other targets are left out.
 
         Raises:
             InputError: if there is no such sample, or no method has an output for it.
@@ -196,7 +204,8 @@ class Comparison:
         outputs = {method: self.outputs(method)[sample] for method in self.methods}
         found = {m: one for m, one in outputs.items() if one is not None and one.target_names == names}
         if not found:
-            raise InputError(f"No method has an output for sample {sample}: {self.failures[0]}")
+            errors = [record.error for record in self.records.values() if record.sample == sample and record.error]
+            raise InputError(f"No method has an output for sample {sample}: {[*errors, 'it has not been run yet'][0]}")
         return found
 
     @cached_property

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,9 +72,9 @@ def compare(
             `Comparison.conclusions` says how much the operators agree.
         corpus: Texts in which the frequency of tokens is counted.
         folder: The folder in which results are saved as they are computed. An interrupted run resumes when `compare` is
-            called again with the same arguments, and ends with the same numbers; with more samples, only the new ones
-            are computed. What failed is tried again. If another process writes to the folder there is an error; if
-            versions of packages differ there is a warning, and both are recorded.
+            called again with the same arguments, and ends with the same numbers; with more samples, the new ones and
+            the last incomplete batch are computed. What failed is tried again. If another process writes to the folder
+            there is an error; if versions of packages differ there is a warning, and both are recorded.
         show_progress: False for no progress bar.
         options: Options of all methods, such as granularity, inference_mode, batch_size, removal, device.
 
@@ -146,12 +146,14 @@ class _Run:
         wrapper = RandomScores(model, processor, **shared).setup.wrapper
         # All methods share one copy of the tokenizer.
         processor = None if processor is None else wrapper.processor
-        # The defaults of methods differ; here all get the same units.
-        if not {"granularity", "patch_size", "segments"} & set(options):
+        # The default units of methods differ; in a comparison all methods get the same ones.
+        if all(options.get(name) is None for name in ("granularity", "patch_size", "segments")):
             shared["granularity"] = granularity.DefaultGranularity(wrapper.modality)
         resolver = RandomScores(model, processor, **shared)
         targets = list(targets) if isinstance(targets, Iterator) else targets
-        inputs = list(inputs) if isinstance(inputs, Iterator) else inputs
+        # An open file is an iterator over its lines, but also an image.
+        is_iterator = isinstance(inputs, Iterator) and not wrapper.inputs.is_single(inputs)
+        inputs = list(cast(Iterator[object], inputs)) if is_iterator else inputs
         items = wrapper.read(inputs, targets, keep_errors=True)
         masks = _list_masks(masks, wrapper.inputs.is_single(inputs))
         if masks is not None and len(masks) != len(items):
@@ -176,7 +178,7 @@ class _Run:
             masks,
             seed,
             on_error,
-            # Results are saved after this many samples: enough to fill batches of evaluations, and few to lose.
+            # Results are saved after this many samples, so that an interruption loses few of them.
             max(1, resolver.setup.batch_size // 4),
         )
 
@@ -222,8 +224,10 @@ class _Run:
                     if len(results) < len(numbers):
                         # The whole batch runs again, so that each sample has the same neighbours as without a stop.
                         results = batch.records(candidate, self.metrics, self.masks)
-                        # An earlier result is not replaced by an error.
-                        results = [finished.get((r.method, r.sample), r) if r.error else r for r in results]
+                        # An earlier result is not replaced by an error of the method or of a metric.
+                        results = [
+                            finished.get((r.method, r.sample), r) if r.error or r.metric_errors else r for r in results
+                        ]
                         if folder is not None:
                             folder.append(results, samples)
                     records.update({(record.method, record.sample): record for record in results})
@@ -315,7 +319,7 @@ def _same(sample: AttributionOutput, stored: AttributionOutput) -> bool:
     mine, theirs = sample.raw_input, stored.raw_input
     is_text = isinstance(mine, str | tuple)
     is_same_input = mine == theirs if is_text else np.array_equal(np.asarray(mine), np.asarray(theirs))
-    # Scores differ by rounding if the batch size or the device differs.
+    # Scores differ by rounding if the batch size differs.
     largest = max(1.0, float(stored.scores.abs().max()))
     return bool(
         is_same_input

@@ -43,7 +43,7 @@ from interpreto.attributions.serialization import (
     verify_checksum,
     with_checksum,
 )
-from interpreto.attributions.validation import check_result, is_count
+from interpreto.attributions.validation import check_result, is_count, target_from_json, target_to_json
 from interpreto.comparison.config import ComparisonConfig
 from interpreto.comparison.fingerprint import digest
 from interpreto.comparison.records import Record
@@ -54,7 +54,16 @@ VERSION = 2
 CONFIG_FILE, RECORDS, MAPS, SAMPLES, LOCK = "run.json", "records.jsonl", "maps", "samples", "run.lock"
 _PART = re.compile(r"(\d{5,8})-(\d{5,8})-[0-9a-f]{16}")
 _RECORD_FIELDS = {"method", "sample", "error", "values", "metric_errors", "memory"}
-_OUTPUT_FIELDS = {"maps", "maps_checksum", "granularity", "n_evaluations", "info", "elements"}
+_OUTPUT_FIELDS = {
+    "maps",
+    "maps_checksum",
+    "granularity",
+    "n_evaluations",
+    "info",
+    "elements",
+    "targets",
+    "target_names",
+}
 
 
 @dataclass(frozen=True)
@@ -215,7 +224,10 @@ class RunStore:
             elements = content.get("elements", stored.get(f"{number}.elements"))
             if elements is None:
                 elements = samples[number].elements
-            # The rest, such as the input and targets, is that of the sample.
+            if "targets" in content:
+                fields["targets"] = tuple(target_from_json(target) for target in content["targets"])
+                fields["target_names"] = tuple(content["target_names"])
+            # The rest, such as the input, is that of the sample.
             output = replace(samples[number], elements=elements, **tensors, **fields)
             check_result(output)
         values = {metric: _number_from_json(value) for metric, value in content["values"].items()}
@@ -293,6 +305,10 @@ def _record_to_json(record: Record, sample: AttributionOutput | None) -> tuple[d
     fields = {name: getattr(output, name) for name in TENSORS}
     # safetensors refuses tensors that are not contiguous.
     tensors = {name: value.contiguous() for name, value in fields.items() if value is not None}
+    if output.target_names != sample.target_names:
+        # A method with units of its own groups generated tokens into targets of its own.
+        content["targets"] = [target_to_json(target) for target in output.targets]
+        content["target_names"] = output.target_names
     if isinstance(output.elements, Tensor):
         differs = not (isinstance(sample.elements, Tensor) and output.elements.equal(sample.elements))
         return content, {**tensors, "elements": output.elements.contiguous()} if differs else tensors

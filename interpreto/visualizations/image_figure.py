@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from interpreto.visualizations.output import NotebookFigure
-from interpreto.visualizations.panels import Panel
+from interpreto.visualizations.panels import Panel, shortened
 
 _AREA = 6.0
 """Area of an image in the figure, whatever its aspect ratio, in square inches."""
@@ -27,6 +27,8 @@ _CHARACTER = 0.085
 """Width of a character of a title, in inches."""
 _RAISES, _LOWERS, _UNSIGNED = "#c4001d", "#0048c4", "#c4007a"
 """Colours of units that raise and lower the target's score, and of units of methods without signs."""
+_LEGEND_NAME = 40
+"""Maximum length of a target's name in the legend."""
 _STEPS = 256
 """Number of colours in a colour map."""
 
@@ -125,7 +127,7 @@ def _colour_bar(axes: Axes, artist: AxesImage, extend: str) -> None:
     bar = axes.figure.colorbar(artist, cax=axes.inset_axes((1.03, 0, 0.04, 1)), extend=extend)
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(5)
-    # Other numbers are written with a power of ten above the bar, so that tick labels fit beside it.
+    # Values below 10^-2 and from 10^3 on share a power of ten above the bar, so that tick labels fit beside it.
     bar.formatter = formatter = ScalarFormatter()
     formatter.set_powerlimits((-2, 3))
     bar.ax.yaxis.get_offset_text().set_fontsize(7)
@@ -133,13 +135,16 @@ def _colour_bar(axes: Axes, artist: AxesImage, extend: str) -> None:
 
 
 def _legend(figure: NotebookFigure, rows: list[list[Panel]]) -> None:
-    """Add the meaning of the colours below the figure."""
+    """Add a legend of the colours below the figure."""
     panels = [panel for row in rows for panel in row]
     names = {row[0].output.target_names[row[0].target] for row in rows}
-    score = f"the score of {textwrap.shorten(next(iter(names)), 40)!r}" if len(names) == 1 else "the target's score"
+    score = f"the score of {shortened(next(iter(names)), _LEGEND_NAME)!r}" if len(names) == 1 else "the target's score"
     entries = []
     if any(panel.signed for panel in panels) or panels[0].relative:
         entries += [Patch(color=_RAISES, label=f"raises {score}"), Patch(color=_LOWERS, label=f"lowers {score}")]
     if not panels[0].relative and any(not panel.signed for panel in panels):
         entries.append(Patch(color=_UNSIGNED, label="importance, unsigned"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=9, frameon=False)
+    legend = figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=9, frameon=False)
+    for text in legend.get_texts():
+        # A prompt may contain dollar signs, which would be typeset as a formula.
+        text.set_parse_math(False)

@@ -154,10 +154,10 @@ def sample_rows(rows: list[list[Panel]]) -> list[list[list[Panel]]]:
     return [list(some) for _, some in groupby(rows, key=lambda row: id(row[0].output))]
 
 
-def shortened(text: str) -> str:
-    """The beginning of a text, as one line."""
+def shortened(text: str, length: int = _LINE) -> str:
+    """The beginning of a text, on one line and with an ellipsis if it is longer than `length` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= _LINE else f"{line[: _LINE - 1].rstrip()}…"
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
 
 def _listed(some: Any) -> list[AttributionResult]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,11 @@ GROUPS = 20
 
 class Statistic(ABC):
     """A statistic of sampled attributions, one tensor per sample, computed from their first two moments."""
+
+    signed: ClassVar[bool] = False
+    """Whether the statistic keeps the signs of attributions."""
+    min_samples: ClassVar[int] = 1
+    """The number of samples below which the statistic is constant."""
 
     @abstractmethod
     def of(self, count: int, first: Tensor, second: Tensor, origin: Tensor) -> Tensor:
@@ -33,6 +38,8 @@ class Statistic(ABC):
 class Mean(Statistic):
     """The mean."""
 
+    signed = True
+
     def of(self, count: int, first: Tensor, second: Tensor, origin: Tensor) -> Tensor:
         return origin + first / count
 
@@ -50,6 +57,8 @@ class MeanSquare(Statistic):
 @dataclass(frozen=True)
 class Variance(Statistic):
     """The variance, with n in the denominator."""
+
+    min_samples = 2
 
     def of(self, count: int, first: Tensor, second: Tensor, origin: Tensor) -> Tensor:
         return (second / count - (first / count).square()).clamp(min=0)

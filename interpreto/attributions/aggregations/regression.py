@@ -1,7 +1,6 @@
 """Weighted least squares of scores on masks: LIME and KernelSHAP.
 
-Standard errors need the residuals, so the masks of all rows are kept, with one byte per unit and row. That is less than
-the normal matrix, with eight bytes per entry, for any number of units for which a regression makes sense.
+Standard errors need the residuals, so the masks of all rows are kept until the fit, with one byte per unit and row.
 """
 
 import math
@@ -15,9 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.aggregations.masks import Estimate, MaskAggregator, MaskFold
+from interpreto.errors import OptionError
 from interpreto.typing import MaskedShare, Scores
 
 Kernel = Literal["euclidean", "hamming", "cosine"]
+
+_MIN_WEIGHT = 1e-6
+"""Smallest sum of the weights of perturbed rows; the unperturbed row has the weight 1."""
 
 
 def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
@@ -29,8 +32,7 @@ def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
     primal = x.shape[1] <= x.shape[0]
     normal = x.T @ x if primal else x @ x.T
     normal += ridge * torch.eye(len(normal), dtype=x.dtype)
-    # The tolerance is far above rounding errors and far below the singular values of any design, so that directions in
-    # which x does not vary get slope 0.
+    # Eigenvalues below the tolerance are rounding errors: directions in which x does not vary get slope 0.
     inverse = torch.linalg.pinv(normal, rtol=1e-9, hermitian=True)
     return inverse @ x.T if primal else x.T @ inverse
 
@@ -143,6 +145,12 @@ class _LocalFold(_Observed):
         # The score of the unperturbed sample is known without another evaluation. It has the largest weight, 1.
         design, scores = torch.cat([torch.ones_like(design[:1]), design]), torch.cat([base[None], scores])
         weights = self.regression.weights(design)[:, None]
+        if float(weights[1:].sum()) < _MIN_WEIGHT:
+            raise OptionError(
+                f"kernel_width={self.regression.width!r} is too small for {design.shape[1]} units and "
+                f"kernel={self.regression.kernel!r}: no perturbed copy is near enough to the input to get a weight, "
+                "so that all scores would be 0. Use a larger kernel_width, or None for the default."
+            )
         # Subtracting the weighted means is the same as fitting an intercept that the ridge does not penalise.
         x = design - (weights * design).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
@@ -150,8 +158,12 @@ class _LocalFold(_Observed):
         slopes = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ slopes)
         # HC1: n / (n - parameters), the slopes and the intercept.
-        freedom = len(x) / max(len(x) - x.shape[1] - 1, 1)
-        return slopes, (freedom * (solver.square() @ residuals.square())).sqrt()
+        n_residual = len(x) - x.shape[1] - 1
+        if n_residual < 1 and not self.regression.ridge:
+            # A fit that passes through all points has no residuals, which says nothing about its error.
+            return slopes, torch.full_like(slopes, math.nan)
+        correction = len(x) / max(n_residual, 1)
+        return slopes, (correction * (solver.square() @ residuals.square())).sqrt()
 
 
 @final

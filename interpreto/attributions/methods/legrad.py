@@ -1,7 +1,7 @@
 """LeGrad: gradients of the score that each layer's output would have, with respect to the layer's attention."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Unpack, final
 
 import torch
@@ -15,7 +15,6 @@ from interpreto.attributions.plans.base import PreparedSample
 from interpreto.attributions.plans.internals import MapCorrection
 from interpreto.model_wrapping.capture_request import AttentionRequest, CapturedAttention, CaptureRequest
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun
-from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.option_kinds import checks_options
 
 EMPTY_PROMPT = "a photo of a"
@@ -28,23 +27,25 @@ _PROMPT_INDEPENDENT = 0.8
 class LeGrad(Explainer):
     """Positive gradients of the score that each layer's output would have, with respect to the layer's attention.
 
-    The output \\(Z^l\\) of a block is scored as if it were the last one, and differentiated for the attention of that
-    block alone:
+    The output \\(Z^l\\) of block l is scored as if it were the last block, and the score s is differentiated with
+    respect to the attention \\(A^l\\) of that block only. Positive gradients are averaged over heads h and queries q:
 
     $$\\phi = \\sum_l \\operatorname{mean}_{h, q} \\operatorname{relu}\\!\\left(
     \\frac{\\partial s(Z^l)}{\\partial A^l}\\right)$$
 
     For images of a CLIP-type model s is the similarity of the mean over all positions; for classifiers and texts it is
-    the score of the position that the model reads. For models with an attention pooler (SigLIP) the attention is the
-    pooler's, the row that is read, once for every layer's output; for SigLIP, positions above 0.8 in the map of the
-    prompt "a photo of a", scaled to [0, 1], are set to 0.
+    the score of the position that the model reads. In models with an attention pooling head (SigLIP) each block's
+    output is fed to that head, and the gradient of the attention of its query is taken. If such a model is trained with
+    a sigmoid loss, positions above 0.8 in the map of the prompt "a photo of a", scaled to [0, 1], are set to 0.
 
     Args:
-        layers: From this layer on, or these; by default the last two, or the only one.
+        layers: The first block to use, as an int (it and all later ones), or a list of blocks; negative numbers count
+            from the end. By default the last two blocks, or the only one.
 
     Source:
-        Bousselham et al. 2024, *LeGrad*, arXiv:2404.03214, sections 3.2 and 3.3; numbers as released (`legrad_torch`
-        1.1), up to the scale of the similarity and the scaling to [0, 1], which is for display.
+        Bousselham et al. 2024, *LeGrad*, arXiv:2404.03214, sections 3.2 and 3.3. The numbers are those of the authors'
+        `legrad_torch` 1.1, except that the similarity is multiplied by the logit scale and maps are not scaled to
+        [0, 1].
 
     Example:
         >>> from interpreto import zoo
@@ -64,7 +65,7 @@ class LeGrad(Explainer):
     ) -> None:
         self.setup = Setup.create(LeGrad, model, processor, options)
         wrapper = self.setup.wrapper
-        # As released: of images of CLIP-type models the mean over positions is compared with the prompt.
+        # As in the authors' code: for images of CLIP-type models the mean over positions is compared with the prompt.
         dual = wrapper.dual_encoder if wrapper.inputs.spatial else None
         request = AttentionRequest(
             positive_gradients,
@@ -74,7 +75,7 @@ class LeGrad(Explainer):
             objective=_unnormalized if dual is not None and dual.has_attentional_pooler else None,
         )
         corrects = dual is not None and dual.has_sigmoid_loss
-        correction = EmptyPromptCorrection(wrapper.targets) if corrects else None
+        correction = EmptyPromptCorrection() if corrects else None
         self.plan = self.setup.internals_plan(request, correction)
 
 
@@ -101,18 +102,13 @@ def positive_gradients(captured: CapturedAttention) -> Float[Tensor, "p l"]:
 @final
 @dataclass(frozen=True)
 class EmptyPromptCorrection(MapCorrection):
-    """Suppresses the positions that an attention pooler attends to whatever the prompt is.
-
-    Attributes:
-        resolver: Encodes the empty prompt.
-    """
-
-    resolver: TargetResolver = field(repr=False)
+    """Suppresses the positions that an attention pooler attends to whatever the prompt is."""
 
     def correct(
         self, prepared: PreparedSample, request: CaptureRequest, maps: Float[Tensor, "t ..."]
     ) -> PlanRun[Float[Tensor, "t ..."]]:
-        targets = yield from self.resolver.known_targets(EMPTY_PROMPT)
+        assert prepared.target_resolver is not None
+        targets = yield from prepared.target_resolver.known_targets(EMPTY_PROMPT)
         # Always as a logit: the softmax over a single prompt is constant.
         response: ModelResponse = yield ModelRequest(prepared.sample.rows, targets.as_logits(), capture=request)
         assert response.captured is not None

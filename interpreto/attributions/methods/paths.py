@@ -24,10 +24,10 @@ class IntegratedGradients(Explainer):
 
     Args:
         n_steps: Number of nodes per baseline.
-        baseline: x'. Texts: "mask", "pad", "zeros", "space", a token or its id, or a tensor; by default the mask
-            token, or a space if there is none. Images: "zeros" (the processor's mean colour, the default), "mean",
-            "black", "white", "blur", "noise", a number, a colour or a tensor. Results are averaged over a list of
-            baselines.
+        baseline: x'. Texts: "mask", "pad", "zeros", "space", a token, `{"id": 5}` for the token with that id, or a
+            tensor; by default the mask token, or a space if there is none. Images: "zeros" (the processor's mean
+            colour, the default), "mean", "black", "white", "blur", "noise", a number, a colour as a tuple of numbers,
+            or a tensor. Results are averaged over a list of baselines.
         rule: Quadrature rule: "gauss-legendre", "trapezoid", "riemann-left", "riemann-right" or "riemann-middle".
 
     Source:
@@ -63,8 +63,8 @@ class IntegratedGradients(Explainer):
 class GradientShap(Explainer):
     """Expected gradients: integrated gradients as an expectation over baselines and uniform points of the path.
 
-    Baselines and points are sampled jointly, with standard errors. The units sum to f(x) - E f(x'), up to the reported
-    gap.
+    Each point lies on the path from a randomly drawn baseline; standard errors are estimated by the jackknife. Without
+    noise the units sum to f(x) - E f(x'), up to the reported gap.
 
     $$\\phi_i = E_{x', \\alpha}\\left[(x_i - x'_i) \\frac{\\partial f(x' + \\alpha (x - x'))}{\\partial x_i}\\right]$$
 
@@ -72,10 +72,12 @@ class GradientShap(Explainer):
         n_samples: Number of points.
         baseline: As for `IntegratedGradients`; baselines are drawn at random from a list.
         noise_level: Standard deviation of Gaussian noise on the input, as a share of the input's range.
+            With noise no gap is reported, because the units sum to E f(x + noise) - E f(x').
 
     Source:
         Erion et al. 2019, *Improving performance of deep learning models with axiomatic attribution priors and
-        expected gradients*, arXiv:1906.10670; the name is from Lundberg and Lee's shap package.
+        expected gradients*, arXiv:1906.10670; the name is captum's; shap calls the method
+        GradientExplainer.
 
     Example:
         >>> import numpy as np
@@ -99,7 +101,7 @@ class GradientShap(Explainer):
         self.setup = Setup.create(GradientShap, model, processor, options)
         path = self.setup.path_perturbator(RandomPathPoints(n_samples, noise_level))
         reducer = self.setup.score_reducer("sum", preserve_sum=True)
-        self.plan = PathGradientsPlan(path, reducer, baseline, sampled=True, is_complete=True)
+        self.plan = PathGradientsPlan(path, reducer, baseline, sampled=True, is_complete=noise_level == 0)
 
 
 @final

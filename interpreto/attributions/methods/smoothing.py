@@ -149,6 +149,8 @@ class VarGrad(Explainer):
         base_method: Callable[..., Explainer] = Saliency,
         **options: Unpack[GradientOptions],
     ) -> None:
+        if n_samples < Variance.min_samples:
+            raise OptionError(f"n_samples={n_samples} must be at least 2: the variance of one copy is 0.")
         self.setup = Setup.create(VarGrad, model, processor, options)
         plan = base_plan(self.setup, base_method)
         self.plan = NoiseTunnelPlan(plan, Variance(), self.setup.score_reducer("norm"), n_samples, noise_level)

@@ -71,7 +71,7 @@ class ModelRandomization:
             with warnings.catch_warnings():
                 # Path integrals converge slowly on random weights, which does not matter here.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                others = method.explain(samples, specs)
+                others = method.explain_unchecked(samples, specs)
             n_evaluations += sum(other.n_evaluations for other in others)
             steps.append([_correlations(*pair) for pair in zip(outputs, others, strict=True)])
         x = torch.linspace(0, 1, self.n_steps + 1)
@@ -143,9 +143,9 @@ def _randomise(layers: Sequence[tuple[nn.Module, nn.Module]], seed: int) -> None
 def _random_like(parameter: Tensor, rng: torch.Generator) -> Tensor:
     """Random weights: a matrix from a normal distribution, a vector shuffled."""
     if parameter.ndim < 2:
-        # Weights of a normalisation are close to 1 with a tiny variance, so normal noise would hardly change them.
+        # Vectors are shuffled, which keeps their distribution; normal noise would hardly change those close to 1.
         flat = parameter.flatten()
         return flat[torch.randperm(len(flat), generator=rng).to(flat.device)].reshape(parameter.shape)
     values = parameter.float()
     noise = torch.randn(parameter.shape, generator=rng).to(values.device)
-    return values.mean() + values.std() * noise
+    return values.mean() + values.std(correction=0) * noise

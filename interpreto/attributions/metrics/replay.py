@@ -1,6 +1,6 @@
 """Runs a model again on the samples of results, with the same inputs, targets and units."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from interpreto.errors import InputError, OptionError
 from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import ImageSample, Sample
 from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.type_guards import is_list
 from interpreto.typing import UnitScores
 
 Found = TypeVar("Found")
@@ -33,19 +34,24 @@ def inputs_and_targets(
         wrapper: The model, which knows what saved inputs and targets stand for.
 
     Raises:
-        InputError: if a target was a function, an image or an embedding, and the result was loaded from a file.
+        InputError: if a target was a function, an image or an embedding, and the result was loaded from a file, or
+            there is not one sample per result.
     """
     targets, reader = wrapper.targets, wrapper.inputs
     specs = [
         targets.from_saved(output.targets, output.target_names) if output.request is None else output.request.targets
         for output in outputs
     ]
-    samples = inputs
-    if inputs is None:
+    # Read once, because some metrics explain the samples several times.
+    samples = list(inputs) if isinstance(inputs, Iterator) and not reader.is_single(inputs) else inputs
+    if samples is None:
         samples = [
             reader.from_saved(output.raw_input) if output.request is None else output.request.inputs
             for output in outputs
         ]
+    count = len(samples) if is_list(samples) and not reader.is_single(samples) else len(outputs)
+    if count != len(outputs):
+        raise InputError(f"There are {len(outputs)} outputs for {count} inputs: pass one output per sample.")
     # A list of targets would be one per sample; a single sample can be passed without a list.
     return samples, specs[0] if len(specs) == 1 else specs
 

@@ -9,14 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interpreto.attributions.granularity import Units
-from interpreto.errors import UnsupportedError
+from interpreto.errors import OptionError, UnsupportedError, choices
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.wrapper import InferenceWrapper
@@ -206,10 +206,23 @@ Reduction = Literal["sum", "norm", "abs_sum", "max_abs"]
 
 
 def reduce_axis(scores: Tensor, axis: int, reduction: str) -> Tensor:
-    """Reduce the embedding or channel axis to one number per position; only "sum" keeps signs."""
+    """Reduce the embedding or channel axis to one number per position.
+
+    Args:
+        scores: The scores.
+        axis: The axis.
+        reduction: "sum", which keeps signs, "norm" (the L2 norm), "abs_sum" (the L1 norm) or "max_abs".
+
+    Raises:
+        OptionError: if there is no such reduction.
+    """
     if reduction == "sum":
         return scores.sum(axis)
     if reduction == "norm":
         # Several times faster than Tensor.norm() along a short axis such as three channels.
         return scores.square().sum(axis).sqrt()
-    return scores.abs().sum(axis) if reduction == "abs_sum" else scores.abs().amax(axis)
+    if reduction == "abs_sum":
+        return scores.abs().sum(axis)
+    if reduction == "max_abs":
+        return scores.abs().amax(axis)
+    raise OptionError(f"There is no reduction={reduction!r}: {choices(reduction, get_args(Reduction))}")

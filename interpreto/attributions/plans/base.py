@@ -13,6 +13,7 @@ from interpreto.attributions.granularity import Units, UnitSegmenter
 from interpreto.attributions.perturbations.base import Layout
 from interpreto.model_wrapping.capture_request import CaptureRequest
 from interpreto.model_wrapping.messages import NamedTargets, PlanRun
+from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import UnitScores
 
@@ -69,6 +70,7 @@ class PreparedSample:
         n_concurrent: The number of copies of this sample that send requests at the same time, and share the memory.
         device: The device that the model runs on.
         shared: A dictionary shared by all samples that are explained together, for results that they can reuse.
+        target_resolver: Resolves further targets on the model that runs.
         captured: Scores computed from captured internals in the run of the unperturbed sample; None if none were
             captured.
     """
@@ -85,6 +87,7 @@ class PreparedSample:
     n_concurrent: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     shared: dict[Hashable, Any] = field(default_factory=dict)
+    target_resolver: TargetResolver | None = None
     captured: Float[Tensor, "t ..."] | None = None
 
     @property

@@ -52,8 +52,14 @@ class NoiseTunnelPlan(SmoothablePlan):
 
     @property
     def signed(self) -> bool:
-        """Signed as the base plan, except squares and variances."""
-        return self.base.signed if self.score_reducer is None else self.score_reducer.signed
+        """Whether statistic and reduction keep signs."""
+        reduces_signed = self.base.signed if self.score_reducer is None else self.score_reducer.signed
+        return self.statistic.signed and reduces_signed
+
+    @property
+    def rectifies(self) -> bool:
+        """As for the base plan."""
+        return self.base.rectifies
 
     @property
     def has_input_shape(self) -> bool:
@@ -69,8 +75,8 @@ class NoiseTunnelPlan(SmoothablePlan):
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         fold = yield from self._fold(prepared)
         errors = None
-        # The jackknife needs at least two groups. It includes the reduction to units, which need not be linear.
-        if self.n_samples > 1:
+        # The jackknife leaves one group out. It includes the reduction to units, which need not be linear.
+        if self.n_samples > self.statistic.min_samples:
             errors = jackknife([self.to_unit_scores(prepared, raw) for raw in fold.leave_one_out()])
         return UnitAttribution(self.to_unit_scores(prepared, fold.result()), errors)
 
@@ -90,7 +96,7 @@ class NoiseTunnelPlan(SmoothablePlan):
         return {**self.base.describe(), **reduction, "smoothing": smoothing}
 
     def _fold(self, prepared: PreparedSample) -> PlanRun[Sampled]:
-        """The statistic over all noisy copies; the copies of one block run jointly and fill batches."""
+        """Accumulate the raw attributions of all noisy copies; those of one block run together, to fill batches."""
         tensor, rng = self.gradient_input.read(prepared.sample), prepared.rng()
         fold = Sampled(self.statistic, self.n_samples)
         for rows in blocks(self.n_samples, prepared.max_evaluations_per_request):

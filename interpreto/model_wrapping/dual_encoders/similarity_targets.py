@@ -151,7 +151,7 @@ def targets_of(spec: object, expected: str) -> tuple[Any, ...]:
 
 
 def flattened(targets: tuple[object, ...]) -> list[Any]:
-    """Everything that a sample is compared with, contrasts as fact and foil; functions are left out."""
+    """The prompts, images and embeddings among targets: fact and foil of a contrast, nothing of a function."""
     items: list[Any] = []
     for target in targets:
         if isinstance(target, Contrast):
@@ -214,6 +214,9 @@ def embeddings(targets: object) -> Any:
 def _embeddings(targets: object) -> Any:
     if not is_array(targets):
         return targets
+    if isinstance(targets, np.ndarray) and targets.dtype.kind in "OUST":
+        # An array of prompts, such as a column of a data frame.
+        return targets.tolist()
     # A copy of an array, because torch warns of one that cannot be written to.
     values = torch.as_tensor(np.array(targets) if isinstance(targets, np.ndarray) else targets)
     # Arrays with three or four axes are images.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, reduce
 from typing import final
 
 import torch
@@ -65,11 +65,14 @@ class Autograd:
                 raise not_differentiable()
             gradients = _gradients(selected, leaf)
         # Guided gradients differ from finite differences on purpose, and half precision is too coarse to compare.
-        if not requests[0].guided and dtype in (torch.float32, torch.float64):
+        targets = getattr(requests[0].targets, "values", None)
+        if (
+            not requests[0].guided
+            and dtype in (torch.float32, torch.float64)
+            and not self._gradient.has_checked(targets)
+        ):
             scores = partial(_scores_of_row, outputs, rows.take(slice(1)), requests[0], field)
-            targets = requests[0].targets
-            first_gradients = gradients[:1, : selected[0].shape[1]]
-            self._gradient.check(scores, leaf.detach()[:1], first_gradients, getattr(targets, "values", None))
+            self._gradient.check(scores, leaf.detach()[:1], gradients[:1, : selected[0].shape[1]], targets)
         parts = gradients.split(sizes)
         return [
             ModelResponse(
@@ -105,6 +108,6 @@ def _gradients(all_scores: Sequence[Float[Tensor, "_p _t"]], leaf: Float[Tensor,
     stacked = []
     for target in range(count):
         # Rows of a batch do not influence each other, so the gradient of their sum is that of each row's own score.
-        total = torch.stack([scores[:, target].sum() for scores in all_scores if target < scores.shape[1]]).sum()
+        total = reduce(torch.add, (scores[:, target].sum() for scores in all_scores if target < scores.shape[1]))
         stacked.append(gradient_of(total, leaf, target + 1 < count).float())
-    return torch.stack(stacked, dim=1)
+    return torch.stack(stacked, dim=1) if count > 1 else stacked[0][:, None]

@@ -34,7 +34,7 @@ Found = TypeVar("Found")
 
 @dataclass
 class GradientCheck:
-    """Compares a model's gradient with finite differences of its score, once for each of the first few targets.
+    """Compares a model's gradient with finite differences of its score, once for each of the first sets of targets.
 
     The gradient of quantised layers may be 0 except through skip connections; a custom head may have no gradient for
     some classes.
@@ -44,6 +44,10 @@ class GradientCheck:
     """
 
     done: set[Hashable] = field(default_factory=set)
+
+    def has_checked(self, targets: Hashable) -> bool:
+        """Whether these targets, or enough others, have been checked."""
+        return targets in self.done or len(self.done) >= _MAX_TARGETS
 
     def check(
         self,
@@ -58,14 +62,14 @@ class GradientCheck:
             scores: From inputs `p s` to their scores.
             x: One input.
             gradients: The gradients of its scores.
-            targets: Identifies the scores.
+            targets: A key of the explained targets; each key is checked once.
 
         Raises:
             UnsupportedError: if finite differences along random directions contradict the gradient, at the input and at
                 a point nearby.
         """
         # Steps are relative to the input, so a zero input, such as a baseline, cannot be checked; the next one is.
-        if targets in self.done or len(self.done) >= _MAX_TARGETS or not x.any():
+        if self.has_checked(targets) or not x.any():
             return
         self.done.add(targets)
         steps = _Steps(scores, x)
@@ -206,7 +210,7 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
 
 
 def with_gradients(run: Callable[[], Found]) -> Found:
-    """Run a model with gradients enabled.
+    """Run a model that may fail only while gradients are enabled.
 
     Raises:
         UnsupportedError: if it runs only without gradients.

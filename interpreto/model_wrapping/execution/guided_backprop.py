@@ -34,6 +34,17 @@ _LIKE_RELU = (
     functional.celu,
     functional.selu,
     functional.prelu,
+    functional.rrelu,
+    functional.softplus,
+    functional.threshold,
+    torch.celu,
+    torch.celu_,
+    torch.selu,
+    torch.selu_,
+    torch.prelu,
+    torch.rrelu,
+    torch.rrelu_,
+    torch.threshold,
 )
 _NAMES = re.compile("relu|gelu|silu|swish|mish", re.IGNORECASE)
 
@@ -54,9 +65,9 @@ class _Guided(TorchFunctionMode):
         return output
 
     def add_hook(self, output: object, name: str) -> None:
-        """Pass only positive gradients through this tensor from now on."""
-        # A module and the function that it calls have one name.
-        kind = name.lower().removesuffix("activation")
+        """Record the activation, and set negative gradients of its output to 0."""
+        # Modules and functions are named once: `SiLUActivation` is "silu", `leaky_relu` is "leakyrelu".
+        kind = name.lower().replace("_", "").removesuffix("activation")
         if kind in ("relu", "relu6"):
             self.relu = True
         else:
@@ -68,20 +79,23 @@ class _Guided(TorchFunctionMode):
 
 @contextmanager
 def guided(module: nn.Module) -> Iterator[None]:
-    """A context in which a model's runs build graphs whose activations pass on only positive gradients.
+    """A context in which gradients that pass an activation function of a model are set to 0 where they are negative.
 
-    The method is defined for ReLU; GELU, SiLU and similar activations are treated alike, with a warning. They are found
-    as functions, and as modules if a library implements them with other operations.
+    The method is defined for ReLU; GELU, SiLU and similar activations are treated alike, with a warning. Activations
+    are recognised as functions of PyTorch, and by class name if a module implements them with other operations.
+
+    Args:
+        module: The model.
 
     Raises:
-        UnsupportedError: if the model has no activation.
+        UnsupportedError: if the model calls no ReLU and no similar activation in this context.
     """
     mode = _Guided()
 
-    def leave(part: nn.Module, _given: object, output: object) -> None:
+    def forward_hook(part: nn.Module, _inputs: object, output: object) -> None:
         mode.add_hook(output, type(part).__name__)
 
-    handles = [part.register_forward_hook(leave) for part in module.modules() if _is_activation(part)]
+    handles = [part.register_forward_hook(forward_hook) for part in module.modules() if _is_activation(part)]
     try:
         with mode:
             yield
@@ -94,12 +108,12 @@ def guided(module: nn.Module) -> Iterator[None]:
     if mode.others:
         warnings.warn(
             f"GuidedBackprop is meant for ReLU; {name} uses {', '.join(sorted(mode.others))}, whose negative "
-            "gradients are set to 0 as well: interpret its maps with care.",
+            "gradients are set to 0 as well: interpret the attributions with care.",
             stacklevel=3,
         )
 
 
 def _is_activation(part: nn.Module) -> bool:
-    """Whether a module is only an activation: by its name, and without parameters or submodules."""
+    """Whether a module is an activation: its class has such a name, and it has no parameters or submodules."""
     has_content = any(True for _ in part.children()) or any(True for _ in part.parameters())
     return not has_content and _NAMES.search(type(part).__name__) is not None

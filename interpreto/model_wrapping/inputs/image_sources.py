@@ -13,9 +13,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from interpreto.errors import InputError
 from interpreto.typing import BYTES
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:[a-z]+/")
+"""A scheme of at least two letters, since one letter is a drive of Windows."""
 _WITH_PREVIEWS = ("MPO",)
-"""Formats of cameras whose later frames are previews of the first."""
+"""Formats of cameras whose further frames are previews or other views of the first."""
 _MAX_CHARACTERS = 80
 
 

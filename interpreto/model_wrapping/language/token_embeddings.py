@@ -36,10 +36,11 @@ def replaced(module: nn.Module, ids: Int[Tensor, "p l"], embeddings: Float[Tenso
         if called_ids.ndim != 2 or len(called_ids) != len(ids) or not torch.equal(called_ids[:, :length], ids):
             return None
         calls.append(True)
-        # Models that attend in chunks (Longformer, BigBird, Reformer) pad the ids to a multiple of the chunk.
-        return architecture.replaced(
-            output, original, torch.cat([embeddings.to(original.dtype), original[:, length:]], dim=1)
-        )
+        replacement = embeddings.to(original.dtype)
+        if original.shape[1] > length:
+            # Models that attend in chunks (Longformer, BigBird, Reformer) pad the ids to a multiple of the chunk.
+            replacement = torch.cat([replacement, original[:, length:]], dim=1)
+        return architecture.replaced(output, original, replacement)
 
     handle = module.register_forward_hook(substitute)
     try:

@@ -35,19 +35,21 @@ def from_callables(
     preprocess: Callable[[object], object] | None = None,
     patch_size: int | tuple[int, int] | None = None,
 ) -> InferenceWrapper:
-    """Wrap functions of images or texts, so that every method whose needs they meet works on them.
+    """Wrap functions of images or texts as a model: methods that mask units need `scores`, gradient methods also
+    `gradients`, Grad-CAM `features`.
 
     Args:
-        scores: From float32 images of the given layout, or a list of texts, to scores `n k`, one column per class.
+        scores: From a float32 NumPy array of images in the layout, or a list of texts, to scores `n k`, one column per
+            class.
         gradients: From images and a class index to the gradient of that class's scores, in the images' shape.
         features: From images and a class index to the features of a layer, in the images' layout with a height, width
-            and number of channels of their own, and the gradient of that class's scores for them: what GradCam needs.
-        texts: Whether `scores` reads texts. Words are masked by a space then, or by any text that `removal=` names;
-            the other options are for images.
-        layout: "n c h w" or "n h w c", how the functions want their images.
+            and number of channels of their own, and the gradient of that class's scores with respect to them.
+        texts: Whether `scores` reads texts. Masked words are then replaced by a space, or by the text that `removal=`
+            is. `gradients`, `features`, `layout`, `preprocess` and `patch_size` are for images.
+        layout: "n c h w" or "n h w c", the order of axes in which the functions get images.
         labels: Names of the classes, or a mapping from class indices to names, such as `model.config.id2label`.
-        preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default pictures become
-            floats in [0, 1], and arrays and tensors are taken as they are.
+        preprocess: From a PIL image to the array `c h w` or `h w c` that the functions want; by default PIL images and
+            files are scaled to [0, 1], and arrays and tensors are taken as they are, in the layout without n.
         patch_size: Height and width of patches, if the model has them.
 
     Raises:

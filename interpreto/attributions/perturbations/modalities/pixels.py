@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, final
 
 import torch
@@ -17,6 +18,7 @@ from interpreto.model_wrapping.rows import LazyBlend, Rows
 from interpreto.model_wrapping.sample import PIXELS, ImageSample
 from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.option_kinds import check_choice
+from interpreto.type_guards import are_all, is_array, is_list
 
 NAMES = ("zeros", "mean", "black", "white", "blur", "noise")
 
@@ -80,7 +82,7 @@ def _named(sample: ImageSample, name: str, rng: torch.Generator, option: str) ->
 
 def describe(spec: object) -> str:
     """The name of a replacement, for the `info` of a result."""
-    if isinstance(spec, Tensor):
+    if is_array(spec):
         return f"tensor {tuple(spec.shape)}"
     return "zeros" if spec is None else str(spec)
 
@@ -180,15 +182,19 @@ class PixelValues(GradientInput):
         return reduce_axis(scores, 1, reduction)
 
     def describe(self, spec: object) -> str:
-        return ", ".join(describe(baseline) for baseline in spec) if isinstance(spec, list) else describe(spec)
+        return ", ".join(map(describe, _baselines(spec)))
 
 
 def _baselines(spec: object) -> Sequence[Any]:
-    """The baselines of an option: a list or a tensor `b c H W` is several, a tuple of numbers is one colour."""
-    if isinstance(spec, Tensor) and spec.ndim == 4:
+    """The baselines of an option: a list or an array `b c H W` contains several, a tuple of numbers is one colour.
+
+    Raises:
+        OptionError: if there are none.
+    """
+    if is_array(spec) and spec.ndim == 4:
         return list(spec)
-    if not isinstance(spec, list):
+    if not is_list(spec) or (isinstance(spec, tuple) and are_all(Real, spec)):
         return [spec]
     if not spec:
-        raise OptionError("baseline=[] is an empty list; pass at least one baseline.")
+        raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
     return spec

@@ -12,9 +12,9 @@ from interpreto.attributions.perturbations.base import PathGenerator, PathPoints
 from interpreto.attributions.perturbations.paths.points import QuadratureRule, check_n_steps, quadrature
 
 _STEP = 0.01
-"""Step of the forward difference of blurs by their width, in positions."""
+"""Step, in pixels or tokens, of the forward difference with respect to sigma."""
 _REACH = 4.0
-"""The number of standard deviations after which a Gaussian is cut off, as in scipy's `gaussian_filter`."""
+"""The radius of a kernel in standard deviations, like `truncate` of scipy's `gaussian_filter`."""
 
 
 @final
@@ -60,9 +60,9 @@ class BlurPath(PathGenerator):
 
 
 def gaussian(sigmas: Float[Tensor, " p"], size: int) -> Float[Tensor, "p s"]:
-    """The weights of a Gaussian of each width at distances 0, 1, ..., cut off and normalised to a sum of 1.
+    """One side of the Gaussian kernel of each sigma, at distances 0, 1, ... below `size`.
 
-    A width of 0 does not blur: its weights are 1, 0, 0, ...
+    The whole symmetric kernel sums to 1. A sigma of 0 does not blur: its weights are 1, 0, 0, ...
     """
     # Normalised over the whole kernel, also where it is longer than the axis: what is beyond the border counts as 0.
     reach = (_REACH * sigmas + 0.5).floor()[:, None]
@@ -76,13 +76,13 @@ def gaussian(sigmas: Float[Tensor, " p"], size: int) -> Float[Tensor, "p s"]:
 def blurred(
     tensor: Float[Tensor, "*s"], sigmas: Float[Tensor, " p"], axes: tuple[int, ...]
 ) -> tuple[Float[Tensor, "p *s"], Float[Tensor, "p *s"]]:
-    """A tensor under Gaussian blurs of several widths, and the derivative of each by its width.
+    """The tensor blurred with each sigma, and the derivative of each blur with respect to sigma.
 
-    A Gaussian blur is separable: one matrix product per axis. The derivative is a forward difference with step `_STEP`.
-    It is taken of the matrices, in double precision: a difference of the blurred tensors would keep only three digits.
+    A Gaussian blur is separable: one matrix product per axis. The derivative is a forward difference with step `_STEP`
+    of the kernels, in float64: a difference of blurred float32 tensors would keep only three digits.
     """
-    # With matrices A (this width) and B (the next width) per axis, B2 B1 - A2 A1 = A2 (B1 - A1) + (B2 - A2) B1: one
-    # term per axis, for which `wider` holds the tensor with all earlier axes blurred at the next width.
+    # With A_i, the blur of axis i at sigma, and B_i, that at sigma + step, B2 B1 - A2 A1 = A2 (B1 - A1) + (B2 - A2) B1:
+    # one term per axis, for which `wider` is the tensor blurred at sigma + step along the axes before it.
     blurs, wider, slopes = tensor[None], tensor[None], None
     for axis in axes:
         size = tensor.shape[axis]
@@ -101,7 +101,7 @@ def blurred(
 
 
 def _along(matrices: Float[Tensor, "p i j"], tensors: Float[Tensor, "_p *s"], axis: int) -> Float[Tensor, "p *s"]:
-    """Multiply an axis of each tensor by its own matrix."""
+    """Multiply an axis of each tensor, or of the only tensor, by each matrix."""
     moved = tensors.movedim(axis + 1, -1)
     product = moved.flatten(1, -2) @ matrices.mT
     return product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis + 1)
