@@ -20,14 +20,14 @@ from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.wrapper import InferenceWrapper, TargetedSample
 from interpreto.typing import OnError
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 _WINDOW = 4
 """Number of batches whose samples are sorted by length together, so that batches need little padding."""
 
 
 @dataclass(frozen=True, eq=False)
-class Completed(Generic[Found]):
+class Completed(Generic[Result]):
     """The result for one sample.
 
     Attributes:
@@ -39,7 +39,7 @@ class Completed(Generic[Found]):
     """
 
     prepared: PreparedSample
-    result: Found
+    result: Result
     n_evaluations: int
     seconds: float
     run_info: dict[str, Any]
@@ -54,7 +54,7 @@ class FailedSample:
 
 
 @dataclass(frozen=True, eq=False)
-class Job(Generic[Found]):
+class Job(Generic[Result]):
     """What the pipeline computes for each sample.
 
     Attributes:
@@ -66,7 +66,7 @@ class Job(Generic[Found]):
         check: Validates a sample before the model runs.
     """
 
-    create_plan: Callable[[int, PreparedSample], PlanRun[Found]]
+    create_plan: Callable[[int, PreparedSample], PlanRun[Result]]
     n_evaluations: Callable[[Layout], int]
     needs: PlanNeeds
     segmenter: Callable[[int, Sample], UnitSegmenter] | None = None
@@ -112,7 +112,7 @@ class Pipeline:
     def _records_errors(self) -> bool:
         return self.on_error == "record"
 
-    def run_all(self, inputs: object, targets: object, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+    def run_all(self, inputs: object, targets: object, job: Job[Result]) -> Iterator[Completed[Result] | FailedSample]:
         """Run a job on samples that are all available; invalid samples and targets are reported before the model runs.
 
         Raises:
@@ -123,13 +123,13 @@ class Pipeline:
         check_single_sample(job.needs.single_sample_option, len(items))
         yield from self._windows(items, len(items), job)
 
-    def stream(self, inputs: object, targets: object, job: Job[Found]) -> Iterator[Completed[Found] | FailedSample]:
+    def stream(self, inputs: object, targets: object, job: Job[Result]) -> Iterator[Completed[Result] | FailedSample]:
         """Run a job on samples of an iterator of any length; the model is in its original state between two results."""
         yield from self._windows(self.setup.wrapper.read_stream(inputs, targets, self._records_errors), None, job)
 
     def _windows(
-        self, items: Iterable[TargetedSample], count: int | None, job: Job[Found]
-    ) -> Iterator[Completed[Found] | FailedSample]:
+        self, items: Iterable[TargetedSample], count: int | None, job: Job[Result]
+    ) -> Iterator[Completed[Result] | FailedSample]:
         """Process one window of samples at a time; the model is leased only while a window is processed."""
         items = iter(items)
         size = self.setup.batch_size * (_WINDOW if self.setup.wrapper.inputs.ragged else 1)
@@ -148,7 +148,7 @@ class Pipeline:
         if isinstance(stop, Exception):
             raise stop
 
-    def _segmented(self, number: int, targeted: TargetedSample, job: Job[Found], *, is_stream: bool) -> _Item:
+    def _segmented(self, number: int, targeted: TargetedSample, job: Job[Result], *, is_stream: bool) -> _Item:
         """Segment a sample into units, and check that the job supports it."""
         sample = targeted.sample
         if sample is None or targeted.error is not None:
@@ -165,7 +165,7 @@ class Pipeline:
             return _Item(number, replace(targeted, error=error))
         return _Item(number, targeted, segmenter, units)
 
-    def _segmenter(self, number: int, sample: Sample, job: Job[Found]) -> UnitSegmenter:
+    def _segmenter(self, number: int, sample: Sample, job: Job[Result]) -> UnitSegmenter:
         chosen, needs = self.setup.granularity, job.needs
         if isinstance(chosen, DefaultGranularity):
             return chosen.segmenter(sample)
@@ -178,8 +178,8 @@ class Pipeline:
         return granularity.default_segmenter(sample, self.setup.wrapper.modality, needs.cost_independent_of_units)
 
     def _raise_failures(
-        self, outcomes: Iterable[Completed[Found] | FailedSample]
-    ) -> Iterator[Completed[Found] | FailedSample]:
+        self, outcomes: Iterable[Completed[Result] | FailedSample]
+    ) -> Iterator[Completed[Result] | FailedSample]:
         """Yield the outcomes; raise the error of the first failure unless errors are recorded."""
         for outcome in outcomes:
             if isinstance(outcome, FailedSample) and not self._records_errors:
@@ -187,8 +187,8 @@ class Pipeline:
             yield outcome
 
     def _outcomes(
-        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
-    ) -> Iterator[Completed[Found] | FailedSample]:
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Result]
+    ) -> Iterator[Completed[Result] | FailedSample]:
         """The outcomes of a window in order; if errors are raised, only up to the first failure."""
         failed = [index for index, item in enumerate(window) if item.targeted.error is not None]
         if failed and not self._records_errors:
@@ -203,8 +203,8 @@ class Pipeline:
             yield outcome
 
     def _run_together(
-        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
-    ) -> list[Completed[Found] | FailedSample]:
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Result]
+    ) -> list[Completed[Result] | FailedSample]:
         """Run samples together and, if that fails, one by one, to find which of them fails."""
         if not window:
             return []
@@ -213,7 +213,7 @@ class Pipeline:
         except Exception as error:
             if len(window) == 1:
                 return [window[0].failed(error)]
-        outcomes: list[Completed[Found] | FailedSample] = []
+        outcomes: list[Completed[Result] | FailedSample] = []
         for item in window:
             outcomes += self._run_together([item], bar, n_remaining, job)
             if isinstance(outcomes[-1], FailedSample) and not self._records_errors:
@@ -221,8 +221,8 @@ class Pipeline:
         return outcomes
 
     def _run_window(
-        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
-    ) -> list[Completed[Found]]:
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Result]
+    ) -> list[Completed[Result]]:
         """Run a window; a second time, on the user's model itself, if the model turns out not to support copies."""
         try:
             return self._run_leased(window, bar, n_remaining, job)
@@ -231,8 +231,8 @@ class Pipeline:
             return self._run_leased(window, bar, n_remaining, job)
 
     def _run_leased(
-        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Found]
-    ) -> list[Completed[Found]]:
+        self, window: Sequence[_Item], bar: tqdm, n_remaining: int, job: Job[Result]
+    ) -> list[Completed[Result]]:
         begin = time.perf_counter()
         # Samples of similar length share batches with little padding.
         order = sorted(range(len(window)), key=lambda index: window[index].length)
@@ -259,8 +259,8 @@ class Pipeline:
         shared: dict[Hashable, object],
         bar: tqdm,
         n_samples: int,
-        job: Job[Found],
-    ) -> PlanRun[tuple[PreparedSample, Found]]:
+        job: Job[Result],
+    ) -> PlanRun[tuple[PreparedSample, Result]]:
         """Evaluate the unperturbed sample and run the plan: after it, or together with it if the plan allows this."""
         assert item.targeted.sample is not None
         sample, spec, needs = item.targeted.sample, item.targeted.spec, job.needs
@@ -328,7 +328,7 @@ def _evaluate(
     _complete(prepared, wrapper, resolved)
 
 
-def _checked(plan: PlanRun[Found]) -> PlanRun[Found]:
+def _checked(plan: PlanRun[Result]) -> PlanRun[Result]:
     """The same plan, stopped by an error if a score is NaN."""
     try:
         request = next(plan)

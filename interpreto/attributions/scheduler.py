@@ -14,7 +14,7 @@ from torch import Tensor
 from interpreto.model_wrapping.messages import ModelRequest, ModelResponse, PlanRun, Respond
 from interpreto.model_wrapping.rows import DeduplicatedRows, Rows
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 First = TypeVar("First")
 Second = TypeVar("Second")
 Deduplicate = Callable[[ModelRequest], DeduplicatedRows | None]
@@ -55,11 +55,11 @@ class _PendingRequest:
 
 
 @dataclass(eq=False)
-class _RunningPlan(Generic[Found]):
+class _RunningPlan(Generic[Result]):
     """A plan in progress, its current requests, and the number of those without a response."""
 
     number: int
-    run: PlanRun[Found]
+    run: PlanRun[Result]
     pending: list[_PendingRequest] = field(default_factory=list)
     n_pending: int = 0
     n_evaluations: int = 0
@@ -110,12 +110,12 @@ class _Queue:
 
 
 def run_plans(
-    plans: Iterable[PlanRun[Found]],
+    plans: Iterable[PlanRun[Result]],
     respond: Respond,
     batch_size: int,
     on_evaluations: Callable[[int], object] = lambda rows: None,
     deduplicate: Deduplicate = lambda request: None,
-) -> list[tuple[Found, int]]:
+) -> list[tuple[Result, int]]:
     """Run plans until all have ended, and return the result of each with its number of evaluations.
 
     When no queue has a full batch, plans are advanced until `PREFETCH_BATCHES` batches or `MAX_BUFFERED_BYTES` bytes
@@ -131,16 +131,16 @@ def run_plans(
         deduplicate: Returns the unique rows of a request, in the order that is most efficient for the model; None to
             run all rows as they are.
     """
-    results: dict[int, tuple[Found, int]] = {}
+    results: dict[int, tuple[Result, int]] = {}
     waiting: dict[tuple[object, ...], _Queue] = {}
     # A heap with the earliest sample first: its memory is released soonest.
-    resumable: list[tuple[int, _RunningPlan[Found]]] = []
+    resumable: list[tuple[int, _RunningPlan[Result]]] = []
     remaining = enumerate(plans)
 
     def all_queues_below(size: int) -> bool:
         return all(queue.rows < size for queue in waiting.values())
 
-    def advance(one: _RunningPlan[Found], response: ModelResponse | None) -> float:
+    def advance(one: _RunningPlan[Result], response: ModelResponse | None) -> float:
         """Continue a plan, and return the number of bytes of its next request."""
         try:
             request = next(one.run) if response is None else one.run.send(response)
@@ -205,9 +205,9 @@ def _respond_in_halves(respond: Respond, requests: Sequence[ModelRequest]) -> li
     return [ModelResponse.concatenate(responses)]
 
 
-def join_plans(plans: Sequence[PlanRun[Found]]) -> PlanRun[list[Found]]:
+def join_plans(plans: Sequence[PlanRun[Result]]) -> PlanRun[list[Result]]:
     """Several plans as one: their requests are sent together; those with equal batch keys and targets are merged."""
-    results: dict[int, Found] = {}
+    results: dict[int, Result] = {}
     active: dict[int, ModelRequest] = {}
 
     def advance(number: int, response: ModelResponse | None) -> None:

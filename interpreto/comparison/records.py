@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from interpreto.attributions.result import AttributionOutput
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ def failures(records: Sequence[Record]) -> list[Failure]:
 
 
 def each(
-    work: Callable[[list[int]], Sequence[Found]], items: list[int], on_error: str = "record"
-) -> tuple[dict[int, Found], dict[int, Exception]]:
+    work: Callable[[list[int]], Sequence[Result]], items: list[int], on_error: str = "record"
+) -> tuple[dict[int, Result], dict[int, Exception]]:
     """Process items as one batch; if that fails, process each item separately.
 
     Args:

@@ -33,7 +33,7 @@ from interpreto.visualizations import text_page as html
 from interpreto.visualizations.drawing import figure_of, has_matrix
 from interpreto.visualizations.output import Html, png
 from interpreto.visualizations.output import write as write_page
-from interpreto.visualizations.panels import Panel, gather
+from interpreto.visualizations.panels import Panel, build_panels
 
 MAX_MAPS = 4
 """Maximum number of samples whose attribution maps the page shows."""
@@ -101,7 +101,7 @@ class Figures:
 
     def panels(self, number: int) -> list[list[Panel]]:
         """The panels of one sample: one row per target, one column per method."""
-        return gather(self.content.samples[number], relative=True)
+        return build_panels(self.content.samples[number], relative=True)
 
 
 def write(content: ReportContent, path: Path) -> Path:

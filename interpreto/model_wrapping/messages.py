@@ -18,7 +18,7 @@ from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.sample import Sample
 from interpreto.typing import Scores
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 _FLOAT = 4
 """Bytes of a number in a gradient."""
@@ -200,7 +200,7 @@ class ResolvedSample:
     unperturbed: ModelResponse | None = None
 
 
-PlanRun = Generator[ModelRequest, ModelResponse, Found]
+PlanRun = Generator[ModelRequest, ModelResponse, Result]
 """A running plan."""
 Respond = Callable[[Sequence[ModelRequest]], list[ModelResponse]]
 """Runs requests that share a batch key."""

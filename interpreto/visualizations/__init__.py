@@ -8,7 +8,7 @@ from interpreto.visualizations import text_page as html
 from interpreto.visualizations.drawing import figure_of
 from interpreto.visualizations.map_scaling import diverging, grayscale
 from interpreto.visualizations.output import Html, NotebookFigure, write
-from interpreto.visualizations.panels import Outputs, gather
+from interpreto.visualizations.panels import Outputs, build_panels
 from interpreto.visualizations.top_regions import plot_top
 
 
@@ -45,9 +45,9 @@ def plot_attributions(
         InputError: if there are no results, or they cannot be shown together.
         OptionError: if the percentile is out of range.
     """
-    rows = gather(outputs, one_scale, clip_percentile)
+    rows = build_panels(outputs, one_scale, clip_percentile)
     is_html = save_path is not None and Path(save_path).suffix.lower() in (".html", ".htm")
-    # `gather` refuses mixed modalities, so the first panel speaks for all. Text and images have different defaults:
+    # `build_panels` refuses mixed modalities, so the first panel decides. Texts and images have different defaults:
     # a page for text, which wraps and has tooltips, and a figure for images.
     if rows[0][0].output.is_image:
         figure = figure_of(rows)

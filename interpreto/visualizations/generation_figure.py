@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
 from interpreto.visualizations.output import NotebookFigure
-from interpreto.visualizations.panels import Panel, sample_rows, shortened
+from interpreto.visualizations.panels import Panel, group_by_sample, shortened
 
 _COLUMNS = 40
 """Maximum number of columns; the heat map of a longer text is split into several, one below the other."""
@@ -31,7 +31,7 @@ def draw(rows: list[list[Panel]]) -> NotebookFigure:
     Args:
         rows: Panels, one row per sample and target, one column per method.
     """
-    samples = sample_rows(rows)
+    samples = group_by_sample(rows)
     # A heat map shows all targets of its result, so that one panel per sample and method suffices.
     heat_maps = [
         [_HeatMap(panel, len(samples) > 1 and not column) for column, panel in enumerate(sample[0])]

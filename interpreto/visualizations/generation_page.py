@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from interpreto.typing import AttributionResult
 from interpreto.visualizations.output import Html
-from interpreto.visualizations.panels import Panel, sample_rows, shortened
+from interpreto.visualizations.panels import Panel, group_by_sample, shortened
 from interpreto.visualizations.text_page import page, table
 
 _STYLE = """
@@ -98,7 +98,7 @@ _HINT = "Hover over an underlined target, or step through targets with Tab and t
 
 def of_generations(rows: list[list[Panel]]) -> Html:
     """One section per prompt, with an interactive text and a table of all scores per method."""
-    body = "\n".join(map(_section, sample_rows(rows)))
+    body = "\n".join(map(_section, group_by_sample(rows)))
     return page(f"{body}<script>{_SCRIPT}</script>", "Attributions", _STYLE)
 
 

@@ -43,7 +43,8 @@ def draw(rows: list[list[Panel]]) -> NotebookFigure:
     columns = max(len(line) for _, line in lines)
     sizes = [_size(row[0]) for row, _ in lines]
     heights = [
-        height + _TITLE + _LINE * above(row[0]).count("\n") for (row, _), (_, height) in zip(lines, sizes, strict=True)
+        height + _TITLE + _LINE * panel_title(row[0]).count("\n")
+        for (row, _), (_, height) in zip(lines, sizes, strict=True)
     ]
     total_width = columns * (max(width for width, _ in sizes) + _BAR)
     figure = NotebookFigure(figsize=(total_width, sum(heights) + _LEGEND), layout="constrained")
@@ -55,7 +56,7 @@ def draw(rows: list[list[Panel]]) -> NotebookFigure:
         for panel, axes in zip(line, line_axes, strict=False):
             if panel is None:
                 axes.imshow(row[0].output.raw_input)
-                axes.set_title(above(row[0]), fontsize=10, y=1.0, parse_math=False)
+                axes.set_title(panel_title(row[0]), fontsize=10, y=1.0, parse_math=False)
             else:
                 # Relative scores of all methods share one scale, so that one colour bar is enough.
                 overlay(panel, axes, bar=not panel.relative or panel is row[-1])
@@ -81,7 +82,7 @@ def _size(panel: Panel) -> tuple[float, float]:
     return math.sqrt(_AREA * ratio), math.sqrt(_AREA / ratio)
 
 
-def above(panel: Panel) -> str:
+def panel_title(panel: Panel) -> str:
     """The title of an image: the target's name and score, wrapped to the width of the image."""
     width, _ = _size(panel)
     return textwrap.fill(panel.title, max(16, int((width + _BAR) / _CHARACTER)))

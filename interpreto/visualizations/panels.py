@@ -100,7 +100,7 @@ class Panel:
         return f"p = {probability:.2g}" + suffixes.get(str(self.output.info.get("inference_mode")), "")
 
 
-def gather(outputs: Outputs, relative: bool = False, clip_percentile: float = 99.0) -> list[list[Panel]]:
+def build_panels(outputs: Outputs, relative: bool = False, clip_percentile: float = 99.0) -> list[list[Panel]]:
     """One row per sample and target, with one panel per method.
 
     Args:
@@ -148,7 +148,7 @@ def gather(outputs: Outputs, relative: bool = False, clip_percentile: float = 99
     return rows
 
 
-def sample_rows(rows: list[list[Panel]]) -> list[list[list[Panel]]]:
+def group_by_sample(rows: list[list[Panel]]) -> list[list[list[Panel]]]:
     """The rows, grouped by sample."""
     # Rows of one sample are adjacent and share its result; equal texts may occur twice, so they are told apart by `id`.
     return [list(some) for _, some in groupby(rows, key=lambda row: id(row[0].output))]

@@ -9,9 +9,9 @@ from PIL import Image
 
 from interpreto.errors import InputError
 from interpreto.option_kinds import checks_options
-from interpreto.visualizations.image_figure import above
+from interpreto.visualizations.image_figure import panel_title
 from interpreto.visualizations.output import NotebookFigure, write
-from interpreto.visualizations.panels import gather
+from interpreto.visualizations.panels import build_panels
 
 _SIDE = 2.4
 """Width and height of one image in the figure, in inches."""
@@ -37,7 +37,7 @@ def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save
         InputError: if there are no results, or results of texts.
         OptionError: if there are no percentages, or one is out of range.
     """
-    rows = [row[0] for row in gather(outputs)]
+    rows = [row[0] for row in build_panels(outputs)]
     percentages = list(percents) if isinstance(percents, Sequence) else [percents]
     if not rows[0].output.is_image:
         raise InputError("plot_top shows regions of images; these are results of texts: see plot_attributions.")
@@ -52,7 +52,7 @@ def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save
         for axes in row_axes:
             axes.set_axis_off()
         row_axes[0].imshow(image)
-        row_axes[0].set_title(above(panel), fontsize=10, parse_math=False)
+        row_axes[0].set_title(panel_title(panel), fontsize=10, parse_math=False)
         for percent, axes in zip(percentages, row_axes[1:], strict=True):
             mask = panel.output.top_mask(percent)[panel.target].numpy()
             axes.imshow(np.where(mask[..., None], colours, 1 - _OPACITY + _OPACITY * grey))

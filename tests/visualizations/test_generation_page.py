@@ -8,7 +8,7 @@ import torch
 
 from interpreto import AttributionOutput, plot_attributions
 from interpreto.visualizations import generation_figure as matrix
-from interpreto.visualizations.panels import gather
+from interpreto.visualizations.panels import build_panels
 
 HOSTILE = ["</script><b>", "\"quotes'", " שלום", " 🙂", "\n<!--", " &amp;"]
 
@@ -59,7 +59,7 @@ def test_targets_that_are_not_units_get_buttons():
 
 
 def test_the_figure_has_a_line_per_target_and_blanks_for_nan():
-    figure = matrix.draw(gather({"A": output(), "B": output()}))
+    figure = matrix.draw(build_panels({"A": output(), "B": output()}))
     maps = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title(loc="left") for axes in maps] == ["A", "B"]
     for axes in maps:
@@ -76,7 +76,7 @@ def test_long_texts_go_over_several_strips(tmp_path):
     long = AttributionOutput(
         **{**vars(output()), "attributions": scores, "elements": [f"w{unit}" for unit in range(many)]}
     )
-    maps = [axes for axes in matrix.draw(gather(long)).axes if axes.images]
+    maps = [axes for axes in matrix.draw(build_panels(long)).axes if axes.images]
     assert [axes.images[0].get_array().shape[1] for axes in maps] == [40, 40, 15]
     assert maps[2].get_xticklabels()[-1].get_text() == "w94"
     boxes = [axes.get_position() for axes in maps]

@@ -23,7 +23,7 @@ _MIN_WEIGHT = 1e-6
 """Smallest sum of the weights of perturbed rows; the unperturbed row has the weight 1."""
 
 
-def solution(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
+def least_squares_operator(x: Float[Tensor, "p g"], ridge: float) -> Float[Tensor, "g p"]:
     """The matrix that maps observations to ridge or least-squares slopes, of minimum norm if x is rank-deficient.
 
     The smaller of x^T x and x x^T is inverted, so that many units with few rows cost no more than few units with many
@@ -154,7 +154,7 @@ class _LocalFold(_Observed):
         # Subtracting the weighted means is the same as fitting an intercept that the ridge does not penalise.
         x = design - (weights * design).sum(0) / weights.sum()
         y = scores - (weights * scores).sum(0) / weights.sum()
-        solver = solution(weights.sqrt() * x, self.regression.ridge)
+        solver = least_squares_operator(weights.sqrt() * x, self.regression.ridge)
         slopes = solver @ (weights.sqrt() * y)
         residuals = weights.sqrt() * (y - x @ slopes)
         # HC1: n / (n - parameters), the slopes and the intercept.
@@ -188,30 +188,30 @@ class _ShapleyFold(_Observed):
 
     def fit(self, design, scores, base):
         fully_masked_scores, g = scores[0], design.shape[1]
-        gain = base - fully_masked_scores
+        total_effect = base - fully_masked_scores
         if g == 1:
-            return gain[None], torch.zeros_like(gain)[None]
+            return total_effect[None], torch.zeros_like(total_effect)[None]
         # Restricted to the visible units, different rows can become the same coalition, which counts once. Those that
         # became empty or full are the constraints.
-        once = _first_occurrences(design)
-        sizes = design[once].sum(1).long()
-        once = once[(sizes > 0) & (sizes < g)]
-        if not len(once):
+        unique_rows = _first_occurrences(design)
+        sizes = design[unique_rows].sum(1).long()
+        unique_rows = unique_rows[(sizes > 0) & (sizes < g)]
+        if not len(unique_rows):
             # No information to tell the units apart: equal shares, with an unknown error.
-            return (gain / g).expand(g, -1), torch.full((g, len(gain)), math.nan)
-        design, scores = design[once], scores[once]
+            return (total_effect / g).expand(g, -1), torch.full((g, len(total_effect)), math.nan)
+        design, scores = design[unique_rows], scores[unique_rows]
         sizes = design.sum(1).long()
         counts = torch.bincount(sizes, minlength=g + 1)
         weights = ((g - 1) / (sizes * (g - sizes)) / counts[sizes])[:, None].double()
-        equal = gain / g
-        # Efficiency means that phi - gain / g sums to 0. Projecting x onto vectors that sum to 0 enforces it, because
-        # the minimum-norm solution stays in the row space of x.
+        equal_share = total_effect / g
+        # Efficiency means that phi - total_effect / g sums to 0. Projecting x onto vectors that sum to 0 enforces it,
+        # because the minimum-norm solution stays in the row space of x.
         x = design - design.mean(1, keepdim=True)
-        y = scores - fully_masked_scores - design.sum(1, keepdim=True) * equal
-        solver = solution(weights.sqrt() * x, 0.0)
-        rest = solver @ (weights.sqrt() * y)
-        residuals = weights.sqrt() * (y - x @ rest)
-        return equal + rest, self._errors(solver, residuals, sizes, counts)
+        y = scores - fully_masked_scores - design.sum(1, keepdim=True) * equal_share
+        solver = least_squares_operator(weights.sqrt() * x, 0.0)
+        deviation = solver @ (weights.sqrt() * y)
+        residuals = weights.sqrt() * (y - x @ deviation)
+        return equal_share + deviation, self._errors(solver, residuals, sizes, counts)
 
     def _errors(
         self, solver: Float[Tensor, "g p"], residuals: Float[Tensor, "p t"], sizes: Tensor, counts: Tensor

@@ -20,7 +20,7 @@ from interpreto.model_wrapping.wrapper import InferenceWrapper
 from interpreto.type_guards import is_list
 from interpreto.typing import UnitScores
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def inputs_and_targets(
@@ -60,9 +60,9 @@ def run_on_samples(
     setup: Setup,
     outputs: Sequence[AttributionOutput],
     inputs: object,
-    run: Callable[[PreparedSample, UnitScores], PlanRun[Found]],
+    run: Callable[[PreparedSample, UnitScores], PlanRun[Result]],
     n_evaluations: Callable[[Layout], int],
-) -> list[Completed[Found]]:
+) -> list[Completed[Result]]:
     """Run a plan on the sample of each result, with the attributions of the result.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, final
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.dual_encoders.encoded_targets import OtherSide
 from interpreto.model_wrapping.inputs.image_preprocessor import ImagePreprocessor
-from interpreto.model_wrapping.inputs.image_sources import is_source
+from interpreto.model_wrapping.inputs.image_sources import is_image_source
 from interpreto.model_wrapping.rows import Rows
 from interpreto.model_wrapping.targets import map_targets
 from interpreto.type_guards import is_array
@@ -35,7 +35,7 @@ def _mark(target: object) -> Any:
     if is_array(target) and target.ndim == 4:
         # An array with four axes is several images, all of them targets of every sample.
         return tuple(map(ImageTarget, target))
-    return ImageTarget(target) if is_source(target) or is_array(target) or isinstance(target, dict) else target
+    return ImageTarget(target) if is_image_source(target) or is_array(target) or isinstance(target, dict) else target
 
 
 @final

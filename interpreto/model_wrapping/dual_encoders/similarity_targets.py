@@ -51,7 +51,7 @@ class SimilarityTargets:
         values: The targets: prompts, images, `Embedding`s, `Contrast`s of these, or functions of the normalized
             features.
         names: Names of the targets.
-        places: The indices of each target among `features`: one, two for a contrast, or none for a function.
+        feature_indices: The indices of each target among `features`: one, two for a contrast, or none for a function.
         features: Normalized features of everything that the sample is compared with.
         similarity: Computes scores from features.
         normalize: Whether a sample's features are scaled to length 1 before they are compared.
@@ -59,7 +59,7 @@ class SimilarityTargets:
 
     values: tuple[Any, ...]
     names: tuple[str, ...]
-    places: tuple[tuple[int, ...], ...]
+    feature_indices: tuple[tuple[int, ...], ...]
     features: Float[Tensor, "k d"]
     similarity: Similarity
     normalize: bool = True
@@ -90,7 +90,9 @@ class SimilarityTargets:
     def part(self, start: int, stop: int) -> "SimilarityTargets":
         """Some of the targets; a softmax is still taken over all."""
         chosen = slice(start, stop)
-        return replace(self, values=self.values[chosen], names=self.names[chosen], places=self.places[chosen])
+        return replace(
+            self, values=self.values[chosen], names=self.names[chosen], feature_indices=self.feature_indices[chosen]
+        )
 
     def unnormalized(self) -> "SimilarityTargets":
         """The same targets, for features that are not scaled to length 1."""
@@ -120,7 +122,7 @@ class SimilarityTargets:
         return torch.stack(
             [
                 self._score(value, place, sample_features, scores)
-                for value, place in zip(self.values, self.places, strict=True)
+                for value, place in zip(self.values, self.feature_indices, strict=True)
             ],
             1,
         )
@@ -169,22 +171,22 @@ def compared(
 ) -> SimilarityTargets:
     """Targets with the features of their `flattened` form, in the same order."""
     labels = _distinct_names(flattened(targets), name)
-    places, names, index = [], [], 0
+    feature_indices, names, index = [], [], 0
     for target in targets:
         if isinstance(target, Contrast):
-            places.append((index, index + 1))
+            feature_indices.append((index, index + 1))
             names.append(" - ".join(labels[index : index + 2]))
             # A contrast takes two features, a function none.
             index += 2
         elif isinstance(target, Embedding) or not callable(target):
-            places.append((index,))
+            feature_indices.append((index,))
             names.append(labels[index])
             index += 1
         else:
-            places.append(())
+            feature_indices.append(())
             names.append(getattr(target, "__name__", type(target).__name__))
     return SimilarityTargets(
-        tuple(targets), tuple(names), tuple(places), functional.normalize(features.float(), dim=-1), similarity
+        tuple(targets), tuple(names), tuple(feature_indices), functional.normalize(features.float(), dim=-1), similarity
     )
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from interpreto.model_wrapping.execution.gradient_check import (
     GradientCheck,
     gradient_of,
-    not_differentiable,
-    with_gradients,
+    not_differentiable_error,
+    run_with_gradients,
 )
 from interpreto.model_wrapping.execution.gradient_mode import without_gradients
 from interpreto.model_wrapping.execution.guided_backprop import guided
@@ -59,10 +59,10 @@ class Autograd:
         leaf = rows.fields[field].detach().clone().requires_grad_()
         with torch.enable_grad():
             with guided(module) if requests[0].guided else nullcontext():
-                all_outputs = with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
+                all_outputs = run_with_gradients(lambda: outputs(rows.replace(**{field: leaf})))
             selected = _selected(requests, all_outputs.split(sizes))
             if not all(scores.requires_grad for scores in selected):
-                raise not_differentiable()
+                raise not_differentiable_error()
             gradients = _gradients(selected, leaf)
         # Guided gradients differ from finite differences on purpose, and half precision is too coarse to compare.
         targets = getattr(requests[0].targets, "values", None)

@@ -29,7 +29,7 @@ _NEARBY = 0.1
 _SIGNAL_TO_NOISE = 2
 """Multiple of the noise that a change, or an error of the gradient, must exceed in a noisy score."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -72,7 +72,7 @@ class GradientCheck:
         if self.has_checked(targets) or not x.any():
             return
         self.done.add(targets)
-        steps = _Steps(scores, x)
+        steps = _FiniteDifferences(scores, x)
         for target, gradient in enumerate(gradients[0]):
             error = steps.compare(gradient, target)
             # Pixels of one colour tie under max pooling, for which PyTorch uses the gradient of one of them. The score
@@ -81,7 +81,7 @@ class GradientCheck:
                 raise error
 
 
-class _Steps:
+class _FiniteDifferences:
     """Finite differences of scores along random directions, shared by all targets.
 
     Args:
@@ -94,7 +94,7 @@ class _Steps:
         directions = torch.randn(_MORE_DIRECTIONS, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
         self.directions = directions / directions.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
         self._found: dict[tuple[float, int], Float[Tensor, "2 k t"]] = {}
-        self._nearby: _Steps | None = None
+        self._nearby: _FiniteDifferences | None = None
 
     def length(self, step: float) -> float:
         """The length of a step that is relative to the norm of the input."""
@@ -148,18 +148,18 @@ class _Steps:
             return _wrong_gradient(measured[0], slopes) if is_wrong else None
         return None
 
-    def nearby(self) -> "_Steps":
+    def nearby(self) -> "_FiniteDifferences":
         """Finite differences from a random point near the input."""
         if self._nearby is None:
             noise = torch.randn(self.x.shape, generator=torch.Generator().manual_seed(1)).to(self.x)
-            self._nearby = _Steps(self.scores, self.x + self.length(_NEARBY) * noise / noise.norm())
+            self._nearby = _FiniteDifferences(self.scores, self.x + self.length(_NEARBY) * noise / noise.norm())
         return self._nearby
 
     def compare_own(self, target: int) -> UnsupportedError | None:
         """The error for the gradient that the model has at this input."""
         leaf = self.x.detach().clone().requires_grad_()
         with torch.enable_grad():
-            gradient = gradient_of(self.scores(leaf)[0, target], leaf, keep_graph=False)
+            gradient = gradient_of(self.scores(leaf)[0, target], leaf, retain_graph=False)
         return self.compare(gradient[0], target)
 
 
@@ -190,7 +190,7 @@ _REMEDY = (
 )
 
 
-def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | None = None) -> Tensor:
+def gradient_of(output: Tensor, leaf: Tensor, retain_graph: bool, grad_outputs: Tensor | None = None) -> Tensor:
     """The gradient of an output with respect to a leaf.
 
     Raises:
@@ -198,18 +198,18 @@ def gradient_of(output: Tensor, leaf: Tensor, keep_graph: bool, seed: Tensor | N
         UnsupportedError: if the backward pass fails.
     """
     try:
-        (gradient,) = torch.autograd.grad(output, leaf, seed, retain_graph=keep_graph, allow_unused=True)
+        (gradient,) = torch.autograd.grad(output, leaf, grad_outputs, retain_graph=retain_graph, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:
         # Reentrant checkpoints, operators without a backward pass, in-place changes, custom autograd functions.
         raise UnsupportedError(f"PyTorch cannot differentiate this model ({error}). {_REMEDY}") from error
     if gradient is None:
-        raise not_differentiable()
+        raise not_differentiable_error()
     return gradient
 
 
-def with_gradients(run: Callable[[], Found]) -> Found:
+def run_with_gradients(run: Callable[[], Result]) -> Result:
     """Run a model that may fail only while gradients are enabled.
 
     Raises:
@@ -227,6 +227,6 @@ def with_gradients(run: Callable[[], Found]) -> Found:
         raise UnsupportedError(f"This model runs only without gradients ({error}). {_REMEDY}") from error
 
 
-def not_differentiable() -> ModelError:
+def not_differentiable_error() -> ModelError:
     """The error for a score that does not depend on the input in a differentiable way."""
     return ModelError(f"The score does not depend on the input in a way that PyTorch can differentiate. {_REMEDY}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interpreto.errors import InputError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
-from interpreto.model_wrapping.inputs.image_sources import is_source, opened
+from interpreto.model_wrapping.inputs.image_sources import is_image_source, load_image
 from interpreto.type_guards import is_array, is_list
 
 Box = tuple[float, float, float, float]
@@ -27,7 +27,7 @@ def is_one_image(inputs: Any) -> bool:
     """Whether the user passed one image rather than several."""
     if isinstance(inputs, Mapping):
         return "pixel_values" not in inputs or len(_images_of(inputs)) == 1
-    return is_source(inputs) or (is_array(inputs) and inputs.ndim != 4 and not _holds_images(inputs))
+    return is_image_source(inputs) or (is_array(inputs) and inputs.ndim != 4 and not _holds_images(inputs))
 
 
 def split_images(inputs: Any) -> Iterator[Any]:
@@ -41,7 +41,7 @@ def split_images(inputs: Any) -> Iterator[Any]:
     if isinstance(inputs, Mapping):
         for image in _images_of(inputs):
             yield {"pixel_values": image}
-    elif is_source(inputs):
+    elif is_image_source(inputs):
         yield inputs
     elif is_array(inputs) and not _holds_images(inputs):
         yield from inputs if inputs.ndim == 4 else [inputs]
@@ -95,8 +95,8 @@ def to_image(raw: Any) -> Image.Image:
     Raises:
         InputError: if the image cannot be read, has no pixels, or has values out of range.
     """
-    if is_source(raw):
-        image = opened(raw)
+    if is_image_source(raw):
+        image = load_image(raw)
         if 0 in image.size:
             raise InputError(f"The image has no pixels: its size is {image.width} x {image.height}.")
         # Pillow clips modes I and F to 8 bits when it converts them, which turns 16-bit images white.

@@ -20,7 +20,7 @@ _WITH_PREVIEWS = ("MPO",)
 _MAX_CHARACTERS = 80
 
 
-def is_source(value: object) -> bool:
+def is_image_source(value: object) -> bool:
     """Whether a value is one image that can be opened: a path, bytes, an open file, or a PIL image."""
     return isinstance(value, str | os.PathLike | Image.Image | BYTES) or _is_file(value)
 
@@ -34,7 +34,7 @@ def is_url(value: str) -> bool:
     return _URL.match(value) is not None
 
 
-def opened(source: Any) -> Image.Image:
+def load_image(source: Any) -> Image.Image:
     """Load the image of a path, bytes, an open file or a PIL image, with its EXIF orientation applied.
 
     Raises:

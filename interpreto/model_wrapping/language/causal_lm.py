@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from interpreto.errors import ModelError
-from interpreto.model_wrapping.execution.gradient_check import GradientCheck, not_differentiable, with_gradients
+from interpreto.model_wrapping.execution.gradient_check import (
+    GradientCheck,
+    not_differentiable_error,
+    run_with_gradients,
+)
 from interpreto.model_wrapping.execution.gradient_mode import without_gradients
 from interpreto.model_wrapping.execution.guided_backprop import guided
 from interpreto.model_wrapping.execution.precision import at_least_float32, precision
@@ -239,7 +243,7 @@ class CausalLMEngine(Engine):
         with torch.enable_grad():
             with guided(self.text_model.model) if requests[0].guided else nullcontext():
                 with_leaf = rows.replace(**{field: leaf})
-                outputs, head = with_gradients(lambda: self._outputs(with_leaf, positions, cut=True))
+                outputs, head = run_with_gradients(lambda: self._outputs(with_leaf, positions, cut=True))
             n_targets = max(len(request.targets) for request in requests)
             scores, begin = [], 0
             uses_position = torch.zeros(len(rows), n_targets, len(positions), dtype=torch.bool)
@@ -251,7 +255,7 @@ class CausalLMEngine(Engine):
                 uses_position[part, : len(targets), columns] = targets.target_uses_position
             all_scores = torch.cat(scores)
             if not all_scores.requires_grad:
-                raise not_differentiable()
+                raise not_differentiable_error()
             # On a CPU, one backward pass per target is faster than a batched one.
             in_one_pass = leaf.device.type != "cpu"
             all_gradients = gradients(all_scores, uses_position.to(leaf.device), head, leaf, in_one_pass)

@@ -116,7 +116,7 @@ class Pixels(Masker):
     ) -> MaskedRows:
         # Masks of units are expanded to pixels only when a batch runs: they are many times smaller in memory.
         of_units = cells.shape[1:] == units.shape
-        masks, masked_share = (cells, cells) if of_units else stretched(cells, units, sample.size)
+        masks, masked_share = (cells, cells) if of_units else to_pixel_masks(cells, units, sample.size)
         original = sample.rows.fields[PIXELS]
         pixels = LazyBlend(
             original,
@@ -137,7 +137,7 @@ class Pixels(Masker):
         return describe(self.removal)
 
 
-def stretched(
+def to_pixel_masks(
     cells: Float[Tensor, "p *cells"], units: Units, size: tuple[int, int]
 ) -> tuple[Float[Tensor, "p H W"], Float[Tensor, "p *g"]]:
     """Masks of pixels from masks of pixels or of a coarser grid, and the share of every unit that they mask."""

@@ -13,7 +13,7 @@ from interpreto.attributions.perturbations.paths.points import QuadratureRule, c
 
 _STEP = 0.01
 """Step, in pixels or tokens, of the forward difference with respect to sigma."""
-_REACH = 4.0
+_TRUNCATE = 4.0
 """The radius of a kernel in standard deviations, like `truncate` of scipy's `gaussian_filter`."""
 
 
@@ -54,21 +54,21 @@ class BlurPath(PathGenerator):
     ) -> Iterator[PathPoints]:
         alphas, weights = quadrature(self.n_steps, self.rule)
         for alpha, weight in zip(alphas.split(size), weights.split(size), strict=True):
-            blurs, slopes = blurred(tensor, alpha.double() * self.max_sigma, self.axes)
+            blurs, derivatives = blurred(tensor, alpha.double() * self.max_sigma, self.axes)
             # The path runs from the blurred sample to the sharp one, with falling widths, hence the minus sign.
-            yield PathPoints(blurs, slopes, -self.max_sigma * weight)
+            yield PathPoints(blurs, derivatives, -self.max_sigma * weight)
 
 
-def gaussian(sigmas: Float[Tensor, " p"], size: int) -> Float[Tensor, "p s"]:
+def half_gaussian(sigmas: Float[Tensor, " p"], size: int) -> Float[Tensor, "p s"]:
     """One side of the Gaussian kernel of each sigma, at distances 0, 1, ... below `size`.
 
     The whole symmetric kernel sums to 1. A sigma of 0 does not blur: its weights are 1, 0, 0, ...
     """
     # Normalised over the whole kernel, also where it is longer than the axis: what is beyond the border counts as 0.
-    reach = (_REACH * sigmas + 0.5).floor()[:, None]
-    distance = torch.arange(max(size, int(reach.max()) + 1), dtype=torch.float64)
+    radius = (_TRUNCATE * sigmas + 0.5).floor()[:, None]
+    distance = torch.arange(max(size, int(radius.max()) + 1), dtype=torch.float64)
     weights = torch.exp(-0.5 * (distance / sigmas[:, None].clamp(min=1e-9)).square())
-    weights = torch.where(distance <= reach, weights, 0.0)
+    weights = torch.where(distance <= radius, weights, 0.0)
     # Distance 0 occurs once in the kernel, all others twice.
     return (weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1]))[:, :size]
 
@@ -83,24 +83,26 @@ def blurred(
     """
     # With A_i, the blur of axis i at sigma, and B_i, that at sigma + step, B2 B1 - A2 A1 = A2 (B1 - A1) + (B2 - A2) B1:
     # one term per axis, for which `wider` is the tensor blurred at sigma + step along the axes before it.
-    blurs, wider, slopes = tensor[None], tensor[None], None
+    blurs, wider, derivatives = tensor[None], tensor[None], None
     for axis in axes:
         size = tensor.shape[axis]
         distance = (torch.arange(size)[:, None] - torch.arange(size)).abs()
-        kernel, next_kernel = gaussian(sigmas, size), gaussian(sigmas + _STEP, size)
+        kernel, next_kernel = half_gaussian(sigmas, size), half_gaussian(sigmas + _STEP, size)
         matrix, next_matrix, change = (
             w.to(tensor)[:, distance] for w in (kernel, next_kernel, (next_kernel - kernel) / _STEP)
         )
-        term = _along(change, wider, axis)
-        slopes = term if slopes is None else _along(matrix, slopes, axis) + term
-        blurs = _along(matrix, blurs, axis)
+        term = _multiply_axis(change, wider, axis)
+        derivatives = term if derivatives is None else _multiply_axis(matrix, derivatives, axis) + term
+        blurs = _multiply_axis(matrix, blurs, axis)
         if axis != axes[-1]:
-            wider = _along(next_matrix, wider, axis)
-    assert slopes is not None
-    return blurs, slopes
+            wider = _multiply_axis(next_matrix, wider, axis)
+    assert derivatives is not None
+    return blurs, derivatives
 
 
-def _along(matrices: Float[Tensor, "p i j"], tensors: Float[Tensor, "_p *s"], axis: int) -> Float[Tensor, "p *s"]:
+def _multiply_axis(
+    matrices: Float[Tensor, "p i j"], tensors: Float[Tensor, "_p *s"], axis: int
+) -> Float[Tensor, "p *s"]:
     """Multiply an axis of each tensor, or of the only tensor, by each matrix."""
     moved = tensors.movedim(axis + 1, -1)
     product = moved.flatten(1, -2) @ matrices.mT
