@@ -114,9 +114,14 @@ def checks_options(function: Callable[P, T]) -> Callable[P, T]:
 
 def _annotations(parameter: inspect.Parameter) -> list[tuple[str, Any]]:
     """The name and annotation of a parameter; of all options for `**options: Unpack[...]`."""
-    if parameter.kind is parameter.VAR_KEYWORD and get_args(parameter.annotation):
-        return list(get_type_hints(get_args(parameter.annotation)[0]).items())
-    return [(parameter.name, parameter.annotation)]
+    unpacked = unpacked_annotations(parameter.annotation) if parameter.kind is parameter.VAR_KEYWORD else {}
+    return list(unpacked.items()) or [(parameter.name, parameter.annotation)]
+
+
+def unpacked_annotations(annotation: object) -> dict[str, Any]:
+    """The names and annotations of the options in `Unpack[...]`; empty for any other annotation."""
+    arguments = get_args(annotation)
+    return get_type_hints(arguments[0]) if arguments else {}
 
 
 def literal_values(annotation: object) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypedDict, get_args, get_type_hints
+from typing import Any, TypedDict, get_type_hints
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from interpreto.attributions.option_hints import unknown_option
 from interpreto.attributions.perturbations.base import Reduction
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.runtime import InferenceMode, TargetGranularity
+from interpreto.option_kinds import unpacked_annotations
 from interpreto.typing import Modality
 
 
@@ -177,5 +178,5 @@ def _shared_names(method: type) -> list[str]:
     if not keywords:
         return []
     # Also resolves annotations that are strings (PEP 563).
-    unpacked = get_args(get_type_hints(method.__init__).get(keywords[0]))
-    return list(get_type_hints(unpacked[0] if unpacked else Options))
+    annotation = get_type_hints(method.__init__).get(keywords[0])
+    return list(unpacked_annotations(annotation) or get_type_hints(Options))

@@ -59,17 +59,23 @@ class AdaptivePathPlan(SmoothablePlan):
         return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
-        integral = self.raw_attribution(prepared)
+        baselines = self._baselines(prepared)
+        integral = self._integrate_paths(prepared, baselines)
         if not self.score_reducer.preserves_sum:
             raw = yield from integral
             return UnitAttribution(self.to_unit_scores(prepared, raw))
-        starts = scores_of_starts(prepared, self.modality, self._baselines(prepared))
-        start_scores, raw = yield from join_two(starts, integral)
+        start_scores, raw = yield from join_two(scores_of_starts(prepared, self.modality, baselines), integral)
         scores = self.to_unit_scores(prepared, raw)
         return UnitAttribution(scores, None, completeness_gap(prepared, start_scores, scores))
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
-        starts = self._baselines(prepared).to(prepared.device)
+        return self._integrate_paths(prepared, self._baselines(prepared))
+
+    def _integrate_paths(
+        self, prepared: PreparedSample, baselines: Float[Tensor, "b *s"]
+    ) -> PlanRun[Float[Tensor, "t *s"]]:
+        """The mean over baselines of the path integrals of every target."""
+        starts = baselines.to(prepared.device)
         paths = [(target, start) for target in range(len(prepared.targets)) for start in starts]
         attributions: list[Tensor] = []
         size = prepared.max_evaluations_per_request

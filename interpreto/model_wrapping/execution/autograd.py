@@ -64,8 +64,8 @@ class Autograd:
             if not all(scores.requires_grad for scores in selected):
                 raise not_differentiable_error()
             gradients = _gradients(selected, leaf)
-        # Guided gradients differ from finite differences on purpose, and half precision is too coarse to compare.
         targets = getattr(requests[0].targets, "values", None)
+        # Guided gradients differ from finite differences on purpose, and half precision is too coarse to compare.
         if (
             not requests[0].guided
             and dtype in (torch.float32, torch.float64)
