@@ -55,6 +55,7 @@ bench: $(DEVELOPING)
 	$(BIN)/python -m benchmarks.interrupts
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.what_was_tried
+	$(BIN)/python -m benchmarks.zoo_comparison
 	$(BIN)/python -m benchmarks.zoo_truth
 	-$(BIN)/python -m benchmarks.explained_score
 	-$(BIN)/python -m benchmarks.real_language_model

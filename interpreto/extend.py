@@ -3,8 +3,8 @@
 See the page on extending in the documentation for an example of each.
 """
 
-from interpreto.attributions.aggregations.gradients import Mean, Sampled
-from interpreto.attributions.aggregations.masks import Differences, Estimate, KeptMean, MaskAggregator, MaskFold
+from interpreto.attributions.aggregations.gradients import Mean, SampleAccumulator
+from interpreto.attributions.aggregations.masks import Differences, Estimate, KeptMean, MaskAccumulator, MaskAggregator
 from interpreto.attributions.assembly import Setup
 from interpreto.attributions.explainer import Explainer
 from interpreto.attributions.granularity.image import bounding_boxes
@@ -69,8 +69,8 @@ __all__ = [
     "Layout",
     "LazyBlend",
     "MapOptions",
+    "MaskAccumulator",
     "MaskAggregator",
-    "MaskFold",
     "MaskGenerator",
     "MaskedRows",
     "Masker",
@@ -97,7 +97,7 @@ __all__ = [
     "Revealer",
     "Rows",
     "Runtime",
-    "Sampled",
+    "SampleAccumulator",
     "Scores",
     "SegmentUnits",
     "Setup",

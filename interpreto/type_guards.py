@@ -47,6 +47,22 @@ def as_tuple(value: object) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def as_pair(size: Any) -> tuple[Any, Any]:
+    """Height and width; one number is both."""
+    height, width = size if is_list(size) else (size, size)
+    return height, width
+
+
+def function_name(function: object) -> str:
+    """The name of a function; of any other callable object, the name of its class."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def shape_or_type(value: object) -> str:
+    """The shape of an array or tensor, and the type of anything else, for messages about what a function returned."""
+    return f"shape {tuple(value.shape)}" if is_array(value) else type(value).__name__
+
+
 def is_text_pair(value: object) -> TypeGuard[tuple[str, str]]:
     """Whether a value is a tuple of two strings."""
     return isinstance(value, tuple) and len(value) == 2 and are_all(str, value)

@@ -11,9 +11,11 @@ Axis letters of all annotations:
 | `p` | perturbations (rows), changed copies of a sample |
 | `b` | baselines |
 | `d`, `c` | embedding width, channels |
+| `*s` | the axes of the input tensor: `l d` or `c H W` |
 | `k` | outputs of the model, such as classes |
 
-Masks are 1 where a unit is changed and 0 where it is unchanged.
+A letter with an underscore, such as `_p`, has a size of its own. Masks are 1 where a unit is changed and 0 where it is
+unchanged.
 """
 
 from collections.abc import Callable, Mapping
@@ -97,6 +99,13 @@ class AttributionResult(Protocol):
 
     @property
     def is_generation(self) -> bool: ...
+
+    def require_image(self) -> Image.Image: ...
+
+    def require_boxes(self) -> Float[Tensor, "u 4"]: ...
+
+    @property
+    def prompt(self) -> str: ...
 
     @property
     def granularity(self) -> str: ...

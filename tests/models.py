@@ -1,5 +1,6 @@
 """Tiny models with random weights, tokenizers trained on a few sentences, and models with known attributions."""
 
+import inspect
 from functools import cache, partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from interpreto import METHODS, IntegratedGradients, zoo
+from interpreto import METHODS, METRICS, IntegratedGradients, zoo
 
 TEXTS = ["The plot was not good.", "A truly charming film, and we saw it twice!", "Dull."]
 FAST_OPTIONS = {
@@ -36,6 +37,11 @@ def light(method, **options):
 
 
 ALL_LIGHT = {method.__name__: light(method) for method in METHODS}
+LIGHT_METRICS = {
+    metric.__name__: partial(metric, n_samples=8) if "n_samples" in inspect.signature(metric).parameters else metric
+    for metric in METRICS
+}
+"""Every metric, by name, with few evaluations."""
 
 
 @cache

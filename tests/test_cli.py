@@ -289,9 +289,39 @@ def test_comparing_texts_from_a_file(tmp_path):
 def test_wrong_comparisons_are_reported(tmp_path, arguments, message):
     (tmp_path / "empty.txt").write_text("\n")
     arguments = [str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in arguments]
-    result = run("compare", "--model", "zoo:reviews-bert", "--samples", "2", *arguments)
+    result = run("compare", "--model", "zoo:reviews-bert", *arguments)
     assert result.exit_code == 1
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "task=text-classification"], "-o task= is not possible: pass --task"),
+        (["-o", "n-bootstrap=9", "-o", "methods=rise"], "-o methods= is not possible: pass --methods"),
+        (["-o", "granularity=word", "--granularity", "token"], "set the same option"),
+        (["-o", "modality=['text']"], "modality=['text'] must be"),
+        (["a good film", "--samples", "5"], "--samples is the number of held-out samples"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(arguments, message):
+    result = run("compare", "--model", "zoo:reviews-bert", *arguments)
+    assert result.exit_code == 1
+    assert message in str(result.exception)
+
+
+def test_lines_of_a_file_are_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    some_images()[0].save("cat.png")
+    (tmp_path / "paths.txt").write_text("cat.png\n")
+    result = run("compare", "--model", "zoo:shapes-vit", "--file", "paths.txt")
+    assert "'cat.png' is passed as a text" in str(result.exception)
+
+
+def test_masks_are_those_of_the_samples_own_labels():
+    assert cli_results.held_out_samples("shapes-clip", 2, None, True)["masks"] is not None
+    assert cli_results.held_out_samples("shapes-clip", 2, "a red circle", True)["masks"] is None
+    assert cli_results.held_out_samples("shapes-vit", 2, 0, False)["masks"] is not None
 
 
 def test_a_model_of_ones_own_needs_something_to_compare_on(tmp_path):

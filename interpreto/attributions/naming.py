@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from interpreto.errors import OptionError, choices
+from interpreto.type_guards import function_name
 
 
 def cli_name(cls: type) -> str:
@@ -36,7 +37,7 @@ def find_by_name(name: str, classes: Sequence[type], kind: str) -> Any:
 def display_name(factory: object) -> str:
     """The name of a class, or of a `functools.partial` with its options."""
     if not isinstance(factory, partial):
-        return getattr(factory, "__name__", type(factory).__name__)
+        return function_name(factory)
     options = ", ".join(f"{name}={display_name(v) if callable(v) else repr(v)}" for name, v in factory.keywords.items())
     return f"{display_name(factory.func)}({options})"
 

@@ -17,6 +17,8 @@ from interpreto.typing import Modality, RawInput
 from interpreto.visualizations import plot_attributions
 from interpreto.visualizations.map_scaling import to_map
 
+_NO_IMAGE = "Maps are for images; the scores of a text are in attributions and elements."
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -97,6 +99,31 @@ class AttributionOutput:
         """Whether the explained sample is an image."""
         return isinstance(self.raw_input, Image.Image)
 
+    def require_image(self) -> Image.Image:
+        """The explained image.
+
+        Raises:
+            OptionError: if the sample is a text.
+        """
+        if not isinstance(self.raw_input, Image.Image):
+            raise OptionError(_NO_IMAGE)
+        return self.raw_input
+
+    def require_boxes(self) -> Float[Tensor, "u 4"]:
+        """The boxes of the units of an image: left, top, right and bottom in pixels of the image.
+
+        Raises:
+            OptionError: if the sample is a text.
+        """
+        if not isinstance(self.elements, Tensor):
+            raise OptionError(_NO_IMAGE)
+        return self.elements
+
+    @property
+    def prompt(self) -> str:
+        """The prompt that a language model continues; empty for other tasks."""
+        return str(self.raw_input[0]) if self.is_generation and isinstance(self.raw_input, tuple) else ""
+
     @property
     def is_generation(self) -> bool:
         """Whether the targets are tokens that continue the sample."""
@@ -165,11 +192,9 @@ class AttributionOutput:
         Raises:
             OptionError: if the sample is a text.
         """
-        if not isinstance(self.raw_input, Image.Image) or not isinstance(self.elements, Tensor):
-            raise OptionError("Maps are for images; the scores of a text are in attributions and elements.")
-        width, height = self.raw_input.size
+        boxes = self.require_boxes()
+        width, height = self.require_image().size
         rows, columns = size or (height, width)
-        boxes = self.elements
         # The box that the model reads, in pixels of the map. It can extend beyond the image if the processor pads; only
         # the part inside is drawn.
         left, right = (round(float(edge) * columns / width) for edge in (boxes[:, 0].min(), boxes[:, 2].max()))
@@ -236,7 +261,7 @@ def top_unit(output: AttributionOutput, target: int = 0) -> str:
     """The unit with the largest score for a target: its text, or its position on the grid."""
     scores = output.ranking_scores[target]
     best = int(torch.argmax(scores.nan_to_num(-torch.inf)))
-    if isinstance(output.elements, Tensor):
+    if output.is_image:
         position = ", ".join(str(int(i)) for i in torch.unravel_index(torch.tensor(best), scores.shape))
         return f"{output.granularity} ({position})"
-    return output.elements[best].strip()
+    return str(output.elements[best]).strip()

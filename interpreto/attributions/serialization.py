@@ -54,15 +54,16 @@ def _write(output: AttributionResult, folder: Path) -> None:
     tensors = {name: getattr(output, name) for name in TENSORS}
     metadata: dict[str, Any] = {"version": VERSION, **{name: getattr(output, name) for name in _PLAIN}}
     metadata["targets"] = [target_to_json(target) for target in output.targets]
-    if isinstance(output.elements, Tensor):
-        tensors.update(_packed(output.elements, output.attributions.shape))
-    else:
+    # A result of a sample that failed has an empty list, whether or not its sample is an image.
+    if isinstance(output.elements, list):
         metadata["elements"] = output.elements
+    else:
+        tensors.update(_packed(output.elements, output.attributions.shape))
     # safetensors refuses tensors that are not contiguous.
     contents = {TENSORS_FILE: save({name: t.contiguous() for name, t in tensors.items() if t is not None})}
-    if isinstance(output.raw_input, Image.Image):
+    if output.is_image:
         buffer = io.BytesIO()
-        output.raw_input.save(buffer, format="png")
+        output.require_image().save(buffer, format="png")
         contents[IMAGE_FILE] = buffer.getvalue()
     else:
         metadata["raw_input"] = output.raw_input

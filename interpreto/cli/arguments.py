@@ -6,20 +6,20 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import transformers
 import typer
 
-import interpreto
 from interpreto.attributions.methods import METHODS
 from interpreto.attributions.naming import cli_name, find_by_name, split_names
 from interpreto.attributions.result import AttributionOutput
 from interpreto.cli.inputs import lines_of, text_of
 from interpreto.errors import InterpretoError, OptionError
 from interpreto.loading import load
+from interpreto.option_kinds import read_option
 
 Results = dict[str, list[AttributionOutput]]
 Method = type[Any]
@@ -86,45 +86,52 @@ def import_object(path: str) -> Any:
     return value
 
 
-def granularity_options(name: str | None) -> dict[str, Any]:
-    """The option `granularity`, if the user passes one: a name, or the import path of a segmenter or its class."""
+def granularity_options(name: str | None, options: Mapping[str, object]) -> dict[str, Any]:
+    """The option `granularity` from the value of --granularity: a name, or the import path of a segmenter or its class.
+
+    Args:
+        name: The value; None if there is none.
+        options: The options from KEY=VALUE pairs.
+
+    Raises:
+        OptionError: if these contain a granularity too.
+        InterpretoError: if an import path cannot be imported.
+    """
     if name is None:
         return {}
+    if "granularity" in options:
+        raise OptionError("-o granularity= and --granularity set the same option: pass one of them.")
     if not is_import_path(name):
         return {"granularity": name}
     value = import_object(name)
     return {"granularity": value() if inspect.isclass(value) else value}
 
 
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_options(pairs: Sequence[str], own_options: Mapping[str, str]) -> dict[str, Any]:
     """Options from KEY=VALUE pairs; hyphens in keys become underscores, and values are Python literals or else text.
+
+    Args:
+        pairs: The pairs.
+        own_options: From names that the command has options of its own for to these options.
 
     Raises:
         BadParameter: if a pair has no "=".
+        OptionError: if a key is one of `own_options`, or the modality is not a name.
     """
-    options = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not of the form KEY=VALUE, for example n_samples=1000.")
+        name = key.replace("-", "_")
+        if name in own_options:
+            raise OptionError(f"-o {key}= is not possible: pass {own_options[name]}.")
         try:
-            options[key.replace("-", "_")] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key.replace("-", "_")] = value
-    return options
-
-
-def parse_shared_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Options from KEY=VALUE pairs for all methods of a comparison.
-
-    Raises:
-        InterpretoError: if a key is a parameter of `compare`, which is an option of the command itself.
-    """
-    options = parse_options(pairs)
-    for name in options:
-        if name in inspect.signature(interpreto.compare).parameters:
-            raise InterpretoError(f"-o {name}= is not an option of the methods: see `interpreto compare --help`.")
-    return options
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError):
+            options[name] = value
+    # Samples are checked with the modality before methods validate their options.
+    return {name: read_option(name, value) if name == "modality" else value for name, value in options.items()}
 
 
 def parse_target(text: str | None, generates: bool) -> Any:

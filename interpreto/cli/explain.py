@@ -43,7 +43,10 @@ def explain(
         raise InterpretoError("There is nothing to explain: pass INPUT or --text.")
     if out is not None:
         check_out(out, [f"{one.__name__}-{number}" for one in methods for number in range(len(samples))])
-    options = parse_options(option) | granularity_options(granularity)
+    options = parse_options(
+        option, {"task": "--task", "targets": "--target", "model": "--model", "processor": "--model"}
+    )
+    options |= granularity_options(granularity, options)
     loaded, processor = load_model(model, task)
     purpose = find_task(loaded, task)
     compares = purpose == "zero-shot-image-classification"

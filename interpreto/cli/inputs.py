@@ -57,7 +57,12 @@ def check(samples: Iterable[object], task: str, modality: str | None) -> None:
         if isinstance(sample, accepted):
             continue
         if isinstance(sample, str):
-            raise InterpretoError(f"There is no image file {sample[:80]!r}, and the inputs of this model are images.")
+            is_file = _exists(Path(sample))
+            raise InterpretoError(
+                f"{sample!r} is passed as a text, and the inputs of this model are images: pass the file as INPUT."
+                if is_file
+                else f"There is no image file {sample[:80]!r}, and the inputs of this model are images."
+            )
         name = repr(str(sample)) if isinstance(sample, Path) else "standard input"
         raise InterpretoError(f"{name} is an image, and the inputs of this model are texts.")
 

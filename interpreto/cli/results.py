@@ -80,7 +80,7 @@ def _target_names(output: AttributionOutput) -> str:
 
 def print_details(output: AttributionOutput) -> None:
     """Print the scores of the units of a text."""
-    if not isinstance(output.elements, list):
+    if output.is_image:
         return
     if output.is_generation:
         print_sources(output)
@@ -90,7 +90,7 @@ def print_details(output: AttributionOutput) -> None:
         for unit, element in enumerate(output.elements):
             errors = output.standard_errors
             values = [output.attributions[target, unit], *([] if errors is None else [errors[target, unit]])]
-            table.add_row(escape(element.strip()), *(f"{float(value):+.4f}" for value in values))
+            table.add_row(escape(str(element).strip()), *(f"{float(value):+.4f}" for value in values))
         console.print(table)
 
 
@@ -184,7 +184,11 @@ def held_out_samples(name: str, count: int, target: object, needs_target: bool) 
             story, instead of the predicted classes.
     """
     examples = zoo.samples(name, count)
-    masks = [example.truth for example in examples]
+    if len(examples) < count:
+        console.print(f"zoo:{name} has {len(examples)} held-out samples; all of them are used.", highlight=False)
+    # The masks show the object or the words of the samples' own labels, which another prompt or word need not name.
+    is_other_target = needs_target and target is not None
+    masks = [None if is_other_target else example.truth for example in examples]
     labels = [example.label for example in examples] if needs_target else None
     return {
         "inputs": [example.input for example in examples],

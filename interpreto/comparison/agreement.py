@@ -56,7 +56,7 @@ def _groups(sample: Sequence[AttributionOutput | None]) -> list[list[int]]:
     groups: dict[object, list[int]] = {}
     for number, output in enumerate(sample):
         if output is not None:
-            units = tuple(output.elements) if isinstance(output.elements, list) else output.elements.numpy().tobytes()
+            units = output.require_boxes().numpy().tobytes() if output.is_image else tuple(output.elements)
             segments = None if output.unit_map is None else output.unit_map.numpy().tobytes()
             groups.setdefault((output.target_names, output.attributions.shape, units, segments), []).append(number)
     return list(groups.values())

@@ -25,6 +25,7 @@ from interpreto.comparison.fingerprint import describe_call, fingerprint
 from interpreto.comparison.records import Record
 from interpreto.errors import OptionError, UnsupportedError, choices
 from interpreto.model_wrapping.wrapper import InferenceWrapper
+from interpreto.typing import OnError
 
 DEFAULT_METRICS = ("Deletion", "Insertion", "MuFidelity", "Completeness", "Entropy")
 LOCALIZATION = ("PointingGame", "RelevanceMass", "RelevanceRank")
@@ -119,6 +120,7 @@ def methods(
     processor: object,
     options: Mapping[str, object],
     corpus: Any,
+    on_error: OnError,
 ) -> list[MethodEntry]:
     """Create the requested methods, and the controls that the model supports.
 
@@ -129,9 +131,11 @@ def methods(
         processor: The processor as the user passed it.
         options: The options of the comparison that are passed on to methods.
         corpus: The option `corpus`: texts from which `TokenFrequency` counts tokens.
+        on_error: Whether a method that does not support the model is an error ("raise"), unless all are requested.
 
     Raises:
         OptionError: if a name, an option or a value is invalid.
+        UnsupportedError: with "raise", if a method that is requested by name does not support the model.
     """
     controls: dict[str, Factory] = {"RandomScores": RandomScores, "PositionOnly": PositionOnly}
     if not wrapper.engine.gradient_obstacle:
@@ -140,26 +144,44 @@ def methods(
         controls["CentreGaussian"] = CentreGaussian
     elif corpus is not None:
         controls["TokenFrequency"] = partial(TokenFrequency, corpus=corpus)
-    if isinstance(requested, str) and requested == "all":
+    takes_all = isinstance(requested, str) and requested == "all"
+    if takes_all:
         requested = [cls for cls in METHODS if wrapper.inputs.spatial or cls not in IMAGES_ONLY]
     factories = resolve_classes(requested, METHODS, "method", is_method)
     duplicates = sorted(set(factories) & set(controls))
     if duplicates:
         raise OptionError(f"{duplicates[0]} is a control, and controls are always included: remove it from methods=.")
     return [
-        _method_entry(name, factory, model, processor, options, control=name in controls)
+        _method_entry(
+            name,
+            factory,
+            model,
+            processor,
+            options,
+            control=name in controls,
+            raises=on_error == "raise" and not takes_all,
+        )
         for name, factory in (factories | controls).items()
     ]
 
 
 def _method_entry(
-    name: str, factory: Factory, model: object, processor: object, options: Mapping[str, object], *, control: bool
+    name: str,
+    factory: Factory,
+    model: object,
+    processor: object,
+    options: Mapping[str, object],
+    *,
+    control: bool,
+    raises: bool,
 ) -> MethodEntry:
     shared = _shared_options(factory, options)
     configuration = _configuration(factory, shared, model)
     try:
         return MethodEntry(name, factory(model, processor, **shared), control, configuration)
     except UnsupportedError as error:
+        if raises:
+            raise
         # Recorded as a failure on each sample instead of raised, because methods="all" includes gradient methods even
         # for models without gradients.
         return MethodEntry(name, None, control, configuration, str(error))

@@ -164,7 +164,7 @@ class _Run:
             {"patch_size"} if _is_custom_granularity(shared.get("granularity")) else {"patch_size", "granularity"}
         )
         metric_options = {name: value for name, value in shared.items() if name not in unit_options}
-        entries = candidates.methods(methods, wrapper, model, processor, shared, corpus)
+        entries = candidates.methods(methods, wrapper, model, processor, shared, corpus, on_error)
         for explainer in (entry.explainer for entry in entries if entry.explainer is not None):
             # Methods get samples in batches, which may have one sample, and could not check this themselves.
             check_single_sample(explainer.plan.needs.single_sample_option, len(items))

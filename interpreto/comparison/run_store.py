@@ -309,9 +309,10 @@ def _record_to_json(record: Record, sample: AttributionOutput | None) -> tuple[d
         # A method with units of its own groups generated tokens into targets of its own.
         content["targets"] = [target_to_json(target) for target in output.targets]
         content["target_names"] = output.target_names
-    if isinstance(output.elements, Tensor):
-        differs = not (isinstance(sample.elements, Tensor) and output.elements.equal(sample.elements))
-        return content, {**tensors, "elements": output.elements.contiguous()} if differs else tensors
+    if output.is_image:
+        # The outputs of one sample are all of its image.
+        differs = not output.require_boxes().equal(sample.require_boxes())
+        return content, {**tensors, "elements": output.require_boxes().contiguous()} if differs else tensors
     if output.elements != sample.elements:
         content["elements"] = output.elements
     return content, tensors

@@ -1,4 +1,4 @@
-"""A batch of samples of a comparison: prepared and resolved once, then explained and evaluated for every method."""
+"""A batch of samples of a comparison: resolved once, explained by every method and measured by every metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,6 @@ from interpreto.attributions.result import AttributionOutput
 from interpreto.comparison.candidates import MethodEntry, MetricEntry
 from interpreto.comparison.peak_memory import watched
 from interpreto.comparison.records import Record, each, error_line
-from interpreto.errors import UnsupportedError
 from interpreto.model_wrapping.sample import Sample
 from interpreto.model_wrapping.wrapper import TargetedSample
 from interpreto.typing import OnError
@@ -23,7 +22,7 @@ class SampleBatch:
 
     Attributes:
         numbers: The indices of the samples.
-        prepared: The prepared samples, by index, without those that could not be read.
+        prepared: The prepared samples, by index, without those that could not be prepared.
         resolved: The samples with their units and targets, by index, without those that the model could not score.
         errors: The errors of the other samples, by index.
         on_error: "raise" ends with the first error, "record" continues.
@@ -44,32 +43,36 @@ class SampleBatch:
         Args:
             numbers: Indices of the samples.
             items: All samples of the comparison.
-            resolver: A method that needs no evaluations, with the units and targets that all methods get.
+            resolver: A method that evaluates the unperturbed samples only; all methods get its units and targets.
             on_error: What happens to errors.
         """
-        read = resolver.setup.wrapper.prepare([items[n] for n in numbers])
-        first_error = next((item.error for item in read if item.error is not None), None)
+        items_prepared = resolver.setup.wrapper.prepare([items[n] for n in numbers])
+        first_error = next((item.error for item in items_prepared if item.error is not None), None)
         if first_error is not None and on_error == "raise":
             raise first_error
-        ready = {n: item for n, item in zip(numbers, read, strict=True) if item.error is None}
+        ready = {n: item for n, item in zip(numbers, items_prepared, strict=True) if item.error is None}
         samples = {n: item.sample for n, item in ready.items() if item.sample is not None}
         resolved, errors = each(
             lambda some: resolver.explain([samples[n] for n in some], [ready[n].spec for n in some]),
             list(samples),
             on_error,
         )
-        failed = {n: item.error for n, item in zip(numbers, read, strict=True) if item.error is not None}
+        failed = {n: item.error for n, item in zip(numbers, items_prepared, strict=True) if item.error is not None}
         error_lines = {n: error_line(error) for n, error in (failed | errors).items()}
         return SampleBatch(numbers, samples, resolved, error_lines, on_error)
 
     def records(
         self, candidate: MethodEntry, metric_entries: Sequence[MetricEntry], masks: Sequence[object] | None
     ) -> list[Record]:
-        """Run one method and all metrics on the samples: one record per sample."""
+        """Run one method and all metrics on the samples: one record per sample.
+
+        Args:
+            candidate: The method.
+            metric_entries: The metrics.
+            masks: The ground-truth masks of all samples of the comparison; None if there are none.
+        """
         explainer = candidate.explainer
         if explainer is None:
-            if self.on_error == "raise":
-                raise UnsupportedError(candidate.error)
             return [Record(candidate.name, n, None, f"UnsupportedError: {candidate.error}") for n in self.numbers]
 
         def explain(some: list[int]) -> list[AttributionOutput]:
@@ -97,7 +100,7 @@ class SampleBatch:
             Record(
                 candidate.name,
                 n,
-                # Requests would keep the prepared samples of the whole comparison in memory.
+                # `request` would keep the prepared samples of the whole comparison in memory.
                 replace(outputs[n], request=None) if n in outputs else None,
                 errors.get(n, ""),
                 values[n],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interpreto.errors import OptionError
 from interpreto.option_kinds import call_function
+from interpreto.type_guards import as_pair, shape_or_type
 from interpreto.typing import Size
 
 InferenceMode = Literal["logits", "softmax", "log_softmax"]
@@ -70,7 +71,7 @@ class Runtime:
     @property
     def size(self) -> Size | None:
         """Height and width of images, if the user has set them."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return None if self.image_size is None else as_pair(self.image_size)
 
     @property
     def explains_sequence(self) -> bool:
@@ -96,10 +97,9 @@ class Runtime:
             )
         scores = call_function("inference_mode", mode, logits) if callable(mode) else INFERENCE_MODES[mode](logits)
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(logits):
-            shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise OptionError(
-                f"inference_mode must map logits {tuple(logits.shape)} to scores (rows, outputs); it returned {shape}. "
-                "To explain one output, pass its index as targets=."
+                f"inference_mode must map logits {tuple(logits.shape)} to scores (rows, outputs); it returned "
+                f"{shape_or_type(scores)}. To explain one output, pass its index as targets=."
             )
         return scores
 

@@ -1,4 +1,4 @@
-"""One sample of the user, prepared: the model's inputs, and what is displayed."""
+"""A prepared sample: the inputs of the model, and what is displayed."""
 
 from dataclasses import dataclass, replace
 
@@ -9,9 +9,9 @@ from torch import Tensor
 from interpreto.model_wrapping.rows import Rows
 
 EMBEDDINGS = "embeddings"
-"""The field of rows with token embeddings that replace the model's own."""
+"""The field of `Rows` with token embeddings that replace the model's own."""
 PIXELS = "pixel_values"
-"""The field of rows with pixel values."""
+"""The field of `Rows` with pixel values."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TextSample:
     Attributes:
         rows: The model's inputs, one row, without padding.
         texts: The text, or both texts of a pair, as the user wrote them.
-        raw: The user's input for display: a string or a tuple of two.
+        raw: The user's input for display: a string or a pair of strings.
         spans: Start and end of each token in its text, in characters; None if they are unknown.
         no_spans: Why spans are unknown, as a clause; empty if they are known.
         text_index: The text to which each token belongs; -1 for tokens that the tokenizer added.
@@ -66,11 +66,11 @@ class TextSample:
 
     @property
     def prompt(self) -> "TextSample":
-        """The text that a language model continues: this one."""
+        """The prompt that a language model continues, which is this sample itself."""
         return self
 
     def with_prompt(self, prompt: "TextSample") -> "TextSample":
-        """The same with another prompt, such as one with its continuation; fields without positions are kept."""
+        """Another prompt, such as this one with its continuation, with the fields of this sample that it lacks."""
         others = {name: tensor for name, tensor in self.rows.fields.items() if name not in prompt.rows.fields}
         return replace(prompt, rows=prompt.rows.replace(**others))
 
@@ -92,7 +92,8 @@ class ImageSample:
             extend beyond the image if the processor pads.
         patch: Height and width of the model's patches, in pixels of the pixel values; None if it has no patches.
         black_white: The pixel values of black and of white, per channel.
-        prompt: The text that the model reads with the image and continues; None for models of images alone.
+        prompt: The text that the model reads with the image and continues; None for models of images alone, as all
+            tasks of the package are at present.
     """
 
     rows: Rows

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interpreto.errors import InputError, TargetError, choices
-from interpreto.type_guards import are_all, as_tuple, is_integer, is_list
+from interpreto.type_guards import are_all, as_tuple, function_name, is_integer, is_list, shape_or_type
 from interpreto.typing import Scores
 
 TargetFunction = Callable[[Tensor], Tensor]
@@ -177,10 +177,9 @@ def call_target_function(
             f"The target function raised {type(error).__name__} for {what} of shape {tuple(outputs.shape)}: {error}"
         ) from error
     if not isinstance(scores, Tensor) or scores.shape != outputs.shape[:1]:
-        returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise TargetError(
-            f"A target function must return one score per row, shape ({len(outputs)},); it returned {returned} for "
-            f"{what} of shape {tuple(outputs.shape)}."
+            f"A target function must return one score per row, shape ({len(outputs)},); it returned "
+            f"{shape_or_type(scores)} for {what} of shape {tuple(outputs.shape)}."
         )
     return scores
 
@@ -283,7 +282,7 @@ def _value(item: object, labels: Sequence[str]) -> Any:
 def _name(value: int | Contrast | TargetFunction, labels: Sequence[str]) -> str:
     if isinstance(value, Contrast):
         return f"{_name(value.fact, labels)} - {_name(value.foil, labels)}"
-    return labels[value] if isinstance(value, int) else getattr(value, "__name__", type(value).__name__)
+    return labels[value] if isinstance(value, int) else function_name(value)
 
 
 def per_sample(targets: object, count: int, is_single: bool) -> list[Any]:

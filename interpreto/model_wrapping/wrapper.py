@@ -18,6 +18,7 @@ from interpreto.model_wrapping.parts import Engine, InputReader, TargetResolver
 from interpreto.model_wrapping.reading import TargetedSample
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.tokens import TokenSpace
+from interpreto.type_guards import function_name
 from interpreto.typing import Modality
 
 
@@ -104,7 +105,7 @@ class InferenceWrapper:
         if self.runtime is None:
             return None
         mode = self.runtime.mode
-        return mode if isinstance(mode, str) else getattr(mode, "__name__", type(mode).__name__)
+        return mode if isinstance(mode, str) else function_name(mode)
 
     def read(self, inputs: object, targets: object, keep_errors: bool = False) -> list[TargetedSample]:
         """Each sample with its targets; see `reading.read`."""

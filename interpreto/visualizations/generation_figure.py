@@ -76,9 +76,7 @@ class _HeatMap:
 
     def __init__(self, panel: Panel, title_has_prompt: bool) -> None:
         self.panel, self.output = panel, panel.output
-        # The raw input of text generation is a tuple (prompt, continuation).
-        prompt = panel.output.raw_input[0] if isinstance(panel.output.raw_input, tuple) else ""
-        self.title = f"{shortened(str(prompt))}\n{panel.method}" if title_has_prompt else panel.method
+        self.title = f"{shortened(self.output.prompt)}\n{panel.method}" if title_has_prompt else panel.method
         self.target_labels = [_tick_label(name) for name in self.output.target_names]
         units = [_tick_label(str(element)) for element in self.output.elements]
         self.strips = [units[start : start + _COLUMNS] for start in range(0, len(units), _COLUMNS)]

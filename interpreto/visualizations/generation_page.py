@@ -115,7 +115,7 @@ def _prompt(output: AttributionResult) -> str:
     user_turns = [units for role, units in turns if role == "user"]
     if user_turns:
         return "".join(str(output.elements[unit]) for unit in user_turns[-1])
-    return str(output.raw_input[0]) if isinstance(output.raw_input, tuple) else ""
+    return output.prompt
 
 
 def _turns(output: AttributionResult) -> list[tuple[str, range]]:

@@ -11,8 +11,6 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
-from PIL import Image
-from torch import Tensor
 
 from interpreto.visualizations.output import NotebookFigure
 from interpreto.visualizations.panels import Panel, shortened
@@ -75,8 +73,7 @@ def _lines(group: Sequence[Panel | None]) -> list[list[Panel | None]]:
 
 def _size(panel: Panel) -> tuple[float, float]:
     """Width and height of an image in the figure, in inches."""
-    image = panel.output.raw_input
-    assert isinstance(image, Image.Image)
+    image = panel.output.require_image()
     # The aspect ratio is limited, or a strip of text would take a whole page.
     ratio = min(max(image.width / image.height, 0.3), 3.3)
     return math.sqrt(_AREA * ratio), math.sqrt(_AREA / ratio)
@@ -98,9 +95,7 @@ def colour_map(signed: bool) -> ListedColormap:
 
 def overlay(panel: Panel, axes: Axes, bar: bool) -> None:
     """Draw a heatmap over the image, with or without a colour bar."""
-    image, boxes = panel.output.raw_input, panel.output.elements
-    assert isinstance(image, Image.Image)
-    assert isinstance(boxes, Tensor)
+    image, boxes = panel.output.require_image(), panel.output.require_boxes()
     _, norm = panel.colours
     axes.imshow(image)
     # The map covers the units only: models that crop their input do not see the borders of the image.

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from interpreto.errors import InputError
 from interpreto.option_kinds import checks_options
@@ -46,8 +45,7 @@ def plot_top(outputs: Any, percents: float | Sequence[float] = (5, 15, 30), save
     figure = NotebookFigure(figsize=(_SIDE * columns, (_SIDE + 0.25) * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for panel, row_axes in zip(rows, grid, strict=True):
-        image = panel.output.raw_input
-        assert isinstance(image, Image.Image)
+        image = panel.output.require_image()
         colours, grey = np.asarray(image, float) / 255, np.asarray(image.convert("L"), float)[..., None] / 255
         for axes in row_axes:
             axes.set_axis_off()

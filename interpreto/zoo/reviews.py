@@ -12,7 +12,7 @@ NEGATIVE = (
     "bad", "awful", "terrible", "dull", "boring", "clumsy",
     "weak", "dreadful", "stale", "tedious", "silly", "shallow",
 )  # fmt: skip
-INTENSIFIERS = ("very", "really", "truly", "extremely", "quite", "rather")
+DEGREE_ADVERBS = ("very", "really", "truly", "extremely", "quite", "rather")
 SUBJECTS = (
     "the acting", "the plot", "the film", "the ending", "the music", "the dialogue",
     "the first act", "the whole story", "the camera work", "the cast",
@@ -57,16 +57,16 @@ class Review:
 def review(rng: np.random.Generator) -> Review:
     """Generate a review: one opinion at a random position among 1 to 3 neutral sentences.
 
-    The opinion is negated with probability 0.3 and has an intensifier with probability 0.4. Neutral sentences contain
-    none of the adjectives, so that the adjective that determines the label occurs only once.
+    The opinion is negated with probability 0.3 and has an adverb of degree with probability 0.4. Neutral sentences
+    contain none of the adjectives, so that the adjective that determines the label occurs only once.
     """
     positive = bool(rng.random() < 0.5)
     adjective = str(rng.choice(POSITIVE if positive else NEGATIVE))
-    # Independent of the adjective, so that neither the adjective nor "not" determines the label alone.
+    # Independent of the adjective, so that neither the adjective nor "not" alone determines the label.
     negated = bool(rng.random() < 0.3)
     words = [adjective]
     if rng.random() < 0.4:
-        words.insert(0, str(rng.choice(INTENSIFIERS)))
+        words.insert(0, str(rng.choice(DEGREE_ADVERBS)))
     if negated:
         words.insert(0, "not")
     opinion = str(rng.choice(OPINIONS)).format(subject=rng.choice(SUBJECTS), words=" ".join(words))

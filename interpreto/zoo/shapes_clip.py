@@ -26,9 +26,11 @@ from interpreto.zoo.shapes_vit import hidden_parts, stand_ins
 from interpreto.zoo.training import create_model_card, fit, save
 
 NAME = "shapes-clip"
-STEPS, BATCH, HELD_OUT, AMONG = 2600, 128, 200, 32
+STEPS, BATCH, N_SAMPLES = 2600, 128, 200
+N_CANDIDATES = 32
+"""Number of captions from which the model chooses when its accuracy is measured."""
 LOCAL, FROM_BLOCK, LOCAL_SCALE = 0.5, 2, 10.0
-"""Weight of the loss of patches, the block after which it begins, and the factor of their cosine similarities."""
+"""Weight of the patch loss, the block after which it begins, and the factor of their cosine similarities."""
 LENGTH = 24
 LARGEST_SCALE = 50.0
 """Upper limit of the learned factor of cosine similarities (1 / temperature); CLIP's is 100."""
@@ -36,7 +38,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A tokenizer of CLIP's kind, in which each word of the captions is one token and others are split into letters."""
+    """A CLIP tokenizer in which each word of the captions is one token; other words are split into ASCII characters."""
     words = ["a", "photo", "of", "and", "on", "shape", *KINDS, *COLOURS, *SIZES, *TEXTURES]
     words += [word for relation in RELATIONS for word in relation.split()]
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -48,7 +50,7 @@ def build_tokenizer() -> CLIPTokenizer:
     trained.train_from_iterator([*words, *letters], trainer)
     parts = json.loads(trained.to_str())["model"]
     vocabulary = {**parts["vocab"]}
-    # Unknown words are split into letters, and a letter at the end of a word, `x</w>`, is another token than `x`.
+    # Unknown words are split into letters, and a letter at the end of a word, `x</w>`, is a different token from `x`.
     for letter in letters:
         vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
     for special in (START, END):
@@ -191,30 +193,30 @@ def train(seed: int = 0) -> None:
         return (several_right(scores, right) + several_right(scores.T, right.T)) / 2 + LOCAL * local
 
     seconds = fit(model, loss, steps=STEPS, learning_rate=1.5e-3, weight_decay=0.05, name=NAME)
-    held_out = [two_objects(np.random.default_rng(30_000_000 + index)) for index in range(HELD_OUT)]
-    fresh, images, _ = scenes(AMONG * 100, np.random.default_rng(40_000_000))
+    shipped = [two_objects(np.random.default_rng(30_000_000 + index)) for index in range(N_SAMPLES)]
+    held_out, images, _ = scenes(N_CANDIDATES * 100, np.random.default_rng(40_000_000))
     rng = np.random.default_rng(50_000_000)
     correct = []
-    for begin in range(0, len(fresh), AMONG):
-        part = slice(begin, begin + AMONG)
-        captions = [caption(scene, rng) for scene in fresh[part]]
+    for begin in range(0, len(held_out), N_CANDIDATES):
+        part = slice(begin, begin + N_CANDIDATES)
+        captions = [caption(scene, rng) for scene in held_out[part]]
         with torch.no_grad():
             best = logits(images[part], captions).argmax(1)
         # A caption of another scene may be true of this one, too.
-        correct.append(torch.from_numpy(truth(fresh[part], captions)).gather(1, best[:, None])[:, 0] == 1)
+        correct.append(torch.from_numpy(truth(held_out[part], captions)).gather(1, best[:, None])[:, 0] == 1)
     model_card = create_model_card(
         "zero-shot-image-classification",
-        f"the best of {AMONG} captions is true of the scene; a prompt's object decides",
+        f"the best of {N_CANDIDATES} captions is true of the scene; a prompt's object decides",
         torch.cat(correct),
         seed,
         STEPS,
         seconds,
     )
     folder = save(NAME, model, processor, model_card)
-    sheet = np.concatenate([(scene.image * 255).round().astype(np.uint8) for scene in held_out])
+    sheet = np.concatenate([(scene.image * 255).round().astype(np.uint8) for scene in shipped])
     Image.fromarray(sheet).save(folder / "samples.png", optimize=True)
     # Two masks per image, in the order of the captions below.
-    masks = np.concatenate([shape.mask for scene in held_out for shape in scene.shapes])
+    masks = np.concatenate([shape.mask for scene in shipped for shape in scene.shapes])
     Image.fromarray(masks).save(folder / "masks.png", optimize=True)
-    prompts = [str(named(scene, number)) for scene in held_out for number in (0, 1)]
+    prompts = [str(named(scene, number)) for scene in shipped for number in (0, 1)]
     (folder / "labels.json").write_text(json.dumps(prompts) + "\n")

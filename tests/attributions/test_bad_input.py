@@ -146,7 +146,7 @@ CASES = {
     "granularity of a strange kind": (lambda: Saliency(*VIT, granularity=3), "neither a name nor an object"),
     "patch size of a text": (lambda: Saliency(*BERT, patch_size=3), "patch_size=3 is for images"),
     "patch size and granularity": (lambda: Saliency(*VIT, patch_size=3, granularity="pixel"), "contradict each other"),
-    "patches larger than the image": (lambda: Saliency(*VIT, patch_size=99)(PICTURE), "99 x 99 do not fit"),
+    "patches larger than the image": (lambda: Saliency(*VIT, patch_size=99)(PICTURE), "99 x 99 are larger than the image"),
     "patches of a CNN": (
         lambda: Saliency(*image_model("resnet"), granularity="patch")(PICTURE),
         "this model has none of its own; pass patch_size=",
@@ -202,7 +202,7 @@ CASES = {
     ),
     "inference mode of the wrong shape": (
         lambda: Saliency(*BERT, inference_mode=lambda logits: logits[:, 0])("a film"),
-        r"inference_mode must map logits \(1, 3\) to scores \(rows, outputs\); it returned \(1,\)",
+        r"inference_mode must map logits \(1, 3\) to scores \(rows, outputs\); it returned shape \(1,\)",
     ),
     "gradients of an encoder with a decoder": (
         lambda: Saliency(_bart(), tokenizer("roberta")),

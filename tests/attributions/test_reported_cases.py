@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from interpreto import (
+    BlurIG,
     Comparison,
     Deletion,
     GradCam,
     GradientShap,
+    Grid,
+    GuidedIG,
     IntegratedGradients,
     LeGrad,
     Lime,
@@ -25,12 +28,13 @@ from interpreto import (
     SquareGrad,
     VarGrad,
     compare,
+    from_callables,
     plot_attributions,
 )
 from interpreto.attributions.metrics.randomization import _random_like
 from interpreto.comparison.fingerprint import describe_call, digest, fingerprint
-from interpreto.errors import InputError, OptionError
-from interpreto.extend import reduce_axis
+from interpreto.errors import InputError, OptionError, UnsupportedError
+from interpreto.extend import Layout, reduce_axis
 from tests.causal_lms import causal_lm
 from tests.dual_encoders import dual_encoder_model
 from tests.models import image_model, some_images, text_model
@@ -215,3 +219,45 @@ def test_samples_that_no_method_has_explained_are_named():
     empty = Comparison(comparison.config, [*comparison.samples, None], comparison.records)
     with pytest.raises(InputError, match="No method has an output for sample 1: it has not been run yet"):
         empty.plot_maps(1)
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients, GuidedIG])
+@pytest.mark.parametrize(
+    ("baseline", "count"),
+    [(["black", "white"], 2), (("black", "white"), 2), ((0.1, 0.2, 0.3), 1), (np.zeros((2, 3, 32, 32)), 2)],
+)
+def test_evaluations_are_counted_per_baseline(method, baseline, count):
+    explain = method(*VIT, n_steps=3, baseline=baseline)
+    output = explain(PICTURE, 0)[0]
+    assert explain.plan.n_evaluations(Layout((4, 4), (32, 32))) == 4 * count
+    # The unperturbed sample is one more.
+    assert output.n_evaluations == 4 * count + 1
+
+
+def test_blur_integrated_gradients_need_two_left_nodes():
+    with pytest.raises(OptionError, match="n_steps=1 is too few"):
+        BlurIG(*VIT, n_steps=1)
+    assert BlurIG(*VIT, n_steps=1, rule="riemann-right")(PICTURE, 0)[0].attributions.any()
+
+
+def test_methods_that_do_not_support_the_model_are_reported_before_any_runs():
+    ran = []
+    model = from_callables(lambda x: ran.append(len(x)) or x.mean((2, 3)))
+    arguments = {"metrics": "entropy", "granularity": Grid(2, 2), "show_progress": False, "on_error": "raise"}
+    with pytest.raises(UnsupportedError):
+        compare(model, None, [np.ones((2, 8, 8))], [Occlusion, Saliency], **arguments)
+    assert not ran
+    comparison = compare(model, None, [np.ones((2, 8, 8))], "all", **arguments)
+    assert comparison.outputs("Occlusion")[0] is not None
+    assert "Saliency" in str(comparison.failures)
+
+
+def test_a_prompt_has_no_image():
+    (output,) = Occlusion(*causal_lm("gpt2"))("the film was", " good")
+    assert output.prompt == "the film was"
+    for require in (output.require_image, output.require_boxes):
+        with pytest.raises(OptionError, match="Maps are for images"):
+            require()
+    (image_output,) = Saliency(*VIT)(PICTURE, 0)
+    assert image_output.prompt == ""
+    assert image_output.require_boxes() is image_output.elements

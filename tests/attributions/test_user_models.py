@@ -42,7 +42,7 @@ from interpreto.errors import (
 from tests.attributions.test_bad_input import _bart
 from tests.causal_lms import causal_lm
 from tests.dual_encoders import dual_encoder_model
-from tests.models import TEXTS, image_model, some_images, text_model, tokenizer
+from tests.models import TEXTS, image_model, light, some_images, text_model, tokenizer
 
 PICTURE = some_images()[0]
 TEXT_METHODS = (Saliency, Occlusion, IntegratedGradients, GenericAttention)
@@ -284,7 +284,7 @@ class InPlaceImage(nn.Module):
 def test_models_may_change_their_inputs_in_place(method):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     own, plain = (
-        method(InPlaceImage(in_place), task="image-classification", granularity=Grid(4, 4), batch_size=1)
+        light(method)(InPlaceImage(in_place), task="image-classification", granularity=Grid(4, 4), batch_size=1)
         for in_place in (True, False)
     )
     given = images.clone()
@@ -297,7 +297,7 @@ def test_models_may_change_their_inputs_in_place(method):
 @pytest.mark.parametrize("method", [Occlusion, KernelShap, Saliency, IntegratedGradients])
 def test_models_may_change_ids_and_embeddings_in_place(method):
     own, plain = (
-        method(InPlaceText(in_place), OF_TASK["text"][1], task="text-classification", batch_size=1)
+        light(method)(InPlaceText(in_place), OF_TASK["text"][1], task="text-classification", batch_size=1)
         for in_place in (True, False)
     )
     for _ in range(2):

@@ -19,7 +19,7 @@ class Statistic(ABC):
     signed: ClassVar[bool] = False
     """Whether the statistic keeps the signs of attributions."""
     min_samples: ClassVar[int] = 1
-    """The number of samples below which the statistic is constant."""
+    """The smallest number of samples whose statistic depends on their values."""
 
     @abstractmethod
     def of(self, count: int, first: Tensor, second: Tensor, origin: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Variance(Statistic):
 
 @final
 @dataclass(eq=False)
-class Sampled:
+class SampleAccumulator:
     """Accumulates sums over samples per group, from which the statistic and its jackknife estimates are computed.
 
     Attributes:
@@ -88,8 +88,8 @@ class Sampled:
     def add(self, values: Float[Tensor, "p t *s"]) -> None:
         """Add samples."""
         if not self.seen:
-            # Relative to the first sample, sums of squares lose no digits to cancellation, and the variance of equal
-            # samples is exactly 0.
+            # Relative to the first sample, sums of squares of similar samples lose few digits to cancellation, and the
+            # variance of equal samples is exactly 0.
             self.origin = values[0].clone()
             shape = (min(self.count, GROUPS), *values.shape[1:])
             self.first, self.second = values.new_zeros(shape), values.new_zeros(shape)

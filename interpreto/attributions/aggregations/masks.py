@@ -30,7 +30,7 @@ class Estimate:
     fully_masked_scores: Float[Tensor, " t"] | None = None
 
 
-class MaskFold(ABC):
+class MaskAccumulator(ABC):
     """Accumulates the evaluations of one sample, block by block."""
 
     @abstractmethod
@@ -43,14 +43,14 @@ class MaskFold(ABC):
 
 
 class MaskAggregator(ABC):
-    """Turns the scores of perturbed inputs into scores of units; starts a fold for every sample."""
+    """Turns the scores of perturbed inputs into scores of units; starts an accumulator for every sample."""
 
     signed: ClassVar[bool] = True
     """Whether the sign of a score says if the unit raises or lowers the target's score."""
 
     @abstractmethod
-    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        """A fold for a sample.
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
+        """An accumulator for a sample.
 
         Args:
             base: The scores of the unperturbed sample.
@@ -71,13 +71,13 @@ class Differences(MaskAggregator):
 
     summed: bool = False
 
-    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        return _DifferencesFold(base.double(), self.summed)
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
+        return _DifferencesAccumulator(base.double(), self.summed)
 
 
 @final
 @dataclass(eq=False)
-class _DifferencesFold(MaskFold):
+class _DifferencesAccumulator(MaskAccumulator):
     base: Float[Tensor, " t"]
     summed: bool
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -107,13 +107,13 @@ class KeptMean(MaskAggregator):
 
     centered: bool = True
 
-    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        return _KeptMeanFold(self.centered, base.double())
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
+        return _KeptMeanAccumulator(self.centered, base.double())
 
 
 @final
 @dataclass(eq=False)
-class _KeptMeanFold(MaskFold):
+class _KeptMeanAccumulator(MaskAccumulator):
     """Sums over rows of f^d m^e, with the score f and the kept share m, from which mean and error are computed."""
 
     centered: bool
@@ -165,13 +165,13 @@ class SobolIndices(MaskAggregator):
     order: SobolOrder = "total"
     signed = False
 
-    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
-        return _SobolFold(self.order)
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
+        return _SobolAccumulator(self.order)
 
 
 @final
 @dataclass(eq=False)
-class _SobolFold(MaskFold):
+class _SobolAccumulator(MaskAccumulator):
     order: SobolOrder
     scores: list[Tensor] = field(default_factory=list)
 

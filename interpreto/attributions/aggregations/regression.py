@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interpreto.attributions.aggregations.masks import Estimate, MaskAggregator, MaskFold
+from interpreto.attributions.aggregations.masks import Estimate, MaskAccumulator, MaskAggregator
 from interpreto.errors import OptionError
 from interpreto.typing import MaskedShare, Scores
 
@@ -38,7 +38,7 @@ def least_squares_operator(x: Float[Tensor, "p g"], ridge: float) -> Float[Tenso
 
 
 @dataclass(eq=False)
-class _Observed(MaskFold):
+class _RegressionAccumulator(MaskAccumulator):
     """Keeps masks and scores, and fits a regression per target on the units that can influence it.
 
     Attributes:
@@ -120,7 +120,7 @@ class LocalRegression(MaskAggregator):
     kernel: Kernel = "euclidean"
     width: float | None = None
 
-    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
         return _LocalFold(base.double(), can_influence, regression=self)
 
     def weights(self, design: Float[Tensor, "p g"]) -> Float[Tensor, " p"]:
@@ -138,7 +138,7 @@ class LocalRegression(MaskAggregator):
 
 @final
 @dataclass(eq=False)
-class _LocalFold(_Observed):
+class _LocalFold(_RegressionAccumulator):
     regression: LocalRegression = field(kw_only=True)
 
     def fit(self, design, scores, base):
@@ -176,13 +176,13 @@ class ShapleyRegression(MaskAggregator):
     nothing to them, so that they are 0 if this holds for all sizes.
     """
 
-    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskFold:
+    def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
         return _ShapleyFold(base.double(), can_influence)
 
 
 @final
 @dataclass(eq=False)
-class _ShapleyFold(_Observed):
+class _ShapleyFold(_RegressionAccumulator):
     def fully_masked_scores(self, scores):
         return scores[0].float()
 

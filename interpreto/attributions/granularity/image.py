@@ -11,6 +11,7 @@ from interpreto.attributions.granularity.units import ImageUnits, Units
 from interpreto.errors import OptionError
 from interpreto.model_wrapping.sample import ImageSample
 from interpreto.option_kinds import read_option
+from interpreto.type_guards import as_pair
 
 
 @final
@@ -29,7 +30,7 @@ class Grid:
         """The cell of every pixel.
 
         Raises:
-            OptionError: if there are more cells than pixels.
+            OptionError: if there are more rows or columns of cells than of pixels.
         """
         height, width = sample.size
         if self.rows > height or self.columns > width:
@@ -65,7 +66,7 @@ class Pixels:
 @final
 @dataclass(frozen=True)
 class Patches:
-    """Patches of a fixed size in the model's pixels; None is the model's own patch size."""
+    """Patches of a fixed size in the model's pixels; None uses the model's own patch size."""
 
     size: int | tuple[int, int] | None = None
 
@@ -75,7 +76,7 @@ class Patches:
     def units(self, sample: ImageSample) -> ImageUnits:
         """The patch of every pixel; pixels beyond the last complete patch belong to none."""
         (rows, columns), (tall, wide) = self._grid(sample)
-        # A convolution with stride = kernel size, as in a ViT, does not read an incomplete last patch either.
+        # A ViT does not read an incomplete last patch either. Other models do; these pixels then have no score.
         down, across = (torch.arange(extent) for extent in sample.size)
         index = (down // tall)[:, None] * columns + across // wide
         outside = (down >= rows * tall)[:, None] | (across >= columns * wide)
@@ -95,11 +96,11 @@ class Patches:
                 "granularity='patch' needs a patch size and this model has none of its own; pass patch_size=, for "
                 "example patch_size=16, or granularity=Grid(14, 14) or 'pixel'."
             )
-        tall, wide = (size, size) if isinstance(size, int) else size
+        tall, wide = as_pair(size)
         rows, columns = sample.size[0] // tall if tall > 0 else 0, sample.size[1] // wide if wide > 0 else 0
         if rows < 1 or columns < 1:
             raise OptionError(
-                f"Patches of {tall} x {wide} do not fit the image that the model reads, "
+                f"Patches of {tall} x {wide} are larger than the image that the model reads, "
                 f"{sample.size[0]} x {sample.size[1]} pixels."
             )
         return (rows, columns), (tall, wide)
@@ -135,7 +136,7 @@ def boxes_between(
 
 
 def bounding_boxes(units: Units, sample: ImageSample) -> Float[Tensor, "g 4"]:
-    """Left, top, right and bottom of every unit of an image, in pixels of the raw picture: labels of segments."""
+    """Left, top, right and bottom of every unit of an image, in pixels of the raw image, for `SegmentUnits`."""
     left, top, right, bottom = sample.crop_box
     height, width = sample.size
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -146,7 +147,7 @@ def bounding_boxes(units: Units, sample: ImageSample) -> Float[Tensor, "g 4"]:
 
 
 def default_segmenter(sample: ImageSample, cost_independent_of_units: bool) -> Patches | Pixels | Grid:
-    """Patches if the model has them; else pixels if the cost does not depend on the units; else a 14 x 14 grid."""
+    """Patches if the model has them; else pixels if their number does not change the cost; else a 14 x 14 grid."""
     if sample.patch is not None:
         return Patches()
     return Pixels() if cost_independent_of_units else Grid(*(min(14, extent) for extent in sample.size))

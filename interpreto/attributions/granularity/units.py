@@ -87,7 +87,7 @@ class Units(ABC):
 
         Args:
             scores: Scores of positions.
-            how: One of `POOLINGS`. "signed_max" is the score with the largest absolute value, with its sign.
+            how: One of `Pooling`. "signed_max" is the score with the largest absolute value, with its sign.
         """
 
     @abstractmethod
@@ -271,7 +271,7 @@ def resized(scores: Float[Tensor, "t a b"], size: tuple[int, ...], how: str) -> 
     Args:
         scores: The maps.
         size: Height and width of the result.
-        how: One of `RESIZES`.
+        how: One of `Resize`.
     """
     if how in ("area", "sum"):
         out = nn.functional.interpolate(scores[:, None], size=size, mode="area")[:, 0]

@@ -15,6 +15,7 @@ from interpreto.attributions.options import InternalsOptions
 from interpreto.errors import ModelError
 from interpreto.model_wrapping.capture_request import AttentionLayer, AttentionRequest, CapturedAttention
 from interpreto.option_kinds import call_function, checks_options
+from interpreto.type_guards import function_name, shape_or_type
 
 Attention = Float[Tensor, "p h q k"]
 RuleName = Literal["attn", "grad", "gradcam", "agcam"]
@@ -118,7 +119,7 @@ class Products:
     layer_reduce: AxisReduction = "sum"
 
     def __repr__(self) -> str:
-        rule = getattr(self.rule, "__name__", type(self.rule).__name__) if callable(self.rule) else self.rule
+        rule = function_name(self.rule) if callable(self.rule) else self.rule
         return f"Products({rule}, {self.activation}, heads {self.head_reduce}, layers {self.layer_reduce})"
 
     @property
@@ -135,9 +136,8 @@ class Products:
         gradient = layer.attention if layer.gradient is None else layer.gradient
         product = call_function("rule", rule, layer.attention, gradient)
         if not isinstance(product, Tensor) or product.shape != layer.attention.shape:
-            shape = tuple(product.shape) if isinstance(product, Tensor) else type(product).__name__
             raise ModelError(
                 f"rule= must return a tensor of the shape of the attention, {tuple(layer.attention.shape)}; it "
-                f"returned {shape}."
+                f"returned {shape_or_type(product)}."
             )
         return product if self.activation is None else ACTIVATIONS[self.activation](product)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 from torch import Tensor, nn
 
 from interpreto.attributions.granularity.image import boxes_between
@@ -133,12 +132,11 @@ class RelevanceRank(_Localization):
 
 def _areas(output: AttributionOutput, mask: Any) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"], float]:
     """The area of every unit, of its overlap with the mask, and of the mask."""
-    if isinstance(output.elements, Tensor):
-        assert isinstance(output.raw_input, Image.Image)
-        on = _image_mask(mask, output.raw_input.size)
+    if output.is_image:
+        on = _image_mask(mask, output.require_image().size)
         if output.unit_map is not None:
-            return _segment_overlaps(output.elements.double(), output.unit_map, on)
-        return _box_overlaps(output.elements.double(), on)
+            return _segment_overlaps(output.require_boxes().double(), output.unit_map, on)
+        return _box_overlaps(output.require_boxes().double(), on)
     units = [str(element).strip().lower() for element in output.elements]
     if are_all(str, mask) and not isinstance(mask, str):
         # Units include the white space before a word, and words may be capitalised at the start of a sentence.

@@ -7,7 +7,7 @@ pixel values) that gradients are taken for. A `Perturbator` combines one of each
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args
 
@@ -133,7 +133,7 @@ class PathGenerator(ABC):
         """The option that makes the sum over points more accurate, such as "n_steps=32"; empty if there is none."""
         return ""
 
-    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "k *s"]:
+    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "_b *s"]:
         """The points at which paths start: the baselines, or points that the path derives from the input."""
         return baselines
 
@@ -157,8 +157,16 @@ class GradientInput(ABC):
         """The tensor of the sample."""
 
     @abstractmethod
+    def listed(self, spec: object) -> Sequence[Any]:
+        """The baselines in the option `spec`, one entry each."""
+
+    @abstractmethod
     def baselines(self, sample: Sample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b *s"]:
-        """Baselines from the option `spec`; equal to the sample at positions that belong to no unit."""
+        """Baselines from the option `spec`; equal to the sample at positions that belong to no unit.
+
+        Raises:
+            OptionError: if there are none, or one does not fit the sample.
+        """
 
     @abstractmethod
     def write(self, sample: Sample, units: Units, tensors: Float[Tensor, "p *s"]) -> Rows:
@@ -168,9 +176,13 @@ class GradientInput(ABC):
     def reduce(self, scores: Float[Tensor, "t *s"], reduction: str) -> Float[Tensor, "t *l"]:
         """Scores of positions: the embedding or channel axis is reduced."""
 
-    @abstractmethod
     def describe(self, spec: object) -> str:
-        """The name of a baseline, for the `info` of a result."""
+        """The names of the baselines in the option `spec`, for the `info` of a result."""
+        return ", ".join(map(self.baseline_name, self.listed(spec)))
+
+    @abstractmethod
+    def baseline_name(self, baseline: object) -> str:
+        """The name of one baseline."""
 
 
 Method = TypeVar("Method", MaskGenerator, PathGenerator)

@@ -56,7 +56,7 @@ class AdaptivePathPlan(SmoothablePlan):
 
     def n_evaluations(self, layout: Layout) -> int:
         # One more per baseline for its score, which the completeness gap needs.
-        return (self.path.n_steps + 1) * (len(self.baseline) if isinstance(self.baseline, list) else 1)
+        return (self.path.n_steps + 1) * len(self.modality.listed(self.baseline))
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         baselines = self._baselines(prepared)

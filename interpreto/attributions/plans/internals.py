@@ -39,8 +39,8 @@ class InternalsPlan(SmoothablePlan):
     Args:
         request: What is captured, and the rule.
         modality: The tensor that a noise tunnel adds noise to.
-        pooling: How scores of tokens become scores of units, one of `POOLINGS`.
-        resize: How a map becomes scores of units, one of `RESIZES`; None is "bilinear" if units are finer than the map,
+        pooling: How scores of tokens become scores of units, one of `Pooling`.
+        resize: How a map becomes scores of units, one of `Resize`; None is "bilinear" if units are finer than the map,
             else "area".
         correction: Changes the maps; None for no correction.
     """

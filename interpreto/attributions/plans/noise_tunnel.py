@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.aggregations.gradients import Sampled, Statistic, jackknife
+from interpreto.attributions.aggregations.gradients import SampleAccumulator, Statistic, jackknife
 from interpreto.attributions.perturbations.base import GradientInput, Layout
 from interpreto.attributions.perturbations.mask_generators.masks import blocks
 from interpreto.attributions.perturbations.paths.points import noisy_copies
@@ -73,16 +73,16 @@ class NoiseTunnelPlan(SmoothablePlan):
         return self.n_samples * self.base.n_evaluations(layout)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
-        fold = yield from self._fold(prepared)
+        accumulator = yield from self._accumulate(prepared)
         errors = None
         # The jackknife leaves one group out. It includes the reduction to units, which need not be linear.
         if self.n_samples > self.statistic.min_samples:
-            errors = jackknife([self.to_unit_scores(prepared, raw) for raw in fold.leave_one_out()])
-        return UnitAttribution(self.to_unit_scores(prepared, fold.result()), errors)
+            errors = jackknife([self.to_unit_scores(prepared, raw) for raw in accumulator.leave_one_out()])
+        return UnitAttribution(self.to_unit_scores(prepared, accumulator.result()), errors)
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
-        fold = yield from self._fold(prepared)
-        return fold.result()
+        accumulator = yield from self._accumulate(prepared)
+        return accumulator.result()
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
         reducer = self.score_reducer if self.has_input_shape else None
@@ -95,18 +95,21 @@ class NoiseTunnelPlan(SmoothablePlan):
         reduction = {} if self.score_reducer is None else {"units": repr(self.score_reducer)}
         return {**self.base.describe(), **reduction, "smoothing": smoothing}
 
-    def _fold(self, prepared: PreparedSample) -> PlanRun[Sampled]:
+    def _accumulate(self, prepared: PreparedSample) -> PlanRun[SampleAccumulator]:
         """Accumulate the raw attributions of all noisy copies; those of one block run together, to fill batches."""
         tensor, rng = self.gradient_input.read(prepared.sample), prepared.rng()
-        fold = Sampled(self.statistic, self.n_samples)
+        accumulator = SampleAccumulator(self.statistic, self.n_samples)
         for rows in blocks(self.n_samples, prepared.max_evaluations_per_request):
             tensors = noisy_copies(tensor, rows, self.noise_level, rng)
             copies = self.gradient_input.write(prepared.sample, prepared.units, tensors)
             noisy_samples = [
-                self._copy(prepared, copies.take(slice(row, row + 1)), fold.seen + row, rows) for row in range(rows)
+                self._copy(prepared, copies.take(slice(row, row + 1)), accumulator.seen + row, rows)
+                for row in range(rows)
             ]
-            fold.add(torch.stack((yield from join_plans([self.base.raw_attribution(copy) for copy in noisy_samples]))))
-        return fold
+            accumulator.add(
+                torch.stack((yield from join_plans([self.base.raw_attribution(copy) for copy in noisy_samples])))
+            )
+        return accumulator
 
     def _copy(self, prepared: PreparedSample, rows: Rows, number: int, count: int) -> PreparedSample:
         """One noisy copy as a prepared sample.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interpreto.attributions.aggregations.gradients import Mean, Sampled, jackknife
+from interpreto.attributions.aggregations.gradients import Mean, SampleAccumulator, jackknife
 from interpreto.attributions.perturbations.base import GradientInput, Layout, PathGenerator, Perturbator
 from interpreto.attributions.plans.base import PreparedSample, UnitAttribution
 from interpreto.attributions.plans.gradient_base import (
@@ -63,7 +63,7 @@ class PathGradientsPlan(SmoothablePlan):
 
     def n_evaluations(self, layout: Layout) -> int:
         # The completeness gap takes one evaluation per baseline.
-        baselines = len(self.baseline) if isinstance(self.baseline, list) else 1
+        baselines = len(self.gradient_input.listed(self.baseline))
         return self.perturbator.method.n_points(baselines) + (baselines if self.is_complete else 0)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
@@ -126,16 +126,16 @@ class PathGradientsPlan(SmoothablePlan):
     ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
         """The raw attribution, and standard errors of units if `errors`, for some of the targets."""
         method, total = self.perturbator.method, torch.zeros(())
-        fold = Sampled(Mean(), method.n_points(len(start)))
+        accumulator = SampleAccumulator(Mean(), method.n_points(len(start)))
         for points in method.points(tensor, start, prepared.rng(), prepared.max_evaluations_per_request):
             rows = self.gradient_input.write(prepared.sample, prepared.units, points.tensors)
             response = yield ModelRequest(rows, targets, self.gradient_input.field, guided=self.guided)
             gradients = finite_gradients(response)
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)
             if errors:
-                # The fold takes means, so weights are scaled to 1 on average.
-                scale = weights.reshape(-1, *[1] * (gradients.ndim - 1)) * fold.count
-                fold.add(gradients * directions[:, None] * scale)
+                # The accumulator computes a mean, so weights are scaled to 1 on average.
+                scale = weights.reshape(-1, *[1] * (gradients.ndim - 1)) * accumulator.count
+                accumulator.add(gradients * directions[:, None] * scale)
             elif len(directions) == 1:
                 # One direction for all points is multiplied once, after the sum over points.
                 total = total.to(gradients) + torch.tensordot(weights, gradients, dims=1) * directions[0]
@@ -143,4 +143,6 @@ class PathGradientsPlan(SmoothablePlan):
                 total = total.to(gradients) + torch.einsum("p,pt...,p...->t...", weights, gradients, directions)
         if not errors:
             return total, None
-        return fold.result(), jackknife([self.to_unit_scores(prepared, raw) for raw in fold.leave_one_out()])
+        return accumulator.result(), jackknife(
+            [self.to_unit_scores(prepared, raw) for raw in accumulator.leave_one_out()]
+        )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-from interpreto.attributions.aggregations.masks import MaskAggregator, MaskFold
+from interpreto.attributions.aggregations.masks import MaskAccumulator, MaskAggregator
 from interpreto.attributions.granularity import UnitSegmenter
 from interpreto.attributions.granularity.units import Resize
 from interpreto.attributions.perturbations.base import Layout, Masker, MaskGenerator, Perturbator
@@ -12,7 +12,7 @@ from interpreto.model_wrapping.messages import ModelRequest, PlanRun
 from interpreto.model_wrapping.sample import Sample
 
 _MAX_POSITIONS = 2**18
-"""Largest number of positions in the rows of one request, because rows of long texts could exceed the memory."""
+"""Number of tokens in one request up to which several batches are prepared at once. A request is at least one batch."""
 
 
 @final
@@ -23,7 +23,7 @@ class PerturbationPlan(Plan):
     Args:
         perturbator: Generates masks and applies them to samples.
         aggregator: Turns scores of rows into scores of units.
-        resize: Interpolation from the method's own grid to the units, one of `RESIZES`.
+        resize: Interpolation from the method's own grid to the units, one of `Resize`.
         use_raw_masks: Whether the aggregator gets the masks as generated, rather than the masked share of each unit.
         granularity: The granularity if the user passes none.
     """
@@ -36,7 +36,7 @@ class PerturbationPlan(Plan):
 
     @property
     def needs(self) -> PlanNeeds:
-        """A granularity, if the method has one of its own."""
+        """A granularity, if the method has its own. Masked rows can run before the unperturbed sample is scored."""
         return PlanNeeds(granularity=self.granularity, scores_first=False)
 
     @property
@@ -52,25 +52,25 @@ class PerturbationPlan(Plan):
         return self.perturbator.method.n_evaluations(layout)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
-        method, modality = self.perturbator.method, self.perturbator.modality
+        generator, masker = self.perturbator.method, self.perturbator.modality
         # Two generators with the same seed, so that masks do not depend on the random numbers of removal="noise".
         rng = prepared.rng()
-        fully_masked = modality.fully_masked(prepared.sample, prepared.rng())
-        aggregation: MaskFold | None = None
-        # Several batches are prepared per request, up to `_MAX_POSITIONS`.
+        fully_masked = masker.fully_masked(prepared.sample, prepared.rng())
+        accumulator: MaskAccumulator | None = None
+        # Several batches per request, up to `_MAX_POSITIONS`, so that rows of long texts do not exhaust the memory.
         n_batches = min(
-            modality.n_prefetched_batches,
+            masker.n_prefetched_batches,
             _MAX_POSITIONS // (prepared.max_evaluations_per_request * prepared.sample.rows.length),
         )
-        for cells in method.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, n_batches)):
-            perturbed = modality.mask(prepared.sample, fully_masked, prepared.units, cells)
+        for masks in generator.masks(prepared.layout, rng, prepared.max_evaluations_per_request * max(1, n_batches)):
+            perturbed = masker.mask(prepared.sample, fully_masked, prepared.units, masks)
             response = yield ModelRequest(perturbed.rows, prepared.targets)
-            if aggregation is None:
+            if accumulator is None:
                 # The scores of the unperturbed sample arrive with the first response at the latest.
-                aggregation = self.aggregator.start(prepared.scores, prepared.can_influence)
-            aggregation.add(response.scores, cells if self.use_raw_masks else perturbed.masked_share)
-        assert aggregation is not None
-        estimate = aggregation.result()
+                accumulator = self.aggregator.start(prepared.scores, prepared.can_influence)
+            accumulator.add(response.scores, masks if self.use_raw_masks else perturbed.masked_share)
+        assert accumulator is not None
+        estimate = accumulator.result()
         scores = prepared.units.resize_to_units(estimate.scores, self.resize)
         errors = estimate.standard_errors
         # The opposite sign of captum's convergence delta: f(x) - f(masked) - the sum over units.

@@ -21,6 +21,7 @@ from interpreto.errors import OptionError
 from interpreto.model_wrapping.messages import PlanRun
 from interpreto.model_wrapping.sample import ImageSample, Sample
 from interpreto.option_kinds import call_function
+from interpreto.type_guards import function_name
 from interpreto.typing import UnitScores
 
 Algorithm = Literal["full", "fast"]
@@ -93,7 +94,7 @@ class RegionRankingPlan(SmoothablePlan):
         segments: None to compute them; labels `H W`, masks `k H W`, or a function from an image `H W c` with values
             from 0 to 1 to either.
         dilation: Number of pixels by which computed segments are dilated.
-        resize: How the map becomes scores of units that are not pixels, one of `RESIZES`; None is "bilinear" if units
+        resize: How the map becomes scores of units that are not pixels, one of `Resize`; None is "bilinear" if units
             are finer than the map, else "area".
     """
 
@@ -146,9 +147,7 @@ class RegionRankingPlan(SmoothablePlan):
         return prepared.units.from_layer_map(raw, "mean", self.resize)
 
     def describe(self) -> dict[str, Any]:
-        segments = (
-            "found" if self.segments is None else getattr(self.segments, "__name__", type(self.segments).__name__)
-        )
+        segments = "found" if self.segments is None else function_name(self.segments)
         return {**self.base.describe(), "segments": segments, "algorithm": self.algorithm}
 
     def _ranked(self, prepared: PreparedSample) -> PlanRun[list[Ranked]]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from interpreto.errors import TargetError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
 from interpreto.model_wrapping.targets import Contrast, call_target_function, is_all, map_targets
-from interpreto.type_guards import as_tuple, is_array
+from interpreto.type_guards import as_tuple, function_name, is_array
 from interpreto.typing import Scores
 
 
@@ -154,13 +154,14 @@ def targets_of(spec: object, expected: str) -> tuple[Any, ...]:
 
 def flattened(targets: tuple[object, ...]) -> list[Any]:
     """The prompts, images and embeddings among targets: fact and foil of a contrast, nothing of a function."""
-    items: list[Any] = []
-    for target in targets:
-        if isinstance(target, Contrast):
-            items += [target.fact, target.foil]
-        elif isinstance(target, Embedding) or not callable(target):
-            items.append(target)
-    return items
+    return [item for target in targets for item in _compared_items(target)]
+
+
+def _compared_items(target: object) -> tuple[object, ...]:
+    if isinstance(target, Contrast):
+        return target.fact, target.foil
+    # An image or an embedding may be an object that can be called.
+    return () if callable(target) and not isinstance(target, Embedding) else (target,)
 
 
 def compared(
@@ -173,18 +174,11 @@ def compared(
     labels = _distinct_names(flattened(targets), name)
     feature_indices, names, index = [], [], 0
     for target in targets:
-        if isinstance(target, Contrast):
-            feature_indices.append((index, index + 1))
-            names.append(" - ".join(labels[index : index + 2]))
-            # A contrast takes two features, a function none.
-            index += 2
-        elif isinstance(target, Embedding) or not callable(target):
-            feature_indices.append((index,))
-            names.append(labels[index])
-            index += 1
-        else:
-            feature_indices.append(())
-            names.append(getattr(target, "__name__", type(target).__name__))
+        # A contrast takes two features, a function none.
+        end = index + len(_compared_items(target))
+        feature_indices.append(tuple(range(index, end)))
+        names.append(" - ".join(labels[index:end]) or function_name(target))
+        index = end
     return SimilarityTargets(
         tuple(targets), tuple(names), tuple(feature_indices), functional.normalize(features.float(), dim=-1), similarity
     )

@@ -13,7 +13,7 @@ def keep_layout(module: nn.Module) -> None:
     made of a normalized feature map by `flatten(2).transpose(1, 2)`, as in many hybrids of convolutions and attention.
 
     Args:
-        module: A working copy, or a model whose state is restored after the call; hooks are left on it.
+        module: A copy of the user's model, or a model from which the caller removes the hooks of this function.
     """
     for part in module.modules():
         if isinstance(part, _BatchNorm | _InstanceNorm):
@@ -22,7 +22,9 @@ def keep_layout(module: nn.Module) -> None:
 
 
 def _enter(_part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x for x in given)
+    # The first argument is the input; subclasses may take others.
+    x, *others = given
+    return (x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x, *others)
 
 
 def _leave(_part: nn.Module, _given: object, output: Tensor) -> None:

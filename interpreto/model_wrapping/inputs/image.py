@@ -13,7 +13,7 @@ from torch import Tensor
 from interpreto.errors import InputError
 from interpreto.model_wrapping.execution.finite_checks import all_finite
 from interpreto.model_wrapping.inputs.image_sources import is_image_source, load_image
-from interpreto.type_guards import is_array, is_list
+from interpreto.type_guards import is_array, is_list, shape_or_type
 
 Box = tuple[float, float, float, float]
 BlackWhite = tuple[Float[Tensor, " c"], Float[Tensor, " c"]]
@@ -76,8 +76,9 @@ def _images_of(inputs: Mapping[str, object]) -> list[Any]:
                 f"'pixel_values' is a list that cannot be converted to an array of numbers: {error}"
             ) from error
     if not is_array(array) or array.ndim not in (3, 4):
-        got = f"shape {tuple(array.shape)}" if is_array(array) else type(array).__name__
-        raise InputError(f"'pixel_values' must be a tensor or array of shape n c H W or c H W; got {got}.")
+        raise InputError(
+            f"'pixel_values' must be a tensor or array of shape n c H W or c H W; got {shape_or_type(array)}."
+        )
     return list(array) if array.ndim == 4 else [array]
 
 

@@ -17,7 +17,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from interpreto.errors import OptionError, UnsupportedError
 from interpreto.model_wrapping.inputs.naflex import SHAPES
-from interpreto.type_guards import is_list
+from interpreto.type_guards import as_pair, is_integer, is_list
 from interpreto.typing import Size
 
 INTERPOLATE = "interpolate_pos_encoding"
@@ -143,10 +143,8 @@ def native_size(tower: nn.Module) -> Size | None:
     for holder in holders:
         for name in ("image_size", "img_size"):
             size = getattr(holder, name, None)
-            if isinstance(size, int):
-                return size, size
-            if is_list(size) and len(size) == 2:
-                return size[0], size[1]
+            if is_integer(size) or (is_list(size) and len(size) == 2):
+                return as_pair(size)
     return None
 
 

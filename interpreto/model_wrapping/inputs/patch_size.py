@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from interpreto.type_guards import as_pair
+
 # ConvNeXt calls the stride of its stem a patch size, and MobileViT that of its blocks; these are not patches of the
 # image.
 _CONVOLUTIONAL = ("convnext", "convnextv2", "focalnet", "mobilevit", "mobilevitv2", "poolformer", "van")
@@ -34,7 +36,7 @@ def patch_size(model: object) -> tuple[int, int] | None:
     size = getattr(config, "patch_stride", None) or size
     if size is None or isinstance(size, nn.Module):
         return None
-    height, width = (int(side) for side in size) if isinstance(size, Sequence) else (int(size),) * 2
+    height, width = map(int, as_pair(size))
     # Every stage after the first merges 2 x 2 patches.
     merge_factor = 2 ** (_stages(config, model) - 1)
     return height * merge_factor, width * merge_factor

@@ -20,7 +20,7 @@ from interpreto.model_wrapping.parts import TargetResolver
 from interpreto.model_wrapping.runtime import Runtime
 from interpreto.model_wrapping.sample import Sample, TextSample
 from interpreto.model_wrapping.targets import SavedTarget, continuation_of, saved_by_name_error, to_python
-from interpreto.type_guards import are_all
+from interpreto.type_guards import are_all, function_name
 
 
 @final
@@ -127,7 +127,7 @@ class ContinuationResolver(TargetResolver):
 
     def _name(self, continuation: Continuation, index: int, token: Any) -> str:
         if callable(token):
-            return getattr(token, "__name__", type(token).__name__)
+            return function_name(token)
         start, end = continuation.spans[index].tolist()
         if isinstance(token, int):
             return continuation.text[start:end]

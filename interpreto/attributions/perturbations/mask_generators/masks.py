@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from interpreto.attributions.perturbations.base import Layout, MaskGenerator
 from interpreto.errors import OptionError
 from interpreto.option_kinds import at_least
+from interpreto.type_guards import as_pair
 
 
 def blocks(count: int, size: int) -> Iterator[int]:
@@ -89,7 +90,7 @@ class SlidingWindow(MaskGenerator):
         """
         cells, windows = self._cells(layout), []
         for axis, extent in enumerate(cells):
-            length, step = (size[axis] if isinstance(size, tuple) else size for size in (self.window, self.stride))
+            length, step = (as_pair(size)[axis] for size in (self.window, self.stride))
             if length > extent and len(cells) == 2:
                 raise OptionError(
                     f"window={self.window!r} does not fit: the model reads {' x '.join(map(str, cells))} pixels."

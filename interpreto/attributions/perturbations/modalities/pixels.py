@@ -168,7 +168,10 @@ class PixelValues(GradientInput):
         self, sample: ImageSample, units: Units, spec: object, rng: torch.Generator
     ) -> Float[Tensor, "b c H W"]:
         pixels = self.read(sample)
-        values = torch.stack([replacement(sample, baseline, rng, "baseline") for baseline in _baselines(spec)])
+        baselines = self.listed(spec)
+        if not baselines:
+            raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
+        values = torch.stack([replacement(sample, baseline, rng, "baseline") for baseline in baselines])
         return torch.where(units.assigned, values, pixels)
 
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
@@ -181,20 +184,12 @@ class PixelValues(GradientInput):
     def reduce(self, scores: Float[Tensor, "t c H W"], reduction: str) -> Float[Tensor, "t H W"]:
         return reduce_axis(scores, 1, reduction)
 
-    def describe(self, spec: object) -> str:
-        return ", ".join(map(describe, _baselines(spec)))
+    def listed(self, spec: object) -> Sequence[Any]:
+        """The baselines of the option: an array `b c H W` contains several, a tuple of numbers is one colour."""
+        if is_array(spec) and spec.ndim == 4:
+            return list(spec)
+        is_colour = type(spec) is tuple and are_all(Real, spec)
+        return spec if is_list(spec) and not is_colour else [spec]
 
-
-def _baselines(spec: object) -> Sequence[Any]:
-    """The baselines of an option: a list or an array `b c H W` contains several, a tuple of numbers is one colour.
-
-    Raises:
-        OptionError: if there are none.
-    """
-    if is_array(spec) and spec.ndim == 4:
-        return list(spec)
-    if not is_list(spec) or (isinstance(spec, tuple) and are_all(Real, spec)):
-        return [spec]
-    if not spec:
-        raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
-    return spec
+    def baseline_name(self, baseline: object) -> str:
+        return describe(baseline)

@@ -1,5 +1,6 @@
 """Token embeddings as the input for gradients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -41,12 +42,15 @@ class TokenEmbeddings(GradientInput):
         embeddings = sample.rows.fields.get(EMBEDDINGS)
         return self.tokens.embed(sample.rows.fields["input_ids"][0]) if embeddings is None else embeddings[0]
 
+    def listed(self, spec: object) -> Sequence[Any]:
+        return spec if is_list(spec) else [spec]
+
     def baselines(self, sample: TextSample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
-        specs = spec if is_list(spec) else [spec]
-        if not specs:
-            raise OptionError("baseline=[] is an empty list; pass at least one baseline.")
-        values = torch.stack([self._baseline(spec, tensor) for spec in specs])
+        baselines = self.listed(spec)
+        if not baselines:
+            raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
+        values = torch.stack([self._baseline(baseline, tensor) for baseline in baselines])
         return torch.where(units.assigned.to(tensor.device)[:, None], values, tensor)
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
@@ -60,13 +64,10 @@ class TokenEmbeddings(GradientInput):
     def reduce(self, scores: Float[Tensor, "t l d"], reduction: str) -> Float[Tensor, "t l"]:
         return reduce_axis(scores, -1, reduction)
 
-    def describe(self, spec: object) -> str:
-        return ", ".join(self.describe(baseline) for baseline in spec) if is_list(spec) else self._name(spec)
-
-    def _name(self, spec: object) -> str:
-        if is_array(spec):
-            return f"tensor {tuple(spec.shape)}"
-        resolved_spec = self._spec_or_default(spec)
+    def baseline_name(self, baseline: object) -> str:
+        if is_array(baseline):
+            return f"tensor {tuple(baseline.shape)}"
+        resolved_spec = self._spec_or_default(baseline)
         return "zeros" if resolved_spec == "zeros" else resolve_token(self.tokens, resolved_spec, "baseline").name
 
     def _spec_or_default(self, spec: object) -> Any:

@@ -1,4 +1,4 @@
-"""BlurIG's path from a blurred to a sharp sample, with Gaussian blurs as matrix products."""
+"""The path of blur integrated gradients (Xu et al. 2020, arXiv:2004.03383), with Gaussian blurs as matrix products."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interpreto.attributions.perturbations.base import PathGenerator, PathPoints
 from interpreto.attributions.perturbations.paths.points import QuadratureRule, check_n_steps, quadrature
+from interpreto.option_kinds import at_least
 
 _STEP = 0.01
 """Step, in pixels or tokens, of the forward difference with respect to sigma."""
@@ -24,7 +25,7 @@ class BlurPath(PathGenerator):
 
     Args:
         n_steps: Number of blurs.
-        max_sigma: Standard deviation of the widest blur, in positions.
+        max_sigma: Standard deviation of the widest blur, in pixels or tokens.
         rule: The quadrature rule over the widths.
         axes: The axes of the tensor that are blurred.
     """
@@ -38,6 +39,9 @@ class BlurPath(PathGenerator):
 
     def __post_init__(self) -> None:
         check_n_steps(self.rule, self.n_steps)
+        if self.rule == "riemann-left":
+            # The first node is the sharp sample, where the derivative with respect to sigma is 0.
+            at_least("n_steps", self.n_steps, 2)
 
     @property
     def accuracy_option(self) -> str:
@@ -46,7 +50,7 @@ class BlurPath(PathGenerator):
     def n_points(self, baselines: int) -> int:
         return self.n_steps
 
-    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "k *s"]:
+    def starts(self, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"]) -> Float[Tensor, "_b *s"]:
         return blurred(tensor, torch.tensor([self.max_sigma], dtype=torch.float64), self.axes)[0]
 
     def points(
