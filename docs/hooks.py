@@ -25,9 +25,6 @@ INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.S)
 BLOCK = re.compile(r"^```python exec\n(.*?)^```\n", re.M | re.S)
 PRINTED = "printed.json"
 """The file with the texts that the blocks of a page print."""
-BLOCK = re.compile(r"^```python exec\n(.*?)^```\n", re.M | re.S)
-PRINTED = "printed.json"
-"""The file with the texts that the blocks of a page print."""
 N_PROCESSES = 2
 EXECUTED: dict[str, Future] = {}
 """The folder with the outputs of each page that has code, as soon as it has run."""
@@ -98,22 +95,6 @@ def on_page_content(html, page, config, files):
     """Write formulas as MathML, which browsers show by themselves: no script, no network."""
     html = FORMULA.sub(lambda match: convert(unescape(match.group(1)), display="block"), html)
     return INLINE.sub(lambda match: convert(unescape(match.group(1))), html)
-
-
-def execute(page, folder):
-    """Run a page's blocks marked `python exec` one after the other; write what they print and draw to a folder."""
-    namespace, printed = {"__name__": "__docs__"}, []
-    blocks = BLOCK.findall(Path(page).read_text())
-    os.chdir(folder)
-    for code in blocks:
-        with contextlib.redirect_stdout(io.StringIO()) as stream:
-            exec(compile(code, page, "exec"), namespace)
-        printed.append(stream.getvalue())
-    Path(PRINTED).write_text(json.dumps(printed))
-
-
-if __name__ == "__main__":
-    execute(*sys.argv[1:])
 
 
 def execute(page, folder):

@@ -1,7 +1,6 @@
 """Prints methods, results and comparisons, and writes them to files."""
 
 import inspect
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from interpreto.comparison.comparison import Comparison
 from interpreto.comparison.table_view import notes, tables
 from interpreto.errors import InterpretoError, SavedFileError
 from interpreto.explain import run_methods
+from interpreto.visualizations.panels import shortened
 
 FIGURE, RESULTS = "attributions", "results"
 """Names of the figure, without suffix, and of the folder of results in the output folder."""
@@ -74,7 +74,7 @@ def print_summary(model: str, results: Results, seconds: dict[str, float]) -> No
 def _target_names(output: AttributionOutput) -> str:
     """The names of the targets of a result, shortened."""
     if output.is_generation:
-        return textwrap.shorten("".join(output.target_names), 40, placeholder="…")
+        return shortened("".join(output.target_names), 40)
     return ", ".join(output.target_names[:3])
 
 

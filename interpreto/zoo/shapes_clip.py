@@ -136,7 +136,7 @@ def names_of(drawn: list[Scene]) -> torch.Tensor:
 def local_loss(
     model: CLIPModel, states: tuple[torch.Tensor, ...], names: torch.Tensor, own: torch.Tensor, masks: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of classifying patches by the name of their object, over patches that an object covers by half.
+    """Cross-entropy of the names of objects, over the patches of which an object covers more than half.
 
     Args:
         model: The model, whose last layer norm and projection map hidden states to features.

@@ -124,20 +124,29 @@ class FunctionTextReader(InputReader):
         return split_texts(inputs)
 
     def prepare_one(self, raw: Raw) -> TextSample:
-        if not isinstance(raw, str):
-            raise InputError(
-                f"The function of from_callables(texts=True) reads strings; got a {type(raw).__name__} as a sample. "
-                "Join a pair into one string, and let the function split it."
-            )
-        check_text((raw,))
-        tokenizer = self.text.tokenizer
-        ids = torch.tensor(tokenizer(raw)["input_ids"])
+        text, tokenizer = _checked(raw), self.text.tokenizer
+        ids = torch.tensor(tokenizer(text)["input_ids"])
         tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
         bounds = torch.tensor(list(accumulate(map(len, tokens), initial=0)))
         spans = torch.stack([bounds[:-1], bounds[1:]], dim=1)
         # White space has the value -1, as special tokens have, so that it is never masked.
-        sequence = torch.tensor([-1 if token.isspace() else 0 for token in tokens])
-        return TextSample(rows_of({}, ids, (), self.text.padding), (raw,), raw, spans, "", sequence, tuple(tokens))
+        text_index = torch.tensor([-1 if token.isspace() else 0 for token in tokens])
+        return TextSample(rows_of({}, ids, (), self.text.padding), (text,), text, spans, "", text_index, tuple(tokens))
+
+
+def _checked(raw: Raw) -> str:
+    """The text of a sample.
+
+    Raises:
+        InputError: if it is not one text, or has invalid characters.
+    """
+    if isinstance(raw, str):
+        check_text((raw,))
+        return raw
+    raise InputError(
+        f"The function of from_callables(texts=True) reads strings; got a {type(raw).__name__} as a sample. "
+        "Join a pair into one string, and let the function split it."
+    )
 
 
 @final
