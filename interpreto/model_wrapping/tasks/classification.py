@@ -1,7 +1,7 @@
 """Shared by all classifiers: resolving targets, and finding the logits in a model's output."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -104,9 +104,17 @@ def _number_of_classes(config: object, module: nn.Module) -> int | None:
     None if they differ, because users replace the head of a model without updating its config.
     """
     count = getattr(config, "num_labels", None)
-    sizes = (getattr(part, "out_features", None) for part in reversed(list(module.modules())))
+    sizes = (getattr(part, "out_features", None) for part in _from_last(module))
     head = next((size for size in sizes if isinstance(size, int)), None)
     return count if head in (None, count) else None
+
+
+def _from_last(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules of a model from the last to the first."""
+    # Recursive, because `modules()` of a large model takes long, and the head is found at once.
+    for child in reversed(list(module.children())):
+        yield from _from_last(child)
+    yield module
 
 
 def logits_of(output: object, count: int, chosen: ModelOutput = None) -> Float[Tensor, "p k"]:
