@@ -307,7 +307,7 @@ def test_smooth_masks_are_shifted_pieces_of_an_enlarged_grid():
     [
         (Occlusion, [9, 7, 1]),
         (partial(KernelShap, n_samples=40), [9, 9, 9, 9, 3, 1]),
-        (partial(IntegratedGradients, n_steps=4), [4, 2]),
+        (partial(IntegratedGradients, n_steps=4), [5, 1]),
         (Saliency, [1, 1]),
     ],
 )

@@ -1,5 +1,6 @@
 """Weighted sums of gradients times directions: plain gradients, input x gradient, path integrals."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -15,9 +16,7 @@ from interpreto.attributions.plans.gradient_base import (
     SmoothablePlan,
     completeness_gap,
     finite_gradients,
-    scores_of_starts,
 )
-from interpreto.attributions.scheduler import join_two
 from interpreto.model_wrapping.messages import ModelRequest, PlanRun, Targets
 from interpreto.typing import UnitScores
 
@@ -68,21 +67,18 @@ class PathGradientsPlan(SmoothablePlan):
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
         tensor, baselines = self._ends(prepared)
-        integral = self._integrate(prepared, tensor, baselines, self.sampled)
         # A norm over channels or a mean over positions changes the sum, so that no gap can be reported.
-        if not (self.is_complete and self.score_reducer.preserves_sum):
-            raw, errors = yield from integral
-            return UnitAttribution(self.to_unit_scores(prepared, raw), errors)
-        starts = self.perturbator.method.starts(tensor, baselines)
-        start_scores, (raw, errors) = yield from join_two(
-            scores_of_starts(prepared, self.gradient_input, starts), integral
-        )
-        scores = self.to_unit_scores(prepared, raw)
-        return UnitAttribution(scores, errors, completeness_gap(prepared, start_scores, scores))
+        has_gap = self.is_complete and self.score_reducer.preserves_sum
+        starts = self.perturbator.method.starts(tensor, baselines) if has_gap else tensor[None][:0]
+        integral = yield from self._integrate(prepared, tensor, baselines, starts, self.sampled)
+        scores = self.to_unit_scores(prepared, integral.raw)
+        gap = completeness_gap(prepared, integral.start_scores, scores) if has_gap else None
+        return UnitAttribution(scores, integral.errors, gap)
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
-        raw, _ = yield from self._integrate(prepared, *self._ends(prepared), False)
-        return raw
+        tensor, baselines = self._ends(prepared)
+        integral = yield from self._integrate(prepared, tensor, baselines, tensor[None][:0], False)
+        return integral.raw
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
         return self.score_reducer(prepared, self.gradient_input, raw)
@@ -100,37 +96,51 @@ class PathGradientsPlan(SmoothablePlan):
         return tensor, self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
 
     def _integrate(
-        self, prepared: PreparedSample, tensor: Float[Tensor, "*s"], baselines: Float[Tensor, "b *s"], errors: bool
-    ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        """The raw attribution of all targets, and standard errors of units if `errors`."""
+        self,
+        prepared: PreparedSample,
+        tensor: Float[Tensor, "*s"],
+        baselines: Float[Tensor, "b *s"],
+        starts: Float[Tensor, "_b *s"],
+        errors: bool,
+    ) -> PlanRun["_Integral"]:
+        """The integral for all targets, with standard errors of units if `errors`."""
         # Paths are computed on the model's device, because some (blurs) are expensive.
-        tensor, start = tensor.to(prepared.device), baselines.to(prepared.device)
-        n_points = self.perturbator.method.n_points(len(start))
+        tensor, baselines, starts = (values.to(prepared.device) for values in (tensor, baselines, starts))
+        n_points = self.perturbator.method.n_points(len(baselines))
         rows = min(prepared.max_evaluations_per_request, n_points) * prepared.n_concurrent
         step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
         parts = [prepared.targets.part(begin, begin + step) for begin in range(0, len(prepared.targets), step)]
-        raws, unit_errors = [], []
+        raws, start_scores, unit_errors = [], [], []
         for targets in parts:
-            raw, part_errors = yield from self._integrate_part(prepared, tensor, start, targets, errors)
-            raws.append(raw)
-            unit_errors.append(part_errors)
-        return torch.cat(raws), torch.cat([part for part in unit_errors if part is not None]) if errors else None
+            part = yield from self._integrate_part(prepared, tensor, baselines, starts, targets, errors)
+            raws.append(part.raw)
+            start_scores.append(part.start_scores)
+            unit_errors += [] if part.errors is None else [part.errors]
+        all_errors = torch.cat(unit_errors) if errors else None
+        return _Integral(torch.cat(raws), torch.cat(start_scores, dim=1), all_errors)
 
     def _integrate_part(
         self,
         prepared: PreparedSample,
         tensor: Float[Tensor, "*s"],
-        start: Float[Tensor, "b *s"],
+        baselines: Float[Tensor, "b *s"],
+        starts: Float[Tensor, "_b *s"],
         targets: Targets,
         errors: bool,
-    ) -> PlanRun[tuple[Float[Tensor, "t *s"], UnitScores | None]]:
-        """The raw attribution, and standard errors of units if `errors`, for some of the targets."""
+    ) -> PlanRun["_Integral"]:
+        """The integral for some of the targets."""
         method, total = self.perturbator.method, torch.zeros(())
-        accumulator = SampleAccumulator(Mean(), method.n_points(len(start)))
-        for points in method.points(tensor, start, prepared.rng(), prepared.max_evaluations_per_request):
-            rows = self.gradient_input.write(prepared.sample, prepared.units, points.tensors)
+        n_points, start_scores = method.n_points(len(baselines)), torch.zeros(0, len(targets))
+        accumulator = SampleAccumulator(Mean(), n_points)
+        size = _block_size(n_points, len(starts), prepared.max_evaluations_per_request)
+        for points in method.points(tensor, baselines, prepared.rng(), size):
+            # The starts share the first batch: a run of their own would take longer than their gradients do.
+            extra = starts if not len(start_scores) else starts[:0]
+            tensors = torch.cat([extra.to(points.tensors), points.tensors]) if len(extra) else points.tensors
+            rows = self.gradient_input.write(prepared.sample, prepared.units, tensors)
             response = yield ModelRequest(rows, targets, self.gradient_input.field, guided=self.guided)
-            gradients = finite_gradients(response)
+            start_scores = response.scores[: len(extra)] if len(extra) else start_scores
+            gradients = finite_gradients(response.take(slice(len(extra), None)))
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)
             if errors:
                 # The accumulator computes a mean, so weights are scaled to 1 on average.
@@ -142,7 +152,36 @@ class PathGradientsPlan(SmoothablePlan):
             else:
                 total = total.to(gradients) + torch.einsum("p,pt...,p...->t...", weights, gradients, directions)
         if not errors:
-            return total, None
-        return accumulator.result(), jackknife(
-            [self.to_unit_scores(prepared, raw) for raw in accumulator.leave_one_out()]
-        )
+            return _Integral(total, start_scores)
+        unit_errors = jackknife([self.to_unit_scores(prepared, raw) for raw in accumulator.leave_one_out()])
+        return _Integral(accumulator.result(), start_scores, unit_errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Integral:
+    """Integrals of gradients along paths.
+
+    Attributes:
+        raw: The raw attribution.
+        start_scores: The scores of the starts.
+        errors: Standard errors of units, if requested.
+    """
+
+    raw: Float[Tensor, "t *s"]
+    start_scores: Float[Tensor, "b t"]
+    errors: UnitScores | None = None
+
+
+def _block_size(n_points: int, n_starts: int, most: int) -> int:
+    """The number of points per request: as few requests as possible, of nearly equal sizes, the first with the starts.
+
+    Args:
+        n_points: Number of points.
+        n_starts: Number of starts.
+        most: The largest number of rows per request.
+    """
+    total = n_points + n_starts
+    n_blocks = math.ceil(total / most)
+    # More starts than a request may have are a request that is split, whatever the number of points.
+    room = most - n_starts if n_starts < most else most
+    return min(math.ceil(total / n_blocks), room)

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, is_dataclass
+from functools import cached_property
 from itertools import chain
 from operator import is_
 from types import SimpleNamespace
@@ -96,11 +97,16 @@ class ModuleState:
         )
         return [
             (now, before)
-            for now, before in pairs
+            for (now, before), contents in zip(pairs, self._contents, strict=True)
             # Keys and values are copied first, because another thread may change the user's model meanwhile.
-            if (now or before)
-            and not (len(now) == len(before) and all(map(is_, [*now, *now.values()], [*before, *before.values()])))
+            if (now or before) and not (len(now) == len(before) and all(map(is_, [*now, *now.values()], contents)))
         ]
+
+    @cached_property
+    def _contents(self) -> list[list[Any]]:
+        """Keys and values of the dictionaries as they were, in the order of `_changed`."""
+        dictionaries = chain(self.attributes, (before for _, before in (*self.configs, *self.dictionaries)))
+        return [[*before, *before.values()] for before in dictionaries]
 
 
 def _holders(values: Iterable[Any]) -> list[Any]:
