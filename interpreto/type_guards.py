@@ -48,9 +48,9 @@ def as_tuple(value: object) -> tuple[Any, ...]:
 
 
 def as_pair(size: Any) -> tuple[Any, Any]:
-    """Height and width; one number is both."""
-    height, width = size if is_list(size) else (size, size)
-    return height, width
+    """Height and width; one number, or a list of one, is both."""
+    sides = size if is_list(size) else [size]
+    return sides[0], sides[-1]
 
 
 def function_name(function: object) -> str:

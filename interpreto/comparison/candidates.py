@@ -151,37 +151,24 @@ def methods(
     duplicates = sorted(set(factories) & set(controls))
     if duplicates:
         raise OptionError(f"{duplicates[0]} is a control, and controls are always included: remove it from methods=.")
-    return [
-        _method_entry(
-            name,
-            factory,
-            model,
-            processor,
-            options,
-            control=name in controls,
-            raises=on_error == "raise" and not takes_all,
-        )
+    entries = [
+        _method_entry(name, factory, model, processor, options, control=name in controls)
         for name, factory in (factories | controls).items()
     ]
+    unsupported = next((entry for entry in entries if entry.explainer is None), None)
+    if unsupported is not None and on_error == "raise" and not takes_all:
+        raise UnsupportedError(unsupported.error)
+    return entries
 
 
 def _method_entry(
-    name: str,
-    factory: Factory,
-    model: object,
-    processor: object,
-    options: Mapping[str, object],
-    *,
-    control: bool,
-    raises: bool,
+    name: str, factory: Factory, model: object, processor: object, options: Mapping[str, object], *, control: bool
 ) -> MethodEntry:
     shared = _shared_options(factory, options)
     configuration = _configuration(factory, shared, model)
     try:
         return MethodEntry(name, factory(model, processor, **shared), control, configuration)
     except UnsupportedError as error:
-        if raises:
-            raise
         # Recorded as a failure on each sample instead of raised, because methods="all" includes gradient methods even
         # for models without gradients.
         return MethodEntry(name, None, control, configuration, str(error))

@@ -261,3 +261,29 @@ def test_a_prompt_has_no_image():
     (image_output,) = Saliency(*VIT)(PICTURE, 0)
     assert image_output.prompt == ""
     assert image_output.require_boxes() is image_output.elements
+
+
+class KeywordInput(nn.Module):
+    """A classifier whose normalization gets its input by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.head, self.norm = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        return self.head(self.norm(input=self.convolution(images)).relu().mean((2, 3)))
+
+
+def test_normalization_may_get_its_input_by_keyword():
+    explain = Saliency(KeywordInput().eval(), task="image-classification", granularity=Grid(2, 2))
+    assert explain(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 1)[0].attributions.any()
+
+
+def test_gradients_are_checked_on_a_path_and_not_at_a_kink():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2, bias=False))
+    explain = IntegratedGradients(
+        network.eval(), task="image-classification", granularity=Grid(2, 2), baseline="zeros", n_steps=8
+    )
+    (output,) = explain(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1, 1)
+    assert output.completeness_gap.abs() < 1e-4

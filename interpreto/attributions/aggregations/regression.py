@@ -121,7 +121,7 @@ class LocalRegression(MaskAggregator):
     width: float | None = None
 
     def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
-        return _LocalFold(base.double(), can_influence, regression=self)
+        return _LocalAccumulator(base.double(), can_influence, regression=self)
 
     def weights(self, design: Float[Tensor, "p g"]) -> Float[Tensor, " p"]:
         """The weight of each row."""
@@ -138,7 +138,7 @@ class LocalRegression(MaskAggregator):
 
 @final
 @dataclass(eq=False)
-class _LocalFold(_RegressionAccumulator):
+class _LocalAccumulator(_RegressionAccumulator):
     regression: LocalRegression = field(kw_only=True)
 
     def fit(self, design, scores, base):
@@ -177,12 +177,12 @@ class ShapleyRegression(MaskAggregator):
     """
 
     def start(self, base: Float[Tensor, " t"], can_influence: Bool[Tensor, "t *g"] | None = None) -> MaskAccumulator:
-        return _ShapleyFold(base.double(), can_influence)
+        return _ShapleyAccumulator(base.double(), can_influence)
 
 
 @final
 @dataclass(eq=False)
-class _ShapleyFold(_RegressionAccumulator):
+class _ShapleyAccumulator(_RegressionAccumulator):
     def fully_masked_scores(self, scores):
         return scores[0].float()
 

@@ -156,9 +156,20 @@ class GradientInput(ABC):
     def read(self, sample: Sample) -> Float[Tensor, "*s"]:
         """The tensor of the sample."""
 
-    @abstractmethod
     def listed(self, spec: object) -> Sequence[Any]:
-        """The baselines in the option `spec`, one entry each."""
+        """The baselines in the option `spec`, one entry each.
+
+        Raises:
+            OptionError: if there are none.
+        """
+        baselines = self.split(spec)
+        if not baselines:
+            raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
+        return baselines
+
+    @abstractmethod
+    def split(self, spec: object) -> Sequence[Any]:
+        """Split the option `spec` into baselines; there may be none."""
 
     @abstractmethod
     def baselines(self, sample: Sample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b *s"]:

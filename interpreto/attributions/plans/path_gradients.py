@@ -66,18 +66,15 @@ class PathGradientsPlan(SmoothablePlan):
         return self.perturbator.method.n_points(baselines) + (baselines if self.is_complete else 0)
 
     def run(self, prepared: PreparedSample) -> PlanRun[UnitAttribution]:
-        tensor, baselines = self._ends(prepared)
         # A norm over channels or a mean over positions changes the sum, so that no gap can be reported.
         has_gap = self.is_complete and self.score_reducer.preserves_sum
-        starts = self.perturbator.method.starts(tensor, baselines) if has_gap else tensor[None][:0]
-        integral = yield from self._integrate(prepared, tensor, baselines, starts, self.sampled)
+        integral = yield from self._integrate(prepared, self._path_ends(prepared, has_gap), self.sampled)
         scores = self.to_unit_scores(prepared, integral.raw)
         gap = completeness_gap(prepared, integral.start_scores, scores) if has_gap else None
         return UnitAttribution(scores, integral.errors, gap)
 
     def raw_attribution(self, prepared: PreparedSample) -> PlanRun[Float[Tensor, "t *s"]]:
-        tensor, baselines = self._ends(prepared)
-        integral = yield from self._integrate(prepared, tensor, baselines, tensor[None][:0], False)
+        integral = yield from self._integrate(prepared, self._path_ends(prepared, False), False)
         return integral.raw
 
     def to_unit_scores(self, prepared: PreparedSample, raw: Float[Tensor, "t *s"]) -> UnitScores:
@@ -88,31 +85,26 @@ class PathGradientsPlan(SmoothablePlan):
         has_baselines = self.perturbator.method.from_baselines
         return {"baseline": self.gradient_input.describe(self.baseline), **parts} if has_baselines else parts
 
-    def _ends(self, prepared: PreparedSample) -> tuple[Float[Tensor, "*s"], Float[Tensor, "b *s"]]:
-        """The input tensor and its baselines; no baselines for methods without."""
-        tensor = self.gradient_input.read(prepared.sample)
-        if not self.perturbator.method.from_baselines:
-            return tensor, tensor[None][:0]
-        return tensor, self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
-
-    def _integrate(
-        self,
-        prepared: PreparedSample,
-        tensor: Float[Tensor, "*s"],
-        baselines: Float[Tensor, "b *s"],
-        starts: Float[Tensor, "_b *s"],
-        errors: bool,
-    ) -> PlanRun["_Integral"]:
-        """The integral for all targets, with standard errors of units if `errors`."""
+    def _path_ends(self, prepared: PreparedSample, with_starts: bool) -> "_PathEnds":
+        """The ends of all paths; no baselines for methods without, and no starts if they are not evaluated."""
+        method = self.perturbator.method
         # Paths are computed on the model's device, because some (blurs) are expensive.
-        tensor, baselines, starts = (values.to(prepared.device) for values in (tensor, baselines, starts))
-        n_points = self.perturbator.method.n_points(len(baselines))
+        tensor = self.gradient_input.read(prepared.sample).to(prepared.device)
+        baselines = none = tensor[None][:0]
+        if method.from_baselines:
+            values = self.gradient_input.baselines(prepared.sample, prepared.units, self.baseline, prepared.rng())
+            baselines = values.to(prepared.device)
+        return _PathEnds(tensor, baselines, method.starts(tensor, baselines) if with_starts else none)
+
+    def _integrate(self, prepared: PreparedSample, ends: "_PathEnds", errors: bool) -> PlanRun["_Integral"]:
+        """The integral for all targets, with standard errors of units if `errors`."""
+        n_points = self.perturbator.method.n_points(len(ends.baselines))
         rows = min(prepared.max_evaluations_per_request, n_points) * prepared.n_concurrent
-        step = max(1, _GRADIENT_BUDGET // (rows * tensor.numel()))
+        step = max(1, _GRADIENT_BUDGET // (rows * ends.tensor.numel()))
         parts = [prepared.targets.part(begin, begin + step) for begin in range(0, len(prepared.targets), step)]
         raws, start_scores, unit_errors = [], [], []
         for targets in parts:
-            part = yield from self._integrate_part(prepared, tensor, baselines, starts, targets, errors)
+            part = yield from self._integrate_part(prepared, ends, targets, errors)
             raws.append(part.raw)
             start_scores.append(part.start_scores)
             unit_errors += [] if part.errors is None else [part.errors]
@@ -120,27 +112,24 @@ class PathGradientsPlan(SmoothablePlan):
         return _Integral(torch.cat(raws), torch.cat(start_scores, dim=1), all_errors)
 
     def _integrate_part(
-        self,
-        prepared: PreparedSample,
-        tensor: Float[Tensor, "*s"],
-        baselines: Float[Tensor, "b *s"],
-        starts: Float[Tensor, "_b *s"],
-        targets: Targets,
-        errors: bool,
+        self, prepared: PreparedSample, ends: "_PathEnds", targets: Targets, errors: bool
     ) -> PlanRun["_Integral"]:
         """The integral for some of the targets."""
         method, total = self.perturbator.method, torch.zeros(())
-        n_points, start_scores = method.n_points(len(baselines)), torch.zeros(0, len(targets))
+        n_points, starts, start_scores = method.n_points(len(ends.baselines)), ends.starts, torch.zeros(0, len(targets))
         accumulator = SampleAccumulator(Mean(), n_points)
         size = _block_size(n_points, len(starts), prepared.max_evaluations_per_request)
-        for points in method.points(tensor, baselines, prepared.rng(), size):
-            # The starts share the first batch: a run of their own would take longer than their gradients do.
-            extra = starts if not len(start_scores) else starts[:0]
-            tensors = torch.cat([extra.to(points.tensors), points.tensors]) if len(extra) else points.tensors
+        for points in method.points(ends.tensor, ends.baselines, prepared.rng(), size):
+            tensors, count = points.tensors, len(points.tensors)
+            if len(starts):
+                # The starts share the first batch: a run of their own would take longer than their gradients do. They
+                # come last, because the gradient of the first row is checked, and a start is often at a kink of ReLU.
+                tensors = torch.cat([tensors, starts.to(tensors)])
             rows = self.gradient_input.write(prepared.sample, prepared.units, tensors)
             response = yield ModelRequest(rows, targets, self.gradient_input.field, guided=self.guided)
-            start_scores = response.scores[: len(extra)] if len(extra) else start_scores
-            gradients = finite_gradients(response.take(slice(len(extra), None)))
+            if len(starts):
+                starts, start_scores = starts[:0], response.scores[count:]
+            gradients = finite_gradients(response.take(slice(count)))
             weights, directions = points.weights.to(gradients), points.directions.to(gradients)
             if errors:
                 # The accumulator computes a mean, so weights are scaled to 1 on average.
@@ -155,6 +144,21 @@ class PathGradientsPlan(SmoothablePlan):
             return _Integral(total, start_scores)
         unit_errors = jackknife([self.to_unit_scores(prepared, raw) for raw in accumulator.leave_one_out()])
         return _Integral(accumulator.result(), start_scores, unit_errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _PathEnds:
+    """Where paths start and end.
+
+    Attributes:
+        tensor: The input tensor.
+        baselines: The baselines.
+        starts: The points at which paths start and that are evaluated.
+    """
+
+    tensor: Float[Tensor, "*s"]
+    baselines: Float[Tensor, "b *s"]
+    starts: Float[Tensor, "_b *s"]
 
 
 @dataclass(frozen=True, eq=False)

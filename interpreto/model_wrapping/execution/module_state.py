@@ -90,23 +90,23 @@ class ModuleState:
         Identical keys and values are compared by functions in C, because a model has thousands, and this runs before
         every call.
         """
-        pairs = chain(
-            ((module.__dict__, attributes) for module, attributes in zip(modules, self.attributes, strict=True)),
-            ((config.__dict__, attributes) for config, attributes in self.configs),
-            self.dictionaries,
+        current = chain(
+            (module.__dict__ for module in modules),
+            (config.__dict__ for config, _ in self.configs),
+            (dictionary for dictionary, _ in self.dictionaries),
         )
         return [
             (now, before)
-            for (now, before), contents in zip(pairs, self._contents, strict=True)
+            for now, (before, contents) in zip(current, self._before, strict=True)
             # Keys and values are copied first, because another thread may change the user's model meanwhile.
             if (now or before) and not (len(now) == len(before) and all(map(is_, [*now, *now.values()], contents)))
         ]
 
     @cached_property
-    def _contents(self) -> list[list[Any]]:
-        """Keys and values of the dictionaries as they were, in the order of `_changed`."""
-        dictionaries = chain(self.attributes, (before for _, before in (*self.configs, *self.dictionaries)))
-        return [[*before, *before.values()] for before in dictionaries]
+    def _before(self) -> list[tuple[dict[Any, Any], list[Any]]]:
+        """Attributes, configs and dictionaries as they were, each with a list of its keys and values."""
+        dictionaries = (*self.attributes, *(before for _, before in (*self.configs, *self.dictionaries)))
+        return [(before, [*before, *before.values()]) for before in dictionaries]
 
 
 def _holders(values: Iterable[Any]) -> list[Any]:

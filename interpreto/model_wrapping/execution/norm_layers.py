@@ -22,9 +22,9 @@ def keep_layout(module: nn.Module) -> None:
 
 
 def _enter(_part: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    # The first argument is the input; subclasses may take others.
-    x, *others = given
-    return (x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x, *others)
+    # The first argument is the input, unless it is passed by keyword; subclasses may take others.
+    inputs = (x.contiguous() if len(x) == 1 and x.stride(0) != x.numel() else x for x in given[:1])
+    return (*inputs, *given[1:])
 
 
 def _leave(_part: nn.Module, _given: object, output: Tensor) -> None:

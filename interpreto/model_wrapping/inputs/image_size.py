@@ -232,7 +232,7 @@ def resized(processor: object, size: Size) -> Any:
     if isinstance(processor, ImageClassification):
         preset = copy(processor)
         preset.crop_size = list(size)
-        short_edge = round(size[0] * min(_pair(processor.resize_size)) / min(_pair(processor.crop_size)))
+        short_edge = round(size[0] * min(as_pair(processor.resize_size)) / min(as_pair(processor.crop_size)))
         # A resize to a short edge keeps the aspect ratio, so that a crop to another aspect ratio would lose content:
         # without a square size the image is resized to it directly.
         preset.resize_size = [short_edge] if square else list(size)
@@ -243,13 +243,13 @@ def resized(processor: object, size: Size) -> Any:
             f"image_size= cannot change how {type(processor).__name__} prepares images: pass a transform that produces "
             "that size, or a Compose of transforms with a Resize."
         )
-    crop = next((_pair(step.size) for step in steps if isinstance(step, transforms.CenterCrop | v2.CenterCrop)), None)
+    crop = next((as_pair(step.size) for step in steps if isinstance(step, transforms.CenterCrop | v2.CenterCrop)), None)
     new_steps = []
     for step in steps:
         if isinstance(step, transforms.CenterCrop | v2.CenterCrop):
             new_steps += [transforms.CenterCrop(size)] if square else []
         elif isinstance(step, transforms.Resize | v2.Resize):
-            old_short_edge = min(_pair(step.size))
+            old_short_edge = min(as_pair(step.size))
             short_edge = round(size[0] * old_short_edge / min(crop)) if crop is not None and square else None
             new_size = list(size) if short_edge is None else short_edge
             interpolation: Any = step.interpolation
@@ -259,11 +259,6 @@ def resized(processor: object, size: Size) -> Any:
     if not any(isinstance(step, transforms.Resize) for step in new_steps):
         raise OptionError("image_size= needs a transform with a Resize to change; this one has none.")
     return transforms.Compose(new_steps)
-
-
-def _pair(size: Any) -> Size:
-    sides = list(size) if is_list(size) else [size]
-    return (sides[0], sides[-1])
 
 
 def processed_at(processor: object, size: Size) -> Mapping[str, Any]:

@@ -54,7 +54,7 @@ class Coalitions(MaskGenerator):
             )
         masks = torch.ones(1, g)
         if g > 1:
-            # `_ShapleyFold` relies on this order: the empty coalition first, then each pair in adjacent rows.
+            # `_ShapleyAccumulator` relies on this order: the empty coalition first, then each pair in adjacent rows.
             half = torch.cat([_subsets(g, s, count, rng) for s, count in shares(g, self.n_samples).items() if count])
             masks = torch.cat([masks, torch.stack([half, 1 - half], dim=1).flatten(0, 1)])
         start = 0

@@ -168,10 +168,7 @@ class PixelValues(GradientInput):
         self, sample: ImageSample, units: Units, spec: object, rng: torch.Generator
     ) -> Float[Tensor, "b c H W"]:
         pixels = self.read(sample)
-        baselines = self.listed(spec)
-        if not baselines:
-            raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
-        values = torch.stack([replacement(sample, baseline, rng, "baseline") for baseline in baselines])
+        values = torch.stack([replacement(sample, baseline, rng, "baseline") for baseline in self.listed(spec)])
         return torch.where(units.assigned, values, pixels)
 
     def write(self, sample: ImageSample, units: Units, tensors: Float[Tensor, "p c H W"]) -> Rows:
@@ -184,8 +181,8 @@ class PixelValues(GradientInput):
     def reduce(self, scores: Float[Tensor, "t c H W"], reduction: str) -> Float[Tensor, "t H W"]:
         return reduce_axis(scores, 1, reduction)
 
-    def listed(self, spec: object) -> Sequence[Any]:
-        """The baselines of the option: an array `b c H W` contains several, a tuple of numbers is one colour."""
+    def split(self, spec: object) -> Sequence[Any]:
+        """Split the option: an array `b c H W` contains several, a tuple of numbers is one colour."""
         if is_array(spec) and spec.ndim == 4:
             return list(spec)
         is_colour = type(spec) is tuple and are_all(Real, spec)

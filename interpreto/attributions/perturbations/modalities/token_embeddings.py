@@ -42,15 +42,12 @@ class TokenEmbeddings(GradientInput):
         embeddings = sample.rows.fields.get(EMBEDDINGS)
         return self.tokens.embed(sample.rows.fields["input_ids"][0]) if embeddings is None else embeddings[0]
 
-    def listed(self, spec: object) -> Sequence[Any]:
+    def split(self, spec: object) -> Sequence[Any]:
         return spec if is_list(spec) else [spec]
 
     def baselines(self, sample: TextSample, units: Units, spec: object, rng: torch.Generator) -> Float[Tensor, "b l d"]:
         tensor = self.read(sample)
-        baselines = self.listed(spec)
-        if not baselines:
-            raise OptionError(f"baseline={spec!r} is empty; pass at least one baseline.")
-        values = torch.stack([self._baseline(baseline, tensor) for baseline in baselines])
+        values = torch.stack([self._baseline(baseline, tensor) for baseline in self.listed(spec)])
         return torch.where(units.assigned.to(tensor.device)[:, None], values, tensor)
 
     def write(self, sample: TextSample, units: Units, tensors: Float[Tensor, "p l d"]) -> Rows:
